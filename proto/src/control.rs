@@ -1,0 +1,543 @@
+//! The control API's types: what `control.sock` and `/status.json` speak.
+//!
+//! Shapes only ever grow: a field once published keeps its name and meaning.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The version of the shapes in this module.
+pub const SCHEMA: u32 = 1;
+
+/// The whole process tree at one moment: `GET /v1/status`, `/status.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The supervisor's version.
+    pub version: String,
+    /// The supervisor's process id.
+    pub pid: i32,
+    /// Seconds since the supervisor started.
+    pub uptime_seconds: f64,
+    /// The generation that is in force.
+    pub generation: u64,
+    /// Whether every pool has its desired number of ready workers.
+    pub ready: bool,
+    /// Whether the supervisor is on its way out.
+    #[serde(default)]
+    pub stopping: bool,
+    /// How the last reload went; absent before the first.
+    pub last_reload: Option<LastReload>,
+    /// The pools, in the order of the configuration.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// How the last reload went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastReload {
+    /// Whether it was committed.
+    pub ok: bool,
+    /// When it ended, in seconds since the Unix epoch.
+    pub at: f64,
+    /// The generation in force after it.
+    pub generation: u64,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// One pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// The pool's name.
+    pub name: String,
+    /// How many workers it should have.
+    pub desired: u32,
+    /// How many are ready.
+    pub ready: u32,
+    /// The sockets its workers accept from.
+    pub listeners: Vec<ListenerStatus>,
+    /// Its slots, by index.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One listening socket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Its name as configured.
+    pub name: String,
+    /// What it is bound to; the real port where the configuration says 0.
+    pub address: String,
+    /// `shared` or `per-slot`.
+    pub mode: String,
+    /// Connections that wait to be accepted; absent where the kernel does not say.
+    pub backlog: Option<u64>,
+    /// How many may wait.
+    pub backlog_limit: Option<u64>,
+}
+
+/// What a slot is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotState {
+    /// Its process has been started and is not ready yet.
+    Starting,
+    /// It accepts connections.
+    Ready,
+    /// It finishes what is in flight, then leaves.
+    Draining,
+    /// It has been told to leave at once.
+    Stopping,
+    /// It has no process: it waits before the next start.
+    Backoff,
+    /// It is alive and accepts nothing, by an operator's wish.
+    Paused,
+    /// It should have no process and has none.
+    Empty,
+}
+
+impl SlotState {
+    /// Every state, in the order in which they are documented.
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Ready,
+        Self::Draining,
+        Self::Stopping,
+        Self::Backoff,
+        Self::Paused,
+        Self::Empty,
+    ];
+
+    /// The name used in JSON, metrics and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Backoff => "backoff",
+            Self::Paused => "paused",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// One slot and the process in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The slot's index.
+    pub slot: u32,
+    /// What it is doing.
+    pub state: SlotState,
+    /// Its process; absent in `backoff` and `empty`.
+    pub pid: Option<i32>,
+    /// The generation of its process.
+    pub generation: Option<u64>,
+    /// How many processes the slot has had.
+    pub incarnation: u64,
+    /// Seconds since the process started.
+    pub uptime_seconds: Option<f64>,
+    /// Starts beyond the first.
+    pub restarts: u64,
+    /// Requests in flight, by its last report.
+    pub in_flight: u64,
+    /// Open connections, by its last report.
+    pub connections: u64,
+    /// Requests served by all of the slot's processes.
+    pub requests: u64,
+    /// Resident memory of the process.
+    pub resident_bytes: Option<u64>,
+    /// What the application says of itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub status: String,
+    /// Seconds until the next start, in `backoff`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_seconds: Option<f64>,
+    /// Predecessors that still finish what they had.
+    pub draining: Vec<DrainingStatus>,
+    /// How the slot's last process ended.
+    pub last_exit: Option<Exit>,
+}
+
+/// A predecessor that still finishes what it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainingStatus {
+    /// Its process id.
+    pub pid: i32,
+    /// Its generation.
+    pub generation: u64,
+    /// Requests in flight, by its last report.
+    pub in_flight: u64,
+}
+
+/// Who or what caused an exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// Replaced by a newer generation.
+    Reload,
+    /// The pool was made smaller.
+    ScaleDown,
+    /// It had served its number of requests.
+    MaxRequests,
+    /// It had grown over its memory limit.
+    MaxRss,
+    /// It had reached its age limit.
+    MaxAge,
+    /// An operator asked for it: restart, drain, kill or stop.
+    Operator,
+    /// It left by itself with exit code 0.
+    Clean,
+    /// It left by itself with another exit code, or could not be executed.
+    Crash,
+    /// A signal ended it that the supervisor did not send.
+    Signal,
+    /// The kernel ended it for want of memory.
+    Oom,
+    /// It was not ready in time.
+    BootTimeout,
+    /// It stopped reporting.
+    HeartbeatTimeout,
+    /// It did not finish draining in time.
+    DrainTimeout,
+    /// It broke the channel protocol.
+    ProtocolError,
+}
+
+impl ExitReason {
+    /// Every reason, in the order in which they are documented.
+    pub const ALL: [Self; 14] = [
+        Self::Reload,
+        Self::ScaleDown,
+        Self::MaxRequests,
+        Self::MaxRss,
+        Self::MaxAge,
+        Self::Operator,
+        Self::Clean,
+        Self::Crash,
+        Self::Signal,
+        Self::Oom,
+        Self::BootTimeout,
+        Self::HeartbeatTimeout,
+        Self::DrainTimeout,
+        Self::ProtocolError,
+    ];
+
+    /// The name used in JSON, metrics and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reload => "reload",
+            Self::ScaleDown => "scale_down",
+            Self::MaxRequests => "max_requests",
+            Self::MaxRss => "max_rss",
+            Self::MaxAge => "max_age",
+            Self::Operator => "operator",
+            Self::Clean => "clean",
+            Self::Crash => "crash",
+            Self::Signal => "signal",
+            Self::Oom => "oom",
+            Self::BootTimeout => "boot_timeout",
+            Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::DrainTimeout => "drain_timeout",
+            Self::ProtocolError => "protocol_error",
+        }
+    }
+}
+
+/// A death certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Who or what caused it.
+    pub reason: ExitReason,
+    /// The exit code, where it exited.
+    pub code: Option<i32>,
+    /// The signal, where one ended it.
+    pub signal: Option<i32>,
+    /// The process id it had.
+    pub pid: i32,
+    /// Its generation.
+    pub generation: u64,
+    /// Its number in its slot.
+    pub incarnation: u64,
+    /// When it ended, in seconds since the Unix epoch.
+    pub at: f64,
+    /// How long it lived.
+    pub uptime_seconds: f64,
+    /// Requests it served, by its last report.
+    pub requests: u64,
+    /// The most resident memory it had.
+    pub peak_memory_bytes: u64,
+    /// One sentence more: the broken rule, the errno, what `bye` said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// The last of what it wrote to stderr, 8 KiB at most.
+    pub stderr: String,
+}
+
+/// One slot in full: `GET /v1/workers/{pool}/{slot}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Describe {
+    /// The pool's name.
+    pub pool: String,
+    /// The slot as `status` has it.
+    pub worker: WorkerStatus,
+    /// What runs: the program and its arguments.
+    pub program: Vec<String>,
+    /// What `hello` said: program name and version.
+    pub hello: Option<String>,
+    /// What `hello` said the worker can do.
+    pub capabilities: Vec<String>,
+    /// The slot's channel.
+    pub channel: ChannelStatus,
+    /// The last exits, newest first, 10 at most.
+    pub exits: Vec<Exit>,
+}
+
+/// The channels of all slots: `GET /v1/channels`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Channels {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// A row per slot.
+    pub channels: Vec<ChannelStatus>,
+}
+
+/// One slot's channel; counters cover all of the slot's processes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// The pool's name.
+    pub pool: String,
+    /// The slot's index.
+    pub slot: u32,
+    /// Whether the channel is open and past its handshake.
+    pub up: bool,
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Descriptors sent.
+    pub fds_sent: u64,
+    /// Descriptors received and claimed by a line.
+    pub fds_received: u64,
+    /// Descriptors received that no line claimed.
+    pub fds_rejected: u64,
+    /// Lines that could not be understood.
+    pub decode_errors: u64,
+    /// Sends that failed.
+    pub send_errors: u64,
+    /// Bytes that wait to be sent.
+    pub send_queue_bytes: u64,
+    /// The last round trip.
+    pub round_trip_seconds: Option<f64>,
+    /// When the last `health` came, in seconds since the Unix epoch.
+    pub last_heartbeat_at: Option<f64>,
+    /// Reports that did not come in time.
+    pub heartbeats_missed: u64,
+}
+
+/// Something that happened: a line of `GET /v1/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows by one with each event.
+    pub seq: u64,
+    /// Seconds since the Unix epoch.
+    pub at: f64,
+    /// What happened: `starting`, `ready`, `exit`, `backoff`, `drain`, `scale`, `command`, …
+    pub kind: String,
+    /// The pool it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The slot it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// The process it happened to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// One sentence for people.
+    pub message: String,
+    /// The death certificate, for an `exit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+}
+
+/// A line of a job's answer. A job streams these and ends with [`JobLine::Result`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum JobLine {
+    /// A step was made.
+    Progress {
+        /// The pool it concerns.
+        pool: String,
+        /// The slot it concerns.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<u32>,
+        /// One sentence for people.
+        message: String,
+    },
+    /// One worker's answer to `tell`.
+    Reply(TellReply),
+    /// The end.
+    Result(JobResult),
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// Whether it was done.
+    pub ok: bool,
+    /// One sentence for people; what was done.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Why it was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ApiError>,
+}
+
+/// One worker's answer to `tell`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TellReply {
+    /// The pool's name.
+    pub pool: String,
+    /// The slot's index.
+    pub slot: u32,
+    /// The process that was asked; absent where the slot had none.
+    pub pid: Option<i32>,
+    /// `ok`, `failed` (the worker said no), `timeout` (it stayed silent) or `gone` (it is not there).
+    pub outcome: TellOutcome,
+    /// What the worker answered.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub data: Value,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How long the answer took.
+    pub seconds: f64,
+}
+
+/// How one worker took a `tell`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TellOutcome {
+    /// It did it.
+    Ok,
+    /// It said no.
+    Failed,
+    /// It stayed silent.
+    Timeout,
+    /// It was not there, or left before it answered.
+    Gone,
+}
+
+/// Why the API did not do what was asked; the body of every answer over 399.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what is wrong, where, what would be right.
+    pub message: String,
+    /// The death certificate's stderr, where a worker is the reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+}
+
+impl ApiError {
+    /// An error without a worker's stderr.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            stderr: String::new(),
+        }
+    }
+}
+
+/// The kinds of refusal; each has one exit code and one HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Refused, or tried and failed.
+    Failed,
+    /// The request itself is wrong.
+    Usage,
+    /// No such pool, slot or path.
+    NotFound,
+    /// It was not done in time.
+    TimedOut,
+    /// The peer may not.
+    Permission,
+    /// The configuration is invalid.
+    Config,
+}
+
+impl ErrorCode {
+    /// The command line's exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 4,
+            Self::TimedOut => 5,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+
+    /// The HTTP status of an answer that is this error.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::Failed => 409,
+            Self::Usage => 400,
+            Self::NotFound => 404,
+            Self::TimedOut => 504,
+            Self::Permission => 403,
+            Self::Config => 422,
+        }
+    }
+}
+
+/// Body of `POST /v1/pools/{pool}/scale`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleBody {
+    /// How many workers the pool is to have.
+    pub workers: u32,
+}
+
+/// Body of `POST /v1/pools/{pool}/tell` and `POST /v1/workers/{pool}/{slot}/tell`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TellBody {
+    /// The application command.
+    pub command: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub args: Value,
+    /// How long a worker may take to answer, in milliseconds.
+    #[serde(default = "default_tell_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+fn default_tell_timeout_ms() -> u64 {
+    10_000
+}
+
+/// Body of `POST /v1/stop`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopBody {
+    /// Whether to kill what is in flight instead of draining it.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// Body of `POST /v1/log-level`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevelBody {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}

@@ -1,0 +1,319 @@
+//! The messages of channel protocol 1, one JSON object per line, both directions.
+//!
+//! Unknown fields are ignored so that either side may be newer than the other.
+//! `README.md` of this crate is the specification; the JSON Schema beside it is
+//! generated from the types here and a test keeps the two equal.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The protocol version that `hello` and `welcome` carry.
+pub const PROTOCOL: u32 = 1;
+
+/// The environment variable that holds the number of the worker's channel descriptor.
+pub const CHANNEL_FD_ENV: &str = "PREFORK_CHANNEL_FD";
+
+/// What the supervisor says to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToWorker {
+    /// The answer to `hello`: who the worker is and how it is to behave.
+    Welcome(Welcome),
+    /// A listening socket; its descriptor arrives with this line.
+    Listener(ListenerOffer),
+    /// Every listener has been sent: begin to accept, then say `ready`.
+    Start,
+    /// Wants a `reply` at once; measures the channel's round trip.
+    Ping {
+        /// Chosen by the supervisor; the `reply` carries it back.
+        id: u64,
+    },
+    /// An application command; wants a `reply`.
+    Tell {
+        /// Chosen by the supervisor; the `reply` carries it back.
+        id: u64,
+        /// The command's name, for instance `cache.flush`.
+        command: String,
+        /// The command's arguments, any JSON; `null` when there are none.
+        #[serde(default)]
+        args: Value,
+    },
+    /// Take new application settings in place; wants a `reply`.
+    Reload {
+        /// Chosen by the supervisor; the `reply` carries it back.
+        id: u64,
+        /// The pool's new application settings.
+        app: Value,
+    },
+    /// Stop accepting connections, go on serving those that are open; wants a `reply`.
+    Pause {
+        /// Chosen by the supervisor; the `reply` carries it back.
+        id: u64,
+    },
+    /// Accept connections again; wants a `reply`.
+    Resume {
+        /// Chosen by the supervisor; the `reply` carries it back.
+        id: u64,
+    },
+    /// Stop accepting, finish what is in flight, say `drained`, leave; wants a `reply` at once.
+    Drain {
+        /// Chosen by the supervisor; the `reply` carries it back.
+        id: u64,
+        /// Milliseconds until what is left may be cut.
+        deadline_ms: u64,
+    },
+    /// Leave now; wants a `reply` if there is still time for one.
+    Stop {
+        /// Chosen by the supervisor; the `reply` carries it back.
+        id: u64,
+    },
+}
+
+/// Who the worker is: the answer to [`Hello`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Welcome {
+    /// The protocol version the supervisor speaks, [`PROTOCOL`].
+    pub protocol: u32,
+    /// The pool's name.
+    pub pool: String,
+    /// The slot's index in its pool, from 0.
+    pub slot: u32,
+    /// The generation this worker belongs to; grows by one with each reload.
+    pub generation: u64,
+    /// Counts the processes that this slot has had, from 1.
+    pub incarnation: u64,
+    /// Milliseconds between two `health` reports.
+    pub heartbeat_ms: u64,
+    /// Milliseconds that an idle connection stays open once a drain has begun.
+    #[serde(default = "default_idle_grace_ms")]
+    pub idle_grace_ms: u64,
+    /// The application's own settings, `[pool.NAME.app]` of the configuration; `{}` when absent.
+    #[serde(default)]
+    pub app: Value,
+}
+
+fn default_idle_grace_ms() -> u64 {
+    3000
+}
+
+/// A listening socket on its way to the worker. The worker closes it when it
+/// is done and never calls `shutdown` on it, which would end it for everyone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ListenerOffer {
+    /// The listener's name, as it is configured.
+    pub name: String,
+    /// What it is bound to: `127.0.0.1:8080`, `[::1]:8080` or `unix:/run/app.sock`.
+    pub address: String,
+    /// Whether connections speak TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
+/// What a worker says to the supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToSupervisor {
+    /// The worker's first message.
+    Hello(Hello),
+    /// It accepts connections.
+    Ready,
+    /// Sent every `heartbeat_ms` from the loop that serves.
+    Health(Health),
+    /// The answer to a request that carried `id`.
+    Reply(Reply),
+    /// Nothing is left in flight; the worker leaves by itself after this.
+    Drained,
+    /// Said before a voluntary exit.
+    Bye {
+        /// Why it leaves, for people to read.
+        reason: String,
+    },
+}
+
+/// The worker's first message: what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Hello {
+    /// The protocol version the worker speaks, [`PROTOCOL`].
+    pub protocol: u32,
+    /// Its process id; must be the one the supervisor forked.
+    pub pid: i32,
+    /// The program's name, for people to read.
+    pub program: String,
+    /// The program's version, for people to read.
+    pub version: String,
+    /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+}
+
+/// A worker's report on itself, from the loop that serves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Health {
+    /// Grows by one with each report.
+    pub seq: u64,
+    /// Requests whose response has not been written yet.
+    pub in_flight: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// How late the serving loop was when it came to this report, in microseconds.
+    pub loop_lag_us: u64,
+    /// Free text for people to read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub status: String,
+    /// HTTP totals of this incarnation, for a worker that counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCounts>,
+}
+
+/// Upper bounds of the request duration buckets, in seconds. A last bucket
+/// without bound follows them.
+pub const DURATION_BOUNDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// HTTP totals since the incarnation began. Every field only grows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HttpCounts {
+    /// Responses by status class: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub requests: [u64; 5],
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Bytes read from clients.
+    pub received_bytes: u64,
+    /// Bytes written to clients.
+    pub sent_bytes: u64,
+    /// Requests per duration bucket, not cumulative: one for each of
+    /// [`DURATION_BOUNDS`], then one for what took longer.
+    pub duration_buckets: [u64; DURATION_BOUNDS.len() + 1],
+    /// The sum of all request durations, in microseconds.
+    pub duration_sum_us: u64,
+}
+
+impl HttpCounts {
+    /// All responses of all status classes.
+    pub fn total(&self) -> u64 {
+        self.requests
+            .iter()
+            .fold(0, |sum, class| sum.saturating_add(*class))
+    }
+}
+
+/// The answer to a request: `ok` with `data`, or not `ok` with `error`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Reply {
+    /// The request's id.
+    pub id: u64,
+    /// Whether it was done.
+    pub ok: bool,
+    /// What the request asked for.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub data: Value,
+    /// Why it was not done; absent when `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ReplyError>,
+}
+
+impl Reply {
+    /// A reply that says it is done, with what was asked for.
+    pub fn done(id: u64, data: Value) -> Self {
+        Self {
+            id,
+            ok: true,
+            data,
+            error: None,
+        }
+    }
+
+    /// A reply that says why it was not done.
+    pub fn failed(id: u64, code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            id,
+            ok: false,
+            data: Value::Null,
+            error: Some(ReplyError {
+                code: code.into(),
+                message: message.into(),
+            }),
+        }
+    }
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ReplyError {
+    /// For programs: `unknown_type`, `unknown_command`, or the application's own.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A message type of one direction of the channel.
+pub trait Message: Serialize + serde::de::DeserializeOwned {
+    /// The values of `type` that this direction knows, as on the wire.
+    const KINDS: &'static [&'static str];
+
+    /// This message's `type`, one of [`Self::KINDS`].
+    fn kind(&self) -> &'static str;
+
+    /// How many descriptors the line announces (its `fds`).
+    fn fds(&self) -> u32;
+}
+
+impl Message for ToWorker {
+    const KINDS: &'static [&'static str] = &[
+        "welcome", "listener", "start", "ping", "tell", "reload", "pause", "resume", "drain",
+        "stop",
+    ];
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Welcome(_) => "welcome",
+            Self::Listener(_) => "listener",
+            Self::Start => "start",
+            Self::Ping { .. } => "ping",
+            Self::Tell { .. } => "tell",
+            Self::Reload { .. } => "reload",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Drain { .. } => "drain",
+            Self::Stop { .. } => "stop",
+        }
+    }
+
+    fn fds(&self) -> u32 {
+        match self {
+            Self::Listener(offer) => offer.fds,
+            _ => 0,
+        }
+    }
+}
+
+impl Message for ToSupervisor {
+    const KINDS: &'static [&'static str] = &["hello", "ready", "health", "reply", "drained", "bye"];
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Ready => "ready",
+            Self::Health(_) => "health",
+            Self::Reply(_) => "reply",
+            Self::Drained => "drained",
+            Self::Bye { .. } => "bye",
+        }
+    }
+
+    fn fds(&self) -> u32 {
+        0
+    }
+}

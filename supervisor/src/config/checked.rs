@@ -1,0 +1,103 @@
+//! The checked configuration: every value present, in range and in its unit.
+//! The rest of the program trusts it and never sees raw text.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fleet::Policy;
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[supervisor]`.
+    pub supervisor: Supervisor,
+    /// `[pool.*]`, in the order of the file.
+    pub pools: Vec<Pool>,
+    /// Where it came from, for people: a path, `command line` or `embedded default`.
+    pub source: String,
+}
+
+/// `[supervisor]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervisor {
+    /// Holds the control socket and the lock.
+    pub runtime_dir: PathBuf,
+    /// Permission bits of the control socket.
+    pub control_mode: u32,
+    /// Where `/metrics` and its neighbours are served.
+    pub admin: Option<SocketAddr>,
+    /// A file for the log instead of stderr.
+    pub log: Option<PathBuf>,
+}
+
+/// `[pool.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// The numbers that the fleet decides by; holds the name.
+    pub policy: Policy,
+    /// What its workers run.
+    pub program: Program,
+    /// What they accept from.
+    pub listen: Vec<Listen>,
+    /// Added to the environment they inherit.
+    pub env: BTreeMap<String, String>,
+    /// Whom they run as.
+    pub run_as: Option<RunAs>,
+    /// Between two `health` reports.
+    pub heartbeat_interval: Duration,
+    /// How long an idle connection stays open once a drain has begun.
+    pub idle_grace: Duration,
+    /// `[pool.NAME.app]`: handed to the workers as it is.
+    pub app: serde_json::Value,
+}
+
+/// What a pool's workers run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// The web server inside this binary.
+    Bundled,
+    /// A program of the operator's.
+    Command {
+        /// An absolute path.
+        path: PathBuf,
+        /// What follows it.
+        args: Vec<String>,
+    },
+}
+
+/// A user and group, looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAs {
+    /// The user's name, for initgroups and for people.
+    pub user: String,
+    /// Its id.
+    pub uid: u32,
+    /// The group's id.
+    pub gid: u32,
+    /// Every supplementary group's id.
+    pub groups: Vec<u32>,
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// As it is written in the configuration; its name everywhere.
+    pub name: String,
+    /// What to bind.
+    pub address: Address,
+    /// How many connections may wait.
+    pub backlog: u32,
+    /// Permission bits of a unix socket.
+    pub permissions: Option<u32>,
+}
+
+/// What a listener is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix stream socket at this path.
+    Unix(PathBuf),
+}

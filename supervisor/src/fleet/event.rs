@@ -1,0 +1,380 @@
+//! What the fleet is told, and what it answers: the whole interface between
+//! policy (this module's parent) and mechanism (the reactor).
+
+use std::time::Duration;
+
+use prefork_proto::control::{Exit, ExitReason};
+
+/// Monotonic time since the supervisor started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub Duration);
+
+impl Time {
+    /// The time that comes `delay` after this one.
+    pub fn after(self, delay: Duration) -> Self {
+        Self(self.0.saturating_add(delay))
+    }
+
+    /// How long ago `earlier` was; zero if it lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Names a pool for as long as the supervisor lives; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolId(pub u32);
+
+/// Names one process for as long as the supervisor lives: the pool, the slot,
+/// and the process's number in that slot, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Worker {
+    /// Its pool.
+    pub pool: PoolId,
+    /// Its slot's index.
+    pub slot: u32,
+    /// Its number in the slot, from 1.
+    pub incarnation: u64,
+}
+
+/// Names a job: a command whose asker waits for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// Something that the fleet has to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A process was forked for this worker.
+    Spawned {
+        /// The worker that `Action::Spawn` named.
+        worker: Worker,
+        /// Its process id.
+        pid: i32,
+    },
+    /// No process could be made.
+    SpawnFailed {
+        /// The worker that `Action::Spawn` named.
+        worker: Worker,
+        /// Why, with advice.
+        error: String,
+    },
+    /// It said `ready`.
+    Ready {
+        /// Who.
+        worker: Worker,
+    },
+    /// It said `health`.
+    Health {
+        /// Who.
+        worker: Worker,
+        /// Requests it has served in all.
+        requests: u64,
+        /// Requests in flight.
+        in_flight: u64,
+    },
+    /// Its resident memory was looked up.
+    Memory {
+        /// Who.
+        worker: Worker,
+        /// In bytes.
+        resident: u64,
+    },
+    /// It answered `Action::Ask`, or the asking came to nothing.
+    Answered {
+        /// Who.
+        worker: Worker,
+        /// What it was asked.
+        ask: Ask,
+        /// Whether it did it; if not, why.
+        result: Result<(), String>,
+    },
+    /// It said `drained`.
+    Drained {
+        /// Who.
+        worker: Worker,
+    },
+    /// It said `bye`.
+    Bye {
+        /// Who.
+        worker: Worker,
+        /// Why it leaves.
+        reason: String,
+    },
+    /// It broke the protocol, or closed its channel while it lives.
+    Misbehaved {
+        /// Who.
+        worker: Worker,
+        /// The rule it broke.
+        rule: String,
+    },
+    /// Its process has been reaped. The last event of a worker.
+    Exited {
+        /// Who.
+        worker: Worker,
+        /// How.
+        exit: Death,
+    },
+    /// A deadline has passed.
+    Tick,
+    /// An operator or a signal wants something.
+    Command {
+        /// Where the answer goes.
+        job: JobId,
+        /// What is wanted.
+        command: Command,
+    },
+}
+
+/// How a process ended, as the kernel and its channel tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Death {
+    /// The exit code, where it exited.
+    pub code: Option<i32>,
+    /// The signal, where one ended it.
+    pub signal: Option<i32>,
+    /// Whether the kernel killed it for want of memory.
+    pub oom: bool,
+    /// Requests it served, by its last report.
+    pub requests: u64,
+    /// The most resident memory it had.
+    pub peak_memory_bytes: u64,
+    /// The last of its stderr.
+    pub stderr: String,
+    /// Wall clock, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+}
+
+/// What a worker can be asked and answers by `reply`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// Accept nothing more, keep what is open.
+    Pause,
+    /// Accept again.
+    Resume,
+}
+
+/// What operators and signals can want of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Give the pool this many workers.
+    Scale {
+        /// The pool's name.
+        pool: String,
+        /// How many.
+        workers: u32,
+    },
+    /// One more or one fewer worker in the first pool (TTIN, TTOU); never below 1.
+    ScaleBy {
+        /// +1 or -1.
+        by: i32,
+    },
+    /// Replace the worker, or all of the pool's: successor first, then drain.
+    Restart {
+        /// The pool's name.
+        pool: String,
+        /// One slot, or all.
+        slot: Option<u32>,
+    },
+    /// Let the worker accept nothing more.
+    Pause {
+        /// The pool's name.
+        pool: String,
+        /// The slot.
+        slot: u32,
+    },
+    /// Let a paused worker accept again.
+    Resume {
+        /// The pool's name.
+        pool: String,
+        /// The slot.
+        slot: u32,
+    },
+    /// Drain the worker; its successor starts at once, not first.
+    Drain {
+        /// The pool's name.
+        pool: String,
+        /// The slot.
+        slot: u32,
+    },
+    /// SIGKILL the worker; its successor starts at once.
+    Kill {
+        /// The pool's name.
+        pool: String,
+        /// The slot.
+        slot: u32,
+    },
+    /// End: drain everything and leave, or kill everything and leave.
+    Stop {
+        /// Whether to kill instead of draining.
+        now: bool,
+    },
+}
+
+/// Something that the reactor has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Fork and exec; answer with `Spawned` or `SpawnFailed`.
+    Spawn {
+        /// The name of the worker to be.
+        worker: Worker,
+        /// The generation whose program and settings it gets.
+        generation: u64,
+    },
+    /// Send `drain`.
+    Drain {
+        /// To whom.
+        worker: Worker,
+        /// How long it may take.
+        within: Duration,
+    },
+    /// Send `pause` or `resume`; answer with `Answered`.
+    Ask {
+        /// To whom.
+        worker: Worker,
+        /// What.
+        ask: Ask,
+        /// How long it may take to answer.
+        within: Duration,
+    },
+    /// Send `stop`, then SIGTERM.
+    Stop {
+        /// To whom.
+        worker: Worker,
+    },
+    /// Send SIGABRT through the pidfd: leave a core of what hangs.
+    Abort {
+        /// To whom.
+        worker: Worker,
+    },
+    /// Send SIGKILL through the pidfd.
+    Kill {
+        /// To whom.
+        worker: Worker,
+    },
+    /// Tell those who watch: log, events, metrics.
+    Report(Report),
+    /// Tell a job's asker about a step.
+    Progress {
+        /// Whose.
+        job: JobId,
+        /// The pool it concerns.
+        pool: String,
+        /// The slot it concerns.
+        slot: Option<u32>,
+        /// One sentence for people.
+        message: String,
+    },
+    /// Tell a job's asker the end.
+    Finish {
+        /// Whose.
+        job: JobId,
+        /// What was done, or why not.
+        result: Result<String, Refusal>,
+    },
+    /// The first generation did not come up: print the certificate, exit 1.
+    /// `Action::Kill` for everything that lives comes with it; `Ended` follows.
+    BootFailed {
+        /// The pool's name.
+        pool: String,
+        /// The slot.
+        slot: u32,
+        /// Why, for people.
+        why: String,
+        /// The certificate, where there was a process.
+        exit: Option<Exit>,
+    },
+    /// Stop was asked for and no process is left.
+    Ended,
+}
+
+/// Why a command was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such pool or slot.
+    NotFound(String),
+    /// It makes no sense now, or it was tried and failed.
+    Failed {
+        /// Why, for people.
+        message: String,
+        /// The worker's stderr, where a worker is the reason.
+        stderr: String,
+    },
+    /// A worker did not answer in time.
+    TimedOut(String),
+}
+
+/// What happened to a worker or a pool, for log, events and metrics.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// A process was started.
+    Started {
+        /// Who.
+        worker: Worker,
+        /// Its process id.
+        pid: i32,
+    },
+    /// It became ready.
+    Ready {
+        /// Who.
+        worker: Worker,
+        /// How long that took from its start.
+        boot: Duration,
+    },
+    /// It was told to drain.
+    Draining {
+        /// Who.
+        worker: Worker,
+        /// Why.
+        cause: ExitReason,
+    },
+    /// It was told to leave or was killed, and why.
+    Stopping {
+        /// Who.
+        worker: Worker,
+        /// Why.
+        cause: ExitReason,
+    },
+    /// It is gone.
+    Exited {
+        /// Who.
+        worker: Worker,
+        /// Its certificate.
+        exit: Exit,
+        /// How long it drained, if it did.
+        drain: Option<Duration>,
+    },
+    /// The slot waits before the next start.
+    BackingOff {
+        /// The worker whose end (or failed spawn) is the reason.
+        worker: Worker,
+        /// How long.
+        delay: Duration,
+        /// Why, for people.
+        why: String,
+    },
+    /// It was paused or resumed.
+    Paused {
+        /// Who.
+        worker: Worker,
+        /// Paused, or resumed.
+        paused: bool,
+    },
+    /// A report did not come within the deadline.
+    HeartbeatMissed {
+        /// Who.
+        worker: Worker,
+        /// How long ago the last one was.
+        silent: Duration,
+    },
+    /// The pool's desired number of workers changed.
+    Scaled {
+        /// Which.
+        pool: PoolId,
+        /// From.
+        from: u32,
+        /// To.
+        to: u32,
+    },
+    /// Every pool has been ready once.
+    Booted,
+}

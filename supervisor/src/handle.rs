@@ -1,0 +1,92 @@
+//! How the control and admin servers talk to the reactor: requests over a
+//! queue, so that they know nothing of its insides.
+
+use prefork_proto::control::{ApiError, Channels, Describe, Event, JobLine, Status, TellBody};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::fleet::Command;
+
+/// Who asked, by `SO_PEERCRED`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// User id.
+    pub uid: u32,
+    /// Process id.
+    pub pid: i32,
+}
+
+/// A question or a command for the reactor.
+#[derive(Debug)]
+pub enum Request {
+    /// The status document.
+    Status(oneshot::Sender<Status>),
+    /// One slot in full.
+    Describe {
+        /// The pool's name.
+        pool: String,
+        /// The slot.
+        slot: u32,
+        /// The answer.
+        reply: oneshot::Sender<Result<Describe, ApiError>>,
+    },
+    /// A row per channel.
+    Channels(oneshot::Sender<Channels>),
+    /// The exposition in text format 0.0.4.
+    Metrics(oneshot::Sender<String>),
+    /// The events kept from `since` on, and a subscription to those that follow.
+    Events {
+        /// The first sequence number wanted.
+        since: u64,
+        /// The answer.
+        reply: oneshot::Sender<(Vec<Event>, broadcast::Receiver<Event>)>,
+    },
+    /// A command to the fleet: a job.
+    Command {
+        /// What is wanted.
+        command: Command,
+        /// Where its lines go; the last one is [`JobLine::Result`]. A
+        /// receiver that is gone doesn't cancel the job.
+        lines: mpsc::UnboundedSender<JobLine>,
+    },
+    /// An application command to one worker or all of a pool: a job.
+    Tell {
+        /// The pool's name.
+        pool: String,
+        /// One slot, or all.
+        slot: Option<u32>,
+        /// What to tell.
+        body: TellBody,
+        /// Where its lines go: a [`JobLine::Reply`] per worker, then the result.
+        lines: mpsc::UnboundedSender<JobLine>,
+    },
+    /// Change what is logged.
+    LogLevel {
+        /// `error`, `warn`, `info`, `debug` or `trace`.
+        level: String,
+        /// The answer.
+        reply: oneshot::Sender<Result<(), ApiError>>,
+    },
+    /// Open the log files again.
+    ReopenLogs(oneshot::Sender<Result<(), ApiError>>),
+    /// A control command was asked for: audit line and counter.
+    Audit {
+        /// Who.
+        peer: Peer,
+        /// The command's name, as on the command line.
+        command: &'static str,
+        /// What exactly, for people.
+        detail: String,
+        /// Whether it was let through or refused at the door.
+        allowed: bool,
+    },
+    /// A control command failed: counter.
+    Failed {
+        /// The command's name, as on the command line.
+        command: &'static str,
+    },
+}
+
+/// A cheap copyable way to reach the reactor. `send` fails only while the
+/// supervisor ends.
+#[derive(Debug, Clone)]
+pub struct Handle(pub mpsc::Sender<Request>);

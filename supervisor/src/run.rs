@@ -1,0 +1,1 @@
+//! `prefork run`: the supervisor in the foreground.
