@@ -263,6 +263,9 @@ pub trait Message: Serialize + serde::de::DeserializeOwned {
     /// The values of `type` that this direction knows, as on the wire.
     const KINDS: &'static [&'static str];
 
+    /// Those of [`Self::KINDS`] whose lines carry one descriptor; all others carry none.
+    const KINDS_WITH_FD: &'static [&'static str];
+
     /// This message's `type`, one of [`Self::KINDS`].
     fn kind(&self) -> &'static str;
 
@@ -275,6 +278,7 @@ impl Message for ToWorker {
         "welcome", "listener", "start", "ping", "tell", "reload", "pause", "resume", "drain",
         "stop",
     ];
+    const KINDS_WITH_FD: &'static [&'static str] = &["listener"];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -301,6 +305,7 @@ impl Message for ToWorker {
 
 impl Message for ToSupervisor {
     const KINDS: &'static [&'static str] = &["hello", "ready", "health", "reply", "drained", "bye"];
+    const KINDS_WITH_FD: &'static [&'static str] = &[];
 
     fn kind(&self) -> &'static str {
         match self {
