@@ -1,1 +1,7 @@
-fn main() {}
+//! `prefork`, the one binary: see the library's `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    prefork_supervisor::cli::main()
+}

@@ -33,6 +33,9 @@ pub(crate) enum BirthError {
         /// The soft limit.
         limit: u64,
     },
+    /// The pool has been removed meanwhile.
+    #[error("its pool is gone")]
+    NoPool,
     /// No channel.
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -50,6 +53,17 @@ pub(crate) enum BirthError {
         /// What the system said.
         errno: nix::Error,
     },
+}
+
+impl BirthError {
+    /// The reserve is all that is left.
+    pub(crate) fn descriptors() -> Self {
+        use nix::sys::resource::{Resource, getrlimit};
+        Self::Descriptors {
+            open: crate::proc::open_fds(std::process::id().cast_signed()).unwrap_or(0),
+            limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+        }
+    }
 }
 
 fn fork_advice(errno: nix::Error) -> &'static str {

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use tracing::info;
+
 use super::program::{PinnedProgram, ProgramError};
 use crate::config;
 use crate::listener::{ListenError, Listener};
@@ -49,7 +51,17 @@ impl Pool {
                 source,
             })
         };
-        let listeners = config.listen.iter().map(listen).collect::<Result<_, _>>()?;
+        let listeners: Vec<_> = config.listen.iter().map(listen).collect::<Result<_, _>>()?;
+        let policy = &config.policy;
+        info!(
+            pool = policy.name,
+            "{} workers of {}",
+            policy.workers,
+            program.command_line().join(" ")
+        );
+        for listener in &listeners {
+            info!(pool = policy.name, "listening on {}", listener.address());
+        }
         Ok(Self {
             name: config.policy.name.as_str().into(),
             program,

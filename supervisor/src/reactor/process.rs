@@ -610,7 +610,7 @@ async fn readable(output: Option<&Output>) {
     }
 }
 
-async fn at(time: Option<Instant>) {
+pub(crate) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,

@@ -23,7 +23,7 @@ pub(crate) enum Asked {
 
 /// The signals that the supervisor listens to.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
@@ -36,7 +36,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// From here on none of them has its default effect.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn take() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
