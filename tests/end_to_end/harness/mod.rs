@@ -49,6 +49,7 @@ impl Prefork {
     #[track_caller]
     pub(crate) fn wait_until_ready(&self) {
         eventually("the control socket is there", PATIENCE, || {
+            assert!(processes::alive(self.pid()), "the supervisor has ended");
             self.control_socket().exists()
         });
         self.done(&["--timeout", "60s", "wait", "--for", "ready"]);

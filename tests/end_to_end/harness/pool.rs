@@ -49,7 +49,6 @@ impl Pool {
             keys: BTreeMap::new(),
         };
         pool.set("workers", workers)
-            .set("listen", "[\"127.0.0.1:0\"]")
             .text("boot_timeout", "30s")
             .text("heartbeat_interval", "100ms")
             .text("heartbeat_timeout", "10s")
@@ -72,8 +71,10 @@ impl Pool {
         self.set(key, format!("{value:?}"))
     }
 
-    /// The pool's section of the file, and the orders' directory in `dir`.
-    pub(super) fn to_toml(&self, dir: &Path) -> String {
+    /// The pool's section of the file, and the orders' directory in `dir`. The
+    /// `index`th pool listens on a loopback address of its own, since two
+    /// listeners of one name could not be told apart.
+    pub(super) fn to_toml(&self, dir: &Path, index: usize) -> String {
         let program = match &self.program {
             Program::Bundled => None,
             Program::Command(program) => Some(program.clone()),
@@ -90,6 +91,10 @@ impl Pool {
         let mut section = format!("\n[pool.{}]\n", self.name);
         if let Some(program) = program {
             writeln!(section, "program = {program:?}").expect("strings take all that is written");
+        }
+        if !self.keys.contains_key("listen") {
+            writeln!(section, "listen = [\"127.0.0.{}:0\"]", index + 1)
+                .expect("strings take all that is written");
         }
         for (key, value) in &self.keys {
             writeln!(section, "{key} = {value}").expect("strings take all that is written");

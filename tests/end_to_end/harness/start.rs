@@ -50,8 +50,8 @@ impl Prefork {
             "[supervisor]\nruntime_dir = {:?}\nadmin = \"127.0.0.1:0\"\n{supervisor}\n",
             runtime_dir(dir.path())
         );
-        for pool in pools {
-            config.push_str(&pool.to_toml(dir.path()));
+        for (index, pool) in pools.iter().enumerate() {
+            config.push_str(&pool.to_toml(dir.path(), index));
         }
         let path = dir.path().join("prefork.toml");
         fs::write(&path, config).expect("the directory is writable");
