@@ -1,0 +1,9 @@
+//! The channel on real socket pairs: what either side sees of the other.
+
+mod closing;
+mod descriptors;
+mod exchange;
+mod peer;
+mod properties;
+mod rules;
+mod sending;
