@@ -1,5 +1,7 @@
 //! The channel on real socket pairs: what either side sees of the other.
 
+#![allow(clippy::unwrap_used)]
+
 mod closing;
 mod descriptors;
 mod exchange;
