@@ -136,7 +136,7 @@ impl State {
 
     fn try_write(&mut self, line: &[u8]) -> bool {
         let stderr = io::stderr();
-        let (fd, mut out): (BorrowedFd<'_>, &mut dyn Write) = match &mut self.target {
+        let (fd, out): (BorrowedFd<'_>, &mut dyn Write) = match &mut self.target {
             Target::Stderr => (stderr.as_fd(), &mut stderr.lock()),
             Target::File { file, .. } => {
                 // A regular file always polls writable.

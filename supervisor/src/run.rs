@@ -55,7 +55,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// The first generation did not come up.
-    #[error("{slot} did not come up: {why}{}", stderr_of(.exit.as_ref()))]
+    #[error("{slot} did not come up: {why}{}", stderr_of(.exit.as_deref()))]
     BootFailed {
         /// `web/0`.
         slot: String,

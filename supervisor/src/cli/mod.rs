@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
     let CommandLine { global, command } = CommandLine::parse();
     let terminal = Terminal::new(global.output);
     let done = match command {
-        Command::Run(run) => local::run(run, global.runtime_dir),
+        Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
         Command::Check(file) => local::check(file, global.runtime_dir, terminal).map(|()| 0),
         Command::Completions { shell } => local::completions(shell, terminal).map(|()| 0),
         Command::Man { dir } => local::man(dir, terminal).map(|()| 0),

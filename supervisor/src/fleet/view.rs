@@ -82,6 +82,14 @@ impl<'a> PoolView<'a> {
         self.pool.slots.iter().map(|slot| SlotView { slot })
     }
 
+    /// The slots that an operator sees: those that it should have, and those
+    /// above that still have a process.
+    pub fn shown(self) -> impl Iterator<Item = SlotView<'a>> {
+        self.slots().filter(move |slot| {
+            slot.index() < self.desired() || slot.processes().next().is_some()
+        })
+    }
+
     /// The slot with this index.
     pub fn slot(self, index: u32) -> Option<SlotView<'a>> {
         let slot = self.pool.slots.get(index as usize)?;

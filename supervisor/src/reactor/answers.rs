@@ -57,12 +57,12 @@ impl Reactor {
                 detail,
                 allowed,
             } => self.audit(peer, command, &detail, allowed),
-            Request::Failed { command } => self.metrics.command_failed(command),
+            Request::Failed { command } => self.metrics.supervisor().command_failed(command),
         }
     }
 
     fn audit(&mut self, peer: Peer, command: &'static str, detail: &str, allowed: bool) {
-        self.metrics.command(command);
+        self.metrics.supervisor().command(command);
         let verdict = if allowed { "allowed" } else { "refused" };
         info!(target: "audit", uid = peer.uid, peer_pid = peer.pid, "{command} {detail}: {verdict}");
         let message = format!(

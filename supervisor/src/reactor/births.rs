@@ -29,7 +29,7 @@ pub(crate) enum BirthError {
     )]
     Descriptors {
         /// Open descriptors.
-        open: usize,
+        open: u64,
         /// The soft limit.
         limit: u64,
     },
@@ -60,7 +60,7 @@ impl BirthError {
     pub(crate) fn descriptors() -> Self {
         use nix::sys::resource::{Resource, getrlimit};
         Self::Descriptors {
-            open: crate::proc::open_fds(std::process::id().cast_signed()).unwrap_or(0),
+            open: crate::proc::open_fds(Pid::this()).unwrap_or(0),
             limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
         }
     }

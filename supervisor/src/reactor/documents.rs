@@ -13,7 +13,7 @@ use super::process::{Grip, SlotName};
 use super::{Pool, Reactor};
 use crate::fleet::{PoolView, SlotView, Worker};
 use crate::listener::Listener;
-use crate::metrics::SlotMetrics;
+use crate::metrics::{PoolMetrics, SlotMetrics};
 use crate::proc;
 
 impl Reactor {
@@ -44,7 +44,7 @@ impl Reactor {
             uptime_seconds: now.0.as_secs_f64(),
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
-            stopping: self.fleet.is_stopping(),
+            stopping: self.fleet.stopping(),
             last_reload: None,
             pools: pools.iter().map(|pool| self.pool_status(pool)).collect(),
         }
@@ -62,8 +62,7 @@ impl Reactor {
                 .map(Listener::status)
                 .collect(),
             workers: pool
-                .slots()
-                .filter(SlotView::is_shown)
+                .shown()
                 .map(|slot| self.worker_status(pool.name(), &slot))
                 .collect(),
         }
@@ -98,8 +97,8 @@ impl Reactor {
             resident_bytes: usage,
             status: health.map_or_else(String::new, |health| health.status.clone()),
             backoff_seconds: slot
-                .backoff_until()
-                .map(|until| until.since(now).as_secs_f64()),
+                .backoff()
+                .map(|(until, _)| until.since(now).as_secs_f64()),
             draining: slot
                 .leaving()
                 .filter_map(|leaving| {
@@ -158,8 +157,7 @@ impl Reactor {
         self.look_at_processes();
         let channels = self.fleet.pools().flat_map(|pool| {
             let name = pool.name().to_owned();
-            pool.slots()
-                .filter(SlotView::is_shown)
+            pool.shown()
                 .filter_map(|slot| self.metrics.known_slot(&name, slot.index()))
                 .map(|metrics| metrics.channel_status())
                 .collect::<Vec<_>>()
@@ -188,9 +186,7 @@ impl Reactor {
             }
         }
         for pool in self.fleet.pools() {
-            if let Some(metrics) = self.metrics.known_pool(pool.name()) {
-                metrics.desired(pool.desired());
-            }
+            self.metrics.pool(pool.name()).desired(pool.desired());
             for slot in pool.slots() {
                 if let Some(metrics) = self.metrics.known_slot(pool.name(), slot.index()) {
                     let current = slot.current().map(|current| current.worker().incarnation);
@@ -212,8 +208,7 @@ impl Reactor {
             let message = format!("there is no pool {pool}; there is {}", known.join(", "));
             return Err(ApiError::new(ErrorCode::NotFound, message));
         };
-        let shown = view.slots().filter(SlotView::is_shown);
-        let slots: Vec<u32> = shown.map(|slot| slot.index()).collect();
+        let slots: Vec<u32> = view.shown().map(|slot| slot.index()).collect();
         match slot {
             None => Ok(slots),
             Some(slot) if slots.contains(&slot) => Ok(vec![slot]),
@@ -251,5 +246,10 @@ impl Reactor {
     pub(super) fn slot_metrics(&mut self, worker: Worker) -> Rc<SlotMetrics> {
         let pool = self.pool_name(worker);
         self.metrics.slot(&pool, worker.slot)
+    }
+
+    pub(super) fn pool_metrics(&mut self, worker: Worker) -> Rc<PoolMetrics> {
+        let pool = self.pool_name(worker);
+        self.metrics.pool(&pool)
     }
 }

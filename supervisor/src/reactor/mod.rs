@@ -27,6 +27,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use prefork_proto::channel::ChannelError;
 use prefork_proto::control::{Exit, JobLine};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -36,6 +38,7 @@ use crate::handle::Request;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::reserve::Reserve;
+use conversation::BREACHES;
 use journal::Journal;
 pub use pool::{Pool, PoolError};
 use process::Grip;
@@ -99,7 +102,12 @@ impl Reactor {
             spawns: VecDeque::new(),
             jobs: HashMap::new(),
             next_job: 1,
-            metrics: Metrics::new(env!("CARGO_PKG_VERSION"), unix_seconds()),
+            metrics: Metrics::new(
+                env!("CARGO_PKG_VERSION"),
+                SystemTime::now(),
+                &[&BREACHES, ChannelError::DECODE_REASONS].concat(),
+                ChannelError::SEND_REASONS,
+            ),
             journal: Journal::new(),
             log,
             reserve,
@@ -209,7 +217,7 @@ impl Reactor {
 
     /// Once a second: how late the loop is, and memory where it has a limit.
     fn pulse(&mut self, due: Instant) {
-        self.metrics.loop_lag(due.elapsed());
+        self.metrics.supervisor().loop_lag(due.elapsed());
         let limited: Vec<(Worker, i32)> = self
             .processes
             .iter()
@@ -221,7 +229,7 @@ impl Reactor {
             .map(|(worker, grip)| (*worker, grip.pid))
             .collect();
         for (worker, pid) in limited {
-            if let Ok(resident) = crate::proc::resident_bytes(pid) {
+            if let Ok((_, resident)) = crate::proc::memory(Pid::from_raw(pid)) {
                 self.feed(Event::Memory { worker, resident });
             }
         }

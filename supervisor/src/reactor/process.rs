@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
     Health, Hello, HttpCounts, ListenerOffer, ToSupervisor, ToWorker, Welcome,
@@ -22,6 +23,7 @@ use super::conversation::{Answer, Breach, CallError, Conversation, FLOOD, Heard}
 use super::output::{Output, Progress};
 use crate::fleet::{Death, Event, Worker};
 use crate::metrics::SlotMetrics;
+use crate::proc;
 use crate::sys;
 
 /// Messages handled before the other tasks get their turn.
@@ -49,12 +51,6 @@ pub(crate) struct Vitals {
     pub(crate) hello: Option<Hello>,
     /// Its last `health`.
     pub(crate) health: Option<Health>,
-    /// Whether the channel is open and past its handshake.
-    pub(crate) up: bool,
-    /// Its HTTP totals, by its last report.
-    pub(crate) http: HttpCounts,
-    /// Bytes that wait to be sent to it.
-    pub(crate) queued_bytes: usize,
 }
 
 /// What the reactor wants of a process.
@@ -186,8 +182,8 @@ impl Process {
             worker: start.worker,
             slot: start.slot,
             pid: start.pid,
-            pidfd: AsyncFd::with_interest(start.pidfd, Interest::READABLE)?,
-            channel: Some(AsyncFd::new(start.channel)?),
+            pidfd: AsyncFd::register_with_interest(start.pidfd, Interest::READABLE)?,
+            channel: Some(AsyncFd::register(start.channel)?),
             conversation: Conversation::new(start.pid, Instant::now()),
             stdout: Some(Output::new(start.stdout)?),
             stderr: Output::new(start.stderr)?,
@@ -402,7 +398,7 @@ impl Process {
         match self.conversation.hear(message, now) {
             Ok(Heard::Hello(hello)) => self.welcome(hello).await,
             Ok(Heard::Ready) => {
-                self.vitals.borrow_mut().up = true;
+                self.metrics.channel_up(self.worker.incarnation, true);
                 self.tell(Event::Ready { worker }).await;
             }
             Ok(Heard::Health(health)) => self.health(health, now).await,
@@ -452,14 +448,9 @@ impl Process {
             requests: health.http.as_ref().map_or(0, HttpCounts::total),
             in_flight: health.in_flight,
         };
-        self.metrics.health(self.worker.incarnation, &health);
-        {
-            let mut vitals = self.vitals.borrow_mut();
-            if let Some(http) = &health.http {
-                vitals.http = http.clone();
-            }
-            vitals.health = Some(health);
-        }
+        self.metrics
+            .health(self.worker.incarnation, &health, SystemTime::now());
+        self.vitals.borrow_mut().health = Some(health);
         // A worker that talks but doesn't listen hangs as well: its reports
         // stop counting until it answers.
         match self.conversation.unanswered(now) {
@@ -484,7 +475,7 @@ impl Process {
         self.publish();
         self.channel = None;
         self.closed = None;
-        self.vitals.borrow_mut().up = false;
+        self.metrics.channel_up(self.worker.incarnation, false);
         self.tell(Event::Misbehaved {
             worker: self.worker,
             rule,
@@ -496,7 +487,7 @@ impl Process {
         self.publish();
         self.channel = None;
         self.closed = Some(now + AFTER_CLOSE);
-        self.vitals.borrow_mut().up = false;
+        self.metrics.channel_up(self.worker.incarnation, false);
     }
 
     async fn on_timer(&mut self) {
@@ -527,7 +518,8 @@ impl Process {
             let channel = channel.get_ref();
             self.metrics
                 .channel_counters(self.worker.incarnation, channel.counters());
-            self.vitals.borrow_mut().queued_bytes = channel.queued_bytes();
+            self.metrics
+                .send_queue(self.worker.incarnation, channel.queued_bytes() as u64);
         }
     }
 
@@ -559,7 +551,7 @@ impl Process {
             }
         }
         self.publish();
-        self.vitals.borrow_mut().up = false;
+        self.metrics.channel_up(self.worker.incarnation, false);
         let (slot, pid) = (self.slot.clone(), self.pid);
         for (stream, output) in [
             ("stdout", self.stdout.as_mut()),
@@ -572,6 +564,10 @@ impl Process {
             output.finish_line(log);
         }
 
+        // A zombie's processor time is final.
+        if let Ok(usage) = proc::usage(Pid::from_raw(self.pid)) {
+            self.metrics.process(self.worker.incarnation, usage);
+        }
         let reaped = match sys::reap(self.pidfd.get_ref()) {
             Ok(Some(reaped)) => Some(reaped),
             Ok(None) => None,
@@ -584,7 +580,7 @@ impl Process {
             code: reaped.and_then(|reaped| reaped.code),
             signal: reaped.and_then(|reaped| reaped.signal),
             oom: false,
-            requests: self.vitals.borrow().http.total(),
+            requests: self.metrics.requests_of(self.worker.incarnation),
             peak_memory_bytes: reaped.map_or(0, |reaped| reaped.peak_memory_bytes),
             stderr: self.stderr.tail(),
             at_unix_ms: super::unix_ms(),

@@ -1,5 +1,7 @@
 //! What happened, for those who watch: the log, the events, the metrics.
 
+use std::time::SystemTime;
+
 use prefork_proto::control::{Exit, ExitReason};
 use tracing::{info, warn};
 
@@ -11,11 +13,17 @@ impl Reactor {
     pub(super) fn report(&mut self, report: Report) {
         match report {
             Report::Started { worker, pid } => {
-                self.slot_metrics(worker).started();
+                let generation = self.fleet.process(worker).map_or(0, |it| it.generation());
+                self.slot_metrics(worker).started(
+                    worker.incarnation,
+                    pid,
+                    generation,
+                    SystemTime::now(),
+                );
                 self.tell("starting", worker, Some(pid), "started".to_owned());
             }
             Report::Ready { worker, boot } => {
-                self.metrics.booted(&self.pool_name(worker), boot);
+                self.pool_metrics(worker).booted(boot);
                 let message = format!("ready after {}", seconds(boot.as_secs_f64()));
                 self.tell("ready", worker, None, message);
             }
@@ -43,11 +51,12 @@ impl Reactor {
                 self.slot_metrics(worker)
                     .exited(worker.incarnation, exit.reason);
                 if let Some(drain) = drain {
-                    self.metrics.drained(&self.pool_name(worker), drain);
+                    self.pool_metrics(worker).drained(drain);
                 }
                 self.tell_exit(worker, exit);
             }
             Report::BackingOff { worker, delay, why } => {
+                self.slot_metrics(worker).backoff(delay);
                 let delay = seconds(delay.as_secs_f64());
                 self.warn("backoff", worker, format!("next start in {delay}: {why}"));
             }
