@@ -3,10 +3,14 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
+use prefork_proto::channel::SupervisorEnd;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The number that a worker's channel has in the worker.
 pub(crate) const CHANNEL_FD: RawFd = 3;
@@ -257,4 +261,17 @@ pub(crate) fn accept_queue(listener: impl AsFd) -> nix::Result<(u64, u64)> {
     };
     nix::Error::result(result)?;
     Ok((info.tcpi_unacked.into(), info.tcpi_sacked.into()))
+}
+
+/// Has the event loop tell when a pidfd's process has ended.
+pub(crate) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open for as long as it lives and never changes its number.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+}
+
+/// Has the event loop tell when a channel can be read and written.
+pub(crate) fn watch_channel(channel: SupervisorEnd) -> io::Result<AsyncFd<SupervisorEnd>> {
+    // SAFETY: a channel owns its socket, keeps it open for as long as it lives
+    // and never changes it for another.
+    Ok(unsafe { AsyncFd::register(channel) }?)
 }

@@ -108,6 +108,7 @@ impl Error {
             | Self::Told { .. }
             | Self::Output(_)
             | Self::File { .. }
+            | Self::Run(_)
             | Self::Runtime(_) => ErrorCode::Failed.exit_code(),
             Self::Config(error) => error.exit_code(),
         }

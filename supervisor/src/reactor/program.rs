@@ -42,7 +42,7 @@ pub enum ProgramError {
 
 /// A program with its arguments and environment, ready to be executed.
 #[derive(Debug)]
-pub struct PinnedProgram {
+pub(crate) struct PinnedProgram {
     /// `None` for a script: the kernel hands its interpreter a path, and a
     /// close-on-exec descriptor would be gone by then.
     executable: Option<OwnedFd>,
@@ -56,7 +56,7 @@ pub struct PinnedProgram {
 
 impl PinnedProgram {
     /// Pins a pool's program as it is now.
-    pub fn pin(pool: &Pool, nofile: u64) -> Result<Self, ProgramError> {
+    pub(crate) fn pin(pool: &Pool, nofile: u64) -> Result<Self, ProgramError> {
         let name = &pool.policy.name;
         let (path, argv) = match &pool.program {
             Program::Bundled => (
@@ -95,7 +95,7 @@ impl PinnedProgram {
     }
 
     /// Forks a worker with these ends of its pipes and its channel.
-    pub fn spawn(
+    pub(crate) fn spawn(
         &self,
         stdin: BorrowedFd<'_>,
         stdout: BorrowedFd<'_>,
@@ -123,7 +123,7 @@ impl PinnedProgram {
     }
 
     /// The argument vector, for people.
-    pub fn command_line(&self) -> Vec<String> {
+    pub(crate) fn command_line(&self) -> Vec<String> {
         self.argv
             .iter()
             .map(|word| word.to_string_lossy().into_owned())
