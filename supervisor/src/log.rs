@@ -119,7 +119,10 @@ impl Sink {
 impl State {
     fn write_line(&mut self, line: &[u8]) {
         if self.lost > 0 {
-            let note = format!("prefork: {} log lines were lost: the log's reader is too slow\n", self.lost);
+            let note = format!(
+                "prefork: {} log lines were lost: the log's reader is too slow\n",
+                self.lost
+            );
             if !self.try_write(note.as_bytes()) {
                 self.lost += 1;
                 return;

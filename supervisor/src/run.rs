@@ -37,7 +37,9 @@ pub enum RunError {
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// The admin address.
-    #[error("cannot serve metrics on {address}: {source}; choose another with --admin or [supervisor] admin (\"\" for none)")]
+    #[error(
+        "cannot serve metrics on {address}: {source}; choose another with --admin or [supervisor] admin (\"\" for none)"
+    )]
     Admin {
         /// The address.
         address: SocketAddr,

@@ -27,9 +27,9 @@ fn serves_under_a_supervisor(name: &str) {
     assert_eq!(pools.len(), 1);
     let pool = &pools[0];
     let address = prefork.address(&pool.name);
-    let answer = http::get(address, "/").expect("it serves");
+    let answer = http::get(address, "/hello/world").expect("it serves");
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(!answer.body.is_empty());
+    assert!(answer.body.contains("world"), "{answer:?}");
     eventually("the request is counted", PATIENCE, || {
         prefork.metric("prefork_http_requests_total", &[("code_class", "2xx")]) == 1.0
     });
@@ -55,7 +55,7 @@ fn start_alone(name: &str) -> (Alone, SocketAddr) {
     let address = free.local_addr().expect("it is bound");
     drop(free);
     let child = Command::new(cli::example(name))
-        .arg(address.to_string())
+        .args(["--listen", &address.to_string()])
         .env_remove("PREFORK_CHANNEL_FD")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -68,7 +68,9 @@ fn start_alone(name: &str) -> (Alone, SocketAddr) {
 #[track_caller]
 fn serves_alone(name: &str) {
     let (mut alone, address) = start_alone(name);
-    let answer = eventually_some("it serves", PATIENCE, || http::get(address, "/").ok());
+    let answer = eventually_some("it serves", PATIENCE, || {
+        http::get(address, "/hello/world").ok()
+    });
     assert_eq!(answer.status, 200, "{answer:?}");
     let pid = i32::try_from(alone.0.id()).expect("process ids are small");
     processes::send(pid, Signal::SIGTERM);

@@ -49,10 +49,8 @@ pub fn main() -> ExitCode {
         Command::Check(file) => local::check(file, global.runtime_dir, terminal).map(|()| 0),
         Command::Completions { shell } => local::completions(shell, terminal).map(|()| 0),
         Command::Man { dir } => local::man(dir, terminal).map(|()| 0),
-        Command::Question(question) => {
-            Operator::new(global.runtime_dir, global.timeout, terminal)
-                .and_then(|operator| operator.ask(question))
-        }
+        Command::Question(question) => Operator::new(global.runtime_dir, global.timeout, terminal)
+            .and_then(|operator| operator.ask(question)),
         Command::Order(order) => Operator::new(global.runtime_dir, global.timeout, terminal)
             .and_then(|operator| operator.give(order))
             .map(|()| 0),

@@ -85,9 +85,11 @@ pub(crate) fn spawn(
     events: mpsc::Sender<Event>,
 ) -> Result<Grip, BirthError> {
     let io = |step| move |source| BirthError::Io { step, source };
-    let errno = |step| move |errno: nix::Error| BirthError::Io {
-        step,
-        source: errno.into(),
+    let errno = |step| {
+        move |errno: nix::Error| BirthError::Io {
+            step,
+            source: errno.into(),
+        }
     };
     let config = &pool.config;
 
@@ -101,7 +103,10 @@ pub(crate) fn spawn(
         let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
         listeners.push((listener.offer(), duplicate));
     }
-    let place = pool.null.try_clone().map_err(io("keep a place for the pidfd"))?;
+    let place = pool
+        .null
+        .try_clone()
+        .map_err(io("keep a place for the pidfd"))?;
 
     let pid = pool
         .program

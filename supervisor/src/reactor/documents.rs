@@ -116,8 +116,12 @@ impl Reactor {
     pub(super) fn describe(&mut self, pool: &str, slot: u32) -> Result<Describe, ApiError> {
         self.look_at_processes();
         self.slots_named(pool, Some(slot))?;
-        let no_such_slot =
-            || ApiError::new(ErrorCode::NotFound, format!("there is no slot {pool}/{slot}"));
+        let no_such_slot = || {
+            ApiError::new(
+                ErrorCode::NotFound,
+                format!("there is no slot {pool}/{slot}"),
+            )
+        };
         let view = self
             .fleet
             .pools()
@@ -177,9 +181,7 @@ impl Reactor {
                 .get(&worker.pool)
                 .and_then(|pool| self.metrics.known_slot(&pool.name, worker.slot));
             // A process that has just ended is looked up by its own task.
-            if let (Some(metrics), Ok(usage)) =
-                (metrics, proc::usage(Pid::from_raw(grip.pid)))
-            {
+            if let (Some(metrics), Ok(usage)) = (metrics, proc::usage(Pid::from_raw(grip.pid))) {
                 metrics.process(worker.incarnation, usage);
             }
         }
@@ -195,14 +197,14 @@ impl Reactor {
     }
 
     /// The slots that an address like `web` or `web/0` names.
-    pub(super) fn slots_named(
-        &self,
-        pool: &str,
-        slot: Option<u32>,
-    ) -> Result<Vec<u32>, ApiError> {
+    pub(super) fn slots_named(&self, pool: &str, slot: Option<u32>) -> Result<Vec<u32>, ApiError> {
         let view = self.fleet.pools().find(|view| view.name() == pool);
         let Some(view) = view else {
-            let known: Vec<_> = self.fleet.pools().map(|pool| pool.name().to_owned()).collect();
+            let known: Vec<_> = self
+                .fleet
+                .pools()
+                .map(|pool| pool.name().to_owned())
+                .collect();
             let message = format!("there is no pool {pool}; there is {}", known.join(", "));
             return Err(ApiError::new(ErrorCode::NotFound, message));
         };
@@ -229,7 +231,9 @@ impl Reactor {
 
     pub(super) fn pool_name(&self, worker: Worker) -> Rc<str> {
         let name = |pool: &Pool| Rc::clone(&pool.name);
-        self.pools.get(&worker.pool).map_or_else(|| "?".into(), name)
+        self.pools
+            .get(&worker.pool)
+            .map_or_else(|| "?".into(), name)
     }
 
     pub(super) fn slot_name(&self, worker: Worker) -> SlotName {

@@ -43,8 +43,8 @@ use journal::Journal;
 pub use pool::{Pool, PoolError};
 use process::Grip;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
-pub use signals::Signals;
 use signals::Asked;
+pub use signals::Signals;
 
 /// Between two looks at the workers' memory, and at the loop's own lag.
 const PULSE: Duration = Duration::from_secs(1);

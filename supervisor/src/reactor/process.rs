@@ -10,7 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
-use prefork_proto::message::{Health, Hello, HttpCounts, ListenerOffer, ToSupervisor, ToWorker, Welcome};
+use prefork_proto::message::{
+    Health, Hello, HttpCounts, ListenerOffer, ToSupervisor, ToWorker, Welcome,
+};
 use serde_json::Value;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -356,11 +358,9 @@ impl Process {
         let Some(channel) = &mut self.channel else {
             return false;
         };
-        let received = channel.try_io_mut(Interest::READABLE, |channel| {
-            match channel.receive() {
-                Ok(Receive::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
-                other => Ok(other),
-            }
+        let received = channel.try_io_mut(Interest::READABLE, |channel| match channel.receive() {
+            Ok(Receive::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
         });
         let Ok(received) = received else {
             return false;
@@ -537,7 +537,8 @@ impl Process {
     fn read_stderr(&mut self) {
         let (slot, pid) = (&self.slot, self.pid);
         if self.stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
-            self.stderr.finish_line(|line| log_line(slot, pid, "stderr", line));
+            self.stderr
+                .finish_line(|line| log_line(slot, pid, "stderr", line));
             self.stderr_ended = true;
         }
     }

@@ -163,7 +163,9 @@ fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
     ];
     let inherited = std::env::vars_os().filter(|(name, _)| {
         !OURS.iter().any(|ours| name == OsStr::new(ours))
-            && !name.to_str().is_some_and(|name| pool.env.contains_key(name))
+            && !name
+                .to_str()
+                .is_some_and(|name| pool.env.contains_key(name))
     });
     let mut environment = Vec::new();
     for (name, value) in inherited {

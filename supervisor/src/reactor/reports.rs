@@ -28,10 +28,20 @@ impl Reactor {
                 self.tell("ready", worker, None, message);
             }
             Report::Draining { worker, cause } => {
-                self.tell("draining", worker, None, format!("draining: {}", words(cause)));
+                self.tell(
+                    "draining",
+                    worker,
+                    None,
+                    format!("draining: {}", words(cause)),
+                );
             }
             Report::Stopping { worker, cause } => {
-                self.tell("stopping", worker, None, format!("stopping: {}", words(cause)));
+                self.tell(
+                    "stopping",
+                    worker,
+                    None,
+                    format!("stopping: {}", words(cause)),
+                );
             }
             Report::Exited {
                 worker,
@@ -61,7 +71,11 @@ impl Reactor {
             Report::HeartbeatMissed { worker, silent } => {
                 self.slot_metrics(worker).heartbeat_missed();
                 let silent = seconds(silent.as_secs_f64());
-                self.warn("heartbeat_missed", worker, format!("no report for {silent}"));
+                self.warn(
+                    "heartbeat_missed",
+                    worker,
+                    format!("no report for {silent}"),
+                );
             }
             Report::Scaled { pool, from, to } => {
                 let name = self.pools.get(&pool).map(|pool| pool.name.to_string());
