@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -78,16 +77,18 @@ impl Host {
 /// it: `explicit`, else `$RUNTIME_DIRECTORY`, else `/run/prefork` as root, else
 /// `$XDG_RUNTIME_DIR/prefork`, else `/tmp/prefork-UID`. Always absolute.
 pub fn runtime_dir(explicit: Option<&Path>) -> PathBuf {
-    if let Some(path) = explicit {
-        return absolute(path);
+    match explicit {
+        Some(path) => absolute(path),
+        None => usual_runtime_dir(Uid::effective(), |name| env::var_os(name)),
     }
-    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let uid = Uid::effective();
-    if let Some(paths) = variable("RUNTIME_DIRECTORY") {
-        // systemd separates several by colons.
-        if let Some(first) = env::split_paths(&paths).next() {
-            return absolute(&first);
-        }
+}
+
+fn usual_runtime_dir(uid: Uid, variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let variable = |name| variable(name).filter(|value| !value.is_empty());
+    // systemd separates several directories by colons.
+    let given = variable("RUNTIME_DIRECTORY");
+    if let Some(first) = given.and_then(|paths| env::split_paths(&paths).next()) {
+        return absolute(&first);
     }
     if uid.is_root() {
         return PathBuf::from("/run/prefork");
@@ -100,6 +101,40 @@ pub fn runtime_dir(explicit: Option<&Path>) -> PathBuf {
 
 /// Made absolute without following links: a link in it may be what a deploy changes.
 fn absolute(path: &Path) -> PathBuf {
-    let absolute: io::Result<PathBuf> = std::path::absolute(path);
-    absolute.unwrap_or_else(|_| path.to_owned())
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_directory_is_the_first_that_the_environment_offers() {
+        let user = Uid::from_raw(1000);
+        let root = Uid::from_raw(0);
+        let system = ("RUNTIME_DIRECTORY", "/run/shop:/run/other");
+        let session = ("XDG_RUNTIME_DIR", "/run/user/1000");
+        let empty = ("RUNTIME_DIRECTORY", "");
+        let cases: [(Uid, &[(&str, &str)], &str); 7] = [
+            (user, &[system, session], "/run/shop"),
+            (root, &[system, session], "/run/shop"),
+            (root, &[session], "/run/prefork"),
+            (root, &[empty], "/run/prefork"),
+            (user, &[session], "/run/user/1000/prefork"),
+            (user, &[empty], "/tmp/prefork-1000"),
+            (user, &[], "/tmp/prefork-1000"),
+        ];
+        for (uid, variables, expected) in cases {
+            let directory = usual_runtime_dir(uid, |name| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| value.into())
+            });
+            assert_eq!(directory, Path::new(expected), "{uid} {variables:?}");
+        }
+        assert_eq!(
+            runtime_dir(Some(Path::new("/srv/run"))),
+            Path::new("/srv/run")
+        );
+        assert!(runtime_dir(Some(Path::new("run"))).is_absolute());
+    }
 }
