@@ -110,26 +110,25 @@ mod tests {
 
     #[test]
     fn the_runtime_directory_is_the_first_that_the_environment_offers() {
-        let user = Uid::from_raw(1000);
-        let root = Uid::from_raw(0);
-        let system = ("RUNTIME_DIRECTORY", "/run/shop:/run/other");
-        let session = ("XDG_RUNTIME_DIR", "/run/user/1000");
-        let empty = ("RUNTIME_DIRECTORY", "");
-        let cases: [(Uid, &[(&str, &str)], &str); 7] = [
-            (user, &[system, session], "/run/shop"),
-            (root, &[system, session], "/run/shop"),
-            (root, &[session], "/run/prefork"),
-            (root, &[empty], "/run/prefork"),
-            (user, &[session], "/run/user/1000/prefork"),
-            (user, &[empty], "/tmp/prefork-1000"),
-            (user, &[], "/tmp/prefork-1000"),
-        ];
-        for (uid, variables, expected) in cases {
-            let directory = usual_runtime_dir(uid, |name| {
-                let found = variables.iter().find(|(variable, _)| *variable == name);
-                found.map(|(_, value)| value.into())
+        let system = Some("/run/shop:/run/other");
+        let session = Some("/run/user/1000");
+        for (uid, runtime, xdg, expected) in [
+            (1000, system, session, "/run/shop"),
+            (0, system, session, "/run/shop"),
+            (0, None, session, "/run/prefork"),
+            (0, Some(""), None, "/run/prefork"),
+            (1000, None, session, "/run/user/1000/prefork"),
+            (1000, Some(""), Some(""), "/tmp/prefork-1000"),
+            (1000, None, None, "/tmp/prefork-1000"),
+        ] {
+            let directory = usual_runtime_dir(Uid::from_raw(uid), |name| {
+                let value = match name {
+                    "RUNTIME_DIRECTORY" => runtime,
+                    _ => xdg,
+                };
+                value.map(OsString::from)
             });
-            assert_eq!(directory, Path::new(expected), "{uid} {variables:?}");
+            assert_eq!(directory, Path::new(expected), "{uid} {runtime:?} {xdg:?}");
         }
         assert_eq!(
             runtime_dir(Some(Path::new("/srv/run"))),
