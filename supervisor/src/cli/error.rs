@@ -75,6 +75,9 @@ pub(crate) enum Error {
     /// A file could not be written.
     #[error("cannot write to {}: {error}", path.display())]
     File { path: PathBuf, error: io::Error },
+    /// The supervisor could not run, or its first generation did not come up.
+    #[error(transparent)]
+    Run(#[from] crate::run::RunError),
     /// This process cannot have what it needs to work.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -105,6 +108,7 @@ impl Error {
             | Self::Told { .. }
             | Self::Output(_)
             | Self::File { .. }
+            | Self::Run(_)
             | Self::Runtime(_) => ErrorCode::Failed.exit_code(),
             Self::Config(error) => error.exit_code(),
         }

@@ -91,15 +91,11 @@ fn judge(replies: &[TellReply]) -> Result<(), Error> {
     if silent + failed + gone == 0 {
         return Ok(());
     }
-    let parts: Vec<String> = [
-        (silent, "timed out"),
-        (failed, "failed"),
-        (gone, "gone"),
-    ]
-    .iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{count} {what}"))
-    .collect();
+    let parts: Vec<String> = [(silent, "timed out"), (failed, "failed"), (gone, "gone")]
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
     Err(Error::Told {
         message: format!("of {} workers, {}", replies.len(), parts.join(", ")),
         timed_out: silent > 0,

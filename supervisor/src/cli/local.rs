@@ -10,10 +10,10 @@ use super::error::Error;
 use super::terminal::Terminal;
 use crate::config::{self, Options};
 
-/// `prefork run`. The exit code comes from the supervisor.
-pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<u8, Error> {
+/// `prefork run`.
+pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
     let config = config::load(&run.into_options(runtime_dir))?;
-    Ok(crate::run::run(config))
+    Ok(crate::run::run(config)?)
 }
 
 /// `prefork check`.

@@ -17,6 +17,8 @@ mod render;
 mod stop;
 mod table;
 mod terminal;
+#[cfg(test)]
+mod tests;
 pub(crate) mod units;
 mod wait;
 
@@ -45,14 +47,12 @@ pub fn main() -> ExitCode {
     let CommandLine { global, command } = CommandLine::parse();
     let terminal = Terminal::new(global.output);
     let done = match command {
-        Command::Run(run) => local::run(run, global.runtime_dir),
+        Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
         Command::Check(file) => local::check(file, global.runtime_dir, terminal).map(|()| 0),
         Command::Completions { shell } => local::completions(shell, terminal).map(|()| 0),
         Command::Man { dir } => local::man(dir, terminal).map(|()| 0),
-        Command::Question(question) => {
-            Operator::new(global.runtime_dir, global.timeout, terminal)
-                .and_then(|operator| operator.ask(question))
-        }
+        Command::Question(question) => Operator::new(global.runtime_dir, global.timeout, terminal)
+            .and_then(|operator| operator.ask(question)),
         Command::Order(order) => Operator::new(global.runtime_dir, global.timeout, terminal)
             .and_then(|operator| operator.give(order))
             .map(|()| 0),

@@ -23,9 +23,10 @@ pub(super) async fn carry_out(
         }
         Order::Stop { now } => return stop::run(client, now, terminal, deadline).await,
         Order::Wait { condition } => return wait::run(client, condition, deadline).await,
-        Order::Scale { pool, workers } => {
-            (format!("{}/scale", pool.path()), json!(ScaleBody { workers }))
-        }
+        Order::Scale { pool, workers } => (
+            format!("{}/scale", pool.path()),
+            json!(ScaleBody { workers }),
+        ),
         Order::LogLevel { level } => {
             let level = level.as_str().to_owned();
             ("/v1/log-level".to_owned(), json!(LogLevelBody { level }))

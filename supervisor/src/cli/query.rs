@@ -46,7 +46,11 @@ impl Query<'_> {
         let document = self.document("/v1/status").await?;
         let status: Status = read(&document)?;
         self.show(&document, || self.draw(&status))?;
-        Ok(if exit_code && !status.ready { DEGRADED } else { 0 })
+        Ok(if exit_code && !status.ready {
+            DEGRADED
+        } else {
+            0
+        })
     }
 
     /// `prefork status --watch`: until the supervisor or the reader goes.

@@ -72,7 +72,9 @@ async fn exited(pid: i32) {
             // proc_pid_stat(5): the state follows the name, which is in
             // parentheses and may hold any.
             Ok(stat) => {
-                let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+                let state = stat
+                    .rsplit_once(") ")
+                    .and_then(|(_, rest)| rest.chars().next());
                 if matches!(state, Some('Z' | 'X') | None) {
                     return;
                 }

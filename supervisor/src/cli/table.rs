@@ -112,7 +112,7 @@ impl<const N: usize> Table<N> {
                     out.extend(std::iter::repeat_n(' ', blanks));
                     out.push_str(&cell.style.paint(&cell.text, color));
                     blanks = 0;
-                } 
+                }
                 blanks += after + 2;
             }
             out.push('\n');

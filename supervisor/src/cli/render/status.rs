@@ -62,10 +62,12 @@ fn pools(pools: &[PoolStatus]) -> Table<5> {
             continue;
         }
         for listener in &pool.listeners {
-            let backlog = listener.backlog.map(|waiting| match listener.backlog_limit {
-                Some(limit) => format!("{waiting}/{limit}"),
-                None => waiting.to_string(),
-            });
+            let backlog = listener
+                .backlog
+                .map(|waiting| match listener.backlog_limit {
+                    Some(limit) => format!("{waiting}/{limit}"),
+                    None => waiting.to_string(),
+                });
             table.row([
                 std::mem::replace(&mut name, "".into()),
                 std::mem::replace(&mut ready, "".into()),
