@@ -57,15 +57,10 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
         .ok_or_else(|| format!("\"{text}\" is too large"))
 }
 
-/// A duration of the command line: `250ms`, `30s`, `5m`. The error says what
-/// is wrong and what would be right.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    quantity(text, &TIME).map(Duration::from_millis)
-}
-
 /// `250ms`, `30s`, `5m`, `24h`, `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
-    parse_duration(text)
+    quantity(text, &TIME)
+        .map(Duration::from_millis)
         .map_err(|why| Fault::new(format!("expected a duration such as \"30s\": {why}")))
 }
 
