@@ -1,4 +1,3 @@
-use std::convert::Infallible;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -34,11 +33,11 @@ fn runtime() -> Runtime {
 }
 
 async fn get(sender: &mut Sender, path: &str) -> Result<(u16, Bytes), hyper::Error> {
-    let request: Result<_, Infallible> = Ok(Request::get(format!("http://test{path}"))
+    let request = Request::get(format!("http://test{path}"))
         .version(Version::HTTP_2)
         .body(Full::default())
-        .unwrap());
-    let response = sender.send_request(request.unwrap()).await?;
+        .unwrap();
+    let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
     Ok((status, response.collect().await?.to_bytes()))
 }
