@@ -52,6 +52,7 @@ impl Log {
         let (filter, level) = reload::Layer::new(LevelFilter::INFO);
         let format = tracing_subscriber::fmt::layer()
             .with_ansi(color)
+            .with_target(false)
             .with_writer(sink.clone());
         tracing_subscriber::registry()
             .with(filter)

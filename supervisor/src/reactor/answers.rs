@@ -64,11 +64,11 @@ impl Reactor {
     fn audit(&mut self, peer: Peer, command: &'static str, detail: &str, allowed: bool) {
         self.metrics.supervisor().command(command);
         let verdict = if allowed { "allowed" } else { "refused" };
-        info!(target: "audit", uid = peer.uid, peer_pid = peer.pid, "{command} {detail}: {verdict}");
         let message = format!(
-            "{command} {detail} by uid {} pid {}: {verdict}",
+            "{detail}, asked for by uid {} pid {}: {verdict}",
             peer.uid, peer.pid
         );
+        info!(target: "audit", "audit: {message}");
         self.journal.note("command", About::default(), message);
     }
 

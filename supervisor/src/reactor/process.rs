@@ -589,7 +589,7 @@ impl Process {
 }
 
 fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {
-    info!(target: "worker", slot = %slot, pid, stream, "{line}");
+    info!(target: "worker", %slot, pid, stream, "{line}");
 }
 
 async fn ready(channel: Option<&AsyncFd<SupervisorEnd>>, interest: Interest) {
