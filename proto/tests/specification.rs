@@ -89,6 +89,7 @@ impl Worker {
             incarnation: 1,
             heartbeat_ms: 20,
             idle_grace_ms: 0,
+            paused: false,
             app: json!({}),
         }));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -190,7 +190,16 @@ impl Session {
                 self.say(&ToSupervisor::Reply(reply), course);
                 return Some(Leave::Cut(self.left("the supervisor's `stop`")));
             }
-            message @ (ToWorker::Welcome(_) | ToWorker::Listener(_) | ToWorker::Start) => {
+            ToWorker::Rescue(rescue) => {
+                let why = "this worker has not the capability `rescue`";
+                let reply = Reply::failed(rescue.id, "unsupported", why);
+                self.say(&ToSupervisor::Reply(reply), course);
+                return None;
+            }
+            message @ (ToWorker::Welcome(_)
+            | ToWorker::Scoreboard(_)
+            | ToWorker::Listener(_)
+            | ToWorker::Start) => {
                 let error = WorkerError::OutOfOrder {
                     expected: "no more of the handshake",
                     received: message.kind().to_owned(),

@@ -13,7 +13,7 @@ use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, LocalOptions};
 
-use crate::accept::{Serve, accept};
+use crate::accept::{Gate, Serve, accept};
 use crate::alone::addresses;
 use crate::application::{Application, LocalFuture, Refused, Reload, Tell};
 use crate::boot::{Boot, handshake, start_up};
@@ -205,13 +205,17 @@ impl Worker {
                 return Err(error);
             }
         };
+        let gate = Rc::<Gate>::default();
+        if orders.welcome.paused {
+            gate.shut();
+        }
         link.say(&ToSupervisor::Ready)?;
         let session = Session {
             link: Some(link),
             context,
             application: self.application,
             serving,
-            gate: Rc::default(),
+            gate,
             signals,
             pace: Pace {
                 heartbeat: Duration::from_millis(orders.welcome.heartbeat_ms.max(1)),

@@ -145,6 +145,7 @@ pub(crate) fn spawn(
             incarnation: worker.incarnation,
             heartbeat_ms: millis(config.heartbeat_interval),
             idle_grace_ms: millis(config.idle_grace),
+            paused: false,
             app: config.app.clone(),
         },
         listeners,
