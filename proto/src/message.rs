@@ -68,6 +68,10 @@ pub enum ToWorker {
         id: u64,
         /// Milliseconds until what is left may be cut.
         deadline_ms: u64,
+        /// Whether nobody accepts after this worker: it accepts and serves what
+        /// waits in its listeners' queues before it stops accepting.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sweep: bool,
     },
     /// Leave now; wants a `reply` if there is still time for one.
     Stop {
