@@ -14,8 +14,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use crate::error::{Call, ChannelError, LINE_LIMIT, SystemError};
-use crate::line::FDS_PER_LINE;
+use crate::error::{Call, ChannelError, SystemError};
+use crate::line::{FDS_PER_LINE, LINE_LIMIT};
 use crate::sys;
 
 /// What the buffer starts with and returns to: room for many ordinary lines,
