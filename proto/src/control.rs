@@ -56,6 +56,10 @@ pub struct PoolStatus {
     pub ready: u32,
     /// The sockets its workers accept from.
     pub listeners: Vec<ListenerStatus>,
+    /// How the program's file on disk differs from what runs: `changed` or
+    /// `removed`; absent where it doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_on_disk: Option<String>,
     /// Its slots, by index.
     pub workers: Vec<WorkerStatus>,
 }
@@ -282,6 +286,9 @@ pub struct Describe {
     pub worker: WorkerStatus,
     /// What runs: the program and its arguments.
     pub program: Vec<String>,
+    /// How the program's file on disk differs from what runs, as in [`PoolStatus`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_on_disk: Option<String>,
     /// What `hello` said: program name and version.
     pub hello: Option<String>,
     /// What `hello` said the worker can do.

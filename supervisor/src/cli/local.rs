@@ -12,8 +12,9 @@ use crate::config::{self, Options};
 
 /// `prefork run`.
 pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
-    let config = config::load(&run.into_options(runtime_dir))?;
-    Ok(crate::run::run(config)?)
+    let options = run.into_options(runtime_dir);
+    let config = config::load(&options)?;
+    Ok(crate::run::run(options, config)?)
 }
 
 /// `prefork check`.

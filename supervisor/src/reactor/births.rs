@@ -14,8 +14,9 @@ use prefork_proto::message::{PROTOCOL, Welcome};
 use tokio::sync::mpsc;
 
 use super::edition::Edition;
+use super::Spawn;
 use super::process::{self, Grip, SlotName, Start};
-use crate::fleet::{Event, Worker};
+use crate::fleet::Event;
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
 use crate::sys;
@@ -80,12 +81,10 @@ fn fork_advice(errno: nix::Error) -> &'static str {
     }
 }
 
-/// Makes a process for `worker` and starts its task.
+/// Makes a process and starts its task.
 pub(crate) fn spawn(
     edition: &Edition,
-    worker: Worker,
-    generation: u64,
-    paused: bool,
+    spawn: Spawn,
     metrics: Rc<SlotMetrics>,
     events: mpsc::Sender<Event>,
 ) -> Result<Grip, BirthError> {
@@ -96,6 +95,11 @@ pub(crate) fn spawn(
             source: errno.into(),
         }
     };
+    let Spawn {
+        worker,
+        generation,
+        paused,
+    } = spawn;
     let config = &edition.config;
 
     // Everything that takes a descriptor comes before the fork, so that its
@@ -151,7 +155,6 @@ pub(crate) fn spawn(
             incarnation: worker.incarnation,
             heartbeat_ms: millis(config.heartbeat_interval),
             idle_grace_ms: millis(config.idle_grace),
-            paused: false,
             app: config.app.clone(),
             paused,
         },

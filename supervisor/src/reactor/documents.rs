@@ -10,9 +10,8 @@ use prefork_proto::control::{
 };
 
 use super::process::{Grip, SlotName};
-use super::{Pool, Reactor};
+use super::{Edition, Reactor};
 use crate::fleet::{PoolView, SlotView, Worker};
-use crate::listener::Listener;
 use crate::metrics::{PoolMetrics, SlotMetrics};
 use crate::proc;
 
@@ -45,22 +44,25 @@ impl Reactor {
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
             stopping: self.fleet.stopping(),
-            last_reload: None,
+            last_reload: self.reloads.last.clone(),
             pools: pools.iter().map(|pool| self.pool_status(pool)).collect(),
         }
     }
 
     fn pool_status(&self, pool: &PoolView<'_>) -> PoolStatus {
-        let listeners = self.pools.get(&pool.id()).map(|pool| &pool.listeners);
+        let edition = self.edition_of(pool);
         PoolStatus {
             name: pool.name().to_owned(),
             desired: pool.desired(),
             ready: pool.ready(),
-            listeners: listeners
-                .into_iter()
-                .flatten()
-                .map(Listener::status)
+            listeners: edition
+                .iter()
+                .flat_map(|edition| &edition.sockets)
+                .map(|sockets| sockets.status())
                 .collect(),
+            program_on_disk: edition
+                .and_then(|edition| edition.program.difference_on_disk())
+                .map(str::to_owned),
             workers: pool
                 .shown()
                 .map(|slot| self.worker_status(pool.name(), &slot))
@@ -132,17 +134,17 @@ impl Reactor {
             .metrics
             .known_slot(pool, slot)
             .ok_or_else(no_such_slot)?;
+        let edition = self.edition_of(&view);
         let hello = self
             .current(pool, slot)
             .and_then(|grip| grip.vitals.borrow().hello.clone());
         Ok(Describe {
             pool: pool.to_owned(),
             worker: self.worker_status(pool, &slot_view),
-            program: self
-                .pools
-                .get(&view.id())
-                .map(|pool| pool.program.command_line())
-                .unwrap_or_default(),
+            program: edition.map_or_else(Vec::new, |edition| edition.program.command_line()),
+            program_on_disk: edition
+                .and_then(|edition| edition.program.difference_on_disk())
+                .map(str::to_owned),
             capabilities: hello
                 .as_ref()
                 .map(|hello| hello.capabilities.clone())
@@ -177,9 +179,8 @@ impl Reactor {
     fn look_at_processes(&mut self) {
         for (worker, grip) in &self.processes {
             let metrics = self
-                .pools
-                .get(&worker.pool)
-                .and_then(|pool| self.metrics.known_slot(&pool.name, worker.slot));
+                .metrics
+                .known_slot(&self.pool_name(*worker), worker.slot);
             // A process that has just ended is looked up by its own task.
             if let (Some(metrics), Ok(usage)) = (metrics, proc::usage(Pid::from_raw(grip.pid))) {
                 metrics.process(worker.incarnation, usage);
@@ -229,11 +230,22 @@ impl Reactor {
         self.processes.get(&worker)
     }
 
+    /// The edition in force of a pool.
+    fn edition_of(&self, pool: &PoolView<'_>) -> Option<&Rc<Edition>> {
+        self.editions.of(pool.name(), self.fleet.generation())
+    }
+
+    /// Remembers the name of a worker's pool.
+    pub(super) fn name(&mut self, worker: Worker) {
+        if let Some(pool) = self.fleet.pool(worker.pool) {
+            let name = self.names.entry(worker.pool);
+            name.or_insert_with(|| pool.name().into());
+        }
+    }
+
     pub(super) fn pool_name(&self, worker: Worker) -> Rc<str> {
-        let name = |pool: &Pool| Rc::clone(&pool.name);
-        self.pools
-            .get(&worker.pool)
-            .map_or_else(|| "?".into(), name)
+        let name = self.names.get(&worker.pool);
+        name.map_or_else(|| "?".into(), Rc::clone)
     }
 
     pub(super) fn slot_name(&self, worker: Worker) -> SlotName {

@@ -26,6 +26,17 @@ pub enum PoolError {
         /// Which listener, and why.
         source: ListenError,
     },
+    /// The listener is bound already, in the other mode.
+    #[error(
+        "pool {pool}: the mode of listener {listener} cannot change while it is bound; \
+         use another address, or stop and start"
+    )]
+    Mode {
+        /// The pool's name.
+        pool: String,
+        /// The listener's name.
+        listener: String,
+    },
     /// `/dev/null` can't be opened.
     #[error("cannot open /dev/null for the workers' stdin: {0}")]
     Null(std::io::Error),
@@ -53,6 +64,12 @@ impl Edition {
         let program = PinnedProgram::pin(&config, nofile)?;
         let mut sockets = Vec::new();
         for listen in &config.listen {
+            if bound.iter().any(|sockets| sockets.conflict_with(listen)) {
+                return Err(PoolError::Mode {
+                    pool: config.policy.name.clone(),
+                    listener: listen.name.clone(),
+                });
+            }
             let known = bound.iter().find(|sockets| sockets.are_for(listen));
             sockets.push(match known {
                 Some(sockets) => Rc::clone(sockets),

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
-    Health, Hello, HttpCounts, ListenerOffer, ToSupervisor, ToWorker, Welcome,
+    Health, Hello, HttpCounts, ListenerOffer, Rescue, ToSupervisor, ToWorker, Welcome,
 };
 use serde_json::Value;
 use tokio::io::Interest;
@@ -53,11 +53,27 @@ pub(crate) struct Vitals {
     pub(crate) health: Option<Health>,
 }
 
+impl Vitals {
+    /// Whether its `hello` lists the capability.
+    pub(crate) fn can(&self, capability: &str) -> bool {
+        let hello = self.hello.as_ref();
+        hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == capability))
+    }
+}
+
+/// The capability of a worker that can stop accepting and go on later.
+const PAUSE: &str = "pause";
+
 /// What the reactor wants of a process.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Send `drain`.
-    Drain(Duration),
+    Drain {
+        /// How long it may take.
+        within: Duration,
+        /// Whether nobody accepts after it.
+        sweep: bool,
+    },
     /// Send `stop`, then SIGTERM.
     Stop,
     /// Send a request and hand on its answer.
@@ -67,11 +83,13 @@ pub(crate) enum Order {
 }
 
 /// A request that a worker answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Call {
     Pause,
     Resume,
     Tell { command: String, args: Value },
+    Reload { app: Value },
+    Rescue { offer: ListenerOffer, fd: OwnedFd },
 }
 
 /// What a process's task is given at its start.
@@ -250,10 +268,14 @@ impl Process {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Drain(within) => {
+            Order::Drain { within, sweep } => {
                 let id = self.conversation.drain();
                 let deadline_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-                let drain = ToWorker::Drain { id, deadline_ms };
+                let drain = ToWorker::Drain {
+                    id,
+                    deadline_ms,
+                    sweep,
+                };
                 if self.send(&drain).is_err() {
                     // The SDK takes it for a drain, and other programs leave.
                     self.signal(Signal::SIGTERM);
@@ -285,23 +307,45 @@ impl Process {
             let _ = answer.send(Err(CallError::Unreachable(why)));
             return;
         }
+        if matches!(call, Call::Resume) && !self.can(PAUSE) {
+            // It was never paused: it accepts.
+            let _ = answer.send(Ok(Value::Null));
+            return;
+        }
         let id = self.conversation.call(answer);
-        let message = match call {
-            Call::Pause => ToWorker::Pause { id },
-            Call::Resume => ToWorker::Resume { id },
-            Call::Tell { command, args } => ToWorker::Tell { id, command, args },
+        let (message, fd) = match call {
+            Call::Pause => (ToWorker::Pause { id }, None),
+            Call::Resume => (ToWorker::Resume { id }, None),
+            Call::Tell { command, args } => (ToWorker::Tell { id, command, args }, None),
+            Call::Reload { app } => (ToWorker::Reload { id, app }, None),
+            Call::Rescue { offer, fd } => (rescue(id, offer), Some(fd)),
         };
-        if let Err(why) = self.send(&message) {
+        if let Err(why) = self.send_with(&message, fd) {
             self.conversation.give_up(id, CallError::Unreachable(why));
         }
     }
 
-    /// Queues a message and sends what the kernel takes at once.
+    /// Whether its `hello` lists the capability.
+    fn can(&self, capability: &str) -> bool {
+        let vitals = self.vitals.borrow();
+        vitals.can(capability)
+    }
+
     fn send(&mut self, message: &ToWorker) -> Result<(), String> {
+        self.send_with(message, None)
+    }
+
+    /// Queues a message and sends what the kernel takes at once.
+    fn send_with(&mut self, message: &ToWorker, fd: Option<OwnedFd>) -> Result<(), String> {
         let Some(channel) = &mut self.channel else {
             return Err("its channel is closed".to_owned());
         };
-        if let Err(error) = channel.get_mut().queue(message) {
+        let channel = channel.get_mut();
+        let queued = match fd {
+            Some(fd) => channel.queue_with_fd(message, fd),
+            None => channel.queue(message),
+        };
+        if let Err(error) = queued {
             self.metrics.send_error(error.reason());
             debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
             return Err(error.to_string());
@@ -418,9 +462,10 @@ impl Process {
     /// Answers `hello`: who it is, its listeners, and leave to begin.
     async fn welcome(&mut self, hello: Hello) {
         self.vitals.borrow_mut().hello = Some(hello);
-        let Some(welcome) = self.welcome.take() else {
+        let Some(mut welcome) = self.welcome.take() else {
             return;
         };
+        welcome.paused &= self.can(PAUSE);
         if let Err(error) = self.queue_welcome(welcome) {
             self.misbehaved(format!("cannot welcome it: {error}")).await;
         } else {
@@ -586,6 +631,16 @@ impl Process {
             at_unix_ms: super::unix_ms(),
         }
     }
+}
+
+fn rescue(id: u64, offer: ListenerOffer) -> ToWorker {
+    ToWorker::Rescue(Rescue {
+        id,
+        name: offer.name,
+        address: offer.address,
+        tls: offer.tls,
+        fds: offer.fds,
+    })
 }
 
 fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {

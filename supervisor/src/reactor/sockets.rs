@@ -75,6 +75,26 @@ impl Sockets {
         }
     }
 
+    /// The socket that only this slot's worker accepts from.
+    pub(crate) fn own_of_slot(&self, slot: u32) -> Option<Rc<Listener>> {
+        match self.listen.borrow().mode {
+            Mode::Shared => None,
+            Mode::PerSlot => self.of_slots.borrow().get(&slot).cloned(),
+        }
+    }
+
+    /// Whether another mode is asked for on the same address, which would take
+    /// the address from itself.
+    pub(crate) fn conflict_with(&self, listen: &Listen) -> bool {
+        let ours = self.listen.borrow();
+        ours.address == listen.address && ours.mode != listen.mode
+    }
+
+    /// Closes the supervisor's own duplicates.
+    pub(crate) fn close(&self) {
+        self.of_slots.borrow_mut().clear();
+    }
+
     /// Every socket.
     pub(crate) fn all(&self) -> Vec<Rc<Listener>> {
         self.of_slots.borrow().values().cloned().collect()
