@@ -113,7 +113,7 @@ pub(crate) fn spawn(
         let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
         listeners.push((listener.offer(), duplicate));
     }
-    let place = pool
+    let place = edition
         .null
         .try_clone()
         .map_err(io("keep a place for the pidfd"))?;

@@ -251,7 +251,11 @@ impl Worker {
 
     pub(crate) fn drain(&mut self, deadline: Duration) {
         let deadline_ms = deadline.as_millis().try_into().unwrap();
-        let reply = self.ask(|id| ToWorker::Drain { id, deadline_ms });
+        let reply = self.ask(|id| ToWorker::Drain {
+            id,
+            deadline_ms,
+            sweep: false,
+        });
         assert!(reply.ok, "{reply:?}");
     }
 
