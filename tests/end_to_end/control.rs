@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::{self, Connection};
-use crate::harness::{Pool, Prefork, processes};
+use crate::harness::{Pool, Prefork, cli, processes};
 
 /// Opens a new connection for each of `number` requests, `per_second`, and
 /// gives what failed.
@@ -271,4 +271,25 @@ fn events_tell_what_happened_in_order() {
     assert_eq!(exit.exit.as_ref().and_then(|exit| exit.signal), Some(9));
     let ready = events.iter().filter(|event| event.kind == "ready").count();
     assert!(ready >= 2, "{lines}");
+}
+
+#[test]
+fn output_is_plain_and_may_be_cut_short() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
+    let mut command = std::process::Command::new("/bin/sh");
+    let script =
+        "\"$0\" --runtime-dir \"$1\" status; \"$0\" --runtime-dir \"$1\" metrics | head -n 1";
+    command
+        .args(["-c", script])
+        .arg(cli::binary())
+        .arg(prefork.runtime_dir())
+        .env_remove("NO_COLOR");
+    let output = cli::finish(&mut command, PATIENCE);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output:?}");
+    assert!(output.stdout.contains("web/1"), "{output:?}");
+    assert!(output.stdout.contains("# HELP"), "{output:?}");
+    assert!(
+        !output.stdout.contains('\u{1b}'),
+        "colours in a pipe: {output:?}"
+    );
 }
