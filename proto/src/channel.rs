@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-pub use crate::error::{ChannelError, LINE_LIMIT};
+pub use crate::error::ChannelError;
+pub use crate::line::LINE_LIMIT;
 pub use crate::outbox::QUEUE_LIMIT;
 
 use crate::error::{Call, SystemError};

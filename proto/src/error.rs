@@ -2,6 +2,7 @@
 
 pub use crate::system_error::{Call, SystemError};
 
+use crate::line::LINE_LIMIT;
 use crate::message::CHANNEL_FD_ENV;
 use crate::system_error::OTHER_ERRNO;
 
@@ -171,9 +172,6 @@ pub enum EnvironmentProblem {
     NotCloseOnExec,
 }
 
-/// The longest line, in bytes, with its newline.
-pub const LINE_LIMIT: usize = 64 * 1024;
-
 impl ChannelError {
     /// Every [`Self::reason`] of [`Channel::receive`](crate::channel::Channel::receive).
     pub const DECODE_REASONS: &'static [&'static str] = &[
@@ -274,5 +272,44 @@ fn known(reason: &'static str, reasons: &[&'static str]) -> &'static str {
         reason
     } else {
         OTHER_ERRNO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn whatever_the_kernel_says_the_reason_is_a_registered_one() {
+        for number in 1..=133 {
+            let errno = Errno::from_raw(number);
+            let sent = ChannelError::Send(SystemError::new(Call::Sendmsg, errno));
+            assert!(
+                ChannelError::SEND_REASONS.contains(&sent.reason()),
+                "{sent}"
+            );
+            let received = ChannelError::Receive(SystemError::new(Call::Recvmsg, errno));
+            assert!(
+                ChannelError::DECODE_REASONS.contains(&received.reason()),
+                "{received}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_passes_by_itself_leaves_the_link_up() {
+        for (errno, breaks) in [
+            (Errno::ETOOMANYREFS, false),
+            (Errno::ENOBUFS, false),
+            (Errno::ENOMEM, false),
+            (Errno::EPIPE, true),
+            (Errno::ECONNRESET, true),
+            (Errno::EBADF, true),
+        ] {
+            let error = ChannelError::Send(SystemError::new(Call::Sendmsg, errno));
+            assert_eq!(error.breaks_link(), breaks, "{error}");
+        }
     }
 }

@@ -3,19 +3,19 @@
 //!
 //! The kernel ends a `recvmsg` with the segment that carries descriptors, so
 //! the bytes of that read may begin with earlier segments but end with the one
-//! that the descriptor came with. A descriptor therefore belongs to a line that
-//! overlaps the read. A line is looked for before each read, so the oldest
-//! descriptor can only be for this line or a later one: a line that announces
-//! one takes it, and one whose read ended with or before a finished line
-//! without being taken has been announced by none.
+//! that the descriptor came with, or inside it if the buffer was full. A
+//! descriptor therefore belongs to a line that overlaps the read, or overlaps the
+//! rest of the segment. A line is looked for before each read, so the oldest
+//! descriptor can only be for this line or a later one: a line that announces one
+//! takes it, and one whose bytes all lie in finished lines has been announced by none.
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use crate::error::{Call, ChannelError, LINE_LIMIT, SystemError};
-use crate::line::FDS_PER_LINE;
+use crate::error::{Call, ChannelError, SystemError};
+use crate::line::{FDS_PER_LINE, LINE_LIMIT};
 use crate::sys;
 
 /// What the buffer starts with and returns to: room for many ordinary lines,
@@ -25,8 +25,10 @@ const SMALL_BUFFER: usize = 4 * 1024;
 /// A descriptor that no line has taken yet.
 struct Arrival {
     fd: OwnedFd,
-    /// Where the read that brought it ended, as an offset in the stream.
+    /// Where the bytes that it came with end, at the latest, as an offset in the stream.
     end: u64,
+    /// Whether more of them may still come, with the next read.
+    open: bool,
 }
 
 /// What was read and not yet handed out.
@@ -114,16 +116,17 @@ impl Inbox {
                 return Err(ChannelError::FdsMissing { kind: kind.into() });
             }
         }
-        match self.behind() {
-            0 => Ok(claimed),
-            fds => Err(ChannelError::FdsUnclaimed { fds }),
-        }
+        self.none_behind()?;
+        Ok(claimed)
     }
 
-    /// Descriptors that lie wholly behind what has been handed out.
-    fn behind(&self) -> usize {
-        let behind = |arrival: &&Arrival| arrival.end <= self.position;
-        self.arrivals.iter().take_while(behind).count()
+    /// Checks that no descriptor lies wholly behind what has been handed out.
+    fn none_behind(&self) -> Result<(), ChannelError> {
+        let behind = |arrival: &&Arrival| !arrival.open && arrival.end <= self.position;
+        match self.arrivals.iter().take_while(behind).count() {
+            0 => Ok(()),
+            fds => Err(ChannelError::FdsUnclaimed { fds }),
+        }
     }
 
     /// Reads once from the socket. No whole line may be waiting.
@@ -137,7 +140,11 @@ impl Inbox {
             match sys::receive(socket, &mut self.buffer[self.end..]) {
                 Ok(read) => break read,
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(Fill::Blocked),
+                Err(Errno::EAGAIN) => {
+                    self.arrive(Vec::new(), false);
+                    self.none_behind()?;
+                    return Ok(Fill::Blocked);
+                }
                 // The peer died with unread input. What it had sent has been read
                 // by now, and the end of the stream follows: this is it.
                 Err(Errno::ECONNRESET) => return self.end_of_stream(),
@@ -152,9 +159,7 @@ impl Inbox {
         *received += read.bytes as u64;
         self.end += read.bytes;
         let arrived = read.fds.len();
-        let end = self.position + (self.end - self.start) as u64;
-        let arrivals = read.fds.into_iter().map(|fd| Arrival { fd, end });
-        self.arrivals.extend(arrivals);
+        self.arrive(read.fds, self.end == self.buffer.len());
         if read.fds_lost {
             return Err(ChannelError::FdsTruncated { arrived });
         }
@@ -167,10 +172,29 @@ impl Inbox {
         Ok(Fill::Bytes)
     }
 
+    /// Notes what came with a read that ends where the buffer now does. A read
+    /// that filled the buffer may have ended inside its last segment.
+    fn arrive(&mut self, fds: Vec<OwnedFd>, full: bool) {
+        let end = self.position + (self.end - self.start) as u64;
+        if let Some(last) = self.arrivals.back_mut()
+            && last.open
+        {
+            last.end = end;
+            last.open = full && fds.is_empty();
+        }
+        let arrivals = fds.into_iter().map(|fd| Arrival {
+            fd,
+            end,
+            open: full,
+        });
+        self.arrivals.extend(arrivals);
+    }
+
     fn end_of_stream(&mut self) -> Result<Fill, ChannelError> {
         self.closed = true;
+        self.arrive(Vec::new(), false);
         match self.end - self.start {
-            0 => Ok(Fill::Closed),
+            0 => self.none_behind().map(|()| Fill::Closed),
             bytes => Err(ChannelError::Truncated { bytes }),
         }
     }
@@ -185,9 +209,9 @@ impl Inbox {
     /// Makes room for at least one byte more of a line that is not complete,
     /// unless the line is longer than a line may be already.
     fn make_room(&mut self) -> Result<(), ChannelError> {
-        // Every descriptor that waits now belongs to the one incomplete line, so
+        // Every descriptor but an open one belongs to the one incomplete line, so
         // a peer that sends them byte by byte ends here and not at RLIMIT_NOFILE.
-        let waiting = self.arrivals.len();
+        let waiting = self.arrivals.iter().filter(|a| !a.open).count();
         if waiting > FDS_PER_LINE as usize {
             return Err(ChannelError::FdsUnclaimed { fds: waiting });
         }

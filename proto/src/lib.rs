@@ -53,5 +53,7 @@ pub mod message;
 mod inbox;
 mod line;
 mod outbox;
+#[cfg(test)]
+mod schema;
 mod sys;
 mod system_error;

@@ -9,6 +9,9 @@ use serde_json::error::Category;
 use crate::error::ChannelError;
 use crate::message::Message;
 
+/// The longest line, in bytes, with its newline.
+pub const LINE_LIMIT: usize = 64 * 1024;
+
 /// The most descriptors that one line announces in protocol 1.
 pub(crate) const FDS_PER_LINE: u32 = 1;
 

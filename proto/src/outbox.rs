@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
-use crate::error::{Call, ChannelError, LINE_LIMIT, SystemError};
+use crate::error::{Call, ChannelError, SystemError};
+use crate::line::LINE_LIMIT;
 use crate::message::Message;
 
 /// The most bytes that wait to be sent on one channel.

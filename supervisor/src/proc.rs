@@ -1,1 +1,170 @@
-//! proc.
+//! What the kernel tells of a process in `/proc/PID`: proc_pid_stat(5),
+//! proc_pid_statm(5), proc_pid_fd(5).
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory, in bytes; 0 once it is a zombie.
+    pub resident_bytes: u64,
+    /// Address space, in bytes; 0 once it is a zombie.
+    pub virtual_bytes: u64,
+    /// Processor time of all its threads, in user and kernel mode.
+    pub cpu: Duration,
+    /// Open descriptors.
+    pub open_fds: u64,
+}
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// One letter: `R`, `S`, `D`, `T` for stopped, `Z` for a zombie, …
+    pub state: char,
+    /// Its parent's process id.
+    pub parent: i32,
+    /// Processor time of all its threads, in user and kernel mode.
+    pub cpu: Duration,
+    /// When it started, in clock ticks since boot. With the process id it
+    /// names a process for good, since a process id alone is used again.
+    pub start_ticks: u64,
+}
+
+/// What a process uses now.
+///
+/// # Errors
+///
+/// `NotFound` once it has been reaped; EMFILE and its like, since reading takes
+/// a descriptor.
+pub fn usage(pid: Pid) -> io::Result<Usage> {
+    let (virtual_bytes, resident_bytes) = memory(pid)?;
+    Ok(Usage {
+        resident_bytes,
+        virtual_bytes,
+        cpu: stat(pid)?.cpu,
+        // A zombie has none, and those of another user are not ours to see.
+        open_fds: open_fds(pid).unwrap_or(0),
+    })
+}
+
+/// What a process is now. Works for a zombie too, whose processor time is final.
+///
+/// # Errors
+///
+/// As [`usage`].
+pub fn stat(pid: Pid) -> io::Result<Stat> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read(&path)?;
+    parse_stat(&String::from_utf8_lossy(&text)).ok_or_else(|| malformed(&path))
+}
+
+/// How many descriptors a process has open.
+///
+/// # Errors
+///
+/// As [`usage`], and EACCES for a process of another user.
+pub fn open_fds(pid: Pid) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/fd");
+    // From Linux 6.2 on the directory's size is the number, at no cost.
+    match fs::metadata(&path)?.len() {
+        0 => Ok(fs::read_dir(&path)?.count() as u64),
+        open => Ok(open),
+    }
+}
+
+/// Address space and resident memory, in bytes.
+///
+/// # Errors
+///
+/// As [`usage`].
+pub fn memory(pid: Pid) -> io::Result<(u64, u64)> {
+    let path = format!("/proc/{pid}/statm");
+    let text = fs::read_to_string(&path)?;
+    let page = system(SysconfVar::PAGE_SIZE, 4096);
+    let mut pages = text.split_ascii_whitespace().map(str::parse::<u64>);
+    match (pages.next(), pages.next()) {
+        (Some(Ok(total)), Some(Ok(resident))) => Ok((total * page, resident * page)),
+        _ => Err(malformed(&path)),
+    }
+}
+
+/// The second field is the program's name in parentheses; it may itself contain
+/// parentheses and blanks, so that the fields are counted from the last one.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // proc_pid_stat(5) counts from 1, and `rest` begins with its field 3.
+    let field = |number: usize| fields.get(number - 3).copied();
+    let number = |index: usize| field(index)?.parse::<u64>().ok();
+    let ticks = number(14)?.saturating_add(number(15)?);
+    Some(Stat {
+        state: field(3)?.chars().next()?,
+        parent: field(4)?.parse().ok()?,
+        cpu: Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64),
+        start_ticks: number(22)?,
+    })
+}
+
+/// A constant of this system, by sysconf(3).
+fn system(variable: SysconfVar, usual: u64) -> u64 {
+    let value = sysconf(variable).ok().flatten();
+    value
+        .and_then(|value| u64::try_from(value).ok())
+        .unwrap_or(usual)
+}
+
+fn malformed(path: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{path} is not as expected"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_blanks_does_not_shift_the_fields() {
+        let text = "42 (a) b (c)) T 7 42 42 0 -1 4194560 0 0 0 0 150 50 0 0 20 0 1 0 9001 0 0 0";
+        let stat = parse_stat(text).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.start_ticks), ('T', 7, 9001));
+        let ticks = system(SysconfVar::CLK_TCK, 100) as f64;
+        assert_eq!(stat.cpu, Duration::from_secs_f64(200.0 / ticks));
+    }
+
+    #[test]
+    fn text_that_is_cut_short_is_an_error() {
+        assert_eq!(parse_stat("42 (a) S 7 42"), None);
+        assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_descriptors() {
+        let usage = usage(Pid::this()).unwrap();
+        assert!(usage.resident_bytes > 100_000);
+        assert!(usage.virtual_bytes >= usage.resident_bytes);
+        assert!(usage.open_fds >= 3);
+        let parent = stat(Pid::this()).unwrap().parent;
+        assert_eq!(parent, Pid::parent().as_raw());
+    }
+
+    #[test]
+    fn a_zombie_is_seen_as_one_and_a_reaped_process_is_not_found() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        let id = nix::sys::wait::Id::Pid(pid);
+        let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+        nix::sys::wait::waitid(id, flags).unwrap();
+        assert_eq!(stat(pid).unwrap().state, 'Z');
+        assert_eq!(usage(pid).unwrap().resident_bytes, 0);
+        child.wait().unwrap();
+        assert_eq!(stat(pid).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,8 +1,36 @@
 //! The configuration: TOML text to checked values, errors with file, line and column.
+//!
+//! `load` finds the text (`search`), `file` reads it section by section, and
+//! each section is one module. A `Section` hands out typed values by key and
+//! reports the keys that nobody asked for; `Problems` collects everything that
+//! is wrong, so that an operator mends a file in one go. What comes out is
+//! `checked`: the rest of the program never sees text.
 
+mod app;
 mod checked;
+mod command_line;
+mod defaults;
+mod error;
+mod file;
+mod host;
+mod listen;
+mod pool;
+mod program;
+mod search;
+mod section;
+mod summary;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod units;
 
 pub use checked::{Address, Config, Listen, Pool, Program, RunAs, Supervisor};
+pub use error::{ConfigError, Place, Problem};
+pub use file::parse;
+pub use host::{Host, runtime_dir};
+pub use search::load;
+pub use summary::{checked_json, render_checked};
+pub(crate) use units::parse_duration;
 
 use std::path::PathBuf;
 

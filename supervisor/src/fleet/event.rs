@@ -86,7 +86,7 @@ pub enum Event {
         /// What it was asked.
         ask: Ask,
         /// Whether it did it; if not, why.
-        result: Result<(), String>,
+        result: Result<(), AskError>,
     },
     /// It said `drained`.
     Drained {
@@ -151,6 +151,20 @@ pub enum Ask {
     Pause,
     /// Accept again.
     Resume,
+}
+
+/// Why a worker did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It answered no.
+    #[error("it refused: {0}")]
+    Refused(String),
+    /// It did not answer within `Action::Ask`'s time.
+    #[error("it did not answer in time")]
+    TimedOut,
+    /// The question could not be sent, or the worker left before it answered.
+    #[error("it could not be asked: {0}")]
+    Unreachable(String),
 }
 
 /// What operators and signals can want of the fleet.
@@ -272,7 +286,9 @@ pub enum Action {
         result: Result<String, Refusal>,
     },
     /// The first generation did not come up: print the certificate, exit 1.
-    /// `Action::Kill` for everything that lives comes with it; `Ended` follows.
+    /// `Action::Kill` for everything that lives came before it or comes with
+    /// it: a worker that had to be killed has its certificate when it is
+    /// reaped. `Ended` follows.
     BootFailed {
         /// The pool's name.
         pool: String,
@@ -283,7 +299,8 @@ pub enum Action {
         /// The certificate, where there was a process.
         exit: Option<Exit>,
     },
-    /// Stop was asked for and no process is left.
+    /// Stop was asked for, or the boot failed, and no process is left. (One
+    /// that the kernel does not let go of long after its SIGKILL doesn't count.)
     Ended,
 }
 

@@ -1,0 +1,63 @@
+//! What holds where the configuration says nothing.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::checked::{Address, Listen, Pool, Program, Supervisor};
+use crate::fleet::Policy;
+
+/// Connections that may wait on a listener.
+pub(super) const BACKLOG: u32 = 4096;
+
+/// `[supervisor]`.
+pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
+    Supervisor {
+        runtime_dir,
+        control_mode: 0o660,
+        admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9919))),
+        log: None,
+    }
+}
+
+/// `[pool.NAME]`, without a listener.
+pub(super) fn pool(name: &str, cpus: u32) -> Pool {
+    Pool {
+        policy: Policy {
+            name: name.to_owned(),
+            workers: cpus,
+            boot_timeout: Duration::from_secs(30),
+            heartbeat_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+            kill_timeout: Duration::from_secs(5),
+            backoff_initial: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(30),
+            backoff_reset: Duration::from_secs(10),
+            max_requests: 0,
+            max_requests_jitter: 0.1,
+            max_rss: None,
+            max_age: None,
+            max_surge: 1,
+            dump_on_hang: false,
+        },
+        program: Program::Bundled,
+        listen: Vec::new(),
+        env: BTreeMap::new(),
+        run_as: None,
+        heartbeat_interval: Duration::from_secs(1),
+        idle_grace: Duration::from_secs(3),
+        app: serde_json::Value::Object(serde_json::Map::new()),
+    }
+}
+
+/// The listener of a run without a file and without `--listen`.
+pub(super) fn listen() -> Listen {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+    Listen {
+        name: address.to_string(),
+        address: Address::Tcp(address),
+        backlog: BACKLOG,
+        permissions: None,
+    }
+}

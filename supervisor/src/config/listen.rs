@@ -1,0 +1,171 @@
+//! Listeners: `"0.0.0.0:8080"`, `"unix:/run/app.sock"`, or a table with options.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use toml::de::DeValue;
+
+use super::checked::{Address, Listen};
+use super::defaults;
+use super::error::Fault;
+use super::host::Host;
+use super::section::{Section, Setting, expected, permissions, string};
+
+/// The longest path of a unix socket, in bytes: `sun_path` of unix(7) without its NUL.
+pub(super) const SOCKET_PATH_MAX: usize = 107;
+
+const EXAMPLE: &str = "an address such as \"0.0.0.0:8080\"";
+
+/// Reads a pool's `listen`.
+pub(super) fn read_list(section: &mut Section<'_>, host: &Host) -> Vec<Setting<Listen>> {
+    let problems = section.problems;
+    let list = section.list(
+        "listen",
+        "an array such as [\"0.0.0.0:8080\"]",
+        |element| match element.get_ref() {
+            DeValue::String(text) => parse(text, host).map(Some),
+            DeValue::Table(table) => {
+                let section = Section::new("a listener", table, element.span(), problems);
+                Ok(read_table(section, host))
+            }
+            other => Err(expected(EXAMPLE, other)),
+        },
+    );
+    let Some(list) = list else {
+        return Vec::new();
+    };
+    let readable = |listen: Setting<Option<Listen>>| {
+        listen.value.map(|value| Setting {
+            value,
+            span: listen.span,
+            sound: listen.sound,
+        })
+    };
+    list.value.into_iter().filter_map(readable).collect()
+}
+
+/// Reads a listener with options. `None` when it has no usable address.
+fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
+    let listen = section.take("address", |value| parse(string(value, EXAMPLE)?, host));
+    let backlog = section.integer("backlog", defaults::BACKLOG.into(), 1..=65_535);
+    let bits = section.take("permissions", permissions);
+    section.take("mode", |value| match string(value, "\"shared\"")? {
+        "shared" => Ok(()),
+        "per-slot" => {
+            Err(not_in_this_version("\"per-slot\"").help("leave `mode` out for \"shared\""))
+        }
+        other => Err(Fault::new(format!(
+            "expected \"shared\", found \"{other}\""
+        ))),
+    });
+    section.take("tls", |_| -> Result<(), Fault> {
+        Err(not_in_this_version("TLS").help("end it in front of prefork"))
+    });
+    if listen.sound && listen.value.is_none() {
+        let fault = Fault::new("a listener has no `address`");
+        section.fault(
+            section.span.clone(),
+            fault.help("address = \"0.0.0.0:8080\""),
+        );
+    }
+    let tcp = matches!(&listen.value, Some(listen) if matches!(listen.address, Address::Tcp(_)));
+    if tcp && bits.value.is_some() {
+        let fault = Fault::new("`permissions` are for unix sockets; this listener is TCP");
+        section.fault(bits.span, fault);
+    }
+    section.finish();
+    listen.value.map(|listen| Listen {
+        backlog: u32::try_from(backlog.value).unwrap_or(defaults::BACKLOG),
+        permissions: bits.value,
+        ..listen
+    })
+}
+
+/// A listener from its address.
+pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
+    let address = if let Some(path) = text.strip_prefix("unix:") {
+        unix_address(path, host)?
+    } else if text.starts_with("systemd:") {
+        return Err(not_in_this_version("a listener from systemd").help("name an address"));
+    } else {
+        Address::Tcp(socket_address(text)?)
+    };
+    Ok(Listen {
+        name: text.to_owned(),
+        address,
+        backlog: defaults::BACKLOG,
+        permissions: None,
+    })
+}
+
+fn unix_address(path: &str, host: &Host) -> Result<Address, Fault> {
+    if path.is_empty() || path.starts_with('@') || path.contains('\0') {
+        let fault = Fault::new(format!("\"unix:{}\" names no file", path.escape_debug()));
+        return Err(fault.help("write a path: \"unix:/run/app.sock\""));
+    }
+    let path = host.resolve(Path::new(path));
+    let bytes = path.as_os_str().as_bytes().len();
+    if bytes > SOCKET_PATH_MAX {
+        return Err(Fault::new(format!(
+            "{} has {bytes} bytes; the kernel takes {SOCKET_PATH_MAX} for a unix socket",
+            path.display()
+        )));
+    }
+    Ok(Address::Unix(path))
+}
+
+/// An IP address with its port, or what is missing.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Fault> {
+    text.parse().map_err(|_| {
+        let (why, help) = what_is_wrong(text);
+        Fault::new(format!("\"{}\" {why}", text.escape_debug())).help(help)
+    })
+}
+
+/// Why a text is no socket address, and what would be one.
+fn what_is_wrong(text: &str) -> (String, String) {
+    let not_an_ip = || "is not an IP address with a port".to_owned();
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        let example = SocketAddr::new(ip, 8080);
+        return ("has no port".to_owned(), format!("write \"{example}\""));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let help = "write IP:PORT, for instance \"0.0.0.0:8080\"";
+        return (not_an_ip(), help.to_owned());
+    };
+    if port.parse::<u16>().is_err() {
+        let why = format!("has the port \"{}\"", port.escape_debug());
+        return (why, "a port is a number from 0 to 65535".to_owned());
+    }
+    let help = match host {
+        "" | "*" => format!("for every address write \"0.0.0.0:{port}\" or \"[::]:{port}\""),
+        "localhost" => format!("names are not looked up; write \"127.0.0.1:{port}\""),
+        _ => format!("names are not looked up; write an IP address, as in \"0.0.0.0:{port}\""),
+    };
+    (not_an_ip(), help)
+}
+
+fn not_in_this_version(what: &str) -> Fault {
+    Fault::new(format!("{what} is not available in this version"))
+}
+
+/// Whether two listeners cannot both be bound, or could not be told apart.
+pub(super) fn clash(one: &Listen, other: &Listen) -> bool {
+    one.name == other.name
+        || match (&one.address, &other.address) {
+            (Address::Tcp(one), Address::Tcp(other)) => overlap(one, other),
+            (Address::Unix(one), Address::Unix(other)) => one == other,
+            _ => false,
+        }
+}
+
+/// Whether two TCP addresses contend for a port. IPv6 listeners take no IPv4
+/// connections, so the families never do.
+pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    one.port() == other.port()
+        && one.port() != 0
+        && a.is_ipv4() == b.is_ipv4()
+        && (a == b || a.is_unspecified() || b.is_unspecified())
+}

@@ -1,0 +1,153 @@
+//! A checked configuration for people and for programs: what `prefork check` shows.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::checked::{Address, Config, Listen, Pool, Program};
+use super::{defaults, units};
+
+/// What a configuration comes to, in lines for people: every pool's workers,
+/// program and listeners, and each setting that is not its default. Values of
+/// `env` and `app` are left out, since they may be secrets.
+pub fn render_checked(config: &Config) -> String {
+    let supervisor = &config.supervisor;
+    let mut lines = vec![format!("{}: valid", config.source), "supervisor".to_owned()];
+    let mut row = |name: &str, value: &str| lines.push(format!("  {name:<20} {value}"));
+    row("runtime_dir", &supervisor.runtime_dir.to_string_lossy());
+    row(
+        "control_mode",
+        &units::show_permissions(supervisor.control_mode),
+    );
+    let admin = supervisor.admin.map(|admin| admin.to_string());
+    row("admin", admin.as_deref().unwrap_or("none"));
+    if let Some(log) = &supervisor.log {
+        row("log", &log.to_string_lossy());
+    }
+    for pool in &config.pools {
+        lines.push(format!("pool {}", pool.policy.name));
+        let mut row = |name: &str, value: &str| lines.push(format!("  {name:<20} {value}"));
+        row("workers", &pool.policy.workers.to_string());
+        row("program", &words(pool).join(" "));
+        for listen in &pool.listen {
+            row("listen", &show_listen(listen));
+        }
+        for (name, value) in unusual(pool) {
+            row(name, &value);
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// The same as JSON; the shape only ever grows.
+pub fn checked_json(config: &Config) -> Value {
+    let supervisor = &config.supervisor;
+    let pool = |pool: &Pool| {
+        let listen = pool.listen.iter().map(|listen| {
+            json!({
+                "name": listen.name,
+                "address": address(&listen.address),
+                "backlog": listen.backlog,
+                "permissions": listen.permissions.map(units::show_permissions),
+            })
+        });
+        json!({
+            "name": pool.policy.name,
+            "workers": pool.policy.workers,
+            "program": words(pool),
+            "listeners": listen.collect::<Vec<_>>(),
+            "settings": settings(pool).into_iter().collect::<BTreeMap<_, _>>(),
+        })
+    };
+    json!({
+        "schema": prefork_proto::control::SCHEMA,
+        "source": config.source,
+        "runtime_dir": supervisor.runtime_dir.to_string_lossy(),
+        "control_mode": units::show_permissions(supervisor.control_mode),
+        "admin": supervisor.admin.map(|admin| admin.to_string()),
+        "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
+        "pools": config.pools.iter().map(pool).collect::<Vec<_>>(),
+    })
+}
+
+fn words(pool: &Pool) -> Vec<String> {
+    match &pool.program {
+        Program::Command { path, args } => {
+            let path = path.to_string_lossy().into_owned();
+            std::iter::once(path).chain(args.iter().cloned()).collect()
+        }
+        Program::Bundled => match pool.app.get("root").and_then(Value::as_str) {
+            Some(root) => vec![format!("(bundled web server, serves {root})")],
+            None => vec!["(bundled web server)".to_owned()],
+        },
+    }
+}
+
+fn show_listen(listen: &Listen) -> String {
+    let mut text = listen.name.clone();
+    if listen.backlog != defaults::BACKLOG {
+        text.push_str(&format!(", backlog {}", listen.backlog));
+    }
+    if let Some(bits) = listen.permissions {
+        text.push_str(&format!(", permissions {}", units::show_permissions(bits)));
+    }
+    text
+}
+
+fn address(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// The settings that differ from their defaults.
+fn unusual(pool: &Pool) -> Vec<(&'static str, String)> {
+    let defaults = settings(&defaults::pool(&pool.policy.name, pool.policy.workers));
+    let pairs = settings(pool).into_iter().zip(defaults);
+    pairs
+        .filter(|(ours, default)| ours != default)
+        .map(|(ours, _)| ours)
+        .collect()
+}
+
+/// Every setting that has a default, as it would be written.
+fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
+    let policy = &pool.policy;
+    let time = units::show_duration;
+    let none = || "none".to_owned();
+    vec![
+        (
+            "env",
+            pool.env.keys().cloned().collect::<Vec<_>>().join(" "),
+        ),
+        (
+            "user",
+            pool.run_as.as_ref().map_or_else(none, |run_as| {
+                format!("{} ({}:{})", run_as.user, run_as.uid, run_as.gid)
+            }),
+        ),
+        ("boot_timeout", time(policy.boot_timeout)),
+        ("heartbeat_interval", time(pool.heartbeat_interval)),
+        ("heartbeat_timeout", time(policy.heartbeat_timeout)),
+        ("drain_timeout", time(policy.drain_timeout)),
+        ("idle_grace", time(pool.idle_grace)),
+        ("kill_timeout", time(policy.kill_timeout)),
+        ("backoff_initial", time(policy.backoff_initial)),
+        ("backoff_max", time(policy.backoff_max)),
+        ("backoff_reset", time(policy.backoff_reset)),
+        ("max_requests", policy.max_requests.to_string()),
+        (
+            "max_requests_jitter",
+            units::show_percentage(policy.max_requests_jitter),
+        ),
+        (
+            "max_rss",
+            policy.max_rss.map_or_else(none, units::show_size),
+        ),
+        ("max_age", policy.max_age.map_or_else(none, time)),
+        ("max_surge", policy.max_surge.to_string()),
+        ("dump_on_hang", policy.dump_on_hang.to_string()),
+    ]
+}

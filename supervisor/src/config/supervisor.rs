@@ -1,0 +1,91 @@
+//! `[supervisor]`.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
+
+use super::checked::Supervisor;
+use super::defaults;
+use super::error::{Fault, Problems};
+use super::host::Host;
+use super::listen::{SOCKET_PATH_MAX, socket_address};
+use super::section::{Section, permissions, string};
+
+/// Reads the section; without one everything is as by default. The command
+/// line's flags go before the file.
+pub(super) fn read(
+    section: Option<Section<'_>>,
+    host: &Host,
+    problems: &Problems<'_>,
+) -> Supervisor {
+    let mut supervisor = defaults::supervisor(host.runtime_dir.clone());
+    let mut runtime_dir = None;
+    if let Some(mut section) = section {
+        runtime_dir = section
+            .take("runtime_dir", |value| control_dir(value, host))
+            .value;
+        supervisor.control_mode = section
+            .take_or("control_mode", supervisor.control_mode, permissions)
+            .value;
+        supervisor.admin = section
+            .take_or("admin", supervisor.admin, |value| {
+                admin(string(value, "an address such as \"127.0.0.1:9919\"")?)
+            })
+            .value;
+        supervisor.log = section
+            .take("log", |value| {
+                path(
+                    string(value, "a path such as \"/var/log/prefork.log\"")?,
+                    host,
+                )
+            })
+            .value;
+        section.finish();
+    }
+    if let Some(path) = host.runtime_dir_flag.clone().or(runtime_dir) {
+        supervisor.runtime_dir = path;
+    } else if let Err(fault) = fits_socket(&supervisor.runtime_dir) {
+        // The environment's: no line of the file is to blame.
+        problems.whole(fault.help("set `runtime_dir` in [supervisor], or --runtime-dir"));
+    }
+    if let Some(admin) = host.admin_flag {
+        supervisor.admin = admin;
+    }
+    supervisor
+}
+
+fn control_dir(value: &DeValue<'_>, host: &Host) -> Result<PathBuf, Fault> {
+    let path = path(string(value, "a path such as \"/run/prefork\"")?, host)?;
+    fits_socket(&path)?;
+    Ok(path)
+}
+
+/// The admin address: one that can be bound, or `""` for none.
+pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    socket_address(text).map(Some)
+}
+
+/// Whether the control socket's path fits what the kernel takes.
+pub(super) fn fits_socket(runtime_dir: &Path) -> Result<(), Fault> {
+    let socket = runtime_dir.join("control.sock");
+    let bytes = socket.as_os_str().as_bytes().len();
+    if bytes <= SOCKET_PATH_MAX {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "the control socket's path {} has {bytes} bytes; the kernel takes {SOCKET_PATH_MAX}",
+        socket.display()
+    )))
+}
+
+fn path(text: &str, host: &Host) -> Result<PathBuf, Fault> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Fault::new("the path is empty or contains a NUL"));
+    }
+    Ok(host.resolve(Path::new(text)))
+}

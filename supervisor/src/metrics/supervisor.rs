@@ -1,0 +1,218 @@
+//! What the supervisor counts of itself.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::Pid;
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry,
+};
+
+use crate::proc;
+
+/// The commands that change something, as on the command line.
+const COMMANDS: [&str; 12] = [
+    "drain",
+    "kill",
+    "log-level",
+    "pause",
+    "reload",
+    "reopen-logs",
+    "restart",
+    "resume",
+    "scale",
+    "stop",
+    "tell",
+    "upgrade",
+];
+
+/// From a loop that is never late to one that is stuck, in seconds.
+const LAG_BOUNDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// The supervisor's own metrics.
+#[derive(Debug)]
+pub struct SupervisorMetrics {
+    loop_lag: Histogram,
+    commands: IntCounterVec,
+    command_failures: IntCounterVec,
+    reloads: IntCounter,
+    reload_failures: IntCounter,
+    last_reload_ok: IntGauge,
+    last_reload_at: Gauge,
+    process: ProcessMetrics,
+}
+
+/// Prometheus's standard metrics of a process.
+#[derive(Debug)]
+struct ProcessMetrics {
+    cpu: Counter,
+    resident: IntGauge,
+    address_space: IntGauge,
+    open_fds: IntGauge,
+    max_fds: IntGauge,
+}
+
+/// A metric that has been made and is exported from now on.
+pub(super) fn registered<C>(registry: &Registry, metric: prometheus::Result<C>) -> C
+where
+    C: Collector + Clone + 'static,
+{
+    let metric = metric.expect("names and labels are literals and valid");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("every name is used once");
+    metric
+}
+
+/// Seconds since the Unix epoch.
+fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+impl SupervisorMetrics {
+    pub(super) fn new(registry: &Registry, version: &str, started_at: SystemTime) -> Self {
+        let build = Opts::new("prefork_build_info", "The supervisor's version; always 1.");
+        let build = registered(registry, GaugeVec::new(build, &["version"]));
+        build.with_label_values(&[version]).set(1.0);
+        let lag = HistogramOpts::new(
+            "prefork_supervisor_loop_lag_seconds",
+            "How late the supervisor's event loop came to what was due.",
+        );
+        let counter = |name, help| registered(registry, IntCounter::new(name, help));
+        let commands = |name, help| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &["command"]);
+            let counters = registered(registry, counters);
+            for command in COMMANDS {
+                counters.with_label_values(&[command]);
+            }
+            counters
+        };
+        let metrics = Self {
+            loop_lag: registered(
+                registry,
+                Histogram::with_opts(lag.buckets(LAG_BOUNDS.to_vec())),
+            ),
+            commands: commands(
+                "prefork_control_commands_total",
+                "Commands that operators gave.",
+            ),
+            command_failures: commands(
+                "prefork_control_command_failures_total",
+                "Commands that were refused or that failed.",
+            ),
+            reloads: counter(
+                "prefork_config_reloads_total",
+                "Reloads that were asked for.",
+            ),
+            reload_failures: counter(
+                "prefork_config_reload_failures_total",
+                "Reloads that were rolled back or whose configuration was invalid.",
+            ),
+            last_reload_ok: registered(
+                registry,
+                IntGauge::new(
+                    "prefork_config_last_reload_successful",
+                    "Whether the configuration that was last loaded is in force.",
+                ),
+            ),
+            last_reload_at: registered(
+                registry,
+                Gauge::new(
+                    "prefork_config_last_reload_success_timestamp_seconds",
+                    "When the configuration in force was loaded, in seconds since the epoch.",
+                ),
+            ),
+            process: ProcessMetrics::new(registry, started_at),
+        };
+        // The first configuration counts as loaded: an alert on a failed reload
+        // must not fire before there has been one.
+        metrics.last_reload_ok.set(1);
+        metrics.last_reload_at.set(unix_seconds(started_at));
+        metrics
+    }
+
+    /// The event loop came this late to what was due.
+    pub fn loop_lag(&self, lag: Duration) {
+        self.loop_lag.observe(lag.as_secs_f64());
+    }
+
+    /// An operator gave a command; its name is as on the command line.
+    pub fn command(&self, command: &'static str) {
+        self.commands.with_label_values(&[command]).inc();
+    }
+
+    /// A command was refused or failed.
+    pub fn command_failed(&self, command: &'static str) {
+        self.command_failures.with_label_values(&[command]).inc();
+    }
+
+    /// A reload ended then.
+    pub fn reloaded(&self, ok: bool, at: SystemTime) {
+        self.reloads.inc();
+        self.last_reload_ok.set(ok.into());
+        if ok {
+            self.last_reload_at.set(unix_seconds(at));
+        } else {
+            self.reload_failures.inc();
+        }
+    }
+
+    /// Looks up what this process uses.
+    pub(super) fn refresh_process(&self) {
+        self.process.refresh();
+    }
+}
+
+impl ProcessMetrics {
+    fn new(registry: &Registry, started_at: SystemTime) -> Self {
+        let gauge = |name, help| registered(registry, IntGauge::new(name, help));
+        let started = Gauge::new(
+            "process_start_time_seconds",
+            "When the supervisor started, in seconds since the epoch.",
+        );
+        registered(registry, started).set(unix_seconds(started_at));
+        let cpu = Counter::new(
+            "process_cpu_seconds_total",
+            "Processor time of the supervisor, in user and kernel mode.",
+        );
+        Self {
+            cpu: registered(registry, cpu),
+            resident: gauge(
+                "process_resident_memory_bytes",
+                "Resident memory of the supervisor.",
+            ),
+            address_space: gauge(
+                "process_virtual_memory_bytes",
+                "Address space of the supervisor.",
+            ),
+            open_fds: gauge(
+                "process_open_fds",
+                "Descriptors that the supervisor has open.",
+            ),
+            max_fds: gauge(
+                "process_max_fds",
+                "Descriptors that the supervisor may have open.",
+            ),
+        }
+    }
+
+    /// At the limit of descriptors `/proc` cannot be read: the last values stay.
+    fn refresh(&self) {
+        let gauge =
+            |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            gauge(&self.max_fds, soft);
+        }
+        if let Ok(usage) = proc::usage(Pid::this()) {
+            let cpu = usage.cpu.as_secs_f64() - self.cpu.get();
+            self.cpu.inc_by(cpu.max(0.0));
+            gauge(&self.resident, usage.resident_bytes);
+            gauge(&self.address_space, usage.virtual_bytes);
+            gauge(&self.open_fds, usage.open_fds);
+        }
+    }
+}
