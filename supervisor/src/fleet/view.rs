@@ -19,9 +19,9 @@ impl Fleet {
         self.phase == Phase::Running && self.total.missing == 0
     }
 
-    /// Whether every slot of every pool has been ready once.
+    /// Whether every slot of every pool has been ready once, as it started.
     pub fn booted(&self) -> bool {
-        self.total.unbooted == 0 && self.phase != Phase::Booting
+        self.booted
     }
 
     /// Whether the fleet is on its way out, or out.
