@@ -139,7 +139,9 @@ impl Driver {
         let end = self.now.after(Duration::from_secs_f64(seconds));
         loop {
             let next = self.fleet.next_deadline().filter(|next| *next <= end);
-            self.now = next.unwrap_or(end).min(self.now.after(Duration::from_secs(1)));
+            self.now = next
+                .unwrap_or(end)
+                .min(self.now.after(Duration::from_secs(1)));
             self.report_but(silent);
             self.step(Event::Tick);
             if self.now == end {

@@ -355,8 +355,14 @@ mod tests {
             Event::Ready { worker: dead },
             Event::Drained { worker: dead },
             Event::Misbehaved { worker: dead, rule },
-            Event::Bye { worker: dead, reason },
-            Event::Spawned { worker: dead, pid: 1 },
+            Event::Bye {
+                worker: dead,
+                reason,
+            },
+            Event::Spawned {
+                worker: dead,
+                pid: 1,
+            },
         ] {
             assert_eq!(driver.step(event), []);
         }
@@ -376,7 +382,11 @@ mod tests {
             driver.exit(worker(0, incarnation), code(1));
             driver.pass(31.0);
         }
-        let kept: Vec<u64> = driver.slot(0).exits().map(|exit| exit.incarnation).collect();
+        let kept: Vec<u64> = driver
+            .slot(0)
+            .exits()
+            .map(|exit| exit.incarnation)
+            .collect();
         assert_eq!(kept, (3..=12).rev().collect::<Vec<u64>>());
     }
 }

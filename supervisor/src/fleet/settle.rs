@@ -109,9 +109,8 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use super::super::driver::{Driver, policy, worker};
-    use super::super::{Event, Report};
-    use super::*;
+    use super::super::driver::{Driver, code, policy, worker};
+    use super::super::{Command, Event, Report};
 
     #[test]
     fn the_fleet_has_booted_once_every_slot_has_been_ready() {
@@ -128,11 +127,20 @@ mod tests {
         let mut long = policy("web", 4);
         long.drain_timeout = Duration::from_secs(86_400);
         let mut driver = Driver::ready(long);
-        for round in 1..=500 {
-            let seat = worker(0, round);
-            driver.exit(seat, super::super::driver::code(1));
-            driver.pass(31.0);
-            driver.say_ready(worker(0, round + 1));
+        let pool = || "web".to_owned();
+        for round in 1..=200 {
+            driver.command(Command::Scale {
+                pool: pool(),
+                workers: 3,
+            });
+            // Its heartbeat's deadline passes, and the drain's lies a day ahead.
+            driver.pass(11.0);
+            driver.exit(worker(3, round), code(0));
+            driver.command(Command::Scale {
+                pool: pool(),
+                workers: 4,
+            });
+            driver.say_ready(worker(3, round + 1));
         }
         assert!(driver.fleet.deadlines.len() <= 2 * 4 + 64);
     }
