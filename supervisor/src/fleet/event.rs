@@ -246,7 +246,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedPool {
     /// Its new policy; holds the name.
-    pub policy: Policy,
+    pub policy: super::Policy,
     /// Whether its workers take the new settings in place: only those have
     /// changed, and every worker says that it can. Otherwise they are replaced.
     pub in_place: bool,
