@@ -35,6 +35,10 @@ pub(super) fn read_list(section: &mut Section<'_>, host: &Host) -> Vec<Setting<L
     let Some(list) = list else {
         return Vec::new();
     };
+    if list.sound && list.value.is_empty() {
+        let fault = Fault::new("`listen` is empty");
+        section.fault(list.span.clone(), fault.help("[\"0.0.0.0:8080\"]"));
+    }
     let readable = |listen: Setting<Option<Listen>>| {
         listen.value.map(|value| Setting {
             value,

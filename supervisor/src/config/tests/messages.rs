@@ -169,6 +169,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "workers = 1.5",
             "`workers`: expected a number of workers or \"auto\", found float 1.5",
         ),
+        ("listen = []", "`listen` is empty ([\"0.0.0.0:8080\"])"),
         (
             "listen = \"0.0.0.0:80\"",
             "`listen`: expected an array such as [\"0.0.0.0:8080\"], found string \"0.0.0.0:80\"",
