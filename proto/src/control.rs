@@ -379,6 +379,13 @@ pub enum JobLine {
     },
     /// One worker's answer to `tell`.
     Reply(TellReply),
+    /// Something that a reload would change: a line of `reload --dry-run`.
+    Change {
+        /// `setting`, `listener`, `pool` or `workers`.
+        what: String,
+        /// One sentence for people.
+        message: String,
+    },
     /// The end.
     Result(JobResult),
 }
@@ -391,6 +398,9 @@ pub struct JobResult {
     /// One sentence for people; what was done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The generation in force after a reload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// Why it was not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ApiError>,
@@ -523,6 +533,15 @@ pub struct TellBody {
 
 fn default_tell_timeout_ms() -> u64 {
     10_000
+}
+
+/// Body of `POST /v1/reload`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadBody {
+    /// Whether to say what would change and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Body of `POST /v1/stop`.

@@ -1,4 +1,59 @@
 //! The protocol between a prefork supervisor, its workers and its operators.
+//!
+//! A supervisor and each of its workers hold one end each of a unix stream
+//! socket pair and speak JSON on it, one object per line; some lines carry a
+//! descriptor (a listening socket) with `SCM_RIGHTS`. This crate is both ends of
+//! that link, for programs that block and for programs under an async runtime,
+//! and it depends on neither a runtime nor HTTP.
+//!
+//! How its parts fit together:
+//!
+//! - [`message`] has the messages of both directions as types. `README.md` of
+//!   this crate specifies them for other languages, with a JSON Schema beside it.
+//! - [`channel`] has the link itself: [`channel::pair`] makes one,
+//!   [`channel::Channel`] sends and receives on one end of it.
+//! - [`error`] has what can go wrong on it, each with a short name for metrics
+//!   and with advice for people.
+//! - [`control`] has the shapes of the supervisor's HTTP API, which operators
+//!   use; it shares nothing with the channel.
+//!
+//! Inside, a [`channel::Channel`] is an outbox (the bounded queue and its
+//! descriptors), an inbox (bytes into lines, descriptors to the lines that
+//! announce them) and a parser for one line. Only `sys` has unsafe code.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use prefork_proto::channel::{self, Receive, WorkerEnd};
+//! use prefork_proto::message::{ToSupervisor, ToWorker};
+//!
+//! # fn main() -> Result<(), prefork_proto::error::ChannelError> {
+//! let (mut supervisor, fd) = channel::pair()?;
+//! let mut worker = WorkerEnd::new(fd);
+//!
+//! supervisor.queue(&ToWorker::Ping { id: 7 })?;
+//! supervisor.flush()?;
+//!
+//! assert!(worker.wait(false, Duration::from_secs(1))?);
+//! match worker.receive()? {
+//!     Receive::Message(received) => assert_eq!(received.message, ToWorker::Ping { id: 7 }),
+//!     other => panic!("not a ping: {other:?}"),
+//! }
+//! worker.queue(&ToSupervisor::Ready)?;
+//! worker.flush()?;
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod channel;
 pub mod control;
+pub mod error;
 pub mod message;
+
+mod inbox;
+mod line;
+mod outbox;
+#[cfg(test)]
+mod schema;
+mod sys;
+mod system_error;

@@ -1,4 +1,14 @@
-//! The prefork supervisor.
+//! The prefork supervisor: forks workers, hands each its channel and the
+//! listening sockets, keeps them running, and answers operators and Prometheus.
+//!
+//! - [`fleet`] decides: a pure state machine over slots and processes.
+//! - [`reactor`] acts: the event loop that feeds the fleet and carries its
+//!   decisions out.
+//! - [`control`] and [`admin`] serve operators and Prometheus; they reach the
+//!   reactor through a [`handle`] and see nothing else of it.
+//! - [`config`] turns text into checked values, [`cli`] the command line into
+//!   requests, [`metrics`] numbers into the exposition.
+//! - [`run`] puts them together.
 
 pub mod admin;
 pub mod cli;
@@ -6,8 +16,14 @@ pub mod config;
 pub mod control;
 pub mod fleet;
 pub mod handle;
+pub mod listener;
+mod log;
 pub mod metrics;
 pub mod proc;
 pub mod reactor;
 pub mod reserve;
 pub mod run;
+pub mod runtime_dir;
+mod sys;
+
+pub use reactor::BUNDLED_ARGUMENT;

@@ -77,7 +77,11 @@ pub fn open_fds(pid: Pid) -> io::Result<u64> {
 }
 
 /// Address space and resident memory, in bytes.
-fn memory(pid: Pid) -> io::Result<(u64, u64)> {
+///
+/// # Errors
+///
+/// As [`usage`].
+pub fn memory(pid: Pid) -> io::Result<(u64, u64)> {
     let path = format!("/proc/{pid}/statm");
     let text = fs::read_to_string(&path)?;
     let page = system(SysconfVar::PAGE_SIZE, 4096);

@@ -1,1 +1,41 @@
+//! Makes any hyper or tower service a worker of the prefork supervisor.
+//!
+//! [`Worker`] is all that an application needs: it takes the listening sockets
+//! and the settings from the supervisor, serves HTTP/1.1 and HTTP/2 on them,
+//! reports health, answers commands, and drains without breaking a request.
+//! The same program runs alone when no supervisor started it.
+//!
+//! How its parts fit together: `boot` shakes hands over the `link` and runs the
+//! application's start-up; then `session` is the loop that reports and obeys,
+//! while `accept` takes connections and `connection` serves each of them over a
+//! `stream` that counts its bytes, with the application's service wrapped by
+//! `request`. What they share is in `serving`. Everything runs on one thread,
+//! so that a `health` report says that requests are served, too.
+//!
+//! [`web`] is the web server that `prefork` has inside.
 
+mod accept;
+mod alone;
+mod application;
+mod boot;
+mod connection;
+mod context;
+mod counters;
+mod cut;
+mod error;
+mod link;
+mod listener;
+mod request;
+mod serving;
+mod session;
+mod signals;
+mod stderr;
+mod stream;
+mod sys;
+pub mod web;
+mod worker;
+
+pub use application::{Refused, Reload, Tell};
+pub use context::Context;
+pub use error::StartError;
+pub use worker::Worker;

@@ -1,1 +1,130 @@
-//! cli.
+//! The command line: one binary, `prefork`, for the supervisor and its operators.
+//!
+//! `args` turns the raw arguments into checked values; each command is a
+//! function of `local` (needs no supervisor), `query` (looks) or `job`, `stop`
+//! and `wait` (has something done). They reach the supervisor by `client`, show
+//! what they have by `render`, and fail with an `error` that knows its exit code.
+
+mod address;
+mod args;
+pub(crate) mod client;
+mod error;
+mod job;
+mod local;
+mod orders;
+mod query;
+mod render;
+mod stop;
+mod table;
+mod terminal;
+#[cfg(test)]
+mod tests;
+pub(crate) mod units;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use serde_json::json;
+
+use args::{Command, CommandLine, Order, Question};
+use client::{Client, Deadline};
+use error::Error;
+use query::Query;
+use terminal::Terminal;
+
+/// The default of `--timeout` for questions, and for `tell`.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The default of `--timeout` for jobs.
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs the program with the process's arguments. Must be called before any
+/// thread is started: the supervisor forks.
+pub fn main() -> ExitCode {
+    let CommandLine { global, command } = CommandLine::parse();
+    let terminal = Terminal::new(global.output);
+    let done = match command {
+        Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
+        Command::Check(file) => local::check(file, global.runtime_dir, terminal).map(|()| 0),
+        Command::Completions { shell } => local::completions(shell, terminal).map(|()| 0),
+        Command::Man { dir } => local::man(dir, terminal).map(|()| 0),
+        Command::Question(question) => Operator::new(global.runtime_dir, global.timeout, terminal)
+            .and_then(|operator| operator.ask(question)),
+        Command::Order(order) => Operator::new(global.runtime_dir, global.timeout, terminal)
+            .and_then(|operator| operator.give(order))
+            .map(|()| 0),
+    };
+    ExitCode::from(done.unwrap_or_else(|error| report(&error, terminal)))
+}
+
+/// Tells why a command was not done: the exit code.
+fn report(error: &Error, terminal: Terminal) -> u8 {
+    if error.is_quiet() {
+        return error.exit_code();
+    }
+    if let (true, Error::Rejected(refusal)) = (terminal.is_json(), error) {
+        // What a job says of itself is on stdout already; this isn't. Where
+        // stdout is closed, the exit code has to do.
+        let _ = terminal.data(format!("{}\n", json!(refusal)));
+    }
+    terminal.note(&format!("prefork: {error}"));
+    if let Some(stderr) = error.stderr_tail() {
+        terminal.note("the worker's last words on stderr:");
+        terminal.note(stderr.trim_end());
+    }
+    error.exit_code()
+}
+
+/// Somebody who wants something of a running supervisor.
+struct Operator {
+    client: Client,
+    timeout: Option<Duration>,
+    terminal: Terminal,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Operator {
+    fn new(
+        runtime_dir: Option<PathBuf>,
+        timeout: Option<Duration>,
+        terminal: Terminal,
+    ) -> Result<Self, Error> {
+        let runtime_dir = crate::config::runtime_dir(runtime_dir.as_deref());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::Runtime)?;
+        Ok(Self {
+            client: Client::new(&runtime_dir),
+            timeout,
+            terminal,
+            runtime,
+        })
+    }
+
+    /// Asks: the exit code.
+    fn ask(&self, question: Question) -> Result<u8, Error> {
+        let query = Query {
+            client: &self.client,
+            terminal: self.terminal,
+            timeout: self.timeout.unwrap_or(QUESTION_TIMEOUT),
+        };
+        self.runtime.block_on(query.answer(question))
+    }
+
+    /// Gives an order and waits until it is carried out.
+    fn give(&self, order: Order) -> Result<(), Error> {
+        let default = match order {
+            Order::Tell { .. } => QUESTION_TIMEOUT,
+            _ => JOB_TIMEOUT,
+        };
+        self.runtime.block_on(async {
+            // A deadline reads the runtime's clock.
+            let deadline = Deadline::after(self.timeout.unwrap_or(default));
+            orders::carry_out(&self.client, order, self.terminal, deadline).await
+        })
+    }
+}

@@ -30,6 +30,7 @@ pub use file::parse;
 pub use host::{Host, runtime_dir};
 pub use search::load;
 pub use summary::{checked_json, render_checked};
+pub(crate) use units::parse_duration;
 
 use std::path::PathBuf;
 

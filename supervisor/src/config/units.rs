@@ -54,6 +54,12 @@ fn quantity(text: &str, what: &str, units: &[(&str, u64)]) -> Result<u64, Fault>
         .ok_or_else(|| fault(format!("\"{quoted}\" is too large")))
 }
 
+/// A duration of the command line: `250ms`, `30s`, `5m`. The error says what
+/// is wrong and what would be right.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|fault| fault.into_sentence())
+}
+
 /// `250ms`, `30s`, `5m`, `24h`, `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
     quantity(text, "a duration such as \"30s\"", &TIME).map(Duration::from_millis)

@@ -1,1 +1,83 @@
-//! control.
+//! The control socket: HTTP/1.1 with JSON for operators, `curl --unix-socket` included.
+//!
+//! [`serve`] accepts ([`accept`]), checks who is there ([`Allowed`]), finds out
+//! what is wanted (`route`), and asks the reactor through its [`Handle`]
+//! (`ask` for questions, `job` for orders, `events` for what happened). It
+//! knows nothing of fleets, processes or channels.
+
+pub(crate) mod accept;
+pub(crate) mod answer;
+pub(crate) mod ask;
+mod events;
+#[cfg(test)]
+pub(crate) mod fake;
+mod job;
+mod peer;
+mod request;
+mod route;
+mod stall;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+pub use peer::Allowed;
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::handle::Handle;
+use crate::reserve::Reserve;
+use accept::Bounds;
+use peer::Caller;
+use request::Visit;
+pub(crate) use request::{live, ready};
+
+const BOUNDS: Bounds = Bounds {
+    connections: 512,
+    // `prefork events --follow | less` may rest for a while.
+    stall: Duration::from_secs(300),
+};
+
+/// Connections that are only told that they may not: too few to crowd out
+/// those who may.
+const UNWELCOME: usize = 16;
+
+/// Serves the control API on `listener` until dropped. Runs on a `LocalSet`.
+pub async fn serve(
+    listener: UnixListener,
+    handle: Handle,
+    reserve: Rc<Reserve>,
+    allowed: Allowed,
+) -> Infallible {
+    let unwelcome = Arc::new(Semaphore::new(UNWELCOME));
+    accept::serve(listener, reserve, BOUNDS, move |stream: &UnixStream| {
+        let caller = Caller::of(stream).ok()?;
+        let admitted = allowed.admits(&caller);
+        let place = if admitted {
+            None
+        } else {
+            Some(Rc::new(Arc::clone(&unwelcome).try_acquire_owned().ok()?))
+        };
+        let visit = Rc::new(Visit {
+            handle: handle.clone(),
+            peer: caller.peer,
+            admitted,
+        });
+        Some(service_fn(move |request| {
+            let visit = Rc::clone(&visit);
+            let place = place.clone();
+            async move {
+                let answer = visit.answer(request).await;
+                drop(place);
+                Ok::<_, Infallible>(answer)
+            }
+        }))
+    })
+    .await
+}

@@ -1,8 +1,196 @@
 //! The fleet: slots, generations, backoff, rollouts. A state machine without
 //! I/O that the reactor drives with `step(now, Event) -> Vec<Action>`.
+//!
+//! An event is handled in two moves. First it changes the slot that it
+//! concerns: `lifecycle` (start, ready, end), `health`, `leave` (drain, stop,
+//! kill), `command` and its neighbours. Then `settle` brings every slot that
+//! was touched to rest: a vacant slot that is wanted starts a process, counters
+//! follow, jobs whose wish has come true end, the next replacement takes its
+//! place, the next deadline is armed. So no handler has to know who else waits
+//! for what it does, and no event costs more than the slots that it touches.
 
+mod ask;
+mod backoff;
+mod boot;
+mod command;
+mod deadlines;
+#[cfg(test)]
+mod driver;
 mod event;
+mod health;
+mod jobs;
+mod leave;
+mod lifecycle;
 mod policy;
+mod pool;
+mod process;
+mod replacement;
+mod restart;
+mod scale;
+mod settle;
+mod slot;
+mod stop;
+mod view;
 
-pub use event::{Action, Ask, Command, Death, Event, JobId, PoolId, Refusal, Report, Time, Worker};
+use std::collections::{BTreeMap, VecDeque};
+
+pub use event::{
+    Action, Ask, AskError, Command, Death, Event, JobId, PoolId, Refusal, Report, Time, Worker,
+};
 pub use policy::Policy;
+pub use view::{PoolView, ProcessView, SlotView};
+
+use deadlines::Deadlines;
+use jobs::Job;
+use pool::{Pool, Tally};
+use slot::{Slot, SlotId};
+
+/// The generation that a supervisor starts with.
+const FIRST_GENERATION: u64 = 1;
+
+/// The state machine of all pools.
+#[derive(Debug)]
+pub struct Fleet {
+    rng: fastrand::Rng,
+    generation: u64,
+    phase: Phase,
+    pools: Vec<Pool>,
+    /// The sum of all pools' counters.
+    total: Tally,
+    deadlines: Deadlines,
+    jobs: BTreeMap<JobId, Job>,
+    /// Which number the next recycle in a queue gets.
+    next_turn: u64,
+    /// Slots that the present event has changed.
+    touched: VecDeque<SlotId>,
+    /// What the present event has led to.
+    actions: Vec<Action>,
+}
+
+/// How far the fleet has come.
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not every slot has been ready once: a failure is the end.
+    Booting,
+    /// Nothing that a worker does is the end.
+    Running,
+    /// The first generation did not come up. Whether that has been said yet:
+    /// it is said with the certificate, which comes when the culprit is reaped.
+    Failed { said: bool, jobs: Vec<JobId> },
+    /// Everything leaves; these jobs end when it has left.
+    Stopping { jobs: Vec<JobId> },
+    /// Nothing is left.
+    Ended,
+}
+
+impl Fleet {
+    /// A fleet that has not been started. Pools are numbered in their order.
+    /// Everything random is drawn from `seed`.
+    pub fn new(seed: u64, pools: Vec<Policy>) -> Self {
+        let pools = (0..)
+            .zip(pools)
+            .map(|(id, policy)| Pool::new(PoolId(id), policy))
+            .collect();
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            generation: FIRST_GENERATION,
+            phase: Phase::Booting,
+            pools,
+            total: Tally::default(),
+            deadlines: Deadlines::default(),
+            jobs: BTreeMap::new(),
+            next_turn: 0,
+            touched: VecDeque::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Starts a process in every slot. To be called once, before any `step`.
+    pub fn start(&mut self, now: Time) -> Vec<Action> {
+        for pool in &self.pools {
+            self.touched.extend(pool.slots.iter().map(|slot| slot.id));
+        }
+        self.settle_all(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Takes one event and answers with what is to be done, in that order.
+    ///
+    /// `now` must not run backwards. Events of workers that have gone, and
+    /// events that a worker cannot cause in its state, change nothing.
+    /// Deadlines are acted on by [`Event::Tick`] alone, so that a reactor that
+    /// was held up can first hand over the reports that wait for it.
+    pub fn step(&mut self, now: Time, event: Event) -> Vec<Action> {
+        match event {
+            Event::Spawned { worker, pid } => self.spawned(now, worker, pid),
+            Event::SpawnFailed { worker, error } => self.spawn_failed(now, worker, &error),
+            Event::Ready { worker } => self.ready(now, worker),
+            Event::Health {
+                worker,
+                requests,
+                in_flight,
+            } => self.health(now, worker, requests, in_flight),
+            Event::Memory { worker, resident } => self.memory(now, worker, resident),
+            Event::Answered {
+                worker,
+                ask,
+                result,
+            } => self.answered(worker, ask, result),
+            Event::Drained { worker } => self.drained(now, worker),
+            Event::Bye { worker, reason } => self.bye(worker, reason),
+            Event::Misbehaved { worker, rule } => self.misbehaved(now, worker, &rule),
+            Event::Exited { worker, exit } => self.exited(now, worker, exit),
+            Event::Tick => self.tick(now),
+            Event::Command { job, command } => self.command(now, job, command),
+        }
+        self.settle_all(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Event::Tick`] is due. It may come early, never late: nothing may
+    /// be due by then any more.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.next()
+    }
+
+    /// The slot with this name; none for a pool or slot that never was.
+    fn slot(&self, id: SlotId) -> Option<&Slot> {
+        let pool = self.pools.get(id.pool.0 as usize)?;
+        pool.slots.get(id.index as usize)
+    }
+
+    /// A slot that is known to exist: its name was made by its pool.
+    fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
+        &mut self.pools[id.pool.0 as usize].slots[id.index as usize]
+    }
+
+    /// The pool of a slot or job that is known to exist.
+    fn pool_mut(&mut self, id: PoolId) -> &mut Pool {
+        &mut self.pools[id.0 as usize]
+    }
+
+    /// The policy of a pool that is known to exist.
+    fn policy(&self, id: PoolId) -> &Policy {
+        &self.pools[id.0 as usize].policy
+    }
+
+    /// Whether the slot is to have a process.
+    fn is_wanted(&self, id: SlotId) -> bool {
+        self.starts_processes() && id.index < self.pools[id.pool.0 as usize].desired
+    }
+
+    /// Whether processes are started at all.
+    fn starts_processes(&self) -> bool {
+        matches!(self.phase, Phase::Booting | Phase::Running)
+    }
+
+    /// A slot's name as people know it: `web/0`.
+    fn name(&self, id: SlotId) -> String {
+        format!("{}/{}", self.policy(id.pool).name, id.index)
+    }
+
+    /// Has the slot brought to rest before the step ends.
+    fn touch(&mut self, id: SlotId) {
+        self.touched.push_back(id);
+    }
+}

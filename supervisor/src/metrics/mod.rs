@@ -19,7 +19,7 @@ mod tests;
 
 pub use listener::ListenerMetrics;
 pub use pool::PoolMetrics;
-pub use slot::{ChannelCounters, SlotMetrics};
+pub use slot::SlotMetrics;
 pub use supervisor::SupervisorMetrics;
 
 use std::collections::BTreeMap;
@@ -114,6 +114,11 @@ impl Metrics {
         let labels = &self.labels;
         let metrics = slots.entry(slot);
         Rc::clone(metrics.or_insert_with(|| Rc::new(SlotMetrics::new(pool, slot, labels))))
+    }
+
+    /// A slot's, if it has been exported.
+    pub fn known_slot(&self, pool: &str, slot: u32) -> Option<&Rc<SlotMetrics>> {
+        self.slots.get(pool)?.get(&slot)
     }
 
     /// Everything in text format 0.0.4.

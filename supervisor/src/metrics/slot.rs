@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prefork_proto::channel::Counters;
 use prefork_proto::control::{ChannelStatus, ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
 
@@ -20,25 +21,6 @@ use crate::proc::Usage;
 const ROUND_TRIP_BOUNDS: [f64; 12] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0,
 ];
-
-/// What has gone over one incarnation's channel since it was made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ChannelCounters {
-    /// Bytes sent.
-    pub sent_bytes: u64,
-    /// Bytes received.
-    pub received_bytes: u64,
-    /// Descriptors sent.
-    pub fds_sent: u64,
-    /// Descriptors received and claimed by a line.
-    pub fds_received: u64,
-    /// Descriptors received and closed, since no line claimed them.
-    pub fds_rejected: u64,
-    /// Messages sent, by index in `ToWorker::KINDS`.
-    pub sent: Vec<u64>,
-    /// Messages received, by index in `ToSupervisor::KINDS`, then unknown ones.
-    pub received: Vec<u64>,
-}
 
 /// One slot's metrics. Status and exposition are both made from them.
 #[derive(Debug)]
@@ -56,7 +38,7 @@ pub(super) struct Numbers {
     /// The incarnation that status shows.
     current: Option<u64>,
     live: BTreeMap<u64, Process>,
-    pub(super) channel: ChannelCounters,
+    pub(super) channel: Counters,
     pub(super) decode_errors: Vec<u64>,
     pub(super) send_errors: Vec<u64>,
     pub(super) round_trips: Distribution,
@@ -80,7 +62,7 @@ pub(super) struct Process {
     /// In seconds since the Unix epoch, as every timestamp here.
     pub(super) started_at: f64,
     pub(super) channel_up: bool,
-    channel: ChannelCounters,
+    channel: Counters,
     pub(super) send_queue_bytes: u64,
     pub(super) last_heartbeat: f64,
     pub(super) in_flight: u64,
@@ -96,10 +78,10 @@ impl SlotMetrics {
             state: SlotState::Empty,
             current: None,
             live: BTreeMap::new(),
-            channel: ChannelCounters {
+            channel: Counters {
                 sent: vec![0; labels.sent_kinds.len()],
                 received: vec![0; labels.received_kinds.len()],
-                ..ChannelCounters::default()
+                ..Counters::default()
             },
             decode_errors: vec![0; labels.decode_reasons.len()],
             send_errors: vec![0; labels.send_reasons.len()],
@@ -172,9 +154,9 @@ impl SlotMetrics {
     }
 
     /// What has gone over an incarnation's channel since it was made.
-    pub fn channel_counters(&self, incarnation: u64, counters: &ChannelCounters) {
+    pub fn channel_counters(&self, incarnation: u64, counters: &Counters) {
         self.on(incarnation, |numbers, process| {
-            numbers.channel.add_growth(&process.channel, counters);
+            add_growth(&mut numbers.channel, &process.channel, counters);
             process.channel.clone_from(counters);
         });
     }
@@ -330,36 +312,26 @@ impl Numbers {
     }
 }
 
-impl ChannelCounters {
-    /// Adds what has been counted between two looks at one channel.
-    fn add_growth(&mut self, before: &Self, now: &Self) {
-        let add = |total: &mut u64, before: u64, now: u64| *total += now.saturating_sub(before);
-        add(&mut self.sent_bytes, before.sent_bytes, now.sent_bytes);
-        add(
-            &mut self.received_bytes,
-            before.received_bytes,
-            now.received_bytes,
-        );
-        add(&mut self.fds_sent, before.fds_sent, now.fds_sent);
-        add(
-            &mut self.fds_received,
-            before.fds_received,
-            now.fds_received,
-        );
-        add(
-            &mut self.fds_rejected,
-            before.fds_rejected,
-            now.fds_rejected,
-        );
-        let per_kind = |totals: &mut [u64], before: &[u64], now: &[u64]| {
-            for (kind, total) in totals.iter_mut().enumerate() {
-                let at = |counts: &[u64]| counts.get(kind).copied().unwrap_or(0);
-                add(total, at(before), at(now));
-            }
-        };
-        per_kind(&mut self.sent, &before.sent, &now.sent);
-        per_kind(&mut self.received, &before.received, &now.received);
-    }
+/// Adds what has been counted between two looks at one channel.
+fn add_growth(sum: &mut Counters, before: &Counters, now: &Counters) {
+    let add = |total: &mut u64, before: u64, now: u64| *total += now.saturating_sub(before);
+    add(&mut sum.sent_bytes, before.sent_bytes, now.sent_bytes);
+    add(
+        &mut sum.received_bytes,
+        before.received_bytes,
+        now.received_bytes,
+    );
+    add(&mut sum.fds_sent, before.fds_sent, now.fds_sent);
+    add(&mut sum.fds_received, before.fds_received, now.fds_received);
+    add(&mut sum.fds_rejected, before.fds_rejected, now.fds_rejected);
+    let per_kind = |totals: &mut [u64], before: &[u64], now: &[u64]| {
+        for (kind, total) in totals.iter_mut().enumerate() {
+            let at = |counts: &[u64]| counts.get(kind).copied().unwrap_or(0);
+            add(total, at(before), at(now));
+        }
+    };
+    per_kind(&mut sum.sent, &before.sent, &now.sent);
+    per_kind(&mut sum.received, &before.received, &now.received);
 }
 
 /// A reason that has no label of its own counts as the last, `other`.

@@ -3,6 +3,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
+use prefork_proto::channel::Counters;
 use prefork_proto::control::{ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
 use proptest::prelude::*;
@@ -239,12 +240,12 @@ fn channel_totals_grow_by_what_each_channel_adds() {
     let mut metrics = metrics();
     let slot = metrics.slot("web", 0);
     let counted = |bytes, pings| {
-        let mut counters = ChannelCounters {
+        let mut counters = Counters {
             sent_bytes: bytes,
             fds_sent: 1,
             sent: vec![0; ToWorker::KINDS.len()],
             received: vec![0; ToSupervisor::KINDS.len() + 1],
-            ..ChannelCounters::default()
+            ..Counters::default()
         };
         counters.sent[3] = pings;
         counters.received[6] = 1;

@@ -1,0 +1,68 @@
+//! How a worker comes by its end of the channel.
+
+use std::env;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
+
+use super::WorkerEnd;
+use crate::error::{ChannelError, EnvironmentProblem};
+use crate::message::CHANNEL_FD_ENV;
+use crate::sys;
+
+/// Whether this process has taken its channel. The variable itself stays: an
+/// environment cannot be changed safely once there may be other threads.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+impl WorkerEnd {
+    /// Takes the channel that this process was started with, and makes it
+    /// close-on-exec. `None` if no supervisor started it: the program runs alone.
+    ///
+    /// # Errors
+    /// [`ChannelError::Environment`] if `PREFORK_CHANNEL_FD` names something
+    /// else than an open unix stream socket; [`ChannelError::AlreadyTaken`] the
+    /// second time.
+    pub fn from_env() -> Result<Option<Self>, ChannelError> {
+        let Some(value) = env::var_os(CHANNEL_FD_ENV) else {
+            return Ok(None);
+        };
+        if TAKEN.load(Ordering::Acquire) {
+            return Err(ChannelError::AlreadyTaken);
+        }
+        let value = value.to_string_lossy();
+        let fd = inherited(&value).map_err(|problem| ChannelError::Environment {
+            value: value.into_owned(),
+            problem,
+        })?;
+        if TAKEN.swap(true, Ordering::AcqRel) {
+            return Err(ChannelError::AlreadyTaken);
+        }
+        // It is open, and nobody else has come this far.
+        Ok(Some(Self::new(sys::adopt(fd))))
+    }
+}
+
+/// The number of a descriptor that is fit to be a channel.
+fn inherited(value: &str) -> Result<RawFd, EnvironmentProblem> {
+    let number = value
+        .parse()
+        .ok()
+        .filter(|number| *number > libc::STDERR_FILENO);
+    let fd: RawFd = number.ok_or(EnvironmentProblem::NotANumber)?;
+    sys::with_inherited(fd, examine)?;
+    Ok(fd)
+}
+
+fn examine(fd: BorrowedFd<'_>) -> Result<(), EnvironmentProblem> {
+    fcntl(fd, FcntlArg::F_GETFD).map_err(|_| EnvironmentProblem::NotOpen)?;
+    let unix = getsockname::<UnixAddr>(fd.as_raw_fd()).is_ok();
+    let stream = getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream);
+    if !(unix && stream) {
+        return Err(EnvironmentProblem::NotAUnixStream);
+    }
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        .map_err(|_| EnvironmentProblem::NotCloseOnExec)?;
+    Ok(())
+}

@@ -1,0 +1,364 @@
+//! The arguments as clap reads them: every value is checked here, once.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use serde_json::Value;
+
+use super::address::{PoolName, Target, WorkerAddress};
+use super::terminal::Format;
+use crate::config::{Options, parse_duration};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   refused or failed
+  2   wrong usage
+  3   no supervisor is running
+  4   no such pool or slot
+  5   timed out
+  6   degraded (status --exit-code)
+  77  permission denied
+  78  invalid configuration";
+
+/// Supervises prefork HTTP workers, and controls a supervisor that runs.
+#[derive(Debug, Parser)]
+#[command(name = "prefork", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The supervisor's runtime directory, which holds its control socket.
+    #[arg(long, global = true, value_name = "DIR", env = "PREFORK_RUNTIME_DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// How long to wait for the answer, such as 500ms, 10s or 5m.
+    ///
+    /// By default 10s for questions and `tell`, 60s for everything else.
+    #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
+    pub(crate) timeout: Option<Duration>,
+    /// Tables for people, or the API's JSON for programs.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the supervisor in the foreground.
+    Run(Run),
+    /// Validate a configuration and show what it comes to.
+    Check(ConfigFile),
+    #[command(flatten)]
+    Question(Question),
+    #[command(flatten)]
+    Order(Order),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all pages to a directory.
+    Man {
+        /// Write a page per command to this directory.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// What an operator can ask of a running supervisor.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Question {
+    /// Show the supervisor, its pools and workers.
+    Status(Status),
+    /// Show everything about one worker.
+    Describe {
+        /// The worker, as POOL/SLOT.
+        worker: WorkerAddress,
+    },
+    /// Show the channels between supervisor and workers.
+    Channels,
+    /// Show what happened, as JSON lines.
+    Events {
+        /// Go on with what happens next.
+        #[arg(long)]
+        follow: bool,
+        /// Begin with this sequence number.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        since: u64,
+    },
+    /// Ask for health, for probes: exit 0 or 1.
+    #[command(group = ArgGroup::new("probe").required(true))]
+    Health {
+        /// Whether the supervisor answers.
+        #[arg(long, group = "probe")]
+        live: bool,
+        /// Whether every pool has its desired number of ready workers.
+        #[arg(long, group = "probe")]
+        ready: bool,
+    },
+    /// Show the metrics, in Prometheus' text format.
+    Metrics,
+}
+
+/// What an operator can want of a running supervisor.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Order {
+    /// Replace a pool's workers, or one: each successor is ready before its predecessor drains.
+    Restart {
+        /// The pool, or the worker as POOL/SLOT.
+        target: Target,
+    },
+    /// Give a pool this many workers.
+    Scale {
+        /// The pool.
+        pool: PoolName,
+        /// How many workers.
+        workers: u32,
+    },
+    /// Let a worker accept no new connections.
+    Pause {
+        /// The worker, as POOL/SLOT.
+        worker: WorkerAddress,
+    },
+    /// Let a paused worker accept connections again.
+    Resume {
+        /// The worker, as POOL/SLOT.
+        worker: WorkerAddress,
+    },
+    /// Let a worker finish what it has and replace it.
+    Drain {
+        /// The worker, as POOL/SLOT.
+        worker: WorkerAddress,
+    },
+    /// Kill a worker with SIGKILL and replace it.
+    Kill {
+        /// The worker, as POOL/SLOT.
+        worker: WorkerAddress,
+    },
+    /// Send an application command to a pool's workers, or to one, and show each reply.
+    Tell {
+        /// The pool, or the worker as POOL/SLOT.
+        target: Target,
+        /// The application's command.
+        #[arg(value_name = "COMMAND")]
+        name: String,
+        /// Its arguments, as JSON.
+        #[arg(value_name = "JSON", value_parser = json)]
+        args: Option<Value>,
+    },
+    /// Stop the supervisor and its workers; wait until they are gone.
+    Stop {
+        /// Kill what is in flight instead of draining it.
+        #[arg(long)]
+        now: bool,
+    },
+    /// Open the log files again, after rotation.
+    ReopenLogs,
+    /// Change what the supervisor logs.
+    LogLevel {
+        /// The least important level that is logged.
+        level: Level,
+    },
+    /// Wait for a condition: exit 0 as soon as it holds, 5 when it does not in time.
+    Wait {
+        /// ready, drained (nothing drains or stops), or generation=N.
+        #[arg(long = "for", value_name = "CONDITION")]
+        condition: Condition,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file.
+    ///
+    /// By default ./prefork.toml, then /etc/prefork/prefork.toml, then built-in defaults.
+    #[arg(long, value_name = "FILE", env = "PREFORK_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Listen here instead of what the file says: 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// How many workers: a number, or `auto` for one per CPU.
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// The directory that the bundled web server serves.
+    #[arg(long, value_name = "DIR", conflicts_with = "program")]
+    root: Option<PathBuf>,
+    /// Where /metrics and its neighbours are served; "" for nowhere.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// The workers' program and its arguments, instead of the bundled web server.
+    #[arg(last = true, value_name = "PROGRAM")]
+    program: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Show it again every second.
+    #[arg(long, conflicts_with = "exit_code")]
+    pub(crate) watch: bool,
+    /// Exit with 6 when not every desired worker is ready.
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Level {
+    /// The API's word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Every pool has its desired number of ready workers.
+    Ready,
+    /// No process drains or stops.
+    Drained,
+    /// This generation or a later one is in force.
+    Generation(u64),
+}
+
+impl FromStr for Condition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ready" => return Ok(Self::Ready),
+            "drained" => return Ok(Self::Drained),
+            _ => {}
+        }
+        text.strip_prefix("generation=")
+            .and_then(|number| number.parse().ok())
+            .map(Self::Generation)
+            .ok_or_else(|| "wait for `ready`, `drained` or `generation=N`".to_owned())
+    }
+}
+
+impl Run {
+    /// What the configuration needs to know of the command line.
+    pub(crate) fn into_options(self, runtime_dir: Option<PathBuf>) -> Options {
+        Options {
+            config: self.config.config,
+            listen: self.listen,
+            workers: self.workers,
+            root: self.root,
+            program: self.program,
+            runtime_dir,
+            admin: self.admin,
+        }
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text)?;
+    if timeout.is_zero() {
+        return Err("it must be longer than nothing".to_owned());
+    }
+    Ok(timeout)
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("not JSON: {error}; a text needs its quotes: '\"text\"'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_a_program_after_two_dashes() {
+        let line = "prefork run --listen 127.0.0.1:0 --listen unix:/tmp/x --workers auto -- /bin/app --root x";
+        let Command::Run(run) = parse(line).unwrap().command else {
+            panic!("not run");
+        };
+        let options = run.into_options(None);
+        assert_eq!(options.listen, ["127.0.0.1:0", "unix:/tmp/x"]);
+        assert_eq!(options.workers.as_deref(), Some("auto"));
+        assert_eq!(options.program, ["/bin/app", "--root", "x"]);
+        assert_eq!(options.root, None);
+    }
+
+    #[test]
+    fn global_flags_go_before_and_after_the_command() {
+        for line in [
+            "prefork --timeout 500ms --output json status",
+            "prefork status --timeout 500ms --output json",
+        ] {
+            let global = parse(line).unwrap().global;
+            assert_eq!(global.timeout, Some(Duration::from_millis(500)));
+            assert_eq!(global.output, Format::Json);
+        }
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
+        let cases = [
+            ("prefork describe web/x", "`web/0`"),
+            ("prefork kill web", "`web/0`"),
+            ("prefork scale web many", "many"),
+            ("prefork status --timeout 10", "unit"),
+            ("prefork status --timeout 0s", "longer"),
+            ("prefork wait --for later", "generation=N"),
+            ("prefork wait --for generation=x", "generation=N"),
+            ("prefork tell web flush {x", "not JSON"),
+            ("prefork log-level loud", "debug"),
+            ("prefork health", "--live"),
+            ("prefork health --live --ready", "--ready"),
+            ("prefork", "Usage"),
+        ];
+        for (line, advice) in cases {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(advice), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_read() {
+        assert_eq!("ready".parse(), Ok(Condition::Ready));
+        assert_eq!("drained".parse(), Ok(Condition::Drained));
+        assert_eq!("generation=3".parse(), Ok(Condition::Generation(3)));
+    }
+}

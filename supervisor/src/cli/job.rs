@@ -1,0 +1,191 @@
+//! The commands that have something done: they end when it is done.
+
+use prefork_proto::control::{JobLine, JobResult, TellBody, TellOutcome, TellReply};
+use serde::Serialize;
+use serde_json::Value;
+use std::time::Duration;
+
+use super::address::Target;
+use super::client::{Client, Deadline, Lines};
+use super::error::Error;
+use super::render;
+use super::terminal::{Terminal, one_line};
+
+/// Gives an order and follows its job to the end.
+pub(super) async fn run(
+    client: &Client,
+    path: &str,
+    body: &impl Serialize,
+    terminal: Terminal,
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let work = async {
+        let mut lines = client.order(path, body).await?;
+        let message = follow(&mut lines, terminal, |_| {}).await?;
+        say(terminal, &message)
+    };
+    let after = deadline.given;
+    deadline
+        .bound(work)
+        .await
+        .unwrap_or(Err(Error::Unfinished { after }))
+}
+
+/// `prefork tell`: a row per worker, whatever they answer and even if the
+/// supervisor falls silent halfway.
+pub(super) async fn tell(
+    client: &Client,
+    target: &Target,
+    command: String,
+    args: Value,
+    terminal: Terminal,
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let body = TellBody {
+        command,
+        args,
+        timeout_ms: worker_timeout_ms(deadline.given),
+    };
+    let mut replies = Vec::new();
+    let path = format!("{}/tell", target.path());
+    let ended = deadline
+        .bound(async {
+            let mut lines = client.order(&path, &body).await?;
+            follow(&mut lines, terminal, |reply| replies.push(reply)).await
+        })
+        .await;
+    if !terminal.is_json() && !replies.is_empty() {
+        replies.sort_by_key(|reply| reply.slot);
+        terminal.data(render::replies(&replies, terminal.color))?;
+    }
+    let Some(ended) = ended else {
+        return Err(Error::Unfinished {
+            after: deadline.given,
+        });
+    };
+    judge(&replies).and(ended.map(drop))
+}
+
+/// What a worker gets of the time, in milliseconds: a little less than all, so
+/// that its silence is told before the whole command is out of time.
+fn worker_timeout_ms(given: Duration) -> u64 {
+    let margin = (given / 10).min(Duration::from_millis(500));
+    u64::try_from((given - margin).as_millis())
+        .unwrap_or(u64::MAX)
+        .clamp(1, 3_600_000)
+}
+
+/// Whether every worker did it.
+fn judge(replies: &[TellReply]) -> Result<(), Error> {
+    let count = |outcome| {
+        replies
+            .iter()
+            .filter(|reply| reply.outcome == outcome)
+            .count()
+    };
+    let (silent, failed, gone) = (
+        count(TellOutcome::Timeout),
+        count(TellOutcome::Failed),
+        count(TellOutcome::Gone),
+    );
+    if silent + failed + gone == 0 {
+        return Ok(());
+    }
+    let parts: Vec<String> = [(silent, "timed out"), (failed, "failed"), (gone, "gone")]
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    Err(Error::Told {
+        message: format!("of {} workers, {}", replies.len(), parts.join(", ")),
+        timed_out: silent > 0,
+    })
+}
+
+/// Follows a job to its result: progress goes to stderr, replies to `on_reply`.
+/// The result's message, or why it failed. For programs, every line goes to
+/// stdout as it is.
+pub(super) async fn follow(
+    lines: &mut Lines,
+    terminal: Terminal,
+    mut on_reply: impl FnMut(TellReply),
+) -> Result<String, Error> {
+    while let Some(line) = lines.next().await? {
+        if terminal.is_json() {
+            terminal.data([&line[..], b"\n"].concat())?;
+        }
+        // A newer supervisor may say things that this client doesn't know.
+        let Ok(line) = serde_json::from_slice(&line) else {
+            continue;
+        };
+        match line {
+            JobLine::Progress {
+                pool,
+                slot,
+                message,
+            } if !terminal.is_json() => match slot {
+                Some(slot) => terminal.note(&format!("{pool}/{slot}: {message}")),
+                None => terminal.note(&format!("{pool}: {message}")),
+            },
+            JobLine::Progress { .. } => {}
+            JobLine::Reply(reply) => on_reply(reply),
+            JobLine::Result(result) => return outcome(result),
+        }
+    }
+    Err(Error::Lost("the job has no result".to_owned()))
+}
+
+fn outcome(result: JobResult) -> Result<String, Error> {
+    match result.error {
+        Some(error) => Err(Error::JobFailed(error)),
+        None if result.ok => Ok(result.message),
+        None => Err(Error::Malformed("a failure without a reason".to_owned())),
+    }
+}
+
+/// Shows a result's message to people; programs have it already.
+pub(super) fn say(terminal: Terminal, message: &str) -> Result<(), Error> {
+    if terminal.is_json() || message.is_empty() {
+        return Ok(());
+    }
+    terminal.data(format!("{}\n", one_line(message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_get_a_little_less_than_the_whole_time() {
+        let ms = |given| worker_timeout_ms(Duration::from_millis(given));
+        assert_eq!(ms(10_000), 9_500);
+        assert_eq!(ms(1_000), 900);
+        assert_eq!(ms(1), 1);
+        assert_eq!(worker_timeout_ms(Duration::MAX), 3_600_000);
+    }
+
+    fn reply(outcome: TellOutcome) -> TellReply {
+        TellReply {
+            pool: "web".to_owned(),
+            slot: 0,
+            pid: Some(1),
+            outcome,
+            data: Value::Null,
+            error: None,
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn silence_weighs_more_than_failure() {
+        use TellOutcome::{Failed, Gone, Ok, Timeout};
+        let code = |outcomes: &[TellOutcome]| {
+            let replies: Vec<TellReply> = outcomes.iter().copied().map(reply).collect();
+            judge(&replies).map_or_else(|error| error.exit_code(), |()| 0)
+        };
+        assert_eq!(code(&[Ok, Ok]), 0);
+        assert_eq!(code(&[Ok, Failed]), 1);
+        assert_eq!(code(&[Ok, Gone]), 1);
+        assert_eq!(code(&[Failed, Timeout, Ok]), 5);
+    }
+}

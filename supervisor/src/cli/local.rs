@@ -1,0 +1,59 @@
+//! The commands that need no running supervisor.
+
+use std::path::PathBuf;
+
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+
+use super::args::{CommandLine, ConfigFile, Run};
+use super::error::Error;
+use super::terminal::Terminal;
+use crate::config::{self, Options};
+
+/// `prefork run`.
+pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
+    let config = config::load(&run.into_options(runtime_dir))?;
+    Ok(crate::run::run(config)?)
+}
+
+/// `prefork check`.
+pub(super) fn check(
+    file: ConfigFile,
+    runtime_dir: Option<PathBuf>,
+    terminal: Terminal,
+) -> Result<(), Error> {
+    let config = config::load(&Options {
+        config: file.config,
+        runtime_dir,
+        ..Options::default()
+    })?;
+    let shown = if terminal.is_json() {
+        config::checked_json(&config).to_string()
+    } else {
+        config::render_checked(&config)
+    };
+    terminal.data(format!("{}\n", shown.trim_end()))
+}
+
+/// `prefork completions`.
+pub(super) fn completions(shell: Shell, terminal: Terminal) -> Result<(), Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "prefork", &mut script);
+    terminal.data(script)
+}
+
+/// `prefork man`: one page to stdout, or all of them to a directory.
+pub(super) fn man(dir: Option<PathBuf>, terminal: Terminal) -> Result<(), Error> {
+    let Some(dir) = dir else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command()).render(&mut page)?;
+        return terminal.data(page);
+    };
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| clap_mangen::generate_to(command(), &dir))
+        .map_err(|error| Error::File { path: dir, error })
+}
+
+fn command() -> Command {
+    CommandLine::command()
+}

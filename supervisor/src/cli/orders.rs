@@ -1,0 +1,46 @@
+//! Which path and body an order is.
+
+use prefork_proto::control::{LogLevelBody, ScaleBody};
+use serde_json::{Value, json};
+
+use super::args::Order;
+use super::client::{Client, Deadline};
+use super::error::Error;
+use super::terminal::Terminal;
+use super::{job, stop, wait};
+
+/// Gives an order and waits until it is carried out.
+pub(super) async fn carry_out(
+    client: &Client,
+    order: Order,
+    terminal: Terminal,
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let (path, body) = match order {
+        Order::Tell { target, name, args } => {
+            let args = args.unwrap_or_default();
+            return job::tell(client, &target, name, args, terminal, deadline).await;
+        }
+        Order::Stop { now } => return stop::run(client, now, terminal, deadline).await,
+        Order::Wait { condition } => return wait::run(client, condition, deadline).await,
+        Order::Scale { pool, workers } => (
+            format!("{}/scale", pool.path()),
+            json!(ScaleBody { workers }),
+        ),
+        Order::LogLevel { level } => {
+            let level = level.as_str().to_owned();
+            ("/v1/log-level".to_owned(), json!(LogLevelBody { level }))
+        }
+        Order::ReopenLogs => ("/v1/reopen-logs".to_owned(), no_body()),
+        Order::Restart { target } => (format!("{}/restart", target.path()), no_body()),
+        Order::Pause { worker } => (format!("{}/pause", worker.path()), no_body()),
+        Order::Resume { worker } => (format!("{}/resume", worker.path()), no_body()),
+        Order::Drain { worker } => (format!("{}/drain", worker.path()), no_body()),
+        Order::Kill { worker } => (format!("{}/kill", worker.path()), no_body()),
+    };
+    job::run(client, &path, &body, terminal, deadline).await
+}
+
+fn no_body() -> Value {
+    json!({})
+}

@@ -1,0 +1,159 @@
+//! The commands that look and change nothing.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::StatusCode;
+use prefork_proto::control::{Channels, Describe, Status};
+
+use super::address::WorkerAddress;
+use super::args::Question;
+use super::client::{Client, Deadline, read};
+use super::error::{DEGRADED, Error};
+use super::render;
+use super::terminal::Terminal;
+
+/// How often `status --watch` looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Moves the cursor home and clears the screen (ECMA-48, CUP and ED).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Questions to a supervisor, each with the same time for an answer.
+pub(super) struct Query<'a> {
+    pub(super) client: &'a Client,
+    pub(super) terminal: Terminal,
+    pub(super) timeout: Duration,
+}
+
+impl Query<'_> {
+    /// Asks and shows the answer: the exit code.
+    pub(super) async fn answer(&self, question: Question) -> Result<u8, Error> {
+        match question {
+            Question::Status(status) if status.watch => return self.watch().await,
+            Question::Status(status) => return self.status(status.exit_code).await,
+            Question::Describe { worker } => self.describe(&worker).await?,
+            Question::Channels => self.channels().await?,
+            Question::Metrics => self.metrics().await?,
+            Question::Events { follow, since } => self.events(since, follow).await?,
+            Question::Health { ready: true, .. } => self.health("/v1/readyz").await?,
+            Question::Health { .. } => self.health("/v1/livez").await?,
+        }
+        Ok(0)
+    }
+
+    /// `prefork status`: the exit code.
+    async fn status(&self, exit_code: bool) -> Result<u8, Error> {
+        let document = self.document("/v1/status").await?;
+        let status: Status = read(&document)?;
+        self.show(&document, || self.draw(&status))?;
+        Ok(if exit_code && !status.ready {
+            DEGRADED
+        } else {
+            0
+        })
+    }
+
+    /// `prefork status --watch`: until the supervisor or the reader goes.
+    async fn watch(&self) -> Result<u8, Error> {
+        let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tick.tick().await;
+            let document = self.document("/v1/status").await?;
+            let status: Status = read(&document)?;
+            self.show(&document, || {
+                let table = self.draw(&status);
+                if self.terminal.screen {
+                    format!("{CLEAR}{table}")
+                } else {
+                    format!("{table}\n")
+                }
+            })?;
+        }
+    }
+
+    /// `prefork describe`.
+    async fn describe(&self, worker: &WorkerAddress) -> Result<(), Error> {
+        let document = self.document(&worker.path()).await?;
+        let describe: Describe = read(&document)?;
+        self.show(&document, || {
+            render::describe(&describe, now(), self.terminal.color)
+        })
+    }
+
+    /// `prefork channels`.
+    async fn channels(&self) -> Result<(), Error> {
+        let document = self.document("/v1/channels").await?;
+        let channels: Channels = read(&document)?;
+        self.show(&document, || {
+            render::channels(&channels, now(), self.terminal.color)
+        })
+    }
+
+    /// `prefork metrics`.
+    async fn metrics(&self) -> Result<(), Error> {
+        self.terminal.data(self.document("/v1/metrics").await?)
+    }
+
+    /// `prefork health`: done when the answer is yes.
+    async fn health(&self, path: &str) -> Result<(), Error> {
+        let (status, body) = self.within(self.client.get(path)).await?;
+        let answer = String::from_utf8_lossy(&body).trim_end().to_owned();
+        if status == StatusCode::OK {
+            return self.terminal.data(format!("{answer}\n"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(Error::Unhealthy(answer));
+        }
+        // Anything else is an error document.
+        self.document(path).await.map(drop)
+    }
+
+    /// `prefork events`.
+    async fn events(&self, since: u64, follow: bool) -> Result<(), Error> {
+        let path = format!("/v1/events?since={since}&follow={}", u8::from(follow));
+        let mut lines = self.within(self.client.follow(&path)).await?;
+        loop {
+            // What will happen comes when it happens; what has happened, in time.
+            let next = if follow {
+                lines.next().await
+            } else {
+                self.within(lines.next()).await
+            };
+            let Some(line) = next? else {
+                return Ok(());
+            };
+            self.terminal.data([&line[..], b"\n"].concat())?;
+        }
+    }
+
+    fn draw(&self, status: &Status) -> String {
+        render::status(status, now(), self.terminal.color)
+    }
+
+    /// Shows a document: as it came, or as people like it.
+    fn show(&self, document: &[u8], table: impl FnOnce() -> String) -> Result<(), Error> {
+        if self.terminal.is_json() {
+            self.terminal.data(document)
+        } else {
+            self.terminal.data(table())
+        }
+    }
+
+    async fn document(&self, path: &str) -> Result<bytes::Bytes, Error> {
+        self.within(self.client.document(path)).await
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let deadline = Deadline::after(self.timeout);
+        deadline.bound(work).await.unwrap_or(Err(Error::NoAnswer {
+            after: deadline.given,
+        }))
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}

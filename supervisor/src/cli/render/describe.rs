@@ -1,0 +1,241 @@
+//! `prefork describe`.
+
+use prefork_proto::control::{ChannelStatus, Describe, Exit};
+
+use super::{ago, exit_words, state_style};
+use crate::cli::table::{Align, Cell, Style, Table};
+use crate::cli::terminal::{harmless, one_line};
+use crate::cli::units::{bytes, seconds};
+
+/// One slot: what it is, its channel, its last exits.
+pub(in crate::cli) fn describe(describe: &Describe, now: f64, color: bool) -> String {
+    let mut out = format!("{}/{}\n", one_line(&describe.pool), describe.worker.slot);
+    out.push_str(&facts(worker(describe), color));
+    out.push_str("\nchannel\n");
+    out.push_str(&facts(channel(&describe.channel, now), color));
+    if describe.exits.is_empty() {
+        out.push_str("\nno exits yet\n");
+    } else {
+        out.push_str("\nlast exits, newest first\n");
+    }
+    for exit in &describe.exits {
+        out.push_str(&certificate(exit, now, color));
+    }
+    out
+}
+
+type Fact = (&'static str, Cell);
+
+/// A line per fact, indented and aligned.
+fn facts(facts: Vec<Fact>, color: bool) -> String {
+    let mut table = Table::new([("", Align::Left), ("", Align::Left), ("", Align::Left)]);
+    for (name, value) in facts {
+        table.row(["".into(), Cell::styled(name, Style::Faint), value]);
+    }
+    // Without the line of the heading, which is empty.
+    table.render(color).trim_start_matches('\n').to_owned()
+}
+
+fn worker(describe: &Describe) -> Vec<Fact> {
+    let worker = &describe.worker;
+    let mut facts = vec![
+        (
+            "state",
+            Cell::styled(worker.state.as_str(), state_style(worker.state)),
+        ),
+        ("pid", Cell::or_dash(worker.pid)),
+        ("program", describe.program.join(" ").into()),
+        ("says it is", Cell::or_dash(describe.hello.as_deref())),
+        ("can", describe.capabilities.join(", ").into()),
+        ("generation", Cell::or_dash(worker.generation)),
+        ("incarnation", worker.incarnation.into()),
+        ("uptime", Cell::or_dash(worker.uptime_seconds.map(seconds))),
+        ("restarts", worker.restarts.into()),
+        ("in flight", worker.in_flight.into()),
+        ("connections", worker.connections.into()),
+        ("requests", worker.requests.into()),
+        ("memory", Cell::or_dash(worker.resident_bytes.map(bytes))),
+    ];
+    if !worker.status.is_empty() {
+        facts.push(("status", Cell::from(&worker.status)));
+    }
+    if let Some(wait) = worker.backoff_seconds {
+        facts.push(("next start in", seconds(wait).into()));
+    }
+    for old in &worker.draining {
+        let words = format!(
+            "pid {} of generation {}, {} in flight",
+            old.pid, old.generation, old.in_flight
+        );
+        facts.push(("draining", words.into()));
+    }
+    facts
+}
+
+fn channel(channel: &ChannelStatus, now: f64) -> Vec<Fact> {
+    let both = |sent: u64, received: u64| Cell::from(format!("{sent} sent, {received} received"));
+    vec![
+        ("up", if channel.up { "yes" } else { "no" }.into()),
+        (
+            "messages",
+            both(channel.messages_sent, channel.messages_received),
+        ),
+        (
+            "bytes",
+            Cell::from(format!(
+                "{} sent, {} received",
+                bytes(channel.sent_bytes),
+                bytes(channel.received_bytes)
+            )),
+        ),
+        (
+            "descriptors",
+            Cell::from(format!(
+                "{} sent, {} received, {} rejected",
+                channel.fds_sent, channel.fds_received, channel.fds_rejected
+            )),
+        ),
+        (
+            "errors",
+            Cell::from(format!(
+                "{} decoding, {} sending",
+                channel.decode_errors, channel.send_errors
+            )),
+        ),
+        ("queue", bytes(channel.send_queue_bytes).into()),
+        (
+            "round trip",
+            Cell::or_dash(channel.round_trip_seconds.map(seconds)),
+        ),
+        (
+            "heartbeat",
+            Cell::or_dash(channel.last_heartbeat_at.map(|at| ago(now, at))),
+        ),
+        ("missed", channel.heartbeats_missed.into()),
+    ]
+}
+
+/// A death certificate, with the worker's last words set off.
+fn certificate(exit: &Exit, now: f64, color: bool) -> String {
+    let mut out = format!(
+        "  #{} pid {}: {}, {}; lived {}, served {} requests, took {} at most\n",
+        exit.incarnation,
+        exit.pid,
+        Style::Bad.paint(&exit_words(exit), color),
+        ago(now, exit.at),
+        seconds(exit.uptime_seconds),
+        exit.requests,
+        bytes(exit.peak_memory_bytes),
+    );
+    if !exit.detail.is_empty() {
+        out.push_str(&format!("     {}\n", one_line(&exit.detail)));
+    }
+    for line in harmless(exit.stderr.trim_end()).lines() {
+        out.push_str(&format!("     | {line}\n"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use prefork_proto::control::{ExitReason, SlotState, WorkerStatus};
+
+    use super::*;
+
+    fn document() -> Describe {
+        Describe {
+            pool: "web".to_owned(),
+            worker: WorkerStatus {
+                slot: 0,
+                state: SlotState::Ready,
+                pid: Some(4713),
+                generation: Some(3),
+                incarnation: 6,
+                uptime_seconds: Some(12.0),
+                restarts: 5,
+                in_flight: 4,
+                connections: 32,
+                requests: 8812,
+                resident_bytes: Some(4_300_000),
+                status: String::new(),
+                backoff_seconds: None,
+                draining: vec![],
+                last_exit: None,
+            },
+            program: vec!["/usr/bin/shop".to_owned(), "--fast".to_owned()],
+            hello: Some("shop 1.2".to_owned()),
+            capabilities: vec!["tell".to_owned(), "pause".to_owned()],
+            channel: ChannelStatus {
+                pool: "web".to_owned(),
+                slot: 0,
+                up: true,
+                messages_sent: 14,
+                messages_received: 15,
+                sent_bytes: 900,
+                received_bytes: 2048,
+                fds_sent: 1,
+                fds_received: 0,
+                fds_rejected: 0,
+                decode_errors: 0,
+                send_errors: 0,
+                send_queue_bytes: 0,
+                round_trip_seconds: Some(0.000_04),
+                last_heartbeat_at: Some(999.5),
+                heartbeats_missed: 0,
+            },
+            exits: vec![Exit {
+                reason: ExitReason::Signal,
+                code: None,
+                signal: Some(9),
+                pid: 4712,
+                generation: 3,
+                incarnation: 5,
+                at: 988.0,
+                uptime_seconds: 41.0,
+                requests: 5120,
+                peak_memory_bytes: 5_242_880,
+                detail: String::new(),
+                stderr: "thread panicked\n\x1b[2Jbye\n".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_slot_tells_its_whole_story() {
+        assert_eq!(
+            describe(&document(), 1000.0, false),
+            "\
+web/0
+  state        ready
+  pid          4713
+  program      /usr/bin/shop --fast
+  says it is   shop 1.2
+  can          tell, pause
+  generation   3
+  incarnation  6
+  uptime       12s
+  restarts     5
+  in flight    4
+  connections  32
+  requests     8812
+  memory       4.1 MiB
+
+channel
+  up           yes
+  messages     14 sent, 15 received
+  bytes        900 B sent, 2.0 KiB received
+  descriptors  1 sent, 0 received, 0 rejected
+  errors       0 decoding, 0 sending
+  queue        0 B
+  round trip   40µs
+  heartbeat    0.5s ago
+  missed       0
+
+last exits, newest first
+  #5 pid 4712: signal 9 (SIGKILL), 12s ago; lived 41s, served 5120 requests, took 5.0 MiB at most
+     | thread panicked
+     | \\u{1b}[2Jbye
+"
+        );
+    }
+}

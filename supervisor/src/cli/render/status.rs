@@ -1,0 +1,266 @@
+//! `prefork status`.
+
+use prefork_proto::control::{PoolStatus, SlotState, Status, WorkerStatus};
+
+use super::{ago, exit_words, state_style};
+use crate::cli::table::{Align, Cell, Style, Table};
+use crate::cli::terminal::one_line;
+use crate::cli::units::{bytes, seconds};
+
+/// The supervisor, its listeners, a row per slot.
+pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
+    let mut out = headline(status, color);
+    if let Some(reload) = &status.last_reload {
+        let outcome = match &reload.error {
+            Some(error) => Style::Bad.paint(&format!("failed: {}", one_line(error)), color),
+            None => Style::Good.paint("ok", color),
+        };
+        out.push_str(&format!("last reload {}: {outcome}\n", ago(now, reload.at)));
+    }
+    out.push('\n');
+    out.push_str(&pools(&status.pools).render(color));
+    out.push('\n');
+    out.push_str(&workers(&status.pools).render(color));
+    out
+}
+
+fn headline(status: &Status, color: bool) -> String {
+    let (word, style) = match (status.stopping, status.ready) {
+        (true, _) => ("stopping", Style::Busy),
+        (false, true) => ("ready", Style::Good),
+        (false, false) => ("not ready", Style::Bad),
+    };
+    format!(
+        "prefork {}, pid {}, up {}, generation {}: {}\n",
+        one_line(&status.version),
+        status.pid,
+        seconds(status.uptime_seconds),
+        status.generation,
+        style.paint(word, color),
+    )
+}
+
+/// A row per listener; a pool without any has one row.
+fn pools(pools: &[PoolStatus]) -> Table<5> {
+    let mut table = Table::new([
+        ("POOL", Align::Left),
+        ("READY", Align::Right),
+        ("LISTENER", Align::Left),
+        ("MODE", Align::Left),
+        ("BACKLOG", Align::Right),
+    ]);
+    for pool in pools {
+        let style = if pool.ready >= pool.desired {
+            Style::Good
+        } else {
+            Style::Bad
+        };
+        let mut name = Cell::from(&pool.name);
+        let mut ready = Cell::styled(format!("{}/{}", pool.ready, pool.desired), style);
+        if pool.listeners.is_empty() {
+            table.row([name, ready, "-".into(), "".into(), "".into()]);
+            continue;
+        }
+        for listener in &pool.listeners {
+            let backlog = listener
+                .backlog
+                .map(|waiting| match listener.backlog_limit {
+                    Some(limit) => format!("{waiting}/{limit}"),
+                    None => waiting.to_string(),
+                });
+            table.row([
+                std::mem::replace(&mut name, "".into()),
+                std::mem::replace(&mut ready, "".into()),
+                Cell::from(&listener.address),
+                Cell::from(&listener.mode),
+                Cell::or_dash(backlog),
+            ]);
+        }
+    }
+    table
+}
+
+fn workers(pools: &[PoolStatus]) -> Table<11> {
+    let mut table = Table::new([
+        ("WORKER", Align::Left),
+        ("STATE", Align::Left),
+        ("PID", Align::Right),
+        ("GEN", Align::Right),
+        ("UPTIME", Align::Right),
+        ("RESTARTS", Align::Right),
+        ("IN-FLIGHT", Align::Right),
+        ("CONNS", Align::Right),
+        ("REQUESTS", Align::Right),
+        ("MEMORY", Align::Right),
+        ("NOTE", Align::Left),
+    ]);
+    for pool in pools {
+        for worker in &pool.workers {
+            table.row([
+                Cell::from(format!("{}/{}", pool.name, worker.slot)),
+                Cell::styled(worker.state.as_str(), state_style(worker.state)),
+                Cell::or_dash(worker.pid),
+                Cell::or_dash(worker.generation),
+                Cell::or_dash(worker.uptime_seconds.map(seconds)),
+                Cell::from(worker.restarts),
+                Cell::from(worker.in_flight),
+                Cell::from(worker.connections),
+                Cell::from(worker.requests),
+                Cell::or_dash(worker.resident_bytes.map(bytes)),
+                Cell::from(note(worker)),
+            ]);
+        }
+    }
+    table
+}
+
+/// What else there is to know of a worker, on one line.
+fn note(worker: &WorkerStatus) -> String {
+    let mut notes = Vec::new();
+    if let Some(wait) = worker.backoff_seconds {
+        notes.push(format!("next start in {}", seconds(wait)));
+    }
+    for old in &worker.draining {
+        notes.push(format!(
+            "pid {} drains, {} in flight",
+            old.pid, old.in_flight
+        ));
+    }
+    if let Some(exit) = &worker.last_exit {
+        let mut words = format!(
+            "last exit: {} after {}",
+            exit_words(exit),
+            seconds(exit.uptime_seconds)
+        );
+        if worker.state == SlotState::Backoff && !exit.detail.is_empty() {
+            words.push_str(&format!(" ({})", exit.detail));
+        }
+        notes.push(words);
+    }
+    if !worker.status.is_empty() {
+        notes.push(worker.status.clone());
+    }
+    notes.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use prefork_proto::control::{
+        DrainingStatus, Exit, ExitReason, LastReload, ListenerStatus, SCHEMA,
+    };
+
+    use super::*;
+
+    fn worker(slot: u32) -> WorkerStatus {
+        WorkerStatus {
+            slot,
+            state: SlotState::Ready,
+            pid: Some(4713),
+            generation: Some(3),
+            incarnation: 5,
+            uptime_seconds: Some(192.4),
+            restarts: 1,
+            in_flight: 4,
+            connections: 32,
+            requests: 8812,
+            resident_bytes: Some(4_300_000),
+            status: String::new(),
+            backoff_seconds: None,
+            draining: vec![DrainingStatus {
+                pid: 4712,
+                generation: 2,
+                in_flight: 1,
+            }],
+            last_exit: None,
+        }
+    }
+
+    fn crashed() -> WorkerStatus {
+        WorkerStatus {
+            state: SlotState::Backoff,
+            pid: None,
+            generation: None,
+            uptime_seconds: None,
+            restarts: 12,
+            in_flight: 0,
+            connections: 0,
+            requests: 0,
+            resident_bytes: None,
+            backoff_seconds: Some(3.25),
+            draining: vec![],
+            last_exit: Some(Exit {
+                reason: ExitReason::Crash,
+                code: Some(1),
+                signal: None,
+                pid: 4714,
+                generation: 3,
+                incarnation: 13,
+                at: 1000.0,
+                uptime_seconds: 0.25,
+                requests: 0,
+                peak_memory_bytes: 0,
+                detail: "cannot bind".to_owned(),
+                stderr: String::new(),
+            }),
+            ..worker(1)
+        }
+    }
+
+    fn document() -> Status {
+        Status {
+            schema: SCHEMA,
+            version: "0.1.0".to_owned(),
+            pid: 4711,
+            uptime_seconds: 86.2,
+            generation: 3,
+            ready: false,
+            stopping: false,
+            last_reload: Some(LastReload {
+                ok: true,
+                at: 1000.0,
+                generation: 3,
+                error: None,
+            }),
+            pools: vec![PoolStatus {
+                name: "web".to_owned(),
+                desired: 2,
+                ready: 1,
+                listeners: vec![ListenerStatus {
+                    name: "0.0.0.0:8080".to_owned(),
+                    address: "0.0.0.0:8080".to_owned(),
+                    mode: "shared".to_owned(),
+                    backlog: Some(0),
+                    backlog_limit: Some(4096),
+                }],
+                workers: vec![worker(0), crashed()],
+            }],
+        }
+    }
+
+    #[test]
+    fn a_fleet_in_trouble_reads_well() {
+        assert_eq!(
+            status(&document(), 1130.0, false),
+            "\
+prefork 0.1.0, pid 4711, up 1m26s, generation 3: not ready
+last reload 2m10s ago: ok
+
+POOL  READY  LISTENER      MODE    BACKLOG
+web     1/2  0.0.0.0:8080  shared   0/4096
+
+WORKER  STATE     PID  GEN  UPTIME  RESTARTS  IN-FLIGHT  CONNS  REQUESTS   MEMORY  NOTE
+web/0   ready    4713    3   3m12s         1          4     32      8812  4.1 MiB  pid 4712 drains, 1 in flight
+web/1   backoff     -    -       -        12          0      0         0        -  next start in 3.2s; last exit: crash, exit code 1 after 0.2s (cannot bind)
+"
+        );
+    }
+
+    #[test]
+    fn what_a_worker_says_stays_on_its_line() {
+        let mut document = document();
+        document.pools[0].workers[0].status = "warm\n\x1b[31mROOT".to_owned();
+        let shown = status(&document, 1130.0, false);
+        assert!(!shown.contains('\x1b'));
+        assert_eq!(shown.lines().count(), 9);
+    }
+}

@@ -1,0 +1,101 @@
+//! Where words go: data to stdout, everything else to stderr; colour for people only.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+
+use super::error::Error;
+
+/// How data is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs: exactly the API's JSON.
+    Json,
+}
+
+/// The process's stdout and stderr, and how to use them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terminal {
+    pub(crate) format: Format,
+    pub(crate) color: bool,
+    /// Whether stdout is a screen that can be drawn anew.
+    pub(crate) screen: bool,
+}
+
+impl Terminal {
+    /// Looks at stdout and the environment (<https://no-color.org>).
+    pub(crate) fn new(format: Format) -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let screen = io::stdout().is_terminal() && !dumb;
+        Self {
+            format,
+            color: screen && !set("NO_COLOR"),
+            screen,
+        }
+    }
+
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Writes data, and flushes it: a reader at a pipe's other end may wait for it.
+    pub(crate) fn data(self, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes.as_ref())?;
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// Tells people something on the way.
+    pub(crate) fn note(self, text: &str) {
+        // A closed stderr is no reason to leave a job's end unreported.
+        let _ = writeln!(io::stderr().lock(), "{}", harmless(text));
+    }
+}
+
+/// A text that cannot take over the terminal: workers choose some of what is
+/// shown. Newlines and tabs stay.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if harmful(character) {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// The same on one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_says_cannot_drive_the_terminal() {
+        assert_eq!(harmless("\x1b[2Jgone\n\tx"), "\\u{1b}[2Jgone\n\tx");
+        assert_eq!(harmless("\u{9b}2J"), "\\u{9b}2J", "C1 controls too");
+        assert_eq!(one_line("a\nb\x07"), "a\\nb\\u{7}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Numbers as people read them.
+
+/// A time in seconds: `12s`, `3m12s`, `5h02m`, `3d04h`, `1.5ms`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "?".to_owned();
+    }
+    if seconds == 0.0 {
+        return "0s".to_owned();
+    }
+    if seconds < 0.001 {
+        return format!("{:.0}µs", seconds * 1e6);
+    }
+    if seconds < 0.1 {
+        return format!("{:.1}ms", seconds * 1e3);
+    }
+    if seconds < 10.0 {
+        return format!("{seconds:.1}s");
+    }
+    let whole = seconds as u64;
+    let (days, hours) = (whole / 86_400, whole / 3600 % 24);
+    let (minutes, rest) = (whole / 60 % 60, whole % 60);
+    if days > 0 {
+        format!("{days}d{hours:02}h")
+    } else if hours > 0 {
+        format!("{hours}h{minutes:02}m")
+    } else if minutes > 0 {
+        format!("{minutes}m{rest:02}s")
+    } else {
+        format!("{rest}s")
+    }
+}
+
+/// A size in bytes: `512 B`, `4.1 MiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter();
+    let mut unit = units.next().expect("the list is not empty");
+    // From 1023.95 on, one digit behind the point would show 1024.0.
+    while value >= 1023.95 {
+        let Some(larger) = units.next() else { break };
+        value /= 1024.0;
+        unit = larger;
+    }
+    format!("{value:.1} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_two_units_at_most() {
+        let cases = [
+            (0.0, "0s"),
+            (0.000_25, "250µs"),
+            (0.0123, "12.3ms"),
+            (0.35, "0.3s"),
+            (9.94, "9.9s"),
+            (12.9, "12s"),
+            (192.0, "3m12s"),
+            (18_120.0, "5h02m"),
+            (273_600.0, "3d04h"),
+            (f64::NAN, "?"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(seconds(value), text, "{value}");
+        }
+    }
+
+    #[test]
+    fn sizes_carry_binary_units() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (4_300_000, "4.1 MiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(bytes(value), text, "{value}");
+        }
+    }
+}

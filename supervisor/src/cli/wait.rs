@@ -1,0 +1,102 @@
+//! `prefork wait`: done as soon as a condition holds.
+
+use std::time::Duration;
+
+use prefork_proto::control::{SlotState, Status};
+use tokio::time::{sleep, timeout};
+
+use super::args::Condition;
+use super::client::{Client, Deadline, Lines, read};
+use super::error::Error;
+
+/// How long a supervisor may take to appear, so that `prefork run & prefork
+/// wait --for ready` is no race.
+const APPEARANCE: Duration = Duration::from_secs(5);
+
+/// Between two tries to find it meanwhile.
+const APPEARANCE_PAUSE: Duration = Duration::from_millis(25);
+
+/// The longest time between two looks at the status, for changes that no event tells.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Waits for a condition.
+pub(super) async fn run(
+    client: &Client,
+    condition: Condition,
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let work = async {
+        // Subscribed first, looked at second: nothing falls between.
+        let mut events = appear(client).await?;
+        loop {
+            let status: Status = read(&client.document("/v1/status").await?)?;
+            if holds(condition, &status) {
+                return Ok(());
+            }
+            something_happens(&mut events).await?;
+        }
+    };
+    deadline.bound(work).await.unwrap_or_else(|| {
+        Err(Error::NotReached {
+            condition: words(condition),
+            after: deadline.given,
+        })
+    })
+}
+
+/// Subscribes to what happens from now on, once there is a supervisor.
+async fn appear(client: &Client) -> Result<Lines, Error> {
+    let patience = Deadline::after(APPEARANCE);
+    let mut last = None;
+    let found = patience
+        .bound(async {
+            loop {
+                let path = format!("/v1/events?since={}&follow=1", u64::MAX);
+                match client.follow(&path).await {
+                    Err(error) if error.is_not_running() => last = Some(error),
+                    found => return found,
+                }
+                sleep(APPEARANCE_PAUSE).await;
+            }
+        })
+        .await;
+    match (found, last) {
+        (Some(found), _) => found,
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(Error::NoAnswer { after: APPEARANCE }),
+    }
+}
+
+/// Waits for events, or for long enough; takes all that have come.
+async fn something_happens(events: &mut Lines) -> Result<(), Error> {
+    match timeout(LOOK_INTERVAL, events.next()).await {
+        Ok(Ok(Some(_))) => {
+            while events.buffered().is_some() {}
+            Ok(())
+        }
+        Ok(Ok(None)) => Err(Error::Lost("it ended".to_owned())),
+        Ok(Err(error)) => Err(error),
+        Err(_elapsed) => Ok(()),
+    }
+}
+
+fn holds(condition: Condition, status: &Status) -> bool {
+    match condition {
+        Condition::Ready => status.ready && !status.stopping,
+        Condition::Drained => status.pools.iter().all(|pool| {
+            pool.workers.iter().all(|worker| {
+                worker.draining.is_empty()
+                    && !matches!(worker.state, SlotState::Draining | SlotState::Stopping)
+            })
+        }),
+        Condition::Generation(number) => status.generation >= number,
+    }
+}
+
+fn words(condition: Condition) -> String {
+    match condition {
+        Condition::Ready => "ready".to_owned(),
+        Condition::Drained => "drained".to_owned(),
+        Condition::Generation(number) => format!("at generation {number}"),
+    }
+}

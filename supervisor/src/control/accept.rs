@@ -1,0 +1,133 @@
+//! Accepting and serving HTTP/1.1 connections within bounds: on their number,
+//! on the time a peer may take, and on the process's descriptors.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
+
+use super::answer::Answer;
+use super::stall::Unstalled;
+use crate::reserve::{Loan, Reserve, is_exhausted};
+
+/// How long a peer may take to send a request's head, and how long a
+/// connection may idle between two requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `accept` fails at once for ever while descriptors are out: wait this long.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one server may take of the process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Connections served at a time; the rest wait in the kernel's queue.
+    pub(crate) connections: usize,
+    /// How long a peer may take nothing of what is written to it.
+    pub(crate) stall: Duration,
+}
+
+/// A listening socket of either family.
+pub(crate) trait Listen {
+    /// What it accepts.
+    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
+
+    /// The next connection.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
+        UnixListener::poll_accept(self, cx).map_ok(|(stream, _)| stream)
+    }
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+        TcpListener::poll_accept(self, cx).map_ok(|(stream, _)| stream)
+    }
+}
+
+/// Serves every connection with the service that `service_for` makes for it;
+/// where it makes none, the connection is closed. Runs on a `LocalSet`, until dropped.
+pub(crate) async fn serve<L, S>(
+    listener: L,
+    reserve: Rc<Reserve>,
+    bounds: Bounds,
+    service_for: impl Fn(&L::Stream) -> Option<S>,
+) -> Infallible
+where
+    L: Listen,
+    S: Service<hyper::Request<Incoming>, Response = Answer, Error = Infallible> + 'static,
+{
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    loop {
+        let place = Arc::clone(&places)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let (stream, loan) = accept(&listener, &reserve).await;
+        let Some(service) = service_for(&stream) else {
+            continue;
+        };
+        // While descriptors are short, each connection gives its own back
+        // after one answer.
+        let keep_alive = !reserve.is_lending();
+        spawn_local(async move {
+            let io = TokioIo::new(Unstalled::new(stream, bounds.stall));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .keep_alive(keep_alive)
+                .serve_connection(io, service);
+            // A peer that leaves or breaks HTTP concerns nobody but itself.
+            let _ = connection.await;
+            drop((loan, place));
+        });
+    }
+}
+
+/// The next connection, and what the reserve lent for it.
+async fn accept<L: Listen>(listener: &L, reserve: &Rc<Reserve>) -> (L::Stream, Option<Loan>) {
+    loop {
+        match poll_fn(|cx| poll_accept(listener, reserve, cx)).await {
+            Ok(accepted) => return accepted,
+            // The peer left the queue: there may be another one behind it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => tokio::time::sleep(EXHAUSTED_PAUSE).await,
+        }
+    }
+}
+
+fn poll_accept<L: Listen>(
+    listener: &L,
+    reserve: &Rc<Reserve>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(L::Stream, Option<Loan>)>> {
+    match listener.poll_accept(cx) {
+        // The kernel looks for a descriptor before it looks for a connection,
+        // so that this comes even when nobody waits: then the loan ends here.
+        Poll::Ready(Err(error)) if is_exhausted(&error) => match reserve.lend() {
+            Some(loan) => listener
+                .poll_accept(cx)
+                .map_ok(|stream| (stream, Some(loan))),
+            None => Poll::Ready(Err(error)),
+        },
+        first => first.map_ok(|stream| (stream, None)),
+    }
+}

@@ -1,0 +1,103 @@
+//! Questions to the reactor, each with a deadline.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use prefork_proto::control::{Channels, Describe, ErrorCode, Event, Status};
+use tokio::sync::{broadcast, oneshot};
+use tokio::time::timeout;
+
+use super::answer::Rejection;
+use crate::handle::{Handle, Request};
+
+/// The reactor answers between two steps of its loop; longer than this and
+/// something is badly wrong, which the caller has to learn.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The status document.
+pub(crate) async fn status(handle: &Handle) -> Result<Status, Rejection> {
+    ask(handle, Request::Status).await
+}
+
+/// The exposition in text format 0.0.4.
+pub(crate) async fn metrics(handle: &Handle) -> Result<String, Rejection> {
+    ask(handle, Request::Metrics).await
+}
+
+/// A row per channel.
+pub(super) async fn channels(handle: &Handle) -> Result<Channels, Rejection> {
+    ask(handle, Request::Channels).await
+}
+
+/// One slot in full.
+pub(super) async fn describe(
+    handle: &Handle,
+    pool: String,
+    slot: u32,
+) -> Result<Describe, Rejection> {
+    let answer = ask(handle, |reply| Request::Describe { pool, slot, reply }).await?;
+    Ok(answer?)
+}
+
+/// The events kept from `since` on, and those that follow.
+pub(super) async fn events(
+    handle: &Handle,
+    since: u64,
+) -> Result<(Vec<Event>, broadcast::Receiver<Event>), Rejection> {
+    ask(handle, |reply| Request::Events { since, reply }).await
+}
+
+/// Asks, and waits for the answer.
+pub(super) async fn ask<T>(
+    handle: &Handle,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Rejection> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        handle.0.send(request(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    };
+    timeout(DEADLINE, asked).await.unwrap_or_else(|_| {
+        Err(Rejection::new(
+            ErrorCode::TimedOut,
+            format!(
+                "the supervisor's loop did not answer within {} s",
+                DEADLINE.as_secs()
+            ),
+        ))
+    })
+}
+
+/// The rejection of whatever comes while the supervisor leaves.
+pub(super) fn ending() -> Rejection {
+    Rejection::with_status(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Failed,
+        "the supervisor is ending",
+    )
+}
+
+/// Whether the service is ready; if not, why, in words.
+pub(crate) fn readiness(status: &Status) -> Result<(), String> {
+    if status.stopping {
+        return Err("stopping".to_owned());
+    }
+    if status.ready {
+        return Ok(());
+    }
+    let short: Vec<String> = status
+        .pools
+        .iter()
+        .filter(|pool| pool.ready < pool.desired)
+        .map(|pool| {
+            format!(
+                "pool {}: {} of {} workers ready",
+                pool.name, pool.ready, pool.desired
+            )
+        })
+        .collect();
+    if short.is_empty() {
+        return Err("starting".to_owned());
+    }
+    Err(short.join("; "))
+}

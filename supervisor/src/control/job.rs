@@ -1,0 +1,238 @@
+//! Orders: a body becomes a request to the reactor, and what the reactor says
+//! about it becomes the lines of the answer.
+
+use bytes::Bytes;
+use prefork_proto::control::{
+    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ScaleBody, StopBody, TellBody,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+
+use super::answer::{Answer, Rejection, json_line, lines};
+use super::ask;
+use super::route::Order;
+use crate::fleet::Command;
+use crate::handle::{Handle, Request};
+
+/// Lines that wait for a slow reader before the relay waits with them.
+const AHEAD: usize = 256;
+
+/// The longest time that a worker may be given to answer a `tell`.
+const LONGEST_TELL_MS: u64 = 3_600_000;
+
+/// The body of an order that needs none; `{}` is as good.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoBody {}
+
+/// An order with its body: complete, ready to be carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Job {
+    /// For the fleet.
+    Fleet(Command),
+    /// For the application.
+    Tell {
+        pool: String,
+        slot: Option<u32>,
+        body: TellBody,
+    },
+    /// For the log.
+    LogLevel(String),
+    /// For the log.
+    ReopenLogs,
+}
+
+impl Job {
+    /// Reads an order's body.
+    pub(super) fn parse(order: Order, body: &[u8]) -> Result<Self, Rejection> {
+        let name = order.name();
+        let job = match order {
+            Order::Scale { pool } => {
+                let ScaleBody { workers } = required(name, body, r#"{"workers": 4}"#)?;
+                Self::Fleet(Command::Scale { pool, workers })
+            }
+            Order::Tell { pool, slot } => {
+                let example = r#"{"command": "cache.flush", "args": {}, "timeout_ms": 10000}"#;
+                let body: TellBody = required(name, body, example)?;
+                if !(1..=LONGEST_TELL_MS).contains(&body.timeout_ms) {
+                    return Err(Rejection::new(
+                        ErrorCode::Usage,
+                        format!("tell: timeout_ms is from 1 to {LONGEST_TELL_MS}"),
+                    ));
+                }
+                Self::Tell { pool, slot, body }
+            }
+            Order::LogLevel => {
+                let LogLevelBody { level } = required(name, body, r#"{"level": "debug"}"#)?;
+                Self::LogLevel(level)
+            }
+            Order::Stop => {
+                let StopBody { now } = optional(name, body, r#"{"now": true}"#)?;
+                Self::Fleet(Command::Stop { now })
+            }
+            Order::Restart { pool, slot } => bodiless(name, body, Command::Restart { pool, slot })?,
+            Order::Pause { pool, slot } => bodiless(name, body, Command::Pause { pool, slot })?,
+            Order::Resume { pool, slot } => bodiless(name, body, Command::Resume { pool, slot })?,
+            Order::Drain { pool, slot } => bodiless(name, body, Command::Drain { pool, slot })?,
+            Order::Kill { pool, slot } => bodiless(name, body, Command::Kill { pool, slot })?,
+            Order::ReopenLogs => {
+                let NoBody {} = optional(name, body, "no body")?;
+                Self::ReopenLogs
+            }
+        };
+        Ok(job)
+    }
+
+    /// What the audit adds to the order's name and target. Not a `tell`'s
+    /// arguments: they may be secret.
+    pub(super) fn detail(&self) -> Option<String> {
+        match self {
+            Self::Fleet(Command::Scale { workers, .. }) => Some(workers.to_string()),
+            Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
+            Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
+            Self::LogLevel(level) => Some(level.escape_debug().to_string()),
+            Self::Fleet(_) | Self::ReopenLogs => None,
+        }
+    }
+
+    /// Has it done; the answer begins with the job's first line. `name` is
+    /// what its failure counts as.
+    pub(super) async fn run(
+        self,
+        handle: &Handle,
+        name: &'static str,
+    ) -> Result<Answer, Rejection> {
+        let (sender, said) = mpsc::unbounded_channel();
+        match self {
+            Self::Fleet(command) => {
+                let request = Request::Command {
+                    command,
+                    lines: sender,
+                };
+                handle.0.send(request).await.map_err(|_| ask::ending())?;
+            }
+            Self::Tell { pool, slot, body } => {
+                let request = Request::Tell {
+                    pool,
+                    slot,
+                    body,
+                    lines: sender,
+                };
+                handle.0.send(request).await.map_err(|_| ask::ending())?;
+            }
+            Self::LogLevel(level) => {
+                let message = format!("the log level is {level}");
+                ask::ask(handle, |reply| Request::LogLevel { level, reply }).await??;
+                return Ok(done(message));
+            }
+            Self::ReopenLogs => {
+                ask::ask(handle, Request::ReopenLogs).await??;
+                return Ok(done("the log files are open again".to_owned()));
+            }
+        }
+        relayed(handle.clone(), name, said).await
+    }
+}
+
+/// The answer of a job that is done at once.
+fn done(message: String) -> Answer {
+    let line = JobLine::Result(JobResult {
+        ok: true,
+        message,
+        error: None,
+    });
+    let (out, body) = mpsc::channel(1);
+    // There is room for one line, and the receiver is at hand.
+    let _ = out.try_send(json_line(&line));
+    lines(body)
+}
+
+/// Relays a job's lines. The relay lives as long as the job: the client may
+/// leave, the end still counts.
+async fn relayed(
+    handle: Handle,
+    name: &'static str,
+    said: mpsc::UnboundedReceiver<JobLine>,
+) -> Result<Answer, Rejection> {
+    let (first_out, first) = oneshot::channel();
+    let (out, body) = mpsc::channel(AHEAD);
+    spawn_local(relay(handle, name, said, first_out, out));
+    match first.await.map_err(|_| ask::ending())? {
+        // Nothing was begun: HTTP can say so by its status.
+        JobLine::Result(JobResult {
+            ok: false,
+            error: Some(error),
+            ..
+        }) => Err(error.into()),
+        _ => Ok(lines(body)),
+    }
+}
+
+/// Passes on every line until the result: the first one twice, since the
+/// answer's status depends on it.
+async fn relay(
+    handle: Handle,
+    name: &'static str,
+    mut said: mpsc::UnboundedReceiver<JobLine>,
+    first: oneshot::Sender<JobLine>,
+    out: mpsc::Sender<Bytes>,
+) {
+    let mut first = Some(first);
+    loop {
+        let line = said.recv().await.unwrap_or_else(|| JobLine::Result(lost()));
+        let failed = matches!(&line, JobLine::Result(result) if !result.ok);
+        if failed {
+            // Counted before it is told, so that whoever was told can read it.
+            let _ = handle.0.send(Request::Failed { command: name }).await;
+        }
+        // A client that has gone doesn't cancel the job.
+        let _ = out.send(json_line(&line)).await;
+        let ended = matches!(line, JobLine::Result(_));
+        if let Some(first) = first.take() {
+            let _ = first.send(line);
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
+/// The result of a job whose supervisor went away.
+fn lost() -> JobResult {
+    JobResult {
+        ok: false,
+        message: String::new(),
+        error: Some(ApiError::new(
+            ErrorCode::Failed,
+            "the supervisor ended before the job did",
+        )),
+    }
+}
+
+/// A command to the fleet whose order says everything in its path.
+fn bodiless(name: &str, body: &[u8], command: Command) -> Result<Job, Rejection> {
+    let NoBody {} = optional(name, body, "no body")?;
+    Ok(Job::Fleet(command))
+}
+
+fn required<T: DeserializeOwned>(name: &str, body: &[u8], example: &str) -> Result<T, Rejection> {
+    serde_json::from_slice(body).map_err(|error| {
+        Rejection::new(
+            ErrorCode::Usage,
+            format!("the body of {name}: {error}; expected {example}"),
+        )
+    })
+}
+
+fn optional<T: DeserializeOwned + Default>(
+    name: &str,
+    body: &[u8],
+    example: &str,
+) -> Result<T, Rejection> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    required(name, body, example)
+}

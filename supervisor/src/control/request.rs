@@ -1,0 +1,203 @@
+//! One request of one peer: from its head to its answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Request, StatusCode};
+use prefork_proto::control::ErrorCode;
+use tokio::time::timeout;
+
+use super::answer::{self, Answer, EXPOSITION, Rejection, TEXT};
+use super::ask;
+use super::events;
+use super::job::Job;
+use super::route::{Order, Query, Route, route};
+use crate::handle::{self, Handle, Peer};
+
+/// The most that a body may hold, in bytes: a channel's line holds no more.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// How much of a body that is too long is read and thrown away before it is
+/// refused, so that a client which writes first and reads then gets the answer.
+const OVERFLOW_LIMIT: usize = 1024 * 1024;
+
+/// How long a peer may take to send a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection's peer, and the reactor it wants to reach.
+pub(super) struct Visit {
+    pub(super) handle: Handle,
+    pub(super) peer: Peer,
+    pub(super) admitted: bool,
+}
+
+impl Visit {
+    /// The answer to a request, whatever it is.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if !self.admitted {
+            return self.refuse(&request).await;
+        }
+        let found = match route(request.method(), request.uri().path()) {
+            Ok(Route::Query(query)) => self.query(query, request.uri().query()).await,
+            Ok(Route::Order(order)) => self.order(order, request.into_body()).await,
+            Err(rejection) => Err(rejection),
+        };
+        found.unwrap_or_else(Answer::from)
+    }
+
+    async fn query(&self, query: Query, parameters: Option<&str>) -> Result<Answer, Rejection> {
+        let handle = &self.handle;
+        let answer = match query {
+            Query::Status => answer::json(StatusCode::OK, &ask::status(handle).await?),
+            Query::Channels => answer::json(StatusCode::OK, &ask::channels(handle).await?),
+            Query::Describe { pool, slot } => {
+                answer::json(StatusCode::OK, &ask::describe(handle, pool, slot).await?)
+            }
+            Query::Metrics => {
+                answer::whole(StatusCode::OK, EXPOSITION, ask::metrics(handle).await?)
+            }
+            Query::Events => {
+                let wanted = events::Wanted::parse(parameters.unwrap_or_default())?;
+                events::answer(handle, wanted).await?
+            }
+            Query::Live => live(),
+            Query::Ready => ready(handle).await?,
+        };
+        Ok(answer)
+    }
+
+    /// Carries out an order. Every one is audited, and counted where it fails.
+    async fn order(&self, order: Order, body: Incoming) -> Result<Answer, Rejection> {
+        let name = order.name();
+        let target = order.target();
+        let job = match read(body).await {
+            Ok(body) => Job::parse(order, &body),
+            Err(rejection) => Err(rejection),
+        };
+        let detail = match &job {
+            Ok(job) => job.detail(),
+            Err(_) => Some("(unreadable)".to_owned()),
+        };
+        self.audit(name, target, detail).await;
+        let job = match job {
+            Ok(job) => job,
+            Err(rejection) => {
+                self.count_failure(name).await;
+                return Err(rejection);
+            }
+        };
+        job.run(&self.handle, name).await
+    }
+
+    /// Tells a peer that it may not.
+    async fn refuse(&self, request: &Request<Incoming>) -> Answer {
+        if let Ok(Route::Order(order)) = route(request.method(), request.uri().path()) {
+            self.audit(order.name(), order.target(), None).await;
+            self.count_failure(order.name()).await;
+        }
+        let rejection = Rejection::new(
+            ErrorCode::Permission,
+            format!(
+                "uid {} may not: the control socket is for root, the supervisor's user \
+                 and the socket's group where control_mode grants it",
+                self.peer.uid
+            ),
+        );
+        let mut answer = Answer::from(rejection);
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        answer
+    }
+
+    async fn audit(&self, command: &'static str, target: Option<String>, more: Option<String>) {
+        let words: Vec<String> = [Some(command.to_owned()), target, more]
+            .into_iter()
+            .flatten()
+            .collect();
+        // A supervisor that ends keeps no more books.
+        let _ = self
+            .handle
+            .0
+            .send(handle::Request::Audit {
+                peer: self.peer,
+                command,
+                detail: words.join(" "),
+                allowed: self.admitted,
+            })
+            .await;
+    }
+
+    async fn count_failure(&self, command: &'static str) {
+        let _ = self
+            .handle
+            .0
+            .send(handle::Request::Failed { command })
+            .await;
+    }
+}
+
+/// The answer to a liveness probe: that there is one.
+pub(crate) fn live() -> Answer {
+    answer::whole(StatusCode::OK, TEXT, "ok\n")
+}
+
+/// The answer to a readiness probe: 200, or 503 with the reason.
+pub(crate) async fn ready(handle: &Handle) -> Result<Answer, Rejection> {
+    let status = ask::status(handle).await?;
+    Ok(match ask::readiness(&status) {
+        Ok(()) => answer::whole(StatusCode::OK, TEXT, "ready\n"),
+        Err(reason) => answer::whole(
+            StatusCode::SERVICE_UNAVAILABLE,
+            TEXT,
+            format!("not ready: {reason}\n"),
+        ),
+    })
+}
+
+/// Reads a body, within its bounds in bytes and time.
+async fn read(body: Incoming) -> Result<Bytes, Rejection> {
+    timeout(BODY_TIMEOUT, collect(body))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Rejection::with_status(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorCode::TimedOut,
+                format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
+            ))
+        })
+}
+
+async fn collect<B>(mut body: B) -> Result<Bytes, Rejection>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let mut kept = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Rejection::new(ErrorCode::Usage, format!("the body broke off: {error}"))
+        })?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        length += data.len();
+        if length <= BODY_LIMIT {
+            kept.extend_from_slice(data);
+        } else if length > OVERFLOW_LIMIT {
+            break;
+        }
+    }
+    if length > BODY_LIMIT {
+        return Err(Rejection::with_status(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::Usage,
+            format!("a body may hold {BODY_LIMIT} bytes"),
+        ));
+    }
+    Ok(kept.into())
+}

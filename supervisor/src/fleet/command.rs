@@ -1,0 +1,105 @@
+//! What operators want: finds whom it concerns and hands it on.
+
+use super::Fleet;
+use super::event::{Ask, Command, JobId, PoolId, Refusal, Time};
+use super::leave::How;
+use super::slot::SlotId;
+use super::stop::STOPPING;
+
+impl Fleet {
+    /// Takes a command. Its job ends once, now or later.
+    pub(super) fn command(&mut self, now: Time, job: JobId, command: Command) {
+        if let Command::Stop { now: at_once } = command {
+            self.stop(now, job, at_once);
+            return;
+        }
+        if !self.starts_processes() {
+            self.finish(job, Err(Refusal::failed(STOPPING)));
+            return;
+        }
+        if let Err(refusal) = self.carry_out(now, job, command) {
+            self.finish(job, Err(refusal));
+        }
+    }
+
+    fn carry_out(&mut self, now: Time, job: JobId, command: Command) -> Result<(), Refusal> {
+        match command {
+            Command::Scale { pool, workers } => {
+                let pool = self.pool_named(&pool)?;
+                self.scale(now, job, pool, workers)
+            }
+            Command::ScaleBy { by } => self.scale_by(now, job, by),
+            Command::Restart { pool, slot: None } => {
+                let pool = self.pool_named(&pool)?;
+                self.restart(now, job, pool, None)
+            }
+            Command::Restart {
+                pool,
+                slot: Some(slot),
+            } => {
+                let id = self.slot_named(&pool, slot)?;
+                self.restart(now, job, id.pool, Some(slot))
+            }
+            Command::Pause { pool, slot } => {
+                let id = self.slot_named(&pool, slot)?;
+                self.ask(job, id, Ask::Pause)
+            }
+            Command::Resume { pool, slot } => {
+                let id = self.slot_named(&pool, slot)?;
+                self.ask(job, id, Ask::Resume)
+            }
+            Command::Drain { pool, slot } => {
+                let id = self.slot_named(&pool, slot)?;
+                self.remove(now, job, id, How::Drain)
+            }
+            Command::Kill { pool, slot } => {
+                let id = self.slot_alive(&pool, slot)?;
+                self.remove(now, job, id, How::Kill)
+            }
+            Command::Stop { now: at_once } => {
+                self.stop(now, job, at_once);
+                Ok(())
+            }
+        }
+    }
+
+    fn pool_named(&self, name: &str) -> Result<PoolId, Refusal> {
+        if let Some(pool) = self.pools.iter().find(|pool| pool.policy.name == name) {
+            return Ok(pool.id);
+        }
+        let names: Vec<&str> = self
+            .pools
+            .iter()
+            .map(|pool| pool.policy.name.as_str())
+            .collect();
+        Err(Refusal::NotFound(format!(
+            "there is no pool {name}; there is {}",
+            names.join(", ")
+        )))
+    }
+
+    /// A slot that is to have a process.
+    fn slot_named(&self, pool: &str, index: u32) -> Result<SlotId, Refusal> {
+        let id = self.pool_named(pool)?;
+        let desired = self.pools[id.0 as usize].desired;
+        if index < desired {
+            return Ok(SlotId { pool: id, index });
+        }
+        Err(Refusal::NotFound(format!(
+            "there is no slot {pool}/{index}; {pool} has slots 0 to {}",
+            desired.saturating_sub(1)
+        )))
+    }
+
+    /// A slot that is to have a process, or still has one.
+    fn slot_alive(&self, pool: &str, index: u32) -> Result<SlotId, Refusal> {
+        let id = SlotId {
+            pool: self.pool_named(pool)?,
+            index,
+        };
+        match self.slot(id) {
+            Some(slot) if !slot.leaving.is_empty() => Ok(id),
+            _ => self.slot_named(pool, index),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! How processes are made to leave: drain, stop, abort, kill, one after the
+//! other where the gentler way does not help in time.
+
+use std::time::Duration;
+
+use prefork_proto::control::{Exit, ExitReason};
+
+use super::Fleet;
+use super::event::{Action, Death, Report, Time, Worker};
+use super::process::{Leave, Leaving, Process, certificate};
+use super::slot::{Place, SlotId};
+
+/// How long after its SIGKILL a process is still waited for. The kernel may
+/// keep one for ever (a dead disk or network file system); nothing that
+/// people wait for depends on it after this.
+const REAPING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The first thing that is done to make a process leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// Let it finish what is in flight. One that never was ready has nothing
+    /// in flight: it is told to stop.
+    Drain,
+    /// Tell it to leave.
+    Stop,
+    /// Have it dump its core.
+    Abort,
+    /// Kill it.
+    Kill,
+}
+
+impl Fleet {
+    /// Makes a process leave that its caller has taken out of its place.
+    pub(super) fn dismiss(
+        &mut self,
+        now: Time,
+        id: SlotId,
+        process: Process,
+        cause: ExitReason,
+        how: How,
+        note: Option<String>,
+    ) {
+        let policy = self.policy(id.pool);
+        let stopping = Leave::Stopping {
+            until: now.after(policy.kill_timeout),
+        };
+        let stage = match how {
+            How::Drain if process.serving().is_none() => stopping,
+            How::Drain => Leave::Draining {
+                until: now.after(policy.drain_timeout),
+            },
+            How::Stop => stopping,
+            How::Abort => Leave::Aborting {
+                until: now.after(policy.kill_timeout),
+            },
+            How::Kill => Leave::Killed {
+                until: now.after(REAPING_PATIENCE),
+            },
+        };
+        let slot = self.slot_mut(id);
+        slot.leaving.push(Leaving {
+            process,
+            cause,
+            note,
+            draining_since: matches!(stage, Leave::Draining { .. }).then_some(now),
+            stage,
+            awaiting: Vec::new(),
+        });
+        let index = slot.leaving.len() - 1;
+        self.press(now, id, index);
+        self.touch(id);
+    }
+
+    /// Carries out the stage that a leaving process is in. One whose spawn is
+    /// not answered yet cannot be told anything: it is told when it is born.
+    pub(super) fn press(&mut self, now: Time, id: SlotId, index: usize) {
+        let leaving = &mut self.slot_mut(id).leaving[index];
+        if leaving.process.pid.is_none() {
+            return;
+        }
+        let worker = leaving.process.worker;
+        let cause = leaving.cause;
+        let action = match leaving.stage {
+            Leave::Draining { until } => {
+                let within = until.since(now);
+                self.actions.push(Action::Drain { worker, within });
+                self.actions
+                    .push(Action::Report(Report::Draining { worker, cause }));
+                return;
+            }
+            Leave::Drained { .. } => return,
+            Leave::Stopping { .. } => Action::Stop { worker },
+            Leave::Aborting { .. } => Action::Abort { worker },
+            Leave::Killed { .. } => Action::Kill { worker },
+            Leave::Stuck => {
+                // Given up on before it was born; now there is someone to wait for.
+                leaving.stage = Leave::Killed {
+                    until: now.after(REAPING_PATIENCE),
+                };
+                Action::Kill { worker }
+            }
+        };
+        self.actions.push(action);
+        self.actions
+            .push(Action::Report(Report::Stopping { worker, cause }));
+    }
+
+    /// A process said that nothing is in flight any more.
+    pub(super) fn drained(&mut self, now: Time, worker: Worker) {
+        let Some((id, Place::Leaving(index))) = self.find(worker) else {
+            return;
+        };
+        let until = now.after(self.policy(id.pool).kill_timeout);
+        let leaving = &mut self.slot_mut(id).leaving[index];
+        if matches!(leaving.stage, Leave::Draining { .. }) {
+            leaving.stage = Leave::Drained { until };
+            self.touch(id);
+        }
+    }
+
+    /// Acts on the deadlines of leaving processes that have come.
+    pub(super) fn leaving_due(&mut self, now: Time, id: SlotId) {
+        for index in 0..self.slot_mut(id).leaving.len() {
+            let kill_timeout = self.policy(id.pool).kill_timeout;
+            let leaving = &mut self.slot_mut(id).leaving[index];
+            if leaving.stage.deadline().is_none_or(|until| until > now) {
+                continue;
+            }
+            match leaving.stage {
+                Leave::Draining { .. } => {
+                    leaving.cause = ExitReason::DrainTimeout;
+                    leaving.stage = Leave::Stopping {
+                        until: now.after(kill_timeout),
+                    };
+                    self.press(now, id, index);
+                }
+                Leave::Drained { .. } => {
+                    leaving.note = Some("it had drained and did not exit".to_owned());
+                    leaving.stage = Leave::Stopping {
+                        until: now.after(kill_timeout),
+                    };
+                    self.press(now, id, index);
+                }
+                Leave::Stopping { .. } | Leave::Aborting { .. } => self.kill(now, id, index),
+                Leave::Killed { .. } => self.give_up_reaping(id, index),
+                Leave::Stuck => {}
+            }
+        }
+    }
+
+    /// Kills a leaving process.
+    fn kill(&mut self, now: Time, id: SlotId, index: usize) {
+        self.slot_mut(id).leaving[index].stage = Leave::Killed {
+            until: now.after(REAPING_PATIENCE),
+        };
+        self.press(now, id, index);
+        self.touch(id);
+    }
+
+    /// Kills whatever still leaves more gently.
+    pub(super) fn kill_leaving(&mut self, now: Time, id: SlotId, cause: ExitReason) {
+        for index in 0..self.slot_mut(id).leaving.len() {
+            let leaving = &mut self.slot_mut(id).leaving[index];
+            if leaving.stage.is_killed() {
+                continue;
+            }
+            if leaving.stage.is_draining() {
+                leaving.cause = cause;
+            }
+            self.kill(now, id, index);
+        }
+    }
+
+    /// The kernel does not let go of a process: whoever waits for it is told.
+    fn give_up_reaping(&mut self, id: SlotId, index: usize) {
+        let leaving = &mut self.slot_mut(id).leaving[index];
+        leaving.stage = Leave::Stuck;
+        let label = leaving.process.label();
+        let incarnation = leaving.process.worker.incarnation;
+        let awaiting = std::mem::take(&mut leaving.awaiting);
+        self.resolve_awaiting(awaiting, None);
+        self.give_up_watches(
+            id,
+            incarnation,
+            &format!("{label} was killed and the kernel has not let go of it"),
+        );
+        self.touch(id);
+    }
+
+    /// A process that was leaving has been reaped.
+    pub(super) fn has_left(&mut self, now: Time, id: SlotId, leaving: Leaving, death: Death) {
+        let process = &leaving.process;
+        let reason = leaving.reason(&death);
+        let exit = certificate(process, reason, leaving.note.as_deref(), death, now);
+        let drain = leaving.draining_since.map(|since| now.since(since));
+        self.tell_watchers(id, &format!("{} is gone", process.label()));
+        self.record(id, process.worker, exit.clone(), drain);
+        self.resolve_awaiting(leaving.awaiting, Some(&exit));
+        self.touch(id);
+    }
+
+    /// Keeps a certificate and reports it.
+    pub(super) fn record(
+        &mut self,
+        id: SlotId,
+        worker: Worker,
+        exit: Exit,
+        drain: Option<Duration>,
+    ) {
+        self.slot_mut(id).keep(exit.clone());
+        self.actions.push(Action::Report(Report::Exited {
+            worker,
+            exit,
+            drain,
+        }));
+    }
+}

@@ -1,0 +1,240 @@
+//! The life of a process: it is started, becomes ready, ends or fails.
+
+use std::time::Duration;
+
+use prefork_proto::control::Exit;
+
+use super::Fleet;
+use super::event::{Action, Death, Report, Time, Worker};
+use super::process::{Limits, Process, Serving, Stage, certificate, how_it_ended, unasked_reason};
+use super::slot::{Place, Seat, SlotId};
+
+/// The end of a process that nobody had asked to leave.
+pub(super) struct Failure {
+    /// Whose.
+    pub(super) worker: Worker,
+    /// How long it had been ready; none if it never was.
+    pub(super) ready_for: Option<Duration>,
+    /// What went wrong, as a phrase: `pid 7 exited with code 3`.
+    pub(super) why: String,
+    /// The certificate, where it has been reaped.
+    pub(super) exit: Option<Exit>,
+    /// Whether the next start may come at once.
+    pub(super) mendable: bool,
+}
+
+impl Failure {
+    /// The failure of a process that has left its seat.
+    pub(super) fn of(process: &Process, now: Time, phrase: &str, exit: Option<Exit>) -> Self {
+        Self {
+            worker: process.worker,
+            ready_for: process.serving().map(|serving| now.since(serving.since)),
+            why: format!("{} {phrase}", process.label()),
+            exit,
+            mendable: true,
+        }
+    }
+}
+
+impl Fleet {
+    /// Asks for a process for the slot; the caller gives it its place.
+    pub(super) fn spawn(&mut self, now: Time, id: SlotId) -> Process {
+        let generation = self.generation;
+        let pool = &mut self.pools[id.pool.0 as usize];
+        let slot = &mut pool.slots[id.index as usize];
+        slot.incarnations += 1;
+        let worker = Worker {
+            pool: id.pool,
+            slot: id.index,
+            incarnation: slot.incarnations,
+        };
+        self.actions.push(Action::Spawn { worker, generation });
+        Process {
+            worker,
+            generation,
+            pid: None,
+            started: now,
+            in_flight: 0,
+            limits: Limits::draw(now, &pool.policy, &mut self.rng),
+            farewell: None,
+            stage: Stage::Starting,
+        }
+    }
+
+    /// Seats a new process in a vacant slot.
+    pub(super) fn start_current(&mut self, now: Time, id: SlotId) {
+        let process = self.spawn(now, id);
+        self.slot_mut(id).seat = Seat::Held(process);
+    }
+
+    /// Takes the current process out of its seat. Whoever was to follow it
+    /// sits down, ready or not; otherwise the seat is vacant. What is still
+    /// asked of the process comes to nothing.
+    pub(super) fn vacate(&mut self, id: SlotId) -> Option<Process> {
+        let slot = self.slot_mut(id);
+        let Seat::Held(process) = std::mem::replace(&mut slot.seat, Seat::Vacant) else {
+            return None;
+        };
+        if let Some(successor) = self.drop_replacement(id) {
+            self.slot_mut(id).seat = Seat::Held(successor);
+        }
+        self.give_up_asking(id, "the worker left before it answered");
+        self.touch(id);
+        Some(process)
+    }
+
+    /// A process was forked.
+    pub(super) fn spawned(&mut self, now: Time, worker: Worker, pid: i32) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        if let Some(process) = self.slot_mut(id).process_mut(place)
+            && process.pid.is_none()
+        {
+            process.pid = Some(pid);
+            self.actions
+                .push(Action::Report(Report::Started { worker, pid }));
+            if let Place::Leaving(index) = place {
+                self.press(now, id, index);
+            }
+        }
+    }
+
+    /// No process could be made.
+    pub(super) fn spawn_failed(&mut self, now: Time, worker: Worker, error: &str) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        let slot = self.slot_mut(id);
+        if slot.process_mut(place).is_none_or(|p| p.pid.is_some()) {
+            return;
+        }
+        let failure = Failure {
+            worker,
+            ready_for: None,
+            why: format!("no process could be made: {error}"),
+            exit: None,
+            mendable: false,
+        };
+        match place {
+            Place::Current => {
+                self.vacate(id);
+                self.current_failed(now, id, &failure);
+            }
+            Place::Successor => {
+                if let Some((_, replacing)) = self.take_successor(id) {
+                    self.successor_failed(now, id, replacing, &failure);
+                }
+            }
+            Place::Leaving(index) => {
+                let leaving = slot.leaving.remove(index);
+                self.resolve_awaiting(leaving.awaiting, None);
+                self.touch(id);
+            }
+        }
+    }
+
+    /// A process said that it accepts connections.
+    pub(super) fn ready(&mut self, now: Time, worker: Worker) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        if matches!(place, Place::Leaving(_)) {
+            return;
+        }
+        let slot = self.slot_mut(id);
+        let Some(process) = slot.process_mut(place) else {
+            return;
+        };
+        if process.pid.is_none() || process.serving().is_some() {
+            return;
+        }
+        process.stage = Stage::Ready(Serving {
+            since: now,
+            last_health: now,
+        });
+        let boot = now.since(process.started);
+        let label = process.label();
+        slot.been_ready = true;
+        self.actions
+            .push(Action::Report(Report::Ready { worker, boot }));
+        self.tell_watchers(id, &format!("{label} is ready"));
+        if place == Place::Successor {
+            self.succeed(now, id);
+        }
+        self.touch(id);
+    }
+
+    /// A process has been reaped.
+    pub(super) fn exited(&mut self, now: Time, worker: Worker, death: Death) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        if let Place::Leaving(index) = place {
+            let leaving = self.slot_mut(id).leaving.remove(index);
+            self.has_left(now, id, leaving, death);
+            return;
+        }
+        let (process, replacing) = match place {
+            Place::Successor => match self.take_successor(id) {
+                Some((process, cause)) => (process, Some(cause)),
+                None => return,
+            },
+            _ => match self.vacate(id) {
+                Some(process) => (process, None),
+                None => return,
+            },
+        };
+        let reason = unasked_reason(&death);
+        let exit = certificate(&process, reason, None, death, now);
+        self.record(id, worker, exit.clone(), None);
+        let mut phrase = how_it_ended(&exit);
+        if process.serving().is_none() {
+            phrase.push_str(" before it was ready");
+        }
+        let failure = Failure::of(&process, now, &phrase, Some(exit));
+        match replacing {
+            None => self.current_failed(now, id, &failure),
+            Some(cause) => self.successor_failed(now, id, cause, &failure),
+        }
+    }
+
+    /// The current process ended or had to be made to; its seat is free, or its
+    /// successor has sat down. Decides when the next process starts.
+    pub(super) fn current_failed(&mut self, now: Time, id: SlotId, failure: &Failure) {
+        if failure.ready_for.is_none() {
+            self.boot_failed(now, id, failure);
+        }
+        self.touch(id);
+        if !self.is_wanted(id) {
+            return;
+        }
+        let pool = &mut self.pools[id.pool.0 as usize];
+        let slot = &mut pool.slots[id.index as usize];
+        let delay = if failure.mendable {
+            let ready_for = failure.ready_for;
+            slot.backoff
+                .crashed(now, ready_for, &pool.policy, &mut self.rng)
+        } else {
+            Some(slot.backoff.failed(now, &pool.policy, &mut self.rng))
+        };
+        if let (Seat::Vacant, Some(delay)) = (&slot.seat, delay) {
+            slot.seat = Seat::Backoff {
+                until: now.after(delay),
+                why: failure.why.clone(),
+            };
+            self.actions.push(Action::Report(Report::BackingOff {
+                worker: failure.worker,
+                delay,
+                why: failure.why.clone(),
+            }));
+        }
+    }
+
+    /// The slot of a worker, and the worker's place in it; none if it has gone.
+    pub(super) fn find(&self, worker: Worker) -> Option<(SlotId, Place)> {
+        let id = SlotId::from(worker);
+        let place = self.slot(id)?.place_of(worker.incarnation)?;
+        Some((id, place))
+    }
+}

@@ -1,0 +1,274 @@
+//! One process: what the fleet knows of it while it serves and while it leaves.
+
+use std::time::Duration;
+
+use prefork_proto::control::{Exit, ExitReason};
+
+use super::event::{Death, Time, Worker};
+use super::jobs::Awaiting;
+use super::policy::Policy;
+
+/// A process that has not been told to leave.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Its name.
+    pub(super) worker: Worker,
+    /// The generation whose program and settings it runs.
+    pub(super) generation: u64,
+    /// Its process id; none until the spawn is answered.
+    pub(super) pid: Option<i32>,
+    /// When its spawn was asked for.
+    pub(super) started: Time,
+    /// Requests in flight, by its last report.
+    pub(super) in_flight: u64,
+    /// When it is due for a successor.
+    pub(super) limits: Limits,
+    /// What it said in `bye`.
+    pub(super) farewell: Option<String>,
+    /// How far it has come.
+    pub(super) stage: Stage,
+}
+
+/// When a process is due for a successor, drawn once so that a pool that
+/// started together is not recycled together.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// Requests served in all.
+    pub(super) requests: Option<u64>,
+    /// The time at which it is too old.
+    pub(super) age: Option<Time>,
+}
+
+impl Limits {
+    /// The share of `max_age` by which a process may be recycled early.
+    const AGE_SPREAD: f64 = 0.1;
+    /// How long a process serves at least before it is recycled, so that a
+    /// limit that is too low makes no storm of starts.
+    const LEAST_SERVICE: Duration = Duration::from_secs(1);
+
+    /// Draws the limits of a process that starts `now`.
+    pub(super) fn draw(now: Time, policy: &Policy, rng: &mut fastrand::Rng) -> Self {
+        let requests = (policy.max_requests > 0).then(|| {
+            let spread = policy.max_requests as f64 * policy.max_requests_jitter * rng.f64();
+            policy.max_requests.saturating_sub(spread as u64).max(1)
+        });
+        let age = policy
+            .max_age
+            .map(|age| now.after(age.mul_f64(1.0 - Self::AGE_SPREAD * rng.f64())));
+        Self { requests, age }
+    }
+}
+
+/// How far a process has come. Only one that was ready once has a heartbeat.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// It has not said `ready` yet.
+    Starting,
+    /// It accepts connections.
+    Ready(Serving),
+    /// It accepts nothing, by an operator's wish.
+    Paused(Serving),
+}
+
+/// The heartbeat of a process that was ready once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Serving {
+    /// When it said `ready`.
+    pub(super) since: Time,
+    /// When its last `health` came, or `ready` before the first.
+    pub(super) last_health: Time,
+}
+
+impl Process {
+    /// The heartbeat of a process that was ready once.
+    pub(super) fn serving(&self) -> Option<&Serving> {
+        match &self.stage {
+            Stage::Starting => None,
+            Stage::Ready(serving) | Stage::Paused(serving) => Some(serving),
+        }
+    }
+
+    /// The heartbeat, to be renewed.
+    pub(super) fn serving_mut(&mut self) -> Option<&mut Serving> {
+        match &mut self.stage {
+            Stage::Starting => None,
+            Stage::Ready(serving) | Stage::Paused(serving) => Some(serving),
+        }
+    }
+
+    /// Whether it accepts connections.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Ready(_))
+    }
+
+    /// From when on it may be recycled; none if it is not ready yet.
+    pub(super) fn recyclable_from(&self) -> Option<Time> {
+        self.serving()
+            .map(|serving| serving.since.after(Limits::LEAST_SERVICE))
+    }
+
+    /// When it is too old, if there is such a time.
+    pub(super) fn too_old_at(&self) -> Option<Time> {
+        let age = self.limits.age?;
+        Some(age.max(self.recyclable_from()?))
+    }
+
+    /// When it fails if nothing is heard of it: boot or heartbeat.
+    pub(super) fn deadline(&self, policy: &Policy) -> Time {
+        match self.serving() {
+            None => self.started.after(policy.boot_timeout),
+            Some(serving) => serving.last_health.after(policy.heartbeat_timeout),
+        }
+    }
+
+    /// How people call it: its pid, or that it has none yet.
+    pub(super) fn label(&self) -> String {
+        match self.pid {
+            Some(pid) => format!("pid {pid}"),
+            None => format!("start {}", self.worker.incarnation),
+        }
+    }
+}
+
+/// A process that was told to leave and has not been reaped.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// The process.
+    pub(super) process: Process,
+    /// Who caused it.
+    pub(super) cause: ExitReason,
+    /// One sentence more for its certificate.
+    pub(super) note: Option<String>,
+    /// When it began to drain, if it did.
+    pub(super) draining_since: Option<Time>,
+    /// How it was asked.
+    pub(super) stage: Leave,
+    /// Who wants its certificate to know why it failed, and what they are told.
+    pub(super) awaiting: Vec<(Awaiting, String)>,
+}
+
+/// How a process was asked to leave, and until when that may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It finishes what is in flight.
+    Draining {
+        /// Then it is told to stop.
+        until: Time,
+    },
+    /// It said `drained` and is about to exit.
+    Drained {
+        /// Then it is told to stop.
+        until: Time,
+    },
+    /// It was told to stop.
+    Stopping {
+        /// Then it is killed.
+        until: Time,
+    },
+    /// It was sent SIGABRT and dumps its core.
+    Aborting {
+        /// Then it is killed.
+        until: Time,
+    },
+    /// It was sent SIGKILL.
+    Killed {
+        /// Then nobody waits for it any more.
+        until: Time,
+    },
+    /// The kernel does not let go of it; nobody waits for it.
+    Stuck,
+}
+
+impl Leave {
+    /// When the next thing happens to it by itself.
+    pub(super) fn deadline(self) -> Option<Time> {
+        match self {
+            Self::Draining { until }
+            | Self::Drained { until }
+            | Self::Stopping { until }
+            | Self::Aborting { until }
+            | Self::Killed { until } => Some(until),
+            Self::Stuck => None,
+        }
+    }
+
+    /// Whether it still finishes what it had.
+    pub(super) fn is_draining(self) -> bool {
+        matches!(self, Self::Draining { .. } | Self::Drained { .. })
+    }
+
+    /// Whether SIGKILL is the last thing it was or will be sent.
+    pub(super) fn is_killed(self) -> bool {
+        matches!(self, Self::Killed { .. } | Self::Stuck)
+    }
+}
+
+impl Leaving {
+    /// Who caused the death of a process that was leaving. The cause for
+    /// which it had to leave, unless something else was quicker.
+    pub(super) fn reason(&self, death: &Death) -> ExitReason {
+        let ours = match self.stage {
+            Leave::Draining { .. } | Leave::Drained { .. } => death.signal.is_none(),
+            Leave::Stopping { .. } => death.signal.is_none_or(|signal| signal == libc::SIGTERM),
+            Leave::Aborting { .. } | Leave::Killed { .. } | Leave::Stuck => true,
+        };
+        if ours {
+            self.cause
+        } else {
+            unasked_reason(death)
+        }
+    }
+}
+
+/// Who caused the death of a process that nobody had asked to leave.
+pub(super) fn unasked_reason(death: &Death) -> ExitReason {
+    if death.oom {
+        ExitReason::Oom
+    } else if death.signal.is_some() {
+        ExitReason::Signal
+    } else if death.code == Some(0) {
+        ExitReason::Clean
+    } else {
+        ExitReason::Crash
+    }
+}
+
+/// Writes a death certificate.
+pub(super) fn certificate(
+    process: &Process,
+    reason: ExitReason,
+    note: Option<&str>,
+    death: Death,
+    now: Time,
+) -> Exit {
+    let sentences: Vec<&str> = note
+        .into_iter()
+        .chain(process.farewell.as_deref())
+        .filter(|sentence| !sentence.is_empty())
+        .collect();
+    Exit {
+        reason,
+        code: death.code,
+        signal: death.signal,
+        // The spawn is answered before the exit; 0 names no process.
+        pid: process.pid.unwrap_or(0),
+        generation: process.generation,
+        incarnation: process.worker.incarnation,
+        at: Duration::from_millis(death.at_unix_ms).as_secs_f64(),
+        uptime_seconds: now.since(process.started).as_secs_f64(),
+        requests: death.requests,
+        peak_memory_bytes: death.peak_memory_bytes,
+        detail: sentences.join("; "),
+        stderr: death.stderr,
+    }
+}
+
+/// How a process ended, as a phrase: `exited with code 3`.
+pub(super) fn how_it_ended(exit: &Exit) -> String {
+    match (exit.reason, exit.signal, exit.code) {
+        (ExitReason::Oom, ..) => "was killed for want of memory".to_owned(),
+        (_, Some(signal), _) => format!("was ended by signal {signal}"),
+        (_, None, Some(code)) => format!("exited with code {code}"),
+        (_, None, None) => "ended".to_owned(),
+    }
+}

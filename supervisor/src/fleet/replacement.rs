@@ -1,0 +1,270 @@
+//! Successor first: a new process starts while the old one serves, and when it
+//! is ready it takes the seat and the old one drains. Recycling and restarting
+//! differ only in the cause and in what a failure means; whoever wants to
+//! replace a whole pool puts every slot in the queue.
+
+use prefork_proto::control::ExitReason;
+
+use super::event::{Action, PoolId, Report, Time};
+use super::leave::How;
+use super::lifecycle::Failure;
+use super::process::Process;
+use super::slot::{Place, Seat, SlotId};
+use super::{Fleet, Phase};
+
+/// Who is to follow a slot's current process.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    /// Why.
+    pub(super) cause: Cause,
+    /// How far that has come.
+    pub(super) progress: Progress,
+}
+
+/// Why a process is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It has reached a limit. If its successor fails, it is tried again.
+    Recycle(ExitReason),
+    /// An operator wants it. If its successor fails, the command has failed.
+    Restart,
+}
+
+impl Cause {
+    /// What the predecessor's certificate says.
+    fn reason(self) -> ExitReason {
+        match self {
+            Self::Recycle(reason) => reason,
+            Self::Restart => ExitReason::Operator,
+        }
+    }
+}
+
+/// How far a replacement has come.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// It waits for its turn in the pool's queue.
+    Queued(Turn),
+    /// The successor has been started.
+    Booting(Process),
+    /// The successor failed, or the last one did: it waits before the next try.
+    Waiting {
+        /// Then it queues again.
+        until: Time,
+    },
+}
+
+/// A place in a pool's queue: commands by slot, then recycles as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// A command's, with the slot's index.
+    Rollout(u32),
+    /// A recycle's, with its number.
+    Recycle(u64),
+}
+
+impl Fleet {
+    /// Wants a successor because the current process has reached a limit.
+    pub(super) fn recycle(&mut self, now: Time, id: SlotId, reason: ExitReason) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let slot = self.slot_mut(id);
+        let due = slot.current().is_some_and(|process| {
+            process.is_ready() && process.recyclable_from().is_some_and(|from| from <= now)
+        });
+        if !due || slot.replacement.is_some() {
+            return;
+        }
+        let cause = Cause::Recycle(reason);
+        let not_before = slot.backoff.not_before();
+        if now < not_before {
+            slot.replacement = Some(Replacement {
+                cause,
+                progress: Progress::Waiting { until: not_before },
+            });
+        } else {
+            self.enqueue(id, cause);
+        }
+        self.touch(id);
+    }
+
+    /// Wants a successor for a command's sake. One that is on its way for a
+    /// recycle will do.
+    pub(super) fn replace_for_command(&mut self, id: SlotId) {
+        let slot = self.slot_mut(id);
+        if let Some(Replacement {
+            cause,
+            progress: Progress::Booting(_),
+        }) = &mut slot.replacement
+        {
+            *cause = Cause::Restart;
+        } else {
+            self.drop_replacement(id);
+            self.enqueue(id, Cause::Restart);
+        }
+        self.touch(id);
+    }
+
+    /// Queues the slot, which must have no replacement.
+    fn enqueue(&mut self, id: SlotId, cause: Cause) {
+        let turn = match cause {
+            Cause::Restart => Turn::Rollout(id.index),
+            Cause::Recycle(_) => {
+                self.next_turn += 1;
+                Turn::Recycle(self.next_turn)
+            }
+        };
+        self.pool_mut(id.pool).queue.insert(turn, id.index);
+        self.slot_mut(id).replacement = Some(Replacement {
+            cause,
+            progress: Progress::Queued(turn),
+        });
+    }
+
+    /// Gives free places to those whose turn it is.
+    pub(super) fn admit(&mut self, now: Time, pool: PoolId) {
+        loop {
+            let pool = self.pool_mut(pool);
+            if pool.tally.surging >= pool.policy.max_surge.max(1) {
+                return;
+            }
+            let Some((_, index)) = pool.queue.pop_first() else {
+                return;
+            };
+            let id = SlotId {
+                pool: pool.id,
+                index,
+            };
+            self.start_successor(now, id);
+        }
+    }
+
+    /// Starts the successor of a slot whose turn has come.
+    fn start_successor(&mut self, now: Time, id: SlotId) {
+        let process = self.spawn(now, id);
+        let slot = self.slot_mut(id);
+        if let Some(replacement) = &mut slot.replacement {
+            replacement.progress = Progress::Booting(process);
+        }
+        let predecessor = slot.current().map_or_else(String::new, Process::label);
+        self.recount(id);
+        self.tell_watchers(id, &format!("starting the successor of {predecessor}"));
+        self.touch(id);
+    }
+
+    /// The successor is ready: it takes the seat, and its predecessor drains.
+    pub(super) fn succeed(&mut self, now: Time, id: SlotId) {
+        let Some((successor, cause)) = self.take_successor(id) else {
+            return;
+        };
+        let slot = self.slot_mut(id);
+        let seat = std::mem::replace(&mut slot.seat, Seat::Held(successor));
+        self.give_up_asking(id, "the worker was replaced before it answered");
+        if let Seat::Held(predecessor) = seat {
+            self.dismiss(now, id, predecessor, cause.reason(), How::Drain, None);
+        }
+        self.touch(id);
+    }
+
+    /// The successor failed: its predecessor goes on serving.
+    pub(super) fn successor_failed(
+        &mut self,
+        now: Time,
+        id: SlotId,
+        cause: Cause,
+        failure: &Failure,
+    ) {
+        let pool = &mut self.pools[id.pool.0 as usize];
+        let slot = &mut pool.slots[id.index as usize];
+        let delay = slot.backoff.failed(now, &pool.policy, &mut self.rng);
+        if matches!(cause, Cause::Recycle(_)) {
+            slot.replacement = Some(Replacement {
+                cause,
+                progress: Progress::Waiting {
+                    until: now.after(delay),
+                },
+            });
+            self.actions.push(Action::Report(Report::BackingOff {
+                worker: failure.worker,
+                delay,
+                why: failure.why.clone(),
+            }));
+        }
+        self.touch(id);
+        self.boot_failed(now, id, failure);
+    }
+
+    /// Acts on the replacement's deadline, if it has come.
+    pub(super) fn replacement_due(&mut self, now: Time, id: SlotId) {
+        let policy = self.policy(id.pool);
+        let Some(replacement) = self.slot(id).and_then(|slot| slot.replacement.as_ref()) else {
+            return;
+        };
+        let cause = replacement.cause;
+        match &replacement.progress {
+            Progress::Waiting { until } if *until <= now => {
+                self.slot_mut(id).replacement = None;
+                self.enqueue(id, cause);
+            }
+            Progress::Booting(process) if process.deadline(policy) <= now => {
+                self.boot_timed_out(now, id, Place::Successor);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the successor out of the slot, and the replacement with it.
+    pub(super) fn take_successor(&mut self, id: SlotId) -> Option<(Process, Cause)> {
+        let slot = self.slot_mut(id);
+        match slot.replacement.take()? {
+            Replacement {
+                cause,
+                progress: Progress::Booting(process),
+            } => Some((process, cause)),
+            other => {
+                slot.replacement = Some(other);
+                None
+            }
+        }
+    }
+
+    /// Gives the replacement up, wherever it is. Returns a successor that has
+    /// been started, for the caller to seat.
+    pub(super) fn drop_replacement(&mut self, id: SlotId) -> Option<Process> {
+        match self.slot_mut(id).replacement.take()?.progress {
+            Progress::Queued(turn) => {
+                self.pool_mut(id.pool).queue.remove(&turn);
+                None
+            }
+            Progress::Waiting { .. } => None,
+            Progress::Booting(process) => Some(process),
+        }
+    }
+
+    /// Gives up a recycle that has not started its successor.
+    pub(super) fn drop_idle_recycle(&mut self, id: SlotId) {
+        let slot = self.slot_mut(id);
+        if slot.successor().is_none()
+            && slot
+                .replacement
+                .as_ref()
+                .is_some_and(|replacement| replacement.cause != Cause::Restart)
+        {
+            self.drop_replacement(id);
+        }
+    }
+
+    /// Gives up a restart that has not started its successor.
+    pub(super) fn drop_idle_restart(&mut self, id: SlotId) {
+        let slot = self.slot_mut(id);
+        if slot.successor().is_none()
+            && slot
+                .replacement
+                .as_ref()
+                .is_some_and(|replacement| replacement.cause == Cause::Restart)
+        {
+            self.drop_replacement(id);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! One slot: who sits in it, who is to follow, who still leaves.
+
+use std::collections::VecDeque;
+
+use prefork_proto::control::{Exit, SlotState};
+
+use super::backoff::Backoff;
+use super::event::{PoolId, Time, Worker};
+use super::jobs::{Asking, Watch};
+use super::policy::Policy;
+use super::process::{Leave, Leaving, Process, Stage};
+use super::replacement::{Progress, Replacement};
+
+/// Names a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SlotId {
+    /// Its pool.
+    pub(super) pool: PoolId,
+    /// Its index in the pool.
+    pub(super) index: u32,
+}
+
+impl From<Worker> for SlotId {
+    fn from(worker: Worker) -> Self {
+        Self {
+            pool: worker.pool,
+            index: worker.slot,
+        }
+    }
+}
+
+/// Who sits in a slot.
+#[derive(Debug)]
+pub(super) enum Seat {
+    /// Nobody. A slot that is wanted does not stay so: it starts a process.
+    Vacant,
+    /// Nobody, until the wait is over.
+    Backoff {
+        /// When the next process starts.
+        until: Time,
+        /// Why it waits, for people.
+        why: String,
+    },
+    /// The current process.
+    Held(Process),
+}
+
+/// A slot. It outlives being scaled away, so that no worker's name is reused.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Its name.
+    pub(super) id: SlotId,
+    /// How many processes it has had, with those that could not be made.
+    pub(super) incarnations: u64,
+    /// Who sits in it.
+    pub(super) seat: Seat,
+    /// Who is to follow the current process while that one serves.
+    pub(super) replacement: Option<Replacement>,
+    /// Who was told to leave and has not been reaped.
+    pub(super) leaving: Vec<Leaving>,
+    /// Its failures in a row.
+    pub(super) backoff: Backoff,
+    /// Its last death certificates, newest first.
+    pub(super) exits: VecDeque<Exit>,
+    /// Jobs that wait for something to become true of it.
+    pub(super) watches: Vec<Watch>,
+    /// What its current process was asked and has not answered.
+    pub(super) asking: Option<Asking>,
+    /// Whether any process of it was ever ready.
+    pub(super) been_ready: bool,
+    /// The time of its entry among the deadlines.
+    pub(super) armed: Option<Time>,
+    /// What it has been counted as.
+    pub(super) counted: Standing,
+}
+
+/// What a slot adds to its pool's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// It accepts connections.
+    pub(super) ready: bool,
+    /// It should accept connections and does not.
+    pub(super) missing: bool,
+    /// It should serve, does not, and may soon: a command may wait for it.
+    pub(super) unsettled: bool,
+    /// It should serve and never has.
+    pub(super) unbooted: bool,
+    /// It should have no process and has one that will go.
+    pub(super) surplus: bool,
+    /// It holds one of the pool's places for a replacement.
+    pub(super) surging: bool,
+    /// Processes that will go or stay, but are worth waiting for.
+    pub(super) processes: u32,
+}
+
+/// Where in its slot a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is the current one.
+    Current,
+    /// It is to follow the current one.
+    Successor,
+    /// It was told to leave; its index among those.
+    Leaving(usize),
+}
+
+impl Slot {
+    /// How many death certificates are kept.
+    pub(super) const EXITS_KEPT: usize = 10;
+
+    /// A slot that never had a process.
+    pub(super) fn new(id: SlotId) -> Self {
+        Self {
+            id,
+            incarnations: 0,
+            seat: Seat::Vacant,
+            replacement: None,
+            leaving: Vec::new(),
+            backoff: Backoff::default(),
+            exits: VecDeque::new(),
+            watches: Vec::new(),
+            asking: None,
+            been_ready: false,
+            armed: None,
+            counted: Standing::default(),
+        }
+    }
+
+    /// The current process.
+    pub(super) fn current(&self) -> Option<&Process> {
+        match &self.seat {
+            Seat::Held(process) => Some(process),
+            Seat::Vacant | Seat::Backoff { .. } => None,
+        }
+    }
+
+    /// The current process, to be changed.
+    pub(super) fn current_mut(&mut self) -> Option<&mut Process> {
+        match &mut self.seat {
+            Seat::Held(process) => Some(process),
+            Seat::Vacant | Seat::Backoff { .. } => None,
+        }
+    }
+
+    /// The process that is to follow the current one.
+    pub(super) fn successor(&self) -> Option<&Process> {
+        match &self.replacement.as_ref()?.progress {
+            Progress::Booting(process) => Some(process),
+            Progress::Queued(_) | Progress::Waiting { .. } => None,
+        }
+    }
+
+    /// Where the process with this number is; none if it has gone.
+    pub(super) fn place_of(&self, incarnation: u64) -> Option<Place> {
+        let is = |process: &Process| process.worker.incarnation == incarnation;
+        if self.current().is_some_and(is) {
+            return Some(Place::Current);
+        }
+        if self.successor().is_some_and(is) {
+            return Some(Place::Successor);
+        }
+        self.leaving
+            .iter()
+            .position(|leaving| is(&leaving.process))
+            .map(Place::Leaving)
+    }
+
+    /// The process at a place.
+    pub(super) fn process_mut(&mut self, place: Place) -> Option<&mut Process> {
+        match place {
+            Place::Current => self.current_mut(),
+            Place::Successor => match &mut self.replacement.as_mut()?.progress {
+                Progress::Booting(process) => Some(process),
+                Progress::Queued(_) | Progress::Waiting { .. } => None,
+            },
+            Place::Leaving(index) => self
+                .leaving
+                .get_mut(index)
+                .map(|leaving| &mut leaving.process),
+        }
+    }
+
+    /// What the slot is doing, in one word.
+    pub(super) fn state(&self) -> SlotState {
+        match &self.seat {
+            Seat::Held(process) => match process.stage {
+                Stage::Starting => SlotState::Starting,
+                Stage::Ready(_) => SlotState::Ready,
+                Stage::Paused(_) => SlotState::Paused,
+            },
+            Seat::Backoff { .. } => SlotState::Backoff,
+            Seat::Vacant if self.leaving.iter().any(|l| l.stage.is_draining()) => {
+                SlotState::Draining
+            }
+            Seat::Vacant if !self.leaving.is_empty() => SlotState::Stopping,
+            Seat::Vacant => SlotState::Empty,
+        }
+    }
+
+    /// What the slot adds to the counters of a pool that wants it, or doesn't.
+    pub(super) fn standing(&self, wanted: bool) -> Standing {
+        let current = self.current();
+        let ready = current.is_some_and(Process::is_ready);
+        let settled =
+            current.is_some_and(|process| process.serving().is_some()) || self.backoff.failing();
+        let held = u32::from(current.is_some()) + u32::from(self.successor().is_some());
+        let leaving = self.leaving.iter().filter(|l| l.stage != Leave::Stuck);
+        let processes = held + leaving.count() as u32;
+        Standing {
+            ready,
+            missing: wanted && !ready,
+            unsettled: wanted && !settled,
+            unbooted: wanted && !self.been_ready,
+            surplus: !wanted && processes > 0,
+            surging: self.successor().is_some(),
+            processes,
+        }
+    }
+
+    /// When the slot has to be looked at again, if nothing is heard of it.
+    /// `recycling` is whether age is a reason for a successor at all.
+    pub(super) fn deadline(&self, policy: &Policy, recycling: bool) -> Option<Time> {
+        let seat = match &self.seat {
+            Seat::Vacant => None,
+            Seat::Backoff { until, .. } => Some(*until),
+            Seat::Held(process) => Some(process.deadline(policy)),
+        };
+        let age = match &self.seat {
+            Seat::Held(process)
+                if recycling && process.is_ready() && self.replacement.is_none() =>
+            {
+                process.too_old_at()
+            }
+            _ => None,
+        };
+        let successor = match self.replacement.as_ref().map(|r| &r.progress) {
+            Some(Progress::Booting(process)) => Some(process.deadline(policy)),
+            Some(Progress::Waiting { until }) => Some(*until),
+            Some(Progress::Queued(_)) | None => None,
+        };
+        let leaving = self.leaving.iter().filter_map(|l| l.stage.deadline());
+        leaving.chain(seat).chain(age).chain(successor).min()
+    }
+
+    /// Keeps a death certificate, and as many older ones as there is room for.
+    pub(super) fn keep(&mut self, exit: Exit) {
+        self.exits.truncate(Self::EXITS_KEPT - 1);
+        self.exits.push_front(exit);
+    }
+}

@@ -1,0 +1,222 @@
+//! What `status` and the metrics read: views that borrow the fleet.
+
+use prefork_proto::control::{Exit, SlotState};
+
+use super::event::{PoolId, Time, Worker};
+use super::pool::Pool;
+use super::process::{Leaving, Process, Stage};
+use super::slot::{Seat, Slot, SlotId};
+use super::{Fleet, Phase};
+
+impl Fleet {
+    /// The generation that is in force.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether every slot that should accept connections does.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Running && self.total.missing == 0
+    }
+
+    /// Whether every slot of every pool has been ready once.
+    pub fn booted(&self) -> bool {
+        self.total.unbooted == 0 && self.phase != Phase::Booting
+    }
+
+    /// Whether the fleet is on its way out, or out.
+    pub fn stopping(&self) -> bool {
+        !self.starts_processes()
+    }
+
+    /// The pools, by id.
+    pub fn pools(&self) -> impl ExactSizeIterator<Item = PoolView<'_>> {
+        self.pools.iter().map(|pool| PoolView { pool })
+    }
+
+    /// The pool with this id.
+    pub fn pool(&self, id: PoolId) -> Option<PoolView<'_>> {
+        let pool = self.pools.get(id.0 as usize)?;
+        Some(PoolView { pool })
+    }
+
+    /// The process with this name, until it is reaped.
+    pub fn process(&self, worker: Worker) -> Option<ProcessView<'_>> {
+        let slot = self.slot(SlotId::from(worker))?;
+        SlotView { slot }
+            .processes()
+            .find(|process| process.worker() == worker)
+    }
+}
+
+/// A pool.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolView<'a> {
+    pool: &'a Pool,
+}
+
+impl<'a> PoolView<'a> {
+    /// Its id.
+    pub fn id(self) -> PoolId {
+        self.pool.id
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'a str {
+        &self.pool.policy.name
+    }
+
+    /// How many workers it should have.
+    pub fn desired(self) -> u32 {
+        self.pool.desired
+    }
+
+    /// How many of its slots accept connections.
+    pub fn ready(self) -> u32 {
+        self.pool.tally.ready
+    }
+
+    /// Every slot it ever had, by index; those from [`Self::desired`] on are
+    /// on their way to `empty`.
+    pub fn slots(self) -> impl ExactSizeIterator<Item = SlotView<'a>> {
+        self.pool.slots.iter().map(|slot| SlotView { slot })
+    }
+
+    /// The slots that an operator sees: those that it should have, and those
+    /// above that still have a process.
+    pub fn shown(self) -> impl Iterator<Item = SlotView<'a>> {
+        self.slots()
+            .filter(move |slot| slot.index() < self.desired() || slot.processes().next().is_some())
+    }
+
+    /// The slot with this index.
+    pub fn slot(self, index: u32) -> Option<SlotView<'a>> {
+        let slot = self.pool.slots.get(index as usize)?;
+        Some(SlotView { slot })
+    }
+}
+
+/// A slot.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotView<'a> {
+    slot: &'a Slot,
+}
+
+impl<'a> SlotView<'a> {
+    /// Its index in the pool.
+    pub fn index(self) -> u32 {
+        self.slot.id.index
+    }
+
+    /// What it is doing.
+    pub fn state(self) -> SlotState {
+        self.slot.state()
+    }
+
+    /// The current process; none in `backoff`, `empty`, `draining`, `stopping`.
+    pub fn current(self) -> Option<ProcessView<'a>> {
+        self.slot.current().map(ProcessView::staying)
+    }
+
+    /// The process that is to follow the current one while that one serves.
+    pub fn successor(self) -> Option<ProcessView<'a>> {
+        self.slot.successor().map(ProcessView::staying)
+    }
+
+    /// Predecessors that were told to leave and have not been reaped, oldest
+    /// first: `draining` or `stopping`.
+    pub fn leaving(self) -> impl ExactSizeIterator<Item = ProcessView<'a>> {
+        self.slot.leaving.iter().map(ProcessView::leaving)
+    }
+
+    /// Every process of the slot: current, successor, leaving.
+    pub fn processes(self) -> impl Iterator<Item = ProcessView<'a>> {
+        self.current()
+            .into_iter()
+            .chain(self.successor())
+            .chain(self.leaving())
+    }
+
+    /// How many processes it has had, with those that could not be made.
+    pub fn incarnations(self) -> u64 {
+        self.slot.incarnations
+    }
+
+    /// In `backoff`: when the next process starts, and why it waits.
+    pub fn backoff(self) -> Option<(Time, &'a str)> {
+        match &self.slot.seat {
+            Seat::Backoff { until, why } => Some((*until, why)),
+            Seat::Vacant | Seat::Held(_) => None,
+        }
+    }
+
+    /// Its last death certificates, newest first, 10 at most.
+    pub fn exits(self) -> impl ExactSizeIterator<Item = &'a Exit> {
+        self.slot.exits.iter()
+    }
+}
+
+/// A process that has not been reaped.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessView<'a> {
+    process: &'a Process,
+    state: SlotState,
+}
+
+impl<'a> ProcessView<'a> {
+    fn staying(process: &'a Process) -> Self {
+        let state = match process.stage {
+            Stage::Starting => SlotState::Starting,
+            Stage::Ready(_) => SlotState::Ready,
+            Stage::Paused(_) => SlotState::Paused,
+        };
+        Self { process, state }
+    }
+
+    fn leaving(leaving: &'a Leaving) -> Self {
+        let state = if leaving.stage.is_draining() {
+            SlotState::Draining
+        } else {
+            SlotState::Stopping
+        };
+        Self {
+            process: &leaving.process,
+            state,
+        }
+    }
+
+    /// Its name.
+    pub fn worker(self) -> Worker {
+        self.process.worker
+    }
+
+    /// `starting`, `ready`, `paused`, `draining` or `stopping`.
+    pub fn state(self) -> SlotState {
+        self.state
+    }
+
+    /// Its process id; none until its spawn is answered.
+    pub fn pid(self) -> Option<i32> {
+        self.process.pid
+    }
+
+    /// The generation whose program and settings it runs.
+    pub fn generation(self) -> u64 {
+        self.process.generation
+    }
+
+    /// When its start was asked for.
+    pub fn started(self) -> Time {
+        self.process.started
+    }
+
+    /// When it said `ready`; none if it has not.
+    pub fn ready_since(self) -> Option<Time> {
+        self.process.serving().map(|serving| serving.since)
+    }
+
+    /// Requests in flight, by its last report.
+    pub fn in_flight(self) -> u64 {
+        self.process.in_flight
+    }
+}

@@ -1,0 +1,190 @@
+//! Listening sockets. The supervisor owns each for its whole life; workers get
+//! duplicates through their channels.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use prefork_proto::control::ListenerStatus;
+use prefork_proto::message::ListenerOffer;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::{Address, Listen};
+use crate::sys;
+
+/// Why a listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {name}: {source}{advice}")]
+pub struct ListenError {
+    name: String,
+    source: io::Error,
+    advice: &'static str,
+}
+
+impl ListenError {
+    fn new(name: &str, source: io::Error) -> Self {
+        let advice = match source.kind() {
+            io::ErrorKind::AddrInUse => "; another program holds it: stop that, or choose another",
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 and foreign directories need privileges: run as root or choose another"
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                "; no interface of this machine has that address: use one it has, or 0.0.0.0"
+            }
+            _ => "",
+        };
+        Self {
+            name: name.to_owned(),
+            source,
+            advice,
+        }
+    }
+}
+
+/// A bound, listening, non-blocking socket.
+#[derive(Debug)]
+pub struct Listener {
+    name: String,
+    address: String,
+    limit: u32,
+    socket: OwnedFd,
+    /// The socket's path, to be removed when the listener ends.
+    path: Option<PathBuf>,
+}
+
+impl Listener {
+    /// Binds what the configuration asks for.
+    pub fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        let fail = |source| ListenError::new(&listen.name, source);
+        match &listen.address {
+            Address::Tcp(address) => Self::bind_tcp(listen, *address).map_err(fail),
+            Address::Unix(path) => Self::bind_unix(listen, path).map_err(fail),
+        }
+    }
+
+    fn bind_tcp(listen: &Listen, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            None,
+        )?;
+        // A restart must not wait for the last run's connections in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // So that 0.0.0.0:80 and [::]:80 can be listened on side by side.
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        listen_on(&socket, listen.backlog)?;
+        let address = socket
+            .local_addr()?
+            .as_socket()
+            .map_or_else(|| listen.name.clone(), |address| address.to_string());
+        Ok(Self {
+            name: listen.name.clone(),
+            address,
+            limit: listen.backlog,
+            socket: socket.into(),
+            path: None,
+        })
+    }
+
+    fn bind_unix(listen: &Listen, path: &Path) -> io::Result<Self> {
+        remove_stale_socket(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        if let Some(mode) = listen.permissions {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        listen_on(&socket, listen.backlog)?;
+        Ok(Self {
+            name: listen.name.clone(),
+            address: format!("unix:{}", path.display()),
+            limit: listen.backlog,
+            socket: socket.into(),
+            path: Some(path.to_owned()),
+        })
+    }
+
+    /// As configured; its name everywhere.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is bound to; the real port where the configuration says 0.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The line that goes with this listener's descriptor to a worker.
+    pub fn offer(&self) -> ListenerOffer {
+        ListenerOffer {
+            name: self.name.clone(),
+            address: self.address.clone(),
+            tls: false,
+            fds: 1,
+        }
+    }
+
+    /// A duplicate for a worker, close-on-exec.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// Its row in the status document, with the accept queue as it is now.
+    pub fn status(&self) -> ListenerStatus {
+        let queue = self.queue();
+        ListenerStatus {
+            name: self.name.clone(),
+            address: self.address.clone(),
+            mode: "shared".to_owned(),
+            backlog: queue.map(|(depth, _)| depth),
+            backlog_limit: Some(queue.map_or(u64::from(self.limit), |(_, limit)| limit)),
+        }
+    }
+
+    /// Depth and limit of the accept queue; the kernel tells them for TCP only.
+    fn queue(&self) -> Option<(u64, u64)> {
+        if self.path.is_some() {
+            return None;
+        }
+        sys::accept_queue(&self.socket).ok()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // The name goes with the supervisor; connections go on.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
+}
+
+/// Removes a socket file that nobody listens on. Anything else in its place is
+/// left alone, and bind says "address in use".
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if !is_socket {
+        return Ok(());
+    }
+    // Non-blocking: a listener whose queue is full would keep a connect waiting.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The supervisor's log: to stderr or a file that can be opened again, at a
+//! level that can be changed while it runs.
+//!
+//! Writing must never block the event loop: a reader that has stopped costs
+//! log lines, counted and told of later, and nothing else.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// POSIX promises that a pipe which polls writable takes this much at once.
+const PIPE_BUF: usize = 4096;
+
+/// How long a line may wait for a slow reader, in milliseconds.
+const PATIENCE_MS: u16 = 20;
+
+/// The log of a running supervisor.
+#[derive(Debug, Clone)]
+pub struct Log {
+    sink: Sink,
+    level: reload::Handle<LevelFilter, Registry>,
+}
+
+impl Log {
+    /// Starts logging: to the file, or to stderr where there is none.
+    pub fn start(file: Option<&Path>) -> io::Result<Self> {
+        let target = match file {
+            Some(path) => Target::File {
+                path: path.to_owned(),
+                file: open(path)?,
+            },
+            None => Target::Stderr,
+        };
+        let color = matches!(target, Target::Stderr)
+            && io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let sink = Sink(Arc::new(Mutex::new(State {
+            target,
+            stuck: false,
+            lost: 0,
+        })));
+        let (filter, level) = reload::Layer::new(LevelFilter::INFO);
+        let format = tracing_subscriber::fmt::layer()
+            .with_ansi(color)
+            .with_target(false)
+            .with_writer(sink.clone());
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(format)
+            .try_init()
+            .map_err(io::Error::other)?;
+        Ok(Self { sink, level })
+    }
+
+    /// Changes what is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    pub fn set_level(&self, level: &str) -> Result<(), String> {
+        const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+        if !LEVELS.contains(&level) {
+            return Err(format!(
+                "unknown log level {level:?}; one of {}",
+                LEVELS.join(", ")
+            ));
+        }
+        let filter: LevelFilter = level.parse().map_err(|_| format!("bad level {level:?}"))?;
+        self.level.reload(filter).map_err(|error| error.to_string())
+    }
+
+    /// Opens the log file again, after a rotation has renamed it. Stderr stays.
+    pub fn reopen(&self) -> io::Result<()> {
+        let mut state = self.sink.lock();
+        if let Target::File { path, file } = &mut state.target {
+            *file = open(path)?;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+#[derive(Debug, Clone)]
+struct Sink(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    target: Target,
+    /// The last line found no room: the next one doesn't wait.
+    stuck: bool,
+    lost: u64,
+}
+
+#[derive(Debug)]
+enum Target {
+    Stderr,
+    File { path: PathBuf, file: File },
+}
+
+impl Sink {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // One thread only; a panic inside leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn write_line(&mut self, line: &[u8]) {
+        if self.lost > 0 {
+            let note = format!(
+                "prefork: {} log lines were lost: the log's reader is too slow\n",
+                self.lost
+            );
+            if !self.try_write(note.as_bytes()) {
+                self.lost += 1;
+                return;
+            }
+            self.lost = 0;
+        }
+        if !self.try_write(line) {
+            self.lost += 1;
+        }
+    }
+
+    fn try_write(&mut self, line: &[u8]) -> bool {
+        let stderr = io::stderr();
+        let (fd, out): (BorrowedFd<'_>, &mut dyn Write) = match &mut self.target {
+            Target::Stderr => (stderr.as_fd(), &mut stderr.lock()),
+            Target::File { file, .. } => {
+                // A regular file always polls writable.
+                return file.write_all(line).is_ok();
+            }
+        };
+        let patience = if self.stuck { 0 } else { PATIENCE_MS };
+        for chunk in line.chunks(PIPE_BUF) {
+            self.stuck = !writable(fd, patience);
+            if self.stuck || out.write_all(chunk).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn writable(fd: BorrowedFd<'_>, patience_ms: u16) -> bool {
+    let mut poll = [PollFd::new(fd, PollFlags::POLLOUT)];
+    nix::poll::poll(&mut poll, PollTimeout::from(patience_ms)).is_ok_and(|ready| ready > 0)
+}
+
+/// One formatted line on its way to the sink.
+struct Line(Sink);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().write_line(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Sink {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(self.clone())
+    }
+}

@@ -1,0 +1,156 @@
+//! Carrying out what the fleet decides.
+
+use nix::sys::signal::Signal;
+use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::births::{self, BirthError};
+use super::conversation::CallError;
+use super::process::{Call, Order};
+use super::{Outcome, Reactor};
+use crate::fleet::{Action, Ask, AskError, Event, JobId, Refusal, Worker};
+use std::time::Duration;
+
+impl Reactor {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::Spawn { worker, generation } => self.spawns.push_back((worker, generation)),
+            Action::Drain { worker, within } => self.order(worker, Order::Drain(within)),
+            Action::Ask {
+                worker,
+                ask,
+                within,
+            } => self.ask(worker, ask, within),
+            Action::Stop { worker } => self.order(worker, Order::Stop),
+            Action::Abort { worker } => self.order(worker, Order::Signal(Signal::SIGABRT)),
+            Action::Kill { worker } => self.order(worker, Order::Signal(Signal::SIGKILL)),
+            Action::Report(report) => self.report(report),
+            Action::Progress {
+                job,
+                pool,
+                slot,
+                message,
+            } => self.job_line(
+                job,
+                JobLine::Progress {
+                    pool,
+                    slot,
+                    message,
+                },
+            ),
+            Action::Finish { job, result } => self.finish(job, result),
+            Action::BootFailed {
+                pool,
+                slot,
+                why,
+                exit,
+            } => {
+                let slot = format!("{pool}/{slot}");
+                self.outcome = Some(Outcome::BootFailed { slot, why, exit });
+            }
+            Action::Ended => self.ended = true,
+        }
+    }
+
+    fn order(&self, worker: Worker, order: Order) {
+        if let Some(grip) = self.processes.get(&worker) {
+            grip.order(order);
+        }
+    }
+
+    /// Asks in a task of its own; the answer comes back as an event.
+    fn ask(&self, worker: Worker, ask: Ask, within: Duration) {
+        let call = match ask {
+            Ask::Pause => Call::Pause,
+            Ask::Resume => Call::Resume,
+        };
+        let (answer, answered) = oneshot::channel();
+        self.order(worker, Order::Call(call, answer));
+        let events = self.events.clone();
+        tokio::task::spawn_local(async move {
+            let result = match tokio::time::timeout(within, answered).await {
+                Ok(Ok(Ok(_))) => Ok(()),
+                Ok(Ok(Err(CallError::Refused(why)))) => Err(AskError::Refused(why)),
+                Ok(Ok(Err(CallError::Unreachable(why)))) => Err(AskError::Unreachable(why)),
+                Ok(Err(_)) => Err(AskError::Unreachable("it has gone".to_owned())),
+                Err(_) => Err(AskError::TimedOut),
+            };
+            let answered = Event::Answered {
+                worker,
+                ask,
+                result,
+            };
+            // The reactor drops its end only when it ends itself.
+            let _ = events.send(answered).await;
+        });
+    }
+
+    /// Forks the next process that the fleet has asked for.
+    pub(super) fn spawn_next(&mut self) {
+        let Some((worker, generation)) = self.spawns.pop_front() else {
+            return;
+        };
+        let event = match self.try_spawn(worker, generation) {
+            Ok(pid) => Event::Spawned { worker, pid },
+            Err(error) => {
+                error!(slot = %self.slot_name(worker), "cannot start a worker: {error}");
+                Event::SpawnFailed {
+                    worker,
+                    error: error.to_string(),
+                }
+            }
+        };
+        self.feed(event);
+    }
+
+    fn try_spawn(&mut self, worker: Worker, generation: u64) -> Result<i32, BirthError> {
+        if !self.reserve.is_full() {
+            return Err(BirthError::descriptors());
+        }
+        let metrics = self.slot_metrics(worker);
+        let Some(pool) = self.pools.get(&worker.pool) else {
+            return Err(BirthError::NoPool);
+        };
+        let grip = births::spawn(pool, worker, generation, metrics, self.events.clone())?;
+        let pid = grip.pid;
+        self.processes.insert(worker, grip);
+        Ok(pid)
+    }
+
+    pub(super) fn job_line(&self, job: JobId, line: JobLine) {
+        if let Some(lines) = self.jobs.get(&job) {
+            // A client that has left doesn't cancel its job.
+            let _ = lines.send(line);
+        }
+    }
+
+    fn finish(&mut self, job: JobId, result: Result<String, Refusal>) {
+        let result = match result {
+            Ok(message) => JobResult {
+                ok: true,
+                message,
+                error: None,
+            },
+            Err(refusal) => JobResult {
+                ok: false,
+                message: String::new(),
+                error: Some(api_error(refusal)),
+            },
+        };
+        self.job_line(job, JobLine::Result(result));
+        self.jobs.remove(&job);
+    }
+}
+
+fn api_error(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::NotFound(message) => ApiError::new(ErrorCode::NotFound, message),
+        Refusal::TimedOut(message) => ApiError::new(ErrorCode::TimedOut, message),
+        Refusal::Failed { message, stderr } => ApiError {
+            code: ErrorCode::Failed,
+            message,
+            stderr,
+        },
+    }
+}

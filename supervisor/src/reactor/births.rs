@@ -1,0 +1,177 @@
+//! Making a worker process: channel, pipes, fork, pidfd, task. Each step that
+//! can fail for want of something has its own clear error, and leaves nothing
+//! behind.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use prefork_proto::channel::{self, ChannelError};
+use prefork_proto::message::{PROTOCOL, Welcome};
+use tokio::sync::mpsc;
+
+use super::pool::Pool;
+use super::process::{self, Grip, SlotName, Start};
+use crate::fleet::{Event, Worker};
+use crate::metrics::SlotMetrics;
+use crate::sys;
+
+/// Why no process could be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BirthError {
+    /// Only the spare descriptors are left.
+    #[error(
+        "no descriptors left for another worker: {open} of RLIMIT_NOFILE {limit} are open, \
+         the rest is kept for operators; raise the limit or run fewer workers"
+    )]
+    Descriptors {
+        /// Open descriptors.
+        open: u64,
+        /// The soft limit.
+        limit: u64,
+    },
+    /// The pool has been removed meanwhile.
+    #[error("its pool is gone")]
+    NoPool,
+    /// No channel.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// No pipe, duplicate, or place in the event loop.
+    #[error("cannot {step}: {source}")]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No process.
+    #[error("cannot fork: {errno}{}", fork_advice(*.errno))]
+    Fork {
+        /// What the system said.
+        errno: nix::Error,
+    },
+}
+
+impl BirthError {
+    /// The reserve is all that is left.
+    pub(crate) fn descriptors() -> Self {
+        use nix::sys::resource::{Resource, getrlimit};
+        Self::Descriptors {
+            open: crate::proc::open_fds(Pid::this()).unwrap_or(0),
+            limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+        }
+    }
+}
+
+fn fork_advice(errno: nix::Error) -> &'static str {
+    match errno {
+        nix::Error::EAGAIN => {
+            "; a process limit is reached: look at RLIMIT_NPROC, the cgroup's pids.max and kernel.pid_max"
+        }
+        nix::Error::ENOMEM => "; there is no memory for another process",
+        _ => "",
+    }
+}
+
+/// Makes a process for `worker` and starts its task.
+pub(crate) fn spawn(
+    pool: &Pool,
+    worker: Worker,
+    generation: u64,
+    metrics: Rc<SlotMetrics>,
+    events: mpsc::Sender<Event>,
+) -> Result<Grip, BirthError> {
+    let io = |step| move |source| BirthError::Io { step, source };
+    let errno = |step| {
+        move |errno: nix::Error| BirthError::Io {
+            step,
+            source: errno.into(),
+        }
+    };
+    let config = &pool.config;
+
+    // Everything that takes a descriptor comes before the fork, so that its
+    // failure leaves no process; `place` keeps room for the pidfd.
+    let (ours, theirs) = channel::pair()?;
+    let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
+    let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
+    let mut listeners = Vec::new();
+    for listener in pool.listeners.iter() {
+        let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
+        listeners.push((listener.offer(), duplicate));
+    }
+    let place = pool
+        .null
+        .try_clone()
+        .map_err(io("keep a place for the pidfd"))?;
+
+    let pid = pool
+        .program
+        .spawn(
+            pool.null.as_fd(),
+            stdout_writer.as_fd(),
+            stderr_writer.as_fd(),
+            theirs.as_fd(),
+        )
+        .map_err(|errno| BirthError::Fork { errno })?;
+    drop(place);
+    let pidfd = sys::pidfd_open(pid).map_err(|errno| {
+        abandon(pid);
+        BirthError::Io {
+            step: "open a pidfd",
+            source: errno.into(),
+        }
+    })?;
+
+    let start = Start {
+        worker,
+        slot: SlotName {
+            pool: Rc::clone(&pool.name),
+            slot: worker.slot,
+        },
+        pid: pid.as_raw(),
+        pidfd,
+        channel: ours,
+        stdout,
+        stderr,
+        welcome: Welcome {
+            protocol: PROTOCOL,
+            pool: pool.name.to_string(),
+            slot: worker.slot,
+            generation,
+            incarnation: worker.incarnation,
+            heartbeat_ms: millis(config.heartbeat_interval),
+            idle_grace_ms: millis(config.idle_grace),
+            paused: false,
+            app: config.app.clone(),
+        },
+        listeners,
+        metrics,
+        heartbeat_timeout: config.policy.heartbeat_timeout,
+    };
+    process::watch(start, events).map_err(|source| {
+        abandon(pid);
+        BirthError::Io {
+            step: "watch the process",
+            source,
+        }
+    })
+}
+
+fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Ends and reaps a child that can't be watched. It is ours and not reaped, so
+/// the number is right; and SIGKILL before its exec is done at once.
+fn abandon(pid: Pid) {
+    let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    let _ = nix::sys::wait::waitpid(pid, None);
+}

@@ -1,0 +1,255 @@
+//! What operators and Prometheus ask to see, made when they ask: the fleet's
+//! view joined with what the processes said and what was counted.
+
+use std::rc::Rc;
+
+use nix::unistd::Pid;
+use prefork_proto::control::{
+    ApiError, Channels, Describe, DrainingStatus, ErrorCode, PoolStatus, SCHEMA, Status,
+    WorkerStatus,
+};
+
+use super::process::{Grip, SlotName};
+use super::{Pool, Reactor};
+use crate::fleet::{PoolView, SlotView, Worker};
+use crate::listener::Listener;
+use crate::metrics::{PoolMetrics, SlotMetrics};
+use crate::proc;
+
+impl Reactor {
+    /// Every label set is exported from its birth.
+    pub(super) fn export_pools(&mut self) {
+        let slots: Vec<_> = self
+            .fleet
+            .pools()
+            .flat_map(|pool| {
+                let name = pool.name().to_owned();
+                pool.slots().map(move |slot| (name.clone(), slot.index()))
+            })
+            .collect();
+        for (pool, slot) in slots {
+            self.metrics.pool(&pool);
+            self.metrics.slot(&pool, slot);
+        }
+    }
+
+    pub(super) fn status(&mut self) -> Status {
+        self.look_at_processes();
+        let now = self.now();
+        let pools: Vec<_> = self.fleet.pools().collect();
+        Status {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id().cast_signed(),
+            uptime_seconds: now.0.as_secs_f64(),
+            generation: self.fleet.generation(),
+            ready: self.fleet.is_ready(),
+            stopping: self.fleet.stopping(),
+            last_reload: None,
+            pools: pools.iter().map(|pool| self.pool_status(pool)).collect(),
+        }
+    }
+
+    fn pool_status(&self, pool: &PoolView<'_>) -> PoolStatus {
+        let listeners = self.pools.get(&pool.id()).map(|pool| &pool.listeners);
+        PoolStatus {
+            name: pool.name().to_owned(),
+            desired: pool.desired(),
+            ready: pool.ready(),
+            listeners: listeners
+                .into_iter()
+                .flatten()
+                .map(Listener::status)
+                .collect(),
+            workers: pool
+                .shown()
+                .map(|slot| self.worker_status(pool.name(), &slot))
+                .collect(),
+        }
+    }
+
+    fn worker_status(&self, pool: &str, slot: &SlotView<'_>) -> WorkerStatus {
+        let now = self.now();
+        let metrics = self.metrics.known_slot(pool, slot.index());
+        let current = slot.current();
+        let usage = current.as_ref().and_then(|current| {
+            let usage = metrics.as_ref()?.usage_of(current.worker().incarnation);
+            Some(usage?.resident_bytes)
+        });
+        let grip = current
+            .as_ref()
+            .and_then(|current| self.processes.get(&current.worker()));
+        let vitals = grip.map(|grip| grip.vitals.borrow());
+        let health = vitals.as_ref().and_then(|vitals| vitals.health.as_ref());
+        WorkerStatus {
+            slot: slot.index(),
+            state: slot.state(),
+            pid: current.as_ref().and_then(|current| current.pid()),
+            generation: current.as_ref().map(|current| current.generation()),
+            incarnation: slot.incarnations(),
+            uptime_seconds: current
+                .as_ref()
+                .map(|current| now.since(current.started()).as_secs_f64()),
+            restarts: slot.incarnations().saturating_sub(1),
+            in_flight: health.map_or(0, |health| health.in_flight),
+            connections: health.map_or(0, |health| health.connections),
+            requests: metrics.map_or(0, |metrics| metrics.requests()),
+            resident_bytes: usage,
+            status: health.map_or_else(String::new, |health| health.status.clone()),
+            backoff_seconds: slot
+                .backoff()
+                .map(|(until, _)| until.since(now).as_secs_f64()),
+            draining: slot
+                .leaving()
+                .filter_map(|leaving| {
+                    Some(DrainingStatus {
+                        pid: leaving.pid()?,
+                        generation: leaving.generation(),
+                        in_flight: leaving.in_flight(),
+                    })
+                })
+                .collect(),
+            last_exit: slot.exits().next().cloned(),
+        }
+    }
+
+    pub(super) fn describe(&mut self, pool: &str, slot: u32) -> Result<Describe, ApiError> {
+        self.look_at_processes();
+        self.slots_named(pool, Some(slot))?;
+        let no_such_slot = || {
+            ApiError::new(
+                ErrorCode::NotFound,
+                format!("there is no slot {pool}/{slot}"),
+            )
+        };
+        let view = self
+            .fleet
+            .pools()
+            .find(|view| view.name() == pool)
+            .ok_or_else(no_such_slot)?;
+        let slot_view = view.slot(slot).ok_or_else(no_such_slot)?;
+        let metrics = self
+            .metrics
+            .known_slot(pool, slot)
+            .ok_or_else(no_such_slot)?;
+        let hello = self
+            .current(pool, slot)
+            .and_then(|grip| grip.vitals.borrow().hello.clone());
+        Ok(Describe {
+            pool: pool.to_owned(),
+            worker: self.worker_status(pool, &slot_view),
+            program: self
+                .pools
+                .get(&view.id())
+                .map(|pool| pool.program.command_line())
+                .unwrap_or_default(),
+            capabilities: hello
+                .as_ref()
+                .map(|hello| hello.capabilities.clone())
+                .unwrap_or_default(),
+            hello: hello.map(|hello| format!("{} {}", hello.program, hello.version)),
+            channel: metrics.channel_status(),
+            exits: slot_view.exits().cloned().collect(),
+        })
+    }
+
+    pub(super) fn channels(&mut self) -> Channels {
+        self.look_at_processes();
+        let channels = self.fleet.pools().flat_map(|pool| {
+            let name = pool.name().to_owned();
+            pool.shown()
+                .filter_map(|slot| self.metrics.known_slot(&name, slot.index()))
+                .map(|metrics| metrics.channel_status())
+                .collect::<Vec<_>>()
+        });
+        Channels {
+            schema: SCHEMA,
+            channels: channels.collect(),
+        }
+    }
+
+    pub(super) fn exposition(&mut self) -> String {
+        self.look_at_processes();
+        self.metrics.encode()
+    }
+
+    /// Looks up what the processes use and what the slots are doing.
+    fn look_at_processes(&mut self) {
+        for (worker, grip) in &self.processes {
+            let metrics = self
+                .pools
+                .get(&worker.pool)
+                .and_then(|pool| self.metrics.known_slot(&pool.name, worker.slot));
+            // A process that has just ended is looked up by its own task.
+            if let (Some(metrics), Ok(usage)) = (metrics, proc::usage(Pid::from_raw(grip.pid))) {
+                metrics.process(worker.incarnation, usage);
+            }
+        }
+        for pool in self.fleet.pools() {
+            self.metrics.pool(pool.name()).desired(pool.desired());
+            for slot in pool.slots() {
+                if let Some(metrics) = self.metrics.known_slot(pool.name(), slot.index()) {
+                    let current = slot.current().map(|current| current.worker().incarnation);
+                    metrics.state(slot.state(), current);
+                }
+            }
+        }
+    }
+
+    /// The slots that an address like `web` or `web/0` names.
+    pub(super) fn slots_named(&self, pool: &str, slot: Option<u32>) -> Result<Vec<u32>, ApiError> {
+        let view = self.fleet.pools().find(|view| view.name() == pool);
+        let Some(view) = view else {
+            let known: Vec<_> = self
+                .fleet
+                .pools()
+                .map(|pool| pool.name().to_owned())
+                .collect();
+            let message = format!("there is no pool {pool}; there is {}", known.join(", "));
+            return Err(ApiError::new(ErrorCode::NotFound, message));
+        };
+        let slots: Vec<u32> = view.shown().map(|slot| slot.index()).collect();
+        match slot {
+            None => Ok(slots),
+            Some(slot) if slots.contains(&slot) => Ok(vec![slot]),
+            Some(slot) => Err(ApiError::new(
+                ErrorCode::NotFound,
+                format!(
+                    "there is no slot {pool}/{slot}; {pool} has {} slots, from 0",
+                    slots.len()
+                ),
+            )),
+        }
+    }
+
+    /// The process that serves in a slot.
+    pub(super) fn current(&self, pool: &str, slot: u32) -> Option<&Grip> {
+        let view = self.fleet.pools().find(|view| view.name() == pool)?;
+        let worker = view.slot(slot)?.current()?.worker();
+        self.processes.get(&worker)
+    }
+
+    pub(super) fn pool_name(&self, worker: Worker) -> Rc<str> {
+        let name = |pool: &Pool| Rc::clone(&pool.name);
+        self.pools
+            .get(&worker.pool)
+            .map_or_else(|| "?".into(), name)
+    }
+
+    pub(super) fn slot_name(&self, worker: Worker) -> SlotName {
+        SlotName {
+            pool: self.pool_name(worker),
+            slot: worker.slot,
+        }
+    }
+
+    pub(super) fn slot_metrics(&mut self, worker: Worker) -> Rc<SlotMetrics> {
+        let pool = self.pool_name(worker);
+        self.metrics.slot(&pool, worker.slot)
+    }
+
+    pub(super) fn pool_metrics(&mut self, worker: Worker) -> Rc<PoolMetrics> {
+        let pool = self.pool_name(worker);
+        self.metrics.pool(&pool)
+    }
+}

@@ -1,0 +1,67 @@
+//! What happened: kept for `prefork events`, sent to those who follow, and
+//! written to the log.
+
+use std::collections::VecDeque;
+
+use prefork_proto::control::{Event, Exit};
+use tokio::sync::broadcast;
+
+/// Events kept for those who ask later.
+const KEPT: usize = 4096;
+
+/// Events that a slow follower may lag behind before it loses some.
+const LAG: usize = 1024;
+
+/// The last events, and those who follow.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    next_seq: u64,
+    kept: VecDeque<Event>,
+    followers: broadcast::Sender<Event>,
+}
+
+/// What an event is about, besides its kind and message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct About {
+    pub(crate) pool: Option<String>,
+    pub(crate) slot: Option<u32>,
+    pub(crate) pid: Option<i32>,
+    pub(crate) exit: Option<Exit>,
+}
+
+impl Journal {
+    pub(crate) fn new() -> Self {
+        Self {
+            next_seq: 1,
+            kept: VecDeque::new(),
+            followers: broadcast::Sender::new(LAG),
+        }
+    }
+
+    /// Notes that something happened.
+    pub(crate) fn note(&mut self, kind: &str, about: About, message: String) {
+        let event = Event {
+            seq: self.next_seq,
+            at: super::unix_seconds(),
+            kind: kind.to_owned(),
+            pool: about.pool,
+            slot: about.slot,
+            pid: about.pid,
+            message,
+            exit: about.exit,
+        };
+        self.next_seq += 1;
+        if self.kept.len() == KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(event.clone());
+        // Nobody follows: fine.
+        let _ = self.followers.send(event);
+    }
+
+    /// The events kept from `since` on, and a subscription to what follows them.
+    pub(crate) fn read(&self, since: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let kept = self.kept.iter().filter(|event| event.seq >= since);
+        (kept.cloned().collect(), self.followers.subscribe())
+    }
+}

@@ -1,0 +1,615 @@
+//! One worker process and everything that is known of it: its channel, its
+//! pidfd and its output, in one task that lives exactly as long as it does.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
+use prefork_proto::message::{
+    Health, Hello, HttpCounts, ListenerOffer, ToSupervisor, ToWorker, Welcome,
+};
+use serde_json::Value;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use super::conversation::{Answer, Breach, CallError, Conversation, FLOOD, Heard};
+use super::output::{Output, Progress};
+use crate::fleet::{Death, Event, Worker};
+use crate::metrics::SlotMetrics;
+use crate::proc;
+use crate::sys;
+
+/// Messages handled before the other tasks get their turn.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// A worker that exits closes its channel a moment before it is gone; one that
+/// closes it and lives on is noticed after this long.
+const AFTER_CLOSE: Duration = Duration::from_secs(1);
+
+/// Retry of a send that the kernel has no room for and gives no sign about.
+const SEND_RETRY: Duration = Duration::from_millis(20);
+
+/// Messages read after the process's end: a grandchild may hold the channel
+/// and write for ever.
+const LAST_MESSAGES: usize = 4096;
+
+/// Output reads after the process's end: a grandchild may hold the pipe and
+/// write for ever.
+const LAST_READS: usize = 64;
+
+/// What a worker says of itself, for status and metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Vitals {
+    /// Its `hello`.
+    pub(crate) hello: Option<Hello>,
+    /// Its last `health`.
+    pub(crate) health: Option<Health>,
+}
+
+/// What the reactor wants of a process.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Send `drain`.
+    Drain(Duration),
+    /// Send `stop`, then SIGTERM.
+    Stop,
+    /// Send a request and hand on its answer.
+    Call(Call, oneshot::Sender<Answer>),
+    /// Send a signal.
+    Signal(Signal),
+}
+
+/// A request that a worker answers.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Call {
+    Pause,
+    Resume,
+    Tell { command: String, args: Value },
+}
+
+/// What a process's task is given at its start.
+pub(crate) struct Start {
+    pub(crate) worker: Worker,
+    /// `web/0`, for the log.
+    pub(crate) slot: SlotName,
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: SupervisorEnd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    pub(crate) welcome: Welcome,
+    /// Its listeners: the line for each and the duplicate that goes with it.
+    pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
+    pub(crate) metrics: Rc<SlotMetrics>,
+    /// A `health` that comes this long after a ping without answer doesn't count.
+    pub(crate) heartbeat_timeout: Duration,
+}
+
+/// A slot's name: the pool's and the index.
+#[derive(Debug, Clone)]
+pub(crate) struct SlotName {
+    pub(crate) pool: Rc<str>,
+    pub(crate) slot: u32,
+}
+
+impl std::fmt::Display for SlotName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.pool, self.slot)
+    }
+}
+
+/// The reactor's grip on a process.
+#[derive(Debug)]
+pub(crate) struct Grip {
+    pub(crate) pid: i32,
+    pub(crate) vitals: Rc<RefCell<Vitals>>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Grip {
+    /// Gives an order. One that comes after the end goes nowhere.
+    pub(crate) fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+}
+
+/// Starts the task. Its events end with [`Event::Exited`].
+pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Grip> {
+    let (orders, received) = mpsc::unbounded_channel();
+    let vitals = Rc::new(RefCell::new(Vitals::default()));
+    let grip = Grip {
+        pid: start.pid,
+        vitals: Rc::clone(&vitals),
+        orders,
+    };
+    let process = Process::new(start, vitals, received, events)?;
+    tokio::task::spawn_local(process.run());
+    Ok(grip)
+}
+
+struct Process {
+    worker: Worker,
+    slot: SlotName,
+    pid: i32,
+    pidfd: AsyncFd<OwnedFd>,
+    /// `None` once it is closed or broken.
+    channel: Option<AsyncFd<SupervisorEnd>>,
+    conversation: Conversation,
+    stdout: Option<Output>,
+    stderr: Output,
+    stderr_ended: bool,
+    welcome: Option<Welcome>,
+    listeners: Vec<(ListenerOffer, OwnedFd)>,
+    metrics: Rc<SlotMetrics>,
+    heartbeat_timeout: Duration,
+    vitals: Rc<RefCell<Vitals>>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    events: mpsc::Sender<Event>,
+    /// The channel ended and the process has until then to end as well.
+    closed: Option<Instant>,
+    /// Not reading until then: it floods.
+    throttled: Option<Instant>,
+    /// Sending again then: the kernel had no room.
+    retry: Option<Instant>,
+}
+
+/// Why the task woke up.
+enum Wake {
+    Order(Order),
+    Died,
+    Readable,
+    Writable,
+    Stdout,
+    Stderr,
+    Timer,
+}
+
+impl Process {
+    fn new(
+        start: Start,
+        vitals: Rc<RefCell<Vitals>>,
+        orders: mpsc::UnboundedReceiver<Order>,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            worker: start.worker,
+            slot: start.slot,
+            pid: start.pid,
+            pidfd: sys::watch_pidfd(start.pidfd)?,
+            channel: Some(sys::watch_channel(start.channel)?),
+            conversation: Conversation::new(start.pid, Instant::now()),
+            stdout: Some(Output::new(start.stdout)?),
+            stderr: Output::new(start.stderr)?,
+            stderr_ended: false,
+            welcome: Some(start.welcome),
+            listeners: start.listeners,
+            metrics: start.metrics,
+            heartbeat_timeout: start.heartbeat_timeout,
+            vitals,
+            orders,
+            events,
+            closed: None,
+            throttled: None,
+            retry: None,
+        })
+    }
+
+    async fn run(mut self) {
+        loop {
+            match self.wake().await {
+                Wake::Order(order) => self.obey(order),
+                Wake::Died => break,
+                Wake::Readable => self.listen().await,
+                Wake::Writable => self.flush(),
+                Wake::Stdout => self.read_stdout(),
+                Wake::Stderr => self.read_stderr(),
+                Wake::Timer => self.on_timer().await,
+            }
+        }
+        let death = self.bury().await;
+        self.tell(Event::Exited {
+            worker: self.worker,
+            exit: death,
+        })
+        .await;
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let timer = [self.closed, self.throttled, self.retry]
+            .into_iter()
+            .flatten()
+            .min();
+        let reading = self.channel.as_ref().filter(|_| self.throttled.is_none());
+        let writing = self
+            .channel
+            .as_ref()
+            .filter(|channel| channel.get_ref().queued_bytes() > 0 && self.retry.is_none());
+        tokio::select! {
+            biased;
+            Some(order) = self.orders.recv() => Wake::Order(order),
+            _ = self.pidfd.readable() => Wake::Died,
+            _ = ready(reading, Interest::READABLE) => Wake::Readable,
+            _ = ready(writing, Interest::WRITABLE) => Wake::Writable,
+            () = self.stderr.readable(), if !self.stderr_ended => Wake::Stderr,
+            () = readable(self.stdout.as_ref()) => Wake::Stdout,
+            () = at(timer) => Wake::Timer,
+        }
+    }
+
+    async fn tell(&self, event: Event) {
+        // The reactor drops its end only when it ends itself.
+        let _ = self.events.send(event).await;
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Drain(within) => {
+                let id = self.conversation.drain();
+                let deadline_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                let drain = ToWorker::Drain { id, deadline_ms };
+                if self.send(&drain).is_err() {
+                    // The SDK takes it for a drain, and other programs leave.
+                    self.signal(Signal::SIGTERM);
+                }
+            }
+            Order::Stop => {
+                let id = self.conversation.stop();
+                let _ = self.send(&ToWorker::Stop { id });
+                self.signal(Signal::SIGTERM);
+            }
+            Order::Call(call, answer) => self.call(call, answer),
+            Order::Signal(signal) => self.signal(signal),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        match sys::pidfd_kill(self.pidfd.get_ref(), signal) {
+            // It ended by itself just now.
+            Ok(()) | Err(nix::Error::ESRCH) => {}
+            Err(errno) => {
+                warn!(slot = %self.slot, pid = self.pid, "cannot send {signal}: {errno}");
+            }
+        }
+    }
+
+    fn call(&mut self, call: Call, answer: oneshot::Sender<Answer>) {
+        if !self.conversation.is_up() || self.channel.is_none() {
+            let why = "its channel is not up".to_owned();
+            let _ = answer.send(Err(CallError::Unreachable(why)));
+            return;
+        }
+        let id = self.conversation.call(answer);
+        let message = match call {
+            Call::Pause => ToWorker::Pause { id },
+            Call::Resume => ToWorker::Resume { id },
+            Call::Tell { command, args } => ToWorker::Tell { id, command, args },
+        };
+        if let Err(why) = self.send(&message) {
+            self.conversation.give_up(id, CallError::Unreachable(why));
+        }
+    }
+
+    /// Queues a message and sends what the kernel takes at once.
+    fn send(&mut self, message: &ToWorker) -> Result<(), String> {
+        let Some(channel) = &mut self.channel else {
+            return Err("its channel is closed".to_owned());
+        };
+        if let Err(error) = channel.get_mut().queue(message) {
+            self.metrics.send_error(error.reason());
+            debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
+            return Err(error.to_string());
+        }
+        self.flush();
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        let Some(channel) = &mut self.channel else {
+            return;
+        };
+        let flushed = channel.try_io_mut(Interest::WRITABLE, |channel| match channel.flush() {
+            Ok(Flush::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        if let Ok(Err(error)) = flushed {
+            self.metrics.send_error(error.reason());
+            debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
+            if !error.breaks_link() {
+                self.retry = Some(Instant::now() + SEND_RETRY);
+            }
+            // A link that broke says so to the reader, after what came before.
+        }
+        self.publish();
+    }
+
+    /// Reads and handles messages, a turn's worth.
+    async fn listen(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let now = Instant::now();
+            if let Err(wait) = self.conversation.allowance(now) {
+                self.throttle(now + wait);
+                break;
+            }
+            if !self.receive_one(now).await {
+                break;
+            }
+        }
+        self.publish();
+        tokio::task::yield_now().await;
+    }
+
+    fn throttle(&mut self, until: Instant) {
+        if self.conversation.note_flood() {
+            self.metrics.decode_error(FLOOD);
+            warn!(slot = %self.slot, pid = self.pid, "it sends too many messages: reading it slowly");
+        }
+        self.throttled = Some(until);
+    }
+
+    /// Handles one message; `false` when there is none.
+    async fn receive_one(&mut self, now: Instant) -> bool {
+        let Some(channel) = &mut self.channel else {
+            return false;
+        };
+        let received = channel.try_io_mut(Interest::READABLE, |channel| match channel.receive() {
+            Ok(Receive::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        let Ok(received) = received else {
+            return false;
+        };
+        match received {
+            Ok(Receive::Message(Received { message, fd })) => {
+                drop(fd);
+                self.hear(message, now).await
+            }
+            Ok(Receive::Unknown { kind, id: _ }) => {
+                self.metrics.decode_error("unknown_type");
+                debug!(slot = %self.slot, pid = self.pid, "message of unknown type {kind:?}");
+                true
+            }
+            Ok(Receive::Blocked) => false,
+            Ok(Receive::Closed) => {
+                self.close(now);
+                false
+            }
+            Err(error) => {
+                self.metrics.decode_error(error.reason());
+                if matches!(error, ChannelError::Truncated { .. }) {
+                    // Most likely it died in the middle of a word.
+                    self.close(now);
+                } else {
+                    self.misbehaved(error.to_string()).await;
+                }
+                false
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: ToSupervisor, now: Instant) -> bool {
+        let worker = self.worker;
+        match self.conversation.hear(message, now) {
+            Ok(Heard::Hello(hello)) => self.welcome(hello).await,
+            Ok(Heard::Ready) => {
+                self.metrics.channel_up(self.worker.incarnation, true);
+                self.tell(Event::Ready { worker }).await;
+            }
+            Ok(Heard::Health(health)) => self.health(health, now).await,
+            Ok(Heard::Pong(after)) => self.metrics.round_trip(after),
+            Ok(Heard::Answered) => {}
+            Ok(Heard::Drained) => self.tell(Event::Drained { worker }).await,
+            Ok(Heard::Bye(reason)) => self.tell(Event::Bye { worker, reason }).await,
+            Err(Breach { reason, rule }) => {
+                self.metrics.decode_error(reason);
+                self.misbehaved(rule).await;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Answers `hello`: who it is, its listeners, and leave to begin.
+    async fn welcome(&mut self, hello: Hello) {
+        self.vitals.borrow_mut().hello = Some(hello);
+        let Some(welcome) = self.welcome.take() else {
+            return;
+        };
+        if let Err(error) = self.queue_welcome(welcome) {
+            self.misbehaved(format!("cannot welcome it: {error}")).await;
+        } else {
+            self.flush();
+        }
+    }
+
+    fn queue_welcome(&mut self, welcome: Welcome) -> Result<(), String> {
+        let Some(channel) = &mut self.channel else {
+            return Ok(());
+        };
+        let channel = channel.get_mut();
+        let text = |error: ChannelError| error.to_string();
+        channel.queue(&ToWorker::Welcome(welcome)).map_err(text)?;
+        for (offer, fd) in self.listeners.drain(..) {
+            let offer = ToWorker::Listener(offer);
+            channel.queue_with_fd(&offer, fd).map_err(text)?;
+        }
+        channel.queue(&ToWorker::Start).map_err(text)
+    }
+
+    async fn health(&mut self, health: Health, now: Instant) {
+        let event = Event::Health {
+            worker: self.worker,
+            requests: health.http.as_ref().map_or(0, HttpCounts::total),
+            in_flight: health.in_flight,
+        };
+        self.metrics
+            .health(self.worker.incarnation, &health, SystemTime::now());
+        self.vitals.borrow_mut().health = Some(health);
+        // A worker that talks but doesn't listen hangs as well: its reports
+        // stop counting until it answers.
+        match self.conversation.unanswered(now) {
+            Some(silence) if silence > self.heartbeat_timeout / 2 => {
+                debug!(slot = %self.slot, pid = self.pid, "it reports but has not answered for {silence:?}");
+                return;
+            }
+            Some(_) => {}
+            None => {
+                let id = self.conversation.ping(now);
+                let _ = self.send(&ToWorker::Ping { id });
+            }
+        }
+        self.tell(event).await;
+    }
+
+    async fn misbehaved(&mut self, rule: String) {
+        if self.channel.is_none() {
+            return;
+        }
+        warn!(slot = %self.slot, pid = self.pid, "channel closed: {rule}");
+        self.publish();
+        self.channel = None;
+        self.closed = None;
+        self.metrics.channel_up(self.worker.incarnation, false);
+        self.tell(Event::Misbehaved {
+            worker: self.worker,
+            rule,
+        })
+        .await;
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.publish();
+        self.channel = None;
+        self.closed = Some(now + AFTER_CLOSE);
+        self.metrics.channel_up(self.worker.incarnation, false);
+    }
+
+    async fn on_timer(&mut self) {
+        let now = Instant::now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.throttled) {
+            self.throttled = None;
+        }
+        if due(self.retry) {
+            self.retry = None;
+            self.flush();
+        }
+        if due(self.closed) {
+            self.closed = None;
+            let rule = "it closed its channel and lives on".to_owned();
+            warn!(slot = %self.slot, pid = self.pid, "{rule}");
+            self.tell(Event::Misbehaved {
+                worker: self.worker,
+                rule,
+            })
+            .await;
+        }
+    }
+
+    /// Brings status and metrics up to date with the channel's own counting.
+    fn publish(&self) {
+        if let Some(channel) = &self.channel {
+            let channel = channel.get_ref();
+            self.metrics
+                .channel_counters(self.worker.incarnation, channel.counters());
+            self.metrics
+                .send_queue(self.worker.incarnation, channel.queued_bytes() as u64);
+        }
+    }
+
+    fn read_stdout(&mut self) {
+        let Some(stdout) = &mut self.stdout else {
+            return;
+        };
+        let (slot, pid) = (&self.slot, self.pid);
+        if stdout.read(|line| log_line(slot, pid, "stdout", line)) == Progress::Ended {
+            stdout.finish_line(|line| log_line(slot, pid, "stdout", line));
+            self.stdout = None;
+        }
+    }
+
+    fn read_stderr(&mut self) {
+        let (slot, pid) = (&self.slot, self.pid);
+        if self.stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
+            self.stderr
+                .finish_line(|line| log_line(slot, pid, "stderr", line));
+            self.stderr_ended = true;
+        }
+    }
+
+    /// The process has ended: take what it left behind, then reap it.
+    async fn bury(&mut self) -> Death {
+        for _ in 0..LAST_MESSAGES {
+            if self.channel.is_none() || !self.receive_one(Instant::now()).await {
+                break;
+            }
+        }
+        self.publish();
+        self.metrics.channel_up(self.worker.incarnation, false);
+        let (slot, pid) = (self.slot.clone(), self.pid);
+        for (stream, output) in [
+            ("stdout", self.stdout.as_mut()),
+            ("stderr", Some(&mut self.stderr)),
+        ] {
+            let Some(output) = output else { continue };
+            let log = |line: &str| log_line(&slot, pid, stream, line);
+            let mut reads = 0..LAST_READS;
+            while reads.next().is_some() && output.read(log) == Progress::Read {}
+            output.finish_line(log);
+        }
+
+        // A zombie's processor time is final.
+        if let Ok(usage) = proc::usage(Pid::from_raw(self.pid)) {
+            self.metrics.process(self.worker.incarnation, usage);
+        }
+        let reaped = match sys::reap(self.pidfd.get_ref()) {
+            Ok(Some(reaped)) => Some(reaped),
+            Ok(None) => None,
+            Err(errno) => {
+                warn!(slot = %self.slot, pid = self.pid, "cannot reap: {errno}");
+                None
+            }
+        };
+        Death {
+            code: reaped.and_then(|reaped| reaped.code),
+            signal: reaped.and_then(|reaped| reaped.signal),
+            oom: false,
+            requests: self.metrics.requests_of(self.worker.incarnation),
+            peak_memory_bytes: reaped.map_or(0, |reaped| reaped.peak_memory_bytes),
+            stderr: self.stderr.tail(),
+            at_unix_ms: super::unix_ms(),
+        }
+    }
+}
+
+fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {
+    info!(target: "worker", %slot, pid, stream, "{line}");
+}
+
+async fn ready(channel: Option<&AsyncFd<SupervisorEnd>>, interest: Interest) {
+    match channel {
+        // An error shows in the call that follows.
+        Some(channel) => drop(channel.ready(interest).await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn readable(output: Option<&Output>) {
+    match output {
+        Some(output) => output.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(crate) async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

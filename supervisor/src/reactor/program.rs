@@ -1,0 +1,185 @@
+//! What a pool's workers execute, pinned: a crash between two deploys restarts
+//! the code that was serving, not whatever lies on the disk by then.
+
+use std::ffi::{CString, NulError, OsStr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::config::{Pool, Program, RunAs};
+use crate::sys::{self, Birth, Image};
+
+/// The argument that makes the `prefork` binary the bundled web server.
+pub const BUNDLED_ARGUMENT: &str = "worker";
+
+/// Why a program could not be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// It could not be opened.
+    #[error("pool {pool}: cannot open the program {path}: {source}", path = path.display())]
+    Open {
+        /// The pool's name.
+        pool: String,
+        /// The program.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A word of its command line or environment has a NUL byte inside.
+    #[error("pool {pool}: {source} in an argument or environment value")]
+    Nul {
+        /// The pool's name.
+        pool: String,
+        /// Where.
+        source: NulError,
+    },
+}
+
+/// A program with its arguments and environment, ready to be executed.
+#[derive(Debug)]
+pub(crate) struct PinnedProgram {
+    /// `None` for a script: the kernel hands its interpreter a path, and a
+    /// close-on-exec descriptor would be gone by then.
+    executable: Option<OwnedFd>,
+    path: CString,
+    argv: Vec<CString>,
+    envp: Vec<CString>,
+    run_as: Option<RunAs>,
+    /// The soft RLIMIT_NOFILE that the supervisor itself was started with.
+    nofile: u64,
+}
+
+impl PinnedProgram {
+    /// Pins a pool's program as it is now.
+    pub(crate) fn pin(pool: &Pool, nofile: u64) -> Result<Self, ProgramError> {
+        let name = &pool.policy.name;
+        let (path, argv) = match &pool.program {
+            Program::Bundled => (
+                PathBuf::from("/proc/self/exe"),
+                vec!["prefork".to_owned(), BUNDLED_ARGUMENT.to_owned()],
+            ),
+            Program::Command { path, args } => {
+                let program = path.to_string_lossy().into_owned();
+                (
+                    path.clone(),
+                    std::iter::once(program).chain(args.clone()).collect(),
+                )
+            }
+        };
+        let executable = pin_if_elf(&path).map_err(|source| ProgramError::Open {
+            pool: name.clone(),
+            path: path.clone(),
+            source,
+        })?;
+        let nul = |source| ProgramError::Nul {
+            pool: name.clone(),
+            source,
+        };
+        Ok(Self {
+            executable,
+            path: CString::new(path.as_os_str().as_bytes()).map_err(nul)?,
+            argv: argv
+                .into_iter()
+                .map(CString::new)
+                .collect::<Result<_, _>>()
+                .map_err(nul)?,
+            envp: environment(pool).map_err(nul)?,
+            run_as: pool.run_as.clone(),
+            nofile,
+        })
+    }
+
+    /// Forks a worker with these ends of its pipes and its channel.
+    pub(crate) fn spawn(
+        &self,
+        stdin: BorrowedFd<'_>,
+        stdout: BorrowedFd<'_>,
+        stderr: BorrowedFd<'_>,
+        channel: BorrowedFd<'_>,
+    ) -> nix::Result<nix::unistd::Pid> {
+        let birth = Birth {
+            stdin,
+            stdout,
+            stderr,
+            channel,
+            nofile: self.nofile,
+            credentials: self
+                .run_as
+                .as_ref()
+                .map(|who| (who.gid, who.groups.as_slice(), who.uid)),
+        };
+        let image = Image {
+            pinned: self.executable.as_ref().map(AsFd::as_fd),
+            path: &self.path,
+            argv: &self.argv,
+            envp: &self.envp,
+        };
+        sys::spawn(&birth, &image)
+    }
+
+    /// The argument vector, for people.
+    pub(crate) fn command_line(&self) -> Vec<String> {
+        self.argv
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect()
+    }
+}
+
+/// An `O_PATH` descriptor for an ELF file, nothing for a script.
+fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let mut magic = [0; 4];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut magic)) {
+        Ok(()) if &magic == b"\x7fELF" => {}
+        Ok(()) => return Ok(None),
+        // Too short for ELF; exec will say what it is.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        // Execute permission without read permission is enough to run it, and
+        // only compiled programs can be run that way.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) => return Err(error),
+    }
+    let fd = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    Ok(Some(fd))
+}
+
+/// What the supervisor inherited, less what is meant for it alone, plus the
+/// pool's `env` and the channel's number.
+fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
+    const OURS: [&str; 8] = [
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "PREFORK_CONFIG",
+        prefork_proto::message::CHANNEL_FD_ENV,
+    ];
+    let inherited = std::env::vars_os().filter(|(name, _)| {
+        !OURS.iter().any(|ours| name == OsStr::new(ours))
+            && !name
+                .to_str()
+                .is_some_and(|name| pool.env.contains_key(name))
+    });
+    let mut environment = Vec::new();
+    for (name, value) in inherited {
+        environment.push(CString::new(
+            [name.as_bytes(), b"=", value.as_bytes()].concat(),
+        )?);
+    }
+    for (name, value) in &pool.env {
+        environment.push(CString::new(format!("{name}={value}"))?);
+    }
+    environment.push(CString::new(format!(
+        "{}={}",
+        prefork_proto::message::CHANNEL_FD_ENV,
+        sys::CHANNEL_FD
+    ))?);
+    Ok(environment)
+}

@@ -1,0 +1,159 @@
+//! The runtime directory: one supervisor at a time owns it, by a lock, and
+//! keeps its control socket in it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The control socket's name in the runtime directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
+
+const LOCK: &str = "lock";
+
+/// Why the runtime directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeDirError {
+    /// It belongs to somebody else, who could swap the control socket.
+    #[error(
+        "the runtime directory {path} belongs to user id {owner}; \
+         choose another with --runtime-dir or [supervisor] runtime_dir",
+        path = path.display()
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Another supervisor holds the lock.
+    #[error(
+        "another supervisor{holder} runs on {path}; \
+         stop it with `prefork stop`, or choose another directory with --runtime-dir",
+        path = path.display()
+    )]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+        /// ` (pid N)`, where the lock file says.
+        holder: String,
+    },
+    /// The system refused.
+    #[error(
+        "cannot {step} {path}: {source}; \
+         choose another directory with --runtime-dir or [supervisor] runtime_dir",
+        path = path.display()
+    )]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A runtime directory that this process owns.
+#[derive(Debug)]
+pub struct RuntimeDir {
+    path: PathBuf,
+    /// Held until the supervisor ends, however it ends.
+    _lock: Flock<File>,
+}
+
+impl RuntimeDir {
+    /// Makes the directory where there is none and takes its lock.
+    pub fn take(path: &Path) -> Result<Self, RuntimeDirError> {
+        let io = |step, at: &Path| {
+            let path = at.to_owned();
+            move |source| RuntimeDirError::Io { step, path, source }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .map_err(io("create", path))?;
+        let owner = fs::metadata(path).map_err(io("examine", path))?.uid();
+        let us = nix::unistd::geteuid().as_raw();
+        if owner != us && owner != 0 {
+            return Err(RuntimeDirError::Foreign {
+                path: path.to_owned(),
+                owner,
+            });
+        }
+
+        let at = path.join(LOCK);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&at)
+            .map_err(io("open", &at))?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((file, nix::Error::EWOULDBLOCK)) => {
+                return Err(RuntimeDirError::Taken {
+                    path: path.to_owned(),
+                    holder: holder(file),
+                });
+            }
+            Err((_, errno)) => return Err(io("lock", &at)(errno.into())),
+        };
+        let written = lock
+            .set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        written.map_err(io("write", &at))?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Binds the control socket, in place of one that a dead supervisor left.
+    pub fn bind_control(&self, mode: u32) -> Result<UnixListener, RuntimeDirError> {
+        let path = self.control_socket();
+        let io = |step| {
+            let path = path.clone();
+            move |source| RuntimeDirError::Io { step, path, source }
+        };
+        // The lock is ours, so whoever bound this is gone.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io("remove the old")(error));
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(io("bind"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .map_err(io("set the permissions of"))?;
+        listener.set_nonblocking(true).map_err(io("prepare"))?;
+        Ok(listener)
+    }
+
+    /// Where the control socket is.
+    pub fn control_socket(&self) -> PathBuf {
+        self.path.join(CONTROL_SOCKET)
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        // A client then reads "no supervisor is running" instead of a refusal.
+        let _ = fs::remove_file(self.control_socket());
+    }
+}
+
+fn holder(mut lock: File) -> String {
+    let mut text = String::new();
+    let read = lock.rewind().and_then(|()| lock.read_to_string(&mut text));
+    match (read, text.trim()) {
+        (Ok(_), pid) if !pid.is_empty() => format!(" (pid {pid})"),
+        _ => String::new(),
+    }
+}

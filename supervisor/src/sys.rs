@@ -1,0 +1,277 @@
+//! The only unsafe code of this crate: fork and exec, pidfds, reaping.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
+use nix::unistd::{ForkResult, Pid};
+use prefork_proto::channel::SupervisorEnd;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The number that a worker's channel has in the worker.
+pub(crate) const CHANNEL_FD: RawFd = 3;
+
+/// What a child is born with, apart from what it executes.
+pub(crate) struct Birth<'a> {
+    /// Becomes descriptor 0.
+    pub(crate) stdin: BorrowedFd<'a>,
+    /// Becomes descriptor 1.
+    pub(crate) stdout: BorrowedFd<'a>,
+    /// Becomes descriptor 2.
+    pub(crate) stderr: BorrowedFd<'a>,
+    /// Becomes descriptor [`CHANNEL_FD`].
+    pub(crate) channel: BorrowedFd<'a>,
+    /// Soft RLIMIT_NOFILE; the hard limit stays as it is.
+    pub(crate) nofile: u64,
+    /// Group id, supplementary groups and user id to take on, in that order.
+    pub(crate) credentials: Option<(u32, &'a [u32], u32)>,
+}
+
+/// What a child executes.
+pub(crate) struct Image<'a> {
+    /// The pinned executable; takes precedence over `path`.
+    pub(crate) pinned: Option<BorrowedFd<'a>>,
+    /// The path, for scripts, and for messages.
+    pub(crate) path: &'a CString,
+    /// The argument vector.
+    pub(crate) argv: &'a [CString],
+    /// The environment, `NAME=value` each.
+    pub(crate) envp: &'a [CString],
+}
+
+/// Forks a child that becomes `image`. The caller must be the process's only
+/// thread: that is what lets the child allocate, since no lock can be held.
+///
+/// A child that can't get as far as its program says why on its stderr and
+/// exits with 127.
+pub(crate) fn spawn(birth: &Birth<'_>, image: &Image<'_>) -> nix::Result<Pid> {
+    // SAFETY: the supervisor is single-threaded (its runtime is tokio's
+    // `current_thread` and it never calls `spawn_blocking`), so the child sees
+    // a consistent heap. The child never returns from `become_worker`.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => become_worker(birth, image),
+    }
+}
+
+fn become_worker(birth: &Birth<'_>, image: &Image<'_>) -> ! {
+    let Err((step, errno)) = prepare(birth, image);
+    let message = format!(
+        "prefork: cannot start {}: {step}: {}\n",
+        image.path.to_string_lossy(),
+        errno.desc()
+    );
+    // Descriptor 2 is the worker's stderr by now, or still the supervisor's if
+    // not even that could be arranged: both end in the log.
+    // SAFETY: descriptor 2 is open (the Rust runtime guarantees it at start).
+    let stderr = unsafe { BorrowedFd::borrow_raw(2) };
+    let _ = nix::unistd::write(stderr, message.as_bytes());
+    // SAFETY: `_exit` runs no destructors and no atexit handlers, which belong
+    // to the parent.
+    unsafe { libc::_exit(127) }
+}
+
+/// Turns the forked child into the worker; returns only what went wrong.
+fn prepare(
+    birth: &Birth<'_>,
+    image: &Image<'_>,
+) -> Result<std::convert::Infallible, (&'static str, nix::Error)> {
+    let step = |name: &'static str| move |errno: nix::Error| (name, errno);
+
+    // A session of its own: the terminal's Ctrl-C reaches the supervisor only.
+    nix::unistd::setsid().map_err(step("setsid"))?;
+    reset_signals().map_err(step("resetting signals"))?;
+
+    // The pinned program could sit where the channel has to go.
+    let pinned = image.pinned.map(dup_high).transpose();
+    let pinned = pinned.map_err(step("keeping the pinned program"))?;
+
+    place(birth.stdin, 0).map_err(step("stdin"))?;
+    place(birth.stdout, 1).map_err(step("stdout"))?;
+    place(birth.stderr, 2).map_err(step("stderr"))?;
+    place(birth.channel, CHANNEL_FD).map_err(step("channel"))?;
+    close_on_exec_from(CHANNEL_FD + 1).map_err(step("close_range"))?;
+
+    limit_descriptors(birth.nofile).map_err(step("RLIMIT_NOFILE"))?;
+
+    if let Some((gid, groups, uid)) = birth.credentials {
+        let groups: Vec<_> = groups
+            .iter()
+            .map(|gid| nix::unistd::Gid::from_raw(*gid))
+            .collect();
+        nix::unistd::setgroups(&groups).map_err(step("setgroups"))?;
+        nix::unistd::setgid(nix::unistd::Gid::from_raw(gid)).map_err(step("setgid"))?;
+        nix::unistd::setuid(nix::unistd::Uid::from_raw(uid)).map_err(step("setuid"))?;
+    }
+
+    match pinned {
+        Some(fd) => nix::unistd::execveat(
+            &fd,
+            c"",
+            image.argv,
+            image.envp,
+            nix::fcntl::AtFlags::AT_EMPTY_PATH,
+        ),
+        None => nix::unistd::execve(image.path, image.argv, image.envp),
+    }
+    .map_err(step("exec"))
+}
+
+/// Exec keeps ignored signals and the mask; a worker starts with neither.
+fn reset_signals() -> nix::Result<()> {
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    for signal in Signal::iterator() {
+        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            continue;
+        }
+        // SAFETY: the default action is no handler, so nothing can run here.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    }
+    Ok(())
+}
+
+fn limit_descriptors(soft: u64) -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)
+}
+
+fn dup_high(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let fd = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(CHANNEL_FD + 1))?;
+    // SAFETY: fcntl has just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes `fd` available as `number` across exec.
+fn place(fd: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    if fd.as_raw_fd() == number {
+        // dup2 onto itself would leave close-on-exec set.
+        nix::fcntl::fcntl(
+            fd,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )?;
+        return Ok(());
+    }
+    // SAFETY: both are plain numbers to the kernel. This process is about to
+    // exec and drops no owner of the descriptor that `number` may have been.
+    nix::Error::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// Marks every descriptor from `first` on close-on-exec, whoever opened it.
+pub(crate) fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
+    // SAFETY: sets flags only; no descriptor is closed here.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    nix::Error::result(result).map(drop)
+}
+
+/// A descriptor for a process that is a child of ours and not reaped yet, so
+/// that its number can't have been given to another.
+pub(crate) fn pidfd_open(child: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: takes numbers, returns a new descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
+    let fd = nix::Error::result(fd)?;
+    let fd = RawFd::try_from(fd).map_err(|_| nix::Error::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to exactly the process that the pidfd stands for.
+pub(crate) fn pidfd_kill(pidfd: impl AsFd, signal: Signal) -> nix::Result<()> {
+    // SAFETY: a null siginfo asks for what kill(2) would send.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal as libc::c_int,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    nix::Error::result(result).map(drop)
+}
+
+/// How a child ended, and what it used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reaped {
+    /// Its exit code, where it exited.
+    pub(crate) code: Option<i32>,
+    /// The signal, where one ended it.
+    pub(crate) signal: Option<i32>,
+    /// The most resident memory it had, in bytes.
+    pub(crate) peak_memory_bytes: u64,
+}
+
+/// Reaps the child behind the pidfd. `None` while it still runs.
+pub(crate) fn reap(pidfd: impl AsFd) -> nix::Result<Option<Reaped>> {
+    // SAFETY: both are plain data for which all-zero is valid.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // waitid(2)'s fifth argument exists only in the system call.
+    // SAFETY: both pointers are to live, writable, properly sized values.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_fd().as_raw_fd(),
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG,
+            &raw mut usage,
+        )
+    };
+    nix::Error::result(result)?;
+    // SAFETY: waitid has filled the SIGCHLD form, or left it zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let exited = info.si_code == libc::CLD_EXITED;
+    Ok(Some(Reaped {
+        code: exited.then_some(status),
+        signal: (!exited).then_some(status),
+        peak_memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    }))
+}
+
+/// Depth and limit of a listening TCP socket's accept queue. For a listener,
+/// tcp(7)'s `TCP_INFO` reports them as `tcpi_unacked` and `tcpi_sacked`.
+pub(crate) fn accept_queue(listener: impl AsFd) -> nix::Result<(u64, u64)> {
+    // SAFETY: plain data for which all-zero is valid.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to a live value of that size.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    nix::Error::result(result)?;
+    Ok((info.tcpi_unacked.into(), info.tcpi_sacked.into()))
+}
+
+/// Has the event loop tell when a pidfd's process has ended.
+pub(crate) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open for as long as it lives and never changes its number.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+}
+
+/// Has the event loop tell when a channel can be read and written.
+pub(crate) fn watch_channel(channel: SupervisorEnd) -> io::Result<AsyncFd<SupervisorEnd>> {
+    // SAFETY: a channel owns its socket, keeps it open for as long as it lives
+    // and never changes it for another.
+    Ok(unsafe { AsyncFd::register(channel) }?)
+}

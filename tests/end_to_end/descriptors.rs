@@ -1,0 +1,131 @@
+//! A worker holds what is its own and nothing of the supervisor's; the
+//! supervisor holds no more after many deaths than before.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use prefork_proto::control::SlotState;
+
+use crate::harness::deadline::eventually;
+use crate::harness::processes::{self, Descriptor};
+use crate::harness::{Pool, Prefork};
+
+/// Which socket a `socket:[INODE]` is: a listening TCP socket, or a unix one.
+fn listening_inodes() -> BTreeSet<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
+    table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+        .filter(|columns| columns[3] == "0A")
+        .map(|columns| format!("socket:[{}]", columns[9]))
+        .collect()
+}
+
+/// What a fresh worker of the bundled web server may hold.
+#[track_caller]
+fn holds_only_its_own(prefork: &Prefork, pid: i32) {
+    let held = processes::descriptors(pid);
+    let supervisors: BTreeSet<String> = processes::descriptors(prefork.pid())
+        .into_iter()
+        .map(|descriptor| descriptor.target)
+        .collect();
+    let listening = listening_inodes();
+    let standard: Vec<u32> = held.iter().take(3).map(|fd| fd.number).collect();
+    assert_eq!(standard, [0, 1, 2], "{held:#?}");
+    assert_eq!(held[0].target, "/dev/null", "{held:#?}");
+
+    let beyond: Vec<&Descriptor> = held.iter().filter(|fd| fd.number > 2).collect();
+    let sockets = beyond.iter().filter(|fd| fd.target.starts_with("socket:"));
+    let (listeners, channels): (Vec<&&Descriptor>, Vec<&&Descriptor>) =
+        sockets.partition(|fd| listening.contains(&fd.target));
+    assert_eq!(listeners.len(), 1, "one listener: {held:#?}");
+    assert!(supervisors.contains(&listeners[0].target), "{held:#?}");
+    // tokio keeps a socketpair of its own for signals: one inode per end.
+    let foreign: Vec<_> = channels
+        .iter()
+        .filter(|fd| supervisors.contains(&fd.target))
+        .collect();
+    assert!(foreign.is_empty(), "of the supervisor: {foreign:#?}");
+    for fd in &beyond {
+        let own = ["socket:", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"];
+        assert!(
+            own.iter().any(|kind| fd.target.starts_with(kind)),
+            "unexpected {fd:?} in {held:#?}"
+        );
+    }
+    assert!(beyond.len() <= 10, "{held:#?}");
+}
+
+#[test]
+fn a_worker_holds_nothing_of_the_supervisors_also_after_50_restarts() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("other", 1)]);
+    holds_only_its_own(&prefork, prefork.ready_pid("web", 0));
+    holds_only_its_own(&prefork, prefork.ready_pid("web", 1));
+    let first = processes::descriptors(prefork.ready_pid("web", 0)).len();
+
+    for _ in 0..50 {
+        let old = prefork.ready_pid("web", 0);
+        processes::send(old, Signal::SIGKILL);
+        prefork.replaced("web", 0, old);
+    }
+    let last = prefork.ready_pid("web", 0);
+    holds_only_its_own(&prefork, last);
+    assert_eq!(processes::descriptors(last).len(), first);
+}
+
+#[test]
+fn a_program_is_born_with_its_standard_descriptors_and_its_channel() {
+    // The shell shows what it was born with before it becomes the worker.
+    let worker = crate::harness::cli::example("test_worker");
+    let script = "ls -l /proc/$$/fd >&2; echo \"channel is $PREFORK_CHANNEL_FD\" >&2; exec \"$0\"";
+    let worker = worker.to_str().expect("the path is text");
+    let program = ["/bin/sh", "-c", script, worker];
+    let prefork = Prefork::start(&[Pool::command("app", &program, 1)]);
+    let line = prefork.logged(&["channel is "]);
+    let channel = line.rsplit(' ').next().expect("a number follows").trim();
+    let log = prefork.log();
+    let numbers: BTreeSet<&str> = log
+        .lines()
+        .filter_map(|line| line.split_once(" -> ")?.0.rsplit(' ').next())
+        .collect();
+    assert_eq!(numbers, BTreeSet::from(["0", "1", "2", channel]), "{log}");
+}
+
+#[test]
+fn the_supervisor_holds_no_more_descriptors_after_500_crashes() {
+    let workers = 10;
+    let pool = Pool::test_worker("app", workers)
+        .text("backoff_initial", "1ms")
+        .text("backoff_max", "2ms");
+    let prefork = Prefork::start(&[pool]);
+    let held = || processes::descriptors(prefork.pid()).len();
+    let before = held();
+    let resident = processes::resident_bytes(prefork.pid());
+
+    let mut killed = BTreeSet::new();
+    let crashes = || prefork.metric("prefork_worker_exits_total", &[("reason", "signal")]);
+    eventually("500 workers die", Duration::from_secs(120), || {
+        for worker in prefork.pool("app").workers {
+            if let Some(pid) = worker.pid
+                && worker.state == SlotState::Ready
+                && killed.insert(pid)
+            {
+                processes::send(pid, Signal::SIGKILL);
+            }
+        }
+        killed.len() >= 500
+    });
+    prefork.done(&["wait", "--for", "ready"]);
+    eventually("all are accounted for", Duration::from_secs(10), || {
+        crashes() >= 500.0
+    });
+    eventually("the descriptors are flat", Duration::from_secs(10), || {
+        held() <= before
+    });
+    let grown = processes::resident_bytes(prefork.pid()).saturating_sub(resident);
+    assert!(grown < 8 << 20, "the supervisor grew by {grown} bytes");
+    let reported = prefork.metric("prefork_process_open_fds", &[]);
+    assert!(reported <= (before + 4) as f64, "{reported} {before}");
+}

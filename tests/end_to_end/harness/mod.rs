@@ -1,0 +1,250 @@
+//! Runs the real `prefork` for a test and leaves nothing behind.
+
+pub(crate) mod cli;
+pub(crate) mod deadline;
+pub(crate) mod exposition;
+pub(crate) mod http;
+pub(crate) mod load;
+mod log;
+pub(crate) mod pool;
+pub(crate) mod processes;
+mod start;
+
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use prefork_proto::control::{Describe, PoolStatus, SlotState, Status, WorkerStatus};
+use tempfile::TempDir;
+
+use cli::Output;
+use deadline::{PATIENCE, eventually, eventually_some};
+use exposition::Exposition;
+use log::Log;
+pub(crate) use pool::Pool;
+pub(crate) use start::directory;
+
+/// A running supervisor. Dropping it kills every process that came of it.
+pub(crate) struct Prefork {
+    dir: TempDir,
+    supervisor: Child,
+    marker: String,
+    log: Log,
+}
+
+impl Prefork {
+    /// A supervisor of these pools whose workers are all ready.
+    #[track_caller]
+    pub(crate) fn start(pools: &[Pool]) -> Self {
+        let prefork = Self::launch(pools);
+        prefork.wait_until_ready();
+        prefork
+    }
+
+    /// Returns when every desired worker is ready.
+    #[track_caller]
+    pub(crate) fn wait_until_ready(&self) {
+        eventually("the control socket is there", PATIENCE, || {
+            assert!(processes::alive(self.pid()), "the supervisor has ended");
+            self.control_socket().exists()
+        });
+        self.done(&["--timeout", "60s", "wait", "--for", "ready"]);
+    }
+
+    /// The directory of this test.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The supervisor's runtime directory.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        start::runtime_dir(self.dir())
+    }
+
+    /// The control socket.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.runtime_dir().join("control.sock")
+    }
+
+    /// The supervisor's process id.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.supervisor.id()).expect("process ids are small")
+    }
+
+    /// Everything the supervisor has logged.
+    pub(crate) fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Returns when a line of the log holds all of `words`; gives the line.
+    #[track_caller]
+    pub(crate) fn logged(&self, words: &[&str]) -> String {
+        eventually_some(&format!("the log says {words:?}"), PATIENCE, || {
+            self.log.line_with(words)
+        })
+    }
+
+    /// Sends a signal to the supervisor.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("the supervisor lives");
+    }
+
+    /// Returns the supervisor's exit status when it has ended.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        eventually_some("the supervisor ends", PATIENCE, || {
+            self.supervisor
+                .try_wait()
+                .expect("the supervisor is our child")
+        })
+    }
+
+    /// The supervisor's exit code when it has ended.
+    #[track_caller]
+    pub(crate) fn exit_code(&mut self) -> i32 {
+        let status = self.ended();
+        status
+            .code()
+            .unwrap_or_else(|| panic!("the supervisor died of signal {:?}", status.signal()))
+    }
+
+    /// Runs the command line against this supervisor.
+    #[track_caller]
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        cli::run(self.dir(), &self.marker, &self.runtime_dir(), args)
+    }
+
+    /// Runs the command line and wants exit code 0; gives stdout.
+    #[track_caller]
+    pub(crate) fn done(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        assert_eq!(output.code, 0, "prefork {args:?}: {output:#?}");
+        output.stdout
+    }
+
+    /// Where the supervisor serves its metrics.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> SocketAddr {
+        eventually_some("the admin address is logged", PATIENCE, || {
+            self.log.address_after("admin listening on ")
+        })
+    }
+
+    /// The status document.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Status {
+        let answer = http::get_unix(&self.control_socket(), "/v1/status")
+            .expect("the control socket answers");
+        serde_json::from_str(&answer.body)
+            .unwrap_or_else(|error| panic!("{error} in the status: {}", answer.body))
+    }
+
+    /// One pool of the status document.
+    #[track_caller]
+    pub(crate) fn pool(&self, name: &str) -> PoolStatus {
+        let status = self.status();
+        status
+            .pools
+            .into_iter()
+            .find(|pool| pool.name == name)
+            .unwrap_or_else(|| panic!("no pool {name} in the status"))
+    }
+
+    /// One slot of the status document.
+    #[track_caller]
+    pub(crate) fn worker(&self, pool: &str, slot: u32) -> WorkerStatus {
+        self.pool(pool)
+            .workers
+            .into_iter()
+            .find(|worker| worker.slot == slot)
+            .unwrap_or_else(|| panic!("no slot {pool}/{slot} in the status"))
+    }
+
+    /// The process id in a slot that is ready.
+    #[track_caller]
+    pub(crate) fn ready_pid(&self, pool: &str, slot: u32) -> i32 {
+        let what = format!("{pool}/{slot} is ready");
+        eventually_some(&what, PATIENCE, || {
+            let worker = self.worker(pool, slot);
+            worker.pid.filter(|_| worker.state == SlotState::Ready)
+        })
+    }
+
+    /// Returns when the slot is ready with another process than `old`; gives the new one.
+    #[track_caller]
+    pub(crate) fn replaced(&self, pool: &str, slot: u32, old: i32) -> i32 {
+        let what = format!("{pool}/{slot} is ready with another process than {old}");
+        eventually_some(&what, PATIENCE, || {
+            let worker = self.worker(pool, slot);
+            worker
+                .pid
+                .filter(|pid| worker.state == SlotState::Ready && *pid != old)
+        })
+    }
+
+    /// What `prefork describe` says of one slot.
+    #[track_caller]
+    pub(crate) fn describe(&self, pool: &str, slot: u32) -> Describe {
+        let text = self.done(&["--output", "json", "describe", &format!("{pool}/{slot}")]);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    /// Where a pool's first listener is bound.
+    #[track_caller]
+    pub(crate) fn address(&self, pool: &str) -> SocketAddr {
+        let listener = self.pool(pool).listeners.into_iter().next();
+        let address = listener.expect("the pool listens").address;
+        address
+            .parse()
+            .unwrap_or_else(|error| panic!("{error}: {address}"))
+    }
+
+    /// A scrape.
+    #[track_caller]
+    pub(crate) fn scrape(&self) -> Exposition {
+        let answer = http::get(self.admin(), "/metrics").expect("the admin address answers");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        Exposition::parse(&answer.body)
+    }
+
+    /// The sum of a metric's samples that carry these labels; panics if there is none.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.scrape().sum(name, labels)
+    }
+
+    /// Gives the test worker in a slot an order: it is carried out once.
+    pub(crate) fn order(&self, pool: &str, slot: u32, order: impl AsRef<[u8]>) {
+        pool::give_order(self.dir(), pool, &slot.to_string(), order.as_ref());
+    }
+
+    /// Makes every test worker of the pool boot like this from now on.
+    pub(crate) fn order_boot(&self, pool: &str, order: impl AsRef<[u8]>) {
+        pool::give_order(self.dir(), pool, "boot", order.as_ref());
+    }
+
+    /// Lets the test workers of the pool boot well again.
+    pub(crate) fn clear_boot(&self, pool: &str) {
+        pool::take_back_order(self.dir(), pool, "boot");
+    }
+
+    /// Every living process that came of this test's supervisor.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        processes::marked(&self.marker)
+    }
+}
+
+impl Drop for Prefork {
+    fn drop(&mut self) {
+        processes::kill_marked(&self.marker, Duration::from_secs(20));
+        // Without the wait it would stay a zombie until the test program ends.
+        let _ = self.supervisor.wait();
+        if std::thread::panicking() {
+            eprintln!("---- the supervisor's log ----\n{}----", self.log.text());
+        }
+    }
+}

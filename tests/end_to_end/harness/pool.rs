@@ -1,0 +1,122 @@
+//! A pool as a test wants it, and the orders for its test workers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::cli;
+
+/// What a pool runs.
+enum Program {
+    /// The web server inside the binary.
+    Bundled,
+    /// `tests/workers/test_worker.rs`, which takes orders.
+    TestWorker,
+    /// Some other program.
+    Command(Vec<String>),
+}
+
+/// A pool of a test's configuration. Its deadlines are short; where a test
+/// depends on one it sets its own.
+pub(crate) struct Pool {
+    name: &'static str,
+    program: Program,
+    keys: BTreeMap<&'static str, String>,
+}
+
+impl Pool {
+    /// A pool of the bundled web server.
+    pub(crate) fn bundled(name: &'static str, workers: u32) -> Self {
+        Self::new(name, Program::Bundled, workers)
+    }
+
+    /// A pool of test workers, see [`super::Prefork::order`].
+    pub(crate) fn test_worker(name: &'static str, workers: u32) -> Self {
+        Self::new(name, Program::TestWorker, workers)
+    }
+
+    /// A pool of any program.
+    pub(crate) fn command(name: &'static str, program: &[&str], workers: u32) -> Self {
+        let program = program.iter().map(|word| (*word).to_owned()).collect();
+        Self::new(name, Program::Command(program), workers)
+    }
+
+    fn new(name: &'static str, program: Program, workers: u32) -> Self {
+        let pool = Self {
+            name,
+            program,
+            keys: BTreeMap::new(),
+        };
+        pool.set("workers", workers)
+            .text("boot_timeout", "30s")
+            .text("heartbeat_interval", "100ms")
+            .text("heartbeat_timeout", "10s")
+            .text("drain_timeout", "10s")
+            .text("idle_grace", "100ms")
+            .text("kill_timeout", "2s")
+            .text("backoff_initial", "20ms")
+            .text("backoff_max", "200ms")
+            .text("backoff_reset", "5s")
+    }
+
+    /// Sets a key to a TOML value.
+    pub(crate) fn set(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.keys.insert(key, value.to_string());
+        self
+    }
+
+    /// Sets a key to a TOML string.
+    pub(crate) fn text(self, key: &'static str, value: &str) -> Self {
+        self.set(key, format!("{value:?}"))
+    }
+
+    /// The pool's section of the file, and the orders' directory in `dir`. The
+    /// `index`th pool listens on a loopback address of its own, since two
+    /// listeners of one name could not be told apart.
+    pub(super) fn to_toml(&self, dir: &Path, index: usize) -> String {
+        let program = match &self.program {
+            Program::Bundled => None,
+            Program::Command(program) => Some(program.clone()),
+            Program::TestWorker => {
+                let orders = orders_dir(dir, self.name);
+                fs::create_dir_all(&orders).expect("the test's directory is writable");
+                let worker = cli::example("test_worker");
+                Some(vec![
+                    worker.to_str().expect("the path is text").to_owned(),
+                    orders.to_str().expect("the path is text").to_owned(),
+                ])
+            }
+        };
+        let mut section = format!("\n[pool.{}]\n", self.name);
+        if let Some(program) = program {
+            writeln!(section, "program = {program:?}").expect("strings take all that is written");
+        }
+        if !self.keys.contains_key("listen") {
+            writeln!(section, "listen = [\"127.0.0.{}:0\"]", index + 1)
+                .expect("strings take all that is written");
+        }
+        for (key, value) in &self.keys {
+            writeln!(section, "{key} = {value}").expect("strings take all that is written");
+        }
+        section
+    }
+}
+
+fn orders_dir(dir: &Path, pool: &str) -> PathBuf {
+    dir.join("orders").join(pool)
+}
+
+/// Puts an order in place whole, so that no worker reads half of it.
+pub(super) fn give_order(dir: &Path, pool: &str, whom: &str, order: &[u8]) {
+    let orders = orders_dir(dir, pool);
+    fs::create_dir_all(&orders).expect("the test's directory is writable");
+    let draft = orders.join(format!(".{whom}"));
+    fs::write(&draft, order).expect("the orders' directory is writable");
+    fs::rename(draft, orders.join(whom)).expect("the orders' directory is writable");
+}
+
+/// Takes an order back.
+pub(super) fn take_back_order(dir: &Path, pool: &str, whom: &str) {
+    fs::remove_file(orders_dir(dir, pool).join(whom)).expect("the order is still there");
+}

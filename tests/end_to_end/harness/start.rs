@@ -1,0 +1,119 @@
+//! Starting the supervisor: its directory, configuration and environment.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use super::log::Log;
+use super::pool::Pool;
+use super::processes::MARKER;
+use super::{Prefork, cli};
+
+/// The runtime directory of a test in `dir`.
+pub(super) fn runtime_dir(dir: &Path) -> PathBuf {
+    dir.join("run")
+}
+
+/// A directory for one test. Others may enter it, for the tests that come as
+/// another user.
+pub(crate) fn directory() -> TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix("prefork-test-")
+        .tempdir()
+        .expect("the temporary directory is writable");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
+    dir
+}
+
+/// A value for [`MARKER`] that no other test has.
+fn new_marker() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{number}", std::process::id())
+}
+
+impl Prefork {
+    /// A supervisor of these pools that is only just starting.
+    pub(crate) fn launch(pools: &[Pool]) -> Self {
+        Self::launch_with("", pools)
+    }
+
+    /// A supervisor with more keys in its `[supervisor]` section.
+    pub(crate) fn launch_with(supervisor: &str, pools: &[Pool]) -> Self {
+        let dir = directory();
+        let mut config = format!(
+            "[supervisor]\nruntime_dir = {:?}\nadmin = \"127.0.0.1:0\"\n{supervisor}\n",
+            runtime_dir(dir.path())
+        );
+        for (index, pool) in pools.iter().enumerate() {
+            config.push_str(&pool.to_toml(dir.path(), index));
+        }
+        let path = dir.path().join("prefork.toml");
+        fs::write(&path, config).expect("the directory is writable");
+        let path = path.to_str().expect("the path is text").to_owned();
+        Self::spawn(dir, &["run", "--config", &path])
+    }
+
+    /// A supervisor started with these arguments after `run`, without a
+    /// configuration file.
+    pub(crate) fn launch_args(args: &[&str]) -> Self {
+        let dir = directory();
+        let runtime_dir = runtime_dir(dir.path());
+        let runtime_dir = runtime_dir.to_str().expect("the path is text").to_owned();
+        let mut all = vec!["--runtime-dir", &runtime_dir, "run"];
+        all.extend(args);
+        Self::spawn(dir, &all)
+    }
+
+    /// Starts a supervisor of the same configuration once the first one has ended.
+    pub(crate) fn start_again(&mut self) {
+        let config = self.dir().join("prefork.toml");
+        let config = config.to_str().expect("the path is text").to_owned();
+        let (supervisor, log) = start(self.dir(), &self.marker, &["run", "--config", &config]);
+        self.supervisor = supervisor;
+        self.log = log;
+    }
+
+    fn spawn(dir: TempDir, args: &[&str]) -> Self {
+        let marker = new_marker();
+        let (supervisor, log) = start(dir.path(), &marker, args);
+        Self {
+            dir,
+            supervisor,
+            marker,
+            log,
+        }
+    }
+}
+
+/// Starts `prefork ARGS` in a process group of its own.
+fn start(dir: &Path, marker: &str, args: &[&str]) -> (Child, Log) {
+    let mut supervisor = environment(Command::new(cli::binary()), marker)
+        .args(args)
+        .current_dir(dir)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary under test starts");
+    let stderr = supervisor.stderr.take().expect("stderr is piped");
+    (supervisor, Log::collect(stderr))
+}
+
+/// Gives `command` an environment that depends on nothing of this machine's.
+pub(super) fn environment(mut command: Command, marker: &str) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("PREFORK_") || name == "RUNTIME_DIRECTORY" || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.env(MARKER, marker).env("NO_COLOR", "1");
+    command
+}

@@ -1,0 +1,168 @@
+//! The worker's end of the channel: as the protocol wants it, and raw.
+
+use std::fs::File;
+use std::io::{IoSlice, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollTimeout, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use prefork_proto::channel::{Flush, Receive, Received, WorkerEnd};
+use prefork_proto::message::{DURATION_BOUNDS, Health, Hello, HttpCounts, ToSupervisor, ToWorker};
+
+use crate::serve::Server;
+
+/// How long the supervisor may take to read or to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Link {
+    /// Well-formed messages go this way.
+    end: WorkerEnd,
+    /// The same socket, for what is not well-formed.
+    raw: UnixStream,
+    closed: bool,
+}
+
+impl Link {
+    /// `None` when no supervisor started this process.
+    pub(crate) fn to_supervisor() -> Option<Self> {
+        let end = WorkerEnd::from_env().expect("the channel is a unix stream socket")?;
+        let raw = end.as_fd().try_clone_to_owned();
+        Some(Self {
+            raw: UnixStream::from(raw.expect("a descriptor is left")),
+            end,
+            closed: false,
+        })
+    }
+
+    /// Whether the supervisor has closed its end.
+    pub(crate) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Sends a message whole.
+    pub(crate) fn say(&mut self, message: &ToSupervisor) {
+        if self.closed {
+            return;
+        }
+        self.end.queue(message).expect("one message fits the queue");
+        loop {
+            match self.end.flush() {
+                Ok(Flush::Done) => return,
+                Ok(Flush::Blocked) => {
+                    let _ = self.end.wait(true, PATIENCE);
+                }
+                Err(_) => {
+                    self.closed = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next message; panics if none comes.
+    pub(crate) fn hear(&mut self) -> Received<ToWorker> {
+        loop {
+            if let Some(received) = self.heard() {
+                return received;
+            }
+            assert!(!self.closed, "the supervisor closed the channel");
+            let came = self.end.wait(false, PATIENCE).expect("the channel is open");
+            assert!(came, "the supervisor says nothing");
+        }
+    }
+
+    /// The next message if there is one.
+    pub(crate) fn heard(&mut self) -> Option<Received<ToWorker>> {
+        loop {
+            match self.end.receive() {
+                Ok(Receive::Message(received)) => return Some(received),
+                Ok(Receive::Unknown { .. }) => {}
+                Ok(Receive::Blocked) => return None,
+                Ok(Receive::Closed) | Err(_) => {
+                    self.closed = true;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Waits for something to hear.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let _ = self.end.wait(false, timeout);
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        // The supervisor may close the channel before it has read them all.
+        let _ = self.raw.write_all(bytes);
+    }
+
+    /// Sends a message with descriptors that it doesn't announce.
+    pub(crate) fn say_with_descriptors(&self, message: &ToSupervisor, number: usize) {
+        let mut line = serde_json::to_vec(message).expect("messages are JSON");
+        line.push(b'\n');
+        let null = File::open("/dev/null").expect("/dev/null is there");
+        let descriptors = vec![null.as_raw_fd(); number];
+        sendmsg::<()>(
+            self.raw.as_raw_fd(),
+            &[IoSlice::new(&line)],
+            &[ControlMessage::ScmRights(&descriptors)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .expect("the descriptors are sent");
+    }
+
+    /// Closes the channel for both directions.
+    pub(crate) fn hang_up(&self) {
+        self.raw
+            .shutdown(Shutdown::Both)
+            .expect("the channel is open");
+    }
+
+    /// Stays, doing nothing, until the supervisor is gone: not to be left over
+    /// when nobody is there to kill it.
+    pub(crate) fn outlive_supervisor(&self) -> ExitCode {
+        let parent = nix::unistd::getppid();
+        while nix::unistd::getppid() == parent {
+            let mut nothing: [PollFd<'_>; 0] = [];
+            let _ = poll(&mut nothing, PollTimeout::from(100u8));
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+/// The first message.
+pub(crate) fn hello(pid: i32, protocol: u32) -> ToSupervisor {
+    ToSupervisor::Hello(Hello {
+        protocol,
+        pid,
+        program: "test_worker".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        capabilities: ["tell", "pause", "http_counts"].map(str::to_owned).to_vec(),
+    })
+}
+
+/// A report on what the server has done.
+pub(crate) fn health(seq: u64, server: &Server, ballast: usize) -> ToSupervisor {
+    let served = server.served();
+    let mut buckets = [0; DURATION_BOUNDS.len() + 1];
+    buckets[0] = served;
+    ToSupervisor::Health(Health {
+        seq,
+        in_flight: server.in_flight(),
+        connections: server.connections(),
+        loop_lag_us: 0,
+        status: format!("ballast {ballast}"),
+        http: Some(HttpCounts {
+            requests: [0, served, 0, 0, 0],
+            accepted: server.accepted(),
+            duration_buckets: buckets,
+            ..HttpCounts::default()
+        }),
+    })
+}

@@ -1,0 +1,133 @@
+//! What the application can be asked over the channel.
+
+use std::pin::Pin;
+
+use prefork_proto::message::{Reply, ReplyError};
+use serde_json::Value;
+
+use crate::context::Context;
+
+/// A command for the application: `prefork tell web COMMAND ARGS`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Tell {
+    /// Who this worker is.
+    pub context: Context,
+    /// The command's name.
+    pub command: String,
+    /// Its arguments, `null` when there are none.
+    pub args: Value,
+}
+
+/// New settings to take in place, without a new process.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Reload {
+    /// Who this worker is; its `app` still has the old settings.
+    pub context: Context,
+    /// The new settings, in force once the handler says `Ok`.
+    pub app: Value,
+}
+
+/// Why the application does not do what it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// For programs: one short word.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+impl Refused {
+    /// A refusal with a code for programs and a message for people.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The refusal of a command that the application does not know.
+    pub fn unknown_command(command: &str) -> Self {
+        Self::new("unknown_command", format!("no command {command:?}"))
+    }
+}
+
+impl From<Refused> for ReplyError {
+    fn from(refused: Refused) -> Self {
+        Self {
+            code: refused.code,
+            message: refused.message,
+        }
+    }
+}
+
+pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+pub(crate) type Answer = Result<Value, Refused>;
+type Handler<Q, A> = Box<dyn Fn(Q) -> LocalFuture<Result<A, Refused>>>;
+
+/// The application's handlers.
+#[derive(Default)]
+pub(crate) struct Application {
+    pub(crate) on_tell: Option<Handler<Tell, Value>>,
+    pub(crate) on_reload: Option<Handler<Reload, ()>>,
+}
+
+impl Application {
+    /// What `hello` says the worker can do.
+    pub(crate) fn capabilities(&self) -> Vec<String> {
+        let handlers = [
+            ("tell", self.on_tell.is_some()),
+            ("reload", self.on_reload.is_some()),
+        ];
+        let handled = handlers
+            .into_iter()
+            .filter_map(|(name, there)| there.then_some(name));
+        handled
+            .chain(["pause", "http_counts"])
+            .map(str::to_owned)
+            .collect()
+    }
+
+    pub(crate) fn tell(&self, tell: Tell) -> LocalFuture<Answer> {
+        match &self.on_tell {
+            Some(handler) => handler(tell),
+            None => refuse(Refused::new(
+                "unknown_command",
+                format!("no command {:?}: the application takes none", tell.command),
+            )),
+        }
+    }
+
+    pub(crate) fn reload(&self, reload: Reload) -> LocalFuture<Answer> {
+        let Some(handler) = &self.on_reload else {
+            return refuse(Refused::new(
+                "unsupported",
+                "the application does not take new settings in place",
+            ));
+        };
+        let context = reload.context.clone();
+        let app = reload.app.clone();
+        let taken = handler(reload);
+        Box::pin(async move {
+            taken.await?;
+            context.set_app(app);
+            Ok(Value::Null)
+        })
+    }
+}
+
+fn refuse(refused: Refused) -> LocalFuture<Answer> {
+    Box::pin(std::future::ready(Err(refused)))
+}
+
+/// Runs what a request asked for and makes its reply; a handler that panics
+/// is answered for, too.
+pub(crate) async fn answer(id: u64, work: LocalFuture<Answer>) -> Reply {
+    match tokio::task::spawn_local(work).await {
+        Ok(Ok(data)) => Reply::done(id, data),
+        Ok(Err(refused)) => Reply::failed(id, refused.code, refused.message),
+        Err(_) => Reply::failed(id, "panicked", "the command's handler panicked"),
+    }
+}

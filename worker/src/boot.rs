@@ -1,0 +1,132 @@
+//! From the first word to `ready`: the handshake and the application's start-up.
+
+use prefork_proto::message::{Hello, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome};
+use serde_json::Value;
+
+use crate::error::WorkerError;
+use crate::link::{Heard, Link};
+use crate::listener::Listener;
+
+/// What the handshake brings.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    pub(crate) welcome: Welcome,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// How far a worker came towards being ready.
+#[derive(Debug)]
+pub(crate) enum Boot<T> {
+    /// As far as it was to come.
+    Done(T),
+    /// The supervisor wants it to leave instead.
+    Dismissed,
+}
+
+/// Says who this is and takes the orders, up to `start`.
+pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orders>, WorkerError> {
+    link.say(&ToSupervisor::Hello(hello))?;
+    let Boot::Done(welcome) = welcome(link).await? else {
+        return Ok(Boot::Dismissed);
+    };
+    let mut listeners = Vec::new();
+    loop {
+        match hear(link).await? {
+            (ToWorker::Listener(offer), Some(fd)) => {
+                if offer.tls {
+                    return Err(WorkerError::Listener {
+                        name: offer.name,
+                        problem: "it is for TLS, which this worker does not speak".to_owned(),
+                    });
+                }
+                listeners.push(Listener::from_fd(offer.name, fd)?);
+            }
+            (ToWorker::Start, _) => return Ok(Boot::Done(Orders { welcome, listeners })),
+            (message, _) => match aside(link, message, "`listener` or `start`")? {
+                Aside::GoOn => {}
+                Aside::Leave => return Ok(Boot::Dismissed),
+            },
+        }
+    }
+}
+
+async fn welcome(link: &mut Link) -> Result<Boot<Welcome>, WorkerError> {
+    loop {
+        match hear(link).await? {
+            (ToWorker::Welcome(welcome), _) if welcome.protocol == PROTOCOL => {
+                return Ok(Boot::Done(welcome));
+            }
+            (ToWorker::Welcome(welcome), _) => {
+                return Err(WorkerError::Protocol {
+                    theirs: welcome.protocol,
+                    ours: PROTOCOL,
+                });
+            }
+            (message, _) => match aside(link, message, "`welcome`")? {
+                Aside::GoOn => {}
+                Aside::Leave => return Ok(Boot::Dismissed),
+            },
+        }
+    }
+}
+
+/// Runs the application's start-up, and goes on listening meanwhile.
+pub(crate) async fn start_up<T>(
+    link: &mut Link,
+    application: impl Future<Output = T>,
+) -> Result<Boot<T>, WorkerError> {
+    let mut application = std::pin::pin!(application);
+    loop {
+        let (message, _) = tokio::select! {
+            started = &mut application => return Ok(Boot::Done(started)),
+            heard = hear(link) => heard?,
+        };
+        match aside(link, message, "nothing before `ready`")? {
+            Aside::GoOn => {}
+            Aside::Leave => return Ok(Boot::Dismissed),
+        }
+    }
+}
+
+enum Aside {
+    GoOn,
+    Leave,
+}
+
+/// Takes what a supervisor may say at any time: a ping, or that it has thought
+/// better of this worker. All else is out of order.
+fn aside(link: &mut Link, message: ToWorker, expected: &'static str) -> Result<Aside, WorkerError> {
+    let (id, next) = match message {
+        ToWorker::Ping { id } => (id, Aside::GoOn),
+        ToWorker::Stop { id } | ToWorker::Drain { id, .. } => (id, Aside::Leave),
+        message => {
+            use prefork_proto::message::Message;
+            return Err(WorkerError::OutOfOrder {
+                expected,
+                received: message.kind().to_owned(),
+            });
+        }
+    };
+    link.say(&ToSupervisor::Reply(Reply::done(id, Value::Null)))?;
+    Ok(next)
+}
+
+async fn hear(link: &mut Link) -> Result<(ToWorker, Option<std::os::fd::OwnedFd>), WorkerError> {
+    loop {
+        match link.hear().await? {
+            Heard::Message(message, fd) => return Ok((message, fd)),
+            Heard::Unknown { kind, id } => {
+                if let Some(reply) = unknown(&kind, id) {
+                    link.say(&reply)?;
+                }
+            }
+            Heard::Closed => return Err(WorkerError::ClosedEarly),
+        }
+    }
+}
+
+/// The answer to a message of a type that this version does not know, if it wants one.
+pub(crate) fn unknown(kind: &str, id: Option<u64>) -> Option<ToSupervisor> {
+    let message = format!("this worker does not know {kind:?}");
+    id.map(|id| ToSupervisor::Reply(Reply::failed(id, "unknown_type", message)))
+}

@@ -1,0 +1,144 @@
+//! What the application is told about itself, and tells of itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prefork_proto::message::Welcome;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::serving::Serving;
+
+/// Who this worker is and what it was given: its pool, slot and settings.
+/// A clone is cheap and the same; it may go to other threads.
+#[derive(Debug, Clone)]
+pub struct Context(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: String,
+    slot: u32,
+    generation: u64,
+    incarnation: u64,
+    supervised: bool,
+    app: Mutex<Value>,
+    status: Mutex<String>,
+    serving: &'static Serving,
+}
+
+impl Context {
+    pub(crate) fn supervised(welcome: &Welcome, serving: &'static Serving) -> Self {
+        Self(Arc::new(Inner {
+            pool: welcome.pool.clone(),
+            slot: welcome.slot,
+            generation: welcome.generation,
+            incarnation: welcome.incarnation,
+            supervised: true,
+            app: Mutex::new(welcome.app.clone()),
+            status: Mutex::default(),
+            serving,
+        }))
+    }
+
+    pub(crate) fn alone(program: &str, app: Value, serving: &'static Serving) -> Self {
+        Self(Arc::new(Inner {
+            pool: program.to_owned(),
+            slot: 0,
+            generation: 1,
+            incarnation: 1,
+            supervised: false,
+            app: Mutex::new(app),
+            status: Mutex::default(),
+            serving,
+        }))
+    }
+
+    /// The pool's name; the program's own where no supervisor started it.
+    pub fn pool(&self) -> &str {
+        &self.0.pool
+    }
+
+    /// The slot's index in its pool, from 0.
+    pub fn slot(&self) -> u32 {
+        self.0.slot
+    }
+
+    /// The generation this worker belongs to; grows by one with each reload.
+    pub fn generation(&self) -> u64 {
+        self.0.generation
+    }
+
+    /// Counts the processes that the slot has had, from 1.
+    pub fn incarnation(&self) -> u64 {
+        self.0.incarnation
+    }
+
+    /// This process's id.
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    /// Whether a supervisor started this worker.
+    pub fn is_supervised(&self) -> bool {
+        self.0.supervised
+    }
+
+    /// The application's settings, `[pool.NAME.app]` of the configuration;
+    /// the newest ones that `on_reload` took.
+    pub fn app_value(&self) -> Value {
+        lock(&self.0.app).clone()
+    }
+
+    /// The application's settings as a type of its own.
+    ///
+    /// # Errors
+    /// What does not fit, in the words of the type's `Deserialize`.
+    pub fn app<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_value(self.app_value())
+    }
+
+    pub(crate) fn set_app(&self, app: Value) {
+        *lock(&self.0.app) = app;
+    }
+
+    /// Sets the text that `prefork status` shows beside this worker. What does
+    /// not fit into 1 KiB is cut off.
+    pub fn set_status(&self, status: impl Into<String>) {
+        const LIMIT: usize = 1024;
+        let mut status = status.into();
+        if status.len() > LIMIT {
+            let end = (0..=LIMIT).rev().find(|at| status.is_char_boundary(*at));
+            status.truncate(end.unwrap_or(0));
+        }
+        *lock(&self.0.status) = status;
+    }
+
+    pub(crate) fn status(&self) -> String {
+        lock(&self.0.status).clone()
+    }
+
+    /// Requests whose response is not finished.
+    pub fn in_flight(&self) -> u64 {
+        self.0.serving.counters.in_flight()
+    }
+
+    /// Open connections, upgraded ones included.
+    pub fn connections(&self) -> u64 {
+        self.0.serving.open()
+    }
+
+    /// Whether the worker is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.0.serving.drain.is_on()
+    }
+
+    /// Waits until the worker is on its way out: for streams and background
+    /// work that would otherwise last until the drain's deadline.
+    pub async fn draining(&self) {
+        self.0.serving.drain.begun().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Both values are replaced whole, so a panic elsewhere can't have left one half made.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,48 @@
+//! Why a worker could not begin or go on.
+
+use std::io;
+
+use prefork_proto::error::ChannelError;
+
+/// Why an application could not start: any error, or a text.
+pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What ends a worker with exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    #[error("cannot make the runtime: {0}")]
+    Runtime(#[source] io::Error),
+
+    #[error("cannot watch {signal}: {source}")]
+    Signal {
+        signal: &'static str,
+        source: io::Error,
+    },
+
+    #[error("the channel to the supervisor failed: {0}")]
+    Channel(#[from] ChannelError),
+
+    #[error("cannot watch the channel to the supervisor: {0}")]
+    Watch(#[source] io::Error),
+
+    #[error("the supervisor closed the channel before the worker was ready")]
+    ClosedEarly,
+
+    #[error("expected {expected} from the supervisor, received `{received}`")]
+    OutOfOrder {
+        expected: &'static str,
+        received: String,
+    },
+
+    #[error("the supervisor speaks protocol {theirs}, this worker speaks {ours}")]
+    Protocol { theirs: u32, ours: u32 },
+
+    #[error("cannot accept from listener {name}: {problem}")]
+    Listener { name: String, problem: String },
+
+    #[error("cannot listen on {address}: {problem}")]
+    Listen { address: String, problem: String },
+
+    #[error("the application did not start: {0}")]
+    Start(#[source] StartError),
+}

@@ -1,0 +1,159 @@
+//! The channel under the runtime: waits, where the channel itself never does.
+
+use std::time::Duration;
+
+use prefork_proto::channel::{Flush, Receive, WorkerEnd};
+use prefork_proto::error::ChannelError;
+use prefork_proto::message::{Reply, ToSupervisor, ToWorker};
+use std::os::fd::OwnedFd;
+use tokio::io::Ready;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{sleep, timeout};
+
+use crate::error::WorkerError;
+use crate::sys;
+
+/// How long to wait where the kernel lacks something to send.
+const WANT: Duration = Duration::from_millis(20);
+
+/// How long a worker that leaves waits for the supervisor to take its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The worker's end of the channel. The supervisor is never waited for: what
+/// it does not take is queued, and refused when the queue is full.
+#[derive(Debug)]
+pub(crate) struct Link {
+    channel: AsyncFd<WorkerEnd>,
+    unsent: Unsent,
+}
+
+/// What keeps the queue from being empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsent {
+    Nothing,
+    /// The socket is full.
+    Full,
+    /// The kernel lacks memory or the like; time may help.
+    Want,
+}
+
+/// Something from the supervisor.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A message, with the descriptor that it announces.
+    Message(ToWorker, Option<OwnedFd>),
+    /// A request of a type that this version does not know.
+    Unknown { kind: String, id: Option<u64> },
+    /// The supervisor's end is closed.
+    Closed,
+}
+
+impl Link {
+    pub(crate) fn new(channel: WorkerEnd) -> Result<Self, WorkerError> {
+        Ok(Self {
+            channel: sys::watch(channel).map_err(WorkerError::Watch)?,
+            unsent: Unsent::Nothing,
+        })
+    }
+
+    /// Whether all that was said has been taken.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.unsent == Unsent::Nothing
+    }
+
+    /// Says something. What finds no room in the queue is dropped: the
+    /// supervisor does not read, and learns by its own deadlines what it missed.
+    ///
+    /// # Errors
+    /// The link is broken.
+    pub(crate) fn say(&mut self, message: &ToSupervisor) -> Result<(), ChannelError> {
+        match self.channel.get_mut().queue(message) {
+            Err(error) if error.breaks_link() => return Err(error),
+            Err(error) => {
+                if let ToSupervisor::Reply(reply) = message
+                    && matches!(
+                        error,
+                        ChannelError::TooLong { .. } | ChannelError::NotEncodable { .. }
+                    )
+                {
+                    let reply = Reply::failed(reply.id, error.reason(), error.to_string());
+                    return self.say(&ToSupervisor::Reply(reply));
+                }
+                return Ok(());
+            }
+            Ok(()) => {}
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), ChannelError> {
+        self.unsent = match self.channel.get_mut().flush() {
+            Ok(Flush::Done) => Unsent::Nothing,
+            Ok(Flush::Blocked) => Unsent::Full,
+            Err(error) if error.breaks_link() => return Err(error),
+            Err(_) => Unsent::Want,
+        };
+        Ok(())
+    }
+
+    /// The supervisor's next message; sends what waits meanwhile. Safe to cancel.
+    ///
+    /// # Errors
+    /// The link is broken, or the supervisor broke the protocol.
+    pub(crate) async fn hear(&mut self) -> Result<Heard, WorkerError> {
+        loop {
+            if let Some(heard) = heard(self.channel.get_mut().receive()?) {
+                return Ok(heard);
+            }
+            let interest = if self.unsent == Unsent::Full {
+                tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE
+            } else {
+                tokio::io::Interest::READABLE
+            };
+            let in_want = self.unsent == Unsent::Want;
+            let mut ready = tokio::select! {
+                ready = self.channel.ready_mut(interest) => ready.map_err(WorkerError::Watch)?,
+                () = sleep(WANT), if in_want => {
+                    self.flush()?;
+                    continue;
+                }
+            };
+            if ready.ready().is_writable() && self.unsent == Unsent::Full {
+                match ready.get_inner_mut().flush() {
+                    Ok(Flush::Done) => self.unsent = Unsent::Nothing,
+                    Ok(Flush::Blocked) => ready.clear_ready_matching(Ready::WRITABLE),
+                    Err(error) if error.breaks_link() => return Err(error.into()),
+                    Err(_) => self.unsent = Unsent::Want,
+                }
+            }
+            // Read once more before the readiness is given up, as input may
+            // have come since the first try.
+            match heard(ready.get_inner_mut().receive()?) {
+                Some(heard) => return Ok(heard),
+                None => ready.clear_ready_matching(Ready::READABLE),
+            }
+        }
+    }
+
+    /// Gives the supervisor a moment to take what was said last.
+    pub(crate) async fn finish(&mut self) {
+        let _ = timeout(LAST_WORDS, async {
+            while !self.is_clear() {
+                // What it still asks is too late; a broken link ends the wait.
+                if let Err(_) | Ok(Heard::Closed) = self.hear().await {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn heard(received: Receive<ToWorker>) -> Option<Heard> {
+    match received {
+        Receive::Message(received) => Some(Heard::Message(received.message, received.fd)),
+        Receive::Unknown { kind, id } => Some(Heard::Unknown { kind, id }),
+        Receive::Closed => Some(Heard::Closed),
+        Receive::Blocked => None,
+    }
+}

@@ -1,0 +1,169 @@
+//! Listening sockets: those that the supervisor hands over, and the worker's
+//! own when it runs alone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, SockFilter, SockRef, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::error::WorkerError;
+use crate::stream::Socket;
+
+/// How many connections may wait to be accepted when the worker runs alone.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket and its name. Never `shutdown`: other processes hold
+/// the same socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Takes a received descriptor in, by what it is and not by what it is called.
+    pub(crate) fn from_fd(name: String, fd: OwnedFd) -> Result<Self, WorkerError> {
+        match Self::adopt(RawSocket::from(fd)) {
+            Ok(kind) => Ok(Self { name, kind }),
+            Err(problem) => Err(WorkerError::Listener { name, problem }),
+        }
+    }
+
+    fn adopt(socket: RawSocket) -> Result<Kind, String> {
+        let listens = socket
+            .is_listener()
+            .map_err(|error| format!("its descriptor is not a socket: {error}"))?;
+        if !listens {
+            return Err("its descriptor is a socket that does not listen".to_owned());
+        }
+        let domain = socket.domain().map_err(|error| error.to_string())?;
+        let kind = if domain == Domain::UNIX {
+            into_unix(socket)
+        } else if domain == Domain::IPV4 || domain == Domain::IPV6 {
+            into_tcp(socket)
+        } else {
+            return Err(format!("its socket is of the unknown family {domain:?}"));
+        };
+        kind.map_err(|error| error.to_string())
+    }
+
+    /// Binds a socket of the worker's own: `127.0.0.1:8080`, `[::1]:8080` or
+    /// `unix:/run/app.sock`.
+    pub(crate) fn bind(address: &str) -> Result<Self, WorkerError> {
+        let refuse = |problem: String| WorkerError::Listen {
+            address: address.to_owned(),
+            problem,
+        };
+        let kind = match address.strip_prefix("unix:") {
+            Some(path) => bind_unix(&PathBuf::from(path)).map_err(|e| refuse(e.to_string()))?,
+            None => {
+                let address: SocketAddr = address.parse().map_err(|_| {
+                    refuse("an address is 127.0.0.1:8080, [::1]:8080 or unix:/PATH".to_owned())
+                })?;
+                bind_tcp(address).map_err(|error| refuse(error.to_string()))?
+            }
+        };
+        let name = match &kind {
+            // Port 0 has become a real one.
+            Kind::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| address.to_owned(), |bound| bound.to_string()),
+            Kind::Unix(_) => address.to_owned(),
+        };
+        Ok(Self { name, kind })
+    }
+
+    /// Lets no new handshake begin, while those that have begun can end: a
+    /// client that comes now tries again a second later, and is refused then
+    /// or finds another listener. (The filter of a listening socket sees TCP
+    /// headers; the flags are in byte 13, SYN is 2.)
+    ///
+    /// A unix socket knows no such thing; its name goes away instead.
+    pub(crate) fn refuse_handshakes(&self) {
+        const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+        const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        match &self.kind {
+            Kind::Tcp(listener) => {
+                let filter = [
+                    SockFilter::new(LOAD_BYTE, 0, 0, 13),
+                    SockFilter::new(JUMP_IF_SET, 0, 1, 2),
+                    SockFilter::new(RETURN, 0, 0, 0),
+                    SockFilter::new(RETURN, 0, 0, u32::MAX),
+                ];
+                // Without it, late clients are reset instead of refused.
+                let _ = SockRef::from(listener).attach_filter(&filter);
+            }
+            Kind::Unix(listener) => {
+                if let Ok(address) = listener.local_addr()
+                    && let Some(path) = address.as_pathname()
+                {
+                    // Someone may have removed it before.
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+    }
+
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+        match &self.kind {
+            Kind::Tcp(listener) => Ok(Socket::Tcp(listener.accept().await?.0)),
+            Kind::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+fn into_tcp(socket: RawSocket) -> io::Result<Kind> {
+    // Accepted sockets inherit it (tcp(7)), which saves a call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(Kind::Tcp(TcpListener::from_std(socket.into())?))
+}
+
+fn into_unix(socket: RawSocket) -> io::Result<Kind> {
+    socket.set_nonblocking(true)?;
+    Ok(Kind::Unix(UnixListener::from_std(socket.into())?))
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Kind> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    into_tcp(socket)
+}
+
+fn bind_unix(path: &Path) -> io::Result<Kind> {
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = SockAddr::unix(path)?;
+    if let Err(error) = socket.bind(&address) {
+        if error.kind() != io::ErrorKind::AddrInUse || !is_left_over(path, &address)? {
+            return Err(error);
+        }
+        std::fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.listen(BACKLOG)?;
+    into_unix(socket)
+}
+
+/// Whether the path is a socket that no process listens on any more.
+fn is_left_over(path: &Path, address: &SockAddr) -> io::Result<bool> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Ok(false);
+    }
+    let probe = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    let refused = probe.connect(address).map_err(|error| error.kind());
+    Ok(refused == Err(io::ErrorKind::ConnectionRefused))
+}

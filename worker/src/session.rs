@@ -1,0 +1,308 @@
+//! The loop of a ready worker: reports, obeys, drains, leaves.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use prefork_proto::message::{Health, Message, Reply, ToSupervisor, ToWorker};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::accept::Gate;
+use crate::application::{self, Application, LocalFuture, Reload, Tell};
+use crate::boot::unknown;
+use crate::context::Context;
+use crate::cut::cut;
+use crate::error::WorkerError;
+use crate::link::{Heard, Link};
+use crate::serving::Serving;
+use crate::signals::Signals;
+use crate::stderr::say;
+
+/// The drain's deadline where nobody names one.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How a worker that was ready left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// Nothing was left in flight.
+    Drained,
+    /// Something was cut off; the text says why and what.
+    Cut(String),
+    /// The supervisor broke the protocol; the text says how.
+    Broken(String),
+}
+
+/// A ready worker. Where it has a link, a supervisor started it.
+pub(crate) struct Session {
+    pub(crate) link: Option<Link>,
+    pub(crate) context: Context,
+    pub(crate) application: Application,
+    pub(crate) serving: &'static Serving,
+    pub(crate) gate: Rc<Gate>,
+    pub(crate) signals: Signals,
+    pub(crate) pace: Pace,
+}
+
+/// The times that a session keeps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Between two `health` reports.
+    pub(crate) heartbeat: Duration,
+    /// How long an idle connection stays open in a drain.
+    pub(crate) idle_grace: Duration,
+}
+
+/// What a session changes as it goes.
+struct Course {
+    next_report: Instant,
+    seq: u64,
+    /// When the drain that has begun may cut what is left.
+    deadline: Option<Instant>,
+    /// Whether a signal has asked for the drain.
+    asked_by_signal: bool,
+    replies: mpsc::UnboundedSender<Reply>,
+}
+
+/// What the loop does next.
+enum Next {
+    Heard(Result<Heard, WorkerError>),
+    Reply(Reply),
+    Report,
+    Terminate,
+    Emptied,
+    Deadline,
+}
+
+impl Session {
+    /// Runs until the worker has left; what it says last is sent.
+    pub(crate) async fn run(mut self) -> Leave {
+        let (replies, mut done) = mpsc::unbounded_channel();
+        let mut course = Course {
+            next_report: Instant::now() + self.pace.heartbeat,
+            seq: 0,
+            deadline: None,
+            asked_by_signal: false,
+            replies,
+        };
+        let leave = loop {
+            let next = self.next(&course, &mut done).await;
+            if let Some(leave) = self.act(next, &mut course) {
+                break leave;
+            }
+        };
+        self.leave(&leave, &mut course).await;
+        leave
+    }
+
+    async fn next(&mut self, course: &Course, done: &mut mpsc::UnboundedReceiver<Reply>) -> Next {
+        let supervised = self.link.is_some();
+        let supervised_listeners = self.context.is_supervised();
+        let heard = async {
+            match &mut self.link {
+                Some(link) => link.hear().await,
+                None => std::future::pending().await,
+            }
+        };
+        let emptied = async {
+            if !supervised_listeners {
+                self.gate.retired().await;
+            }
+            self.serving.emptied().await;
+        };
+        tokio::select! {
+            heard = heard => Next::Heard(heard),
+            Some(reply) = done.recv() => Next::Reply(reply),
+            () = sleep_until(course.next_report), if supervised => Next::Report,
+            () = self.signals.terminate() => Next::Terminate,
+            () = emptied, if course.deadline.is_some() => Next::Emptied,
+            () = sleep_until(course.deadline.unwrap_or(course.next_report)),
+                if course.deadline.is_some() => Next::Deadline,
+        }
+    }
+
+    fn act(&mut self, next: Next, course: &mut Course) -> Option<Leave> {
+        match next {
+            Next::Heard(Ok(Heard::Message(message, _))) => return self.obey(message, course),
+            Next::Heard(Ok(Heard::Unknown { kind, id })) => {
+                if let Some(reply) = unknown(&kind, id) {
+                    self.say(&reply, course);
+                }
+            }
+            Next::Heard(Ok(Heard::Closed)) => self.lose("it was closed", course),
+            Next::Heard(Err(error)) => self.lose(&error.to_string(), course),
+            Next::Reply(reply) => self.say(&ToSupervisor::Reply(reply), course),
+            Next::Report => self.report(course),
+            Next::Terminate if course.asked_by_signal => {
+                return Some(Leave::Cut(self.left("a second signal")));
+            }
+            Next::Terminate => {
+                course.asked_by_signal = true;
+                self.drain(DRAIN, course);
+            }
+            Next::Emptied => return Some(Leave::Drained),
+            Next::Deadline => return Some(Leave::Cut(self.left("the drain's deadline"))),
+        }
+        None
+    }
+
+    /// Does what the supervisor asks for.
+    fn obey(&mut self, message: ToWorker, course: &mut Course) -> Option<Leave> {
+        let id = match message {
+            ToWorker::Tell { id, command, args } => {
+                let context = self.context.clone();
+                let tell = Tell {
+                    context,
+                    command,
+                    args,
+                };
+                let work = self.application.tell(tell);
+                begin(id, work, course);
+                return None;
+            }
+            ToWorker::Reload { id, app } => {
+                let context = self.context.clone();
+                let work = self.application.reload(Reload { context, app });
+                begin(id, work, course);
+                return None;
+            }
+            ToWorker::Ping { id } => id,
+            ToWorker::Pause { id } => {
+                self.gate.shut();
+                id
+            }
+            ToWorker::Resume { id } => {
+                // A drain is not taken back.
+                if course.deadline.is_some() {
+                    let reply = Reply::failed(id, "draining", "this worker is on its way out");
+                    self.say(&ToSupervisor::Reply(reply), course);
+                    return None;
+                }
+                self.gate.open();
+                id
+            }
+            ToWorker::Drain { id, deadline_ms } => {
+                self.drain(Duration::from_millis(deadline_ms), course);
+                id
+            }
+            ToWorker::Stop { id } => {
+                let reply = Reply::done(id, Value::Null);
+                self.say(&ToSupervisor::Reply(reply), course);
+                return Some(Leave::Cut(self.left("the supervisor's `stop`")));
+            }
+            ToWorker::Rescue(rescue) => {
+                let why = "this worker has not the capability `rescue`";
+                let reply = Reply::failed(rescue.id, "unsupported", why);
+                self.say(&ToSupervisor::Reply(reply), course);
+                return None;
+            }
+            message @ (ToWorker::Welcome(_)
+            | ToWorker::Scoreboard(_)
+            | ToWorker::Listener(_)
+            | ToWorker::Start) => {
+                let error = WorkerError::OutOfOrder {
+                    expected: "no more of the handshake",
+                    received: message.kind().to_owned(),
+                };
+                return Some(Leave::Broken(error.to_string()));
+            }
+        };
+        self.say(&ToSupervisor::Reply(Reply::done(id, Value::Null)), course);
+        None
+    }
+
+    /// Begins the drain, or brings the deadline of the one that has begun closer.
+    fn drain(&mut self, within: Duration, course: &mut Course) {
+        if self.context.is_supervised() {
+            self.gate.shut();
+        } else {
+            self.gate.retire();
+        }
+        self.serving.drain.begin(self.pace.idle_grace);
+        let deadline = Instant::now() + within;
+        course.deadline = Some(course.deadline.map_or(deadline, |set| set.min(deadline)));
+    }
+
+    /// Goes on without a supervisor, as far as finishing what is in flight.
+    fn lose(&mut self, why: &str, course: &mut Course) {
+        self.link = None;
+        say(format_args!(
+            "{}/{}: lost the channel to the supervisor ({why}): finishing what is in flight",
+            self.context.pool(),
+            self.context.slot()
+        ));
+        self.drain(DRAIN, course);
+    }
+
+    fn say(&mut self, message: &ToSupervisor, course: &mut Course) {
+        if let Some(link) = &mut self.link
+            && let Err(error) = link.say(message)
+        {
+            self.lose(&error.to_string(), course);
+        }
+    }
+
+    /// Reports health, unless the supervisor has not taken the last report.
+    fn report(&mut self, course: &mut Course) {
+        let now = Instant::now();
+        let late = now.saturating_duration_since(course.next_report);
+        course.next_report = now + self.pace.heartbeat;
+        if self.link.as_ref().is_some_and(Link::is_clear) {
+            let health = self.health(late, course);
+            self.say(&ToSupervisor::Health(health), course);
+        }
+    }
+
+    fn health(&self, late: Duration, course: &mut Course) -> Health {
+        course.seq += 1;
+        Health {
+            seq: course.seq,
+            in_flight: self.serving.counters.in_flight(),
+            connections: self.serving.open(),
+            loop_lag_us: u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
+            status: self.context.status(),
+            http: Some(self.serving.counters.totals()),
+        }
+    }
+
+    /// Says why something is cut off, and what.
+    fn left(&self, why: &str) -> String {
+        let connections = self.serving.open();
+        let requests = self.serving.counters.in_flight();
+        format!("{why}: cut {connections} connections with {requests} requests in flight")
+    }
+
+    /// Cuts what is left, reports the last totals and says goodbye.
+    async fn leave(&mut self, leave: &Leave, course: &mut Course) {
+        self.gate.shut();
+        if let Leave::Cut(reason) | Leave::Broken(reason) = leave {
+            say(format_args!(
+                "{}/{}: {reason}",
+                self.context.pool(),
+                self.context.slot()
+            ));
+            cut(self.serving).await;
+        }
+        let health = self.health(Duration::ZERO, course);
+        self.say(&ToSupervisor::Health(health), course);
+        let goodbye = match leave {
+            Leave::Drained => ToSupervisor::Drained,
+            Leave::Cut(reason) | Leave::Broken(reason) => ToSupervisor::Bye {
+                reason: reason.clone(),
+            },
+        };
+        self.say(&goodbye, course);
+        if let Some(link) = &mut self.link {
+            link.finish().await;
+        }
+    }
+}
+
+/// Runs a handler beside the loop; its reply comes back into it.
+fn begin(id: u64, work: LocalFuture<application::Answer>, course: &Course) {
+    let replies = course.replies.clone();
+    tokio::task::spawn_local(async move {
+        // Fails only where the worker has left meanwhile.
+        let _ = replies.send(application::answer(id, work).await);
+    });
+}

@@ -1,0 +1,286 @@
+//! A client's connection: counts its bytes, tells what the drain has to know,
+//! and closes without destroying what the client has not read yet.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
+
+use crate::serving::{Entry, Serving};
+
+/// How long a connection whose sending side is closed waits for the client to
+/// close its own. Closing with unread input makes the kernel send a reset, and
+/// a reset may take the response from the client before it was read.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The socket's kind.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+/// What a connection's stream, its requests and its driver tell each other.
+///
+/// All writers run on the serving thread while it matters; the atomics are
+/// there because hyper wants an upgradeable stream to be `Send`.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    /// Bytes read from the socket.
+    received: AtomicU64,
+    /// The value of `received` when the last request was handed to the service.
+    received_at_request: AtomicU64,
+    /// The last write did not fit into the socket: a response is on its way.
+    write_blocked: AtomicBool,
+    /// The client has closed its sending side.
+    client_closed: AtomicBool,
+    /// The client may be sending although the connection is to be closed.
+    may_send_more: AtomicBool,
+    /// The application has taken the connection over.
+    upgraded: AtomicBool,
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self {
+            received: AtomicU64::new(0),
+            received_at_request: AtomicU64::new(0),
+            write_blocked: AtomicBool::new(false),
+            client_closed: AtomicBool::new(false),
+            may_send_more: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes read from the socket so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// A request was handed to the service; `has_body` if more of it is to come.
+    pub(crate) fn request_began(&self, has_body: bool) {
+        self.received_at_request.store(self.received(), Relaxed);
+        self.may_send_more.store(has_body, Relaxed);
+    }
+
+    /// The server decided to close, the client may not know yet.
+    pub(crate) fn expect_more(&self) {
+        self.may_send_more.store(true, Relaxed);
+    }
+
+    /// The application takes the connection over.
+    pub(crate) fn upgrade(&self) {
+        self.upgraded.store(true, Relaxed);
+    }
+
+    /// Whether a response waits in hyper's buffer for room in the socket.
+    pub(crate) fn write_blocked(&self) -> bool {
+        self.write_blocked.load(Relaxed)
+    }
+
+    fn must_linger(&self) -> bool {
+        !self.client_closed.load(Relaxed)
+            && !self.upgraded.load(Relaxed)
+            && (self.may_send_more.load(Relaxed)
+                || self.received() != self.received_at_request.load(Relaxed))
+    }
+}
+
+/// One client's connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    // Before `socket`: the entry must be gone before the descriptor is.
+    _entry: Entry,
+    socket: Socket,
+    serving: &'static Serving,
+    traffic: Arc<Traffic>,
+    /// Read already, to be given out first.
+    prefix: Bytes,
+    sending_closed: bool,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream {
+    /// Takes an accepted socket in.
+    pub(crate) fn admit(socket: Socket, serving: &'static Serving) -> Self {
+        Self {
+            _entry: serving.admit(socket.as_raw_fd()),
+            socket,
+            serving,
+            traffic: Arc::new(Traffic::new()),
+            prefix: Bytes::new(),
+            sending_closed: false,
+            linger: None,
+        }
+    }
+
+    /// What the stream tells of itself.
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
+    /// Puts bytes back that were read but not used.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        debug_assert!(self.prefix.is_empty(), "bytes put back over others");
+        self.prefix = bytes;
+    }
+
+    /// Reads more into `buffer`; 0 at the end. Safe to cancel.
+    pub(crate) async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.read_buf(buffer).await
+    }
+
+    /// Whether the kernel holds input that was not read yet, or the end of it.
+    pub(crate) fn has_input(&self) -> bool {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        !matches!(
+            recv(self.socket.as_raw_fd(), &mut [0], flags),
+            Err(Errno::EAGAIN)
+        )
+    }
+
+    /// Closes a connection that the client believes to be open.
+    pub(crate) async fn close(mut self) {
+        self.traffic.expect_more();
+        // The connection is over either way; an error has no one to go to.
+        let _ = self.shutdown().await;
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+        };
+        if let Poll::Ready(Ok(())) = result {
+            let read = (buf.filled().len() - before) as u64;
+            if read == 0 && buf.remaining() > 0 {
+                self.traffic.client_closed.store(true, Relaxed);
+            } else {
+                let received = self.traffic.received() + read;
+                self.traffic.received.store(received, Relaxed);
+                self.serving.counters.received(read);
+            }
+        }
+        result
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut discard = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut discard);
+            match self.poll_socket(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        self.linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)))
+            .as_mut()
+            .poll(cx)
+            .map(Ok)
+    }
+
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(written)) => {
+                self.serving.counters.sent(*written as u64);
+                self.traffic.write_blocked.store(false, Relaxed);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.traffic.write_blocked.store(true, Relaxed),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.prefix.is_empty() {
+            return this.poll_socket(cx, buf);
+        }
+        let length = this.prefix.len().min(buf.remaining());
+        buf.put_slice(&this.prefix[..length]);
+        this.prefix.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = match &mut this.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+        };
+        this.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = match &mut this.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
+            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
+        };
+        this.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket keeps nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.sending_closed {
+            ready!(match &mut this.socket {
+                Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+                Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            })?;
+            this.sending_closed = true;
+        }
+        if this.traffic.must_linger() {
+            this.poll_linger(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The builder that an application's `main` uses, and what it runs.
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::service::TowerToHyperService;
+use prefork_proto::channel::WorkerEnd;
+use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor};
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::accept::{Gate, Serve, accept};
+use crate::alone::addresses;
+use crate::application::{Application, LocalFuture, Refused, Reload, Tell};
+use crate::boot::{Boot, handshake, start_up};
+use crate::connection;
+use crate::context::Context;
+use crate::error::{StartError, WorkerError};
+use crate::link::Link;
+use crate::listener::Listener;
+use crate::serving::Serving;
+use crate::session::{Leave, Pace, Session};
+use crate::signals::Signals;
+use crate::stderr::say;
+
+/// A worker to be: the application's name and handlers.
+///
+/// ```no_run
+/// # use std::convert::Infallible;
+/// # use hyper::{Request, Response, body::Incoming, service::service_fn};
+/// async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
+///     Ok(Response::new("hello\n".to_owned()))
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     prefork_worker::Worker::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+///         .run(|_context| async { Ok(service_fn(hello)) })
+/// }
+/// ```
+#[must_use = "a worker does nothing until it is run"]
+pub struct Worker {
+    program: String,
+    version: String,
+    application: Application,
+    alone: Alone,
+}
+
+/// How it runs where no supervisor started it.
+struct Alone {
+    listen: Vec<String>,
+    app: Value,
+    idle_grace: Duration,
+}
+
+type Start = Box<dyn FnOnce(Context, &'static Serving) -> LocalFuture<Result<Serve, StartError>>>;
+
+impl Worker {
+    /// A worker of this program name and version; both are for people to read.
+    pub fn new(program: impl Into<String>, version: impl Into<String>) -> Self {
+        Self {
+            program: program.into(),
+            version: version.into(),
+            application: Application::default(),
+            alone: Alone {
+                listen: vec!["127.0.0.1:8080".to_owned()],
+                app: json!({}),
+                idle_grace: Duration::from_secs(3),
+            },
+        }
+    }
+
+    /// Answers commands of the application's own, `prefork tell POOL COMMAND`.
+    /// A command runs beside the serving loop; blocking work belongs into
+    /// [`tokio::task::spawn_blocking`].
+    pub fn on_tell<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(Tell) -> Fut + 'static,
+        Fut: Future<Output = Result<Value, Refused>> + 'static,
+    {
+        self.application.on_tell = Some(Box::new(move |tell| Box::pin(handler(tell))));
+        self
+    }
+
+    /// Takes new settings in place. Without it, new settings mean a new process.
+    pub fn on_reload<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(Reload) -> Fut + 'static,
+        Fut: Future<Output = Result<(), Refused>> + 'static,
+    {
+        self.application.on_reload = Some(Box::new(move |reload| Box::pin(handler(reload))));
+        self
+    }
+
+    /// Where to listen when no supervisor started the program and neither
+    /// `--listen ADDRESS` nor `PREFORK_LISTEN` says otherwise:
+    /// `127.0.0.1:8080`, `[::1]:8080` or `unix:/PATH`.
+    pub fn default_listen(mut self, address: impl Into<String>) -> Self {
+        self.alone.listen = vec![address.into()];
+        self
+    }
+
+    /// The application's settings when no supervisor started the program;
+    /// `{}` if this is not called.
+    pub fn default_app(mut self, app: Value) -> Self {
+        self.alone.app = app;
+        self
+    }
+
+    /// Runs a hyper service until the worker has left, and says how that went.
+    ///
+    /// `start` makes the service; the worker is `ready` once it has. It runs
+    /// inside the worker's runtime, so it can connect to databases and spawn
+    /// tasks (`tokio::task::spawn_local`, or `tokio::spawn` for what is `Send`).
+    pub fn run<F, Fut, S, B>(self, start: F) -> ExitCode
+    where
+        F: FnOnce(Context) -> Fut + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+        S::Future: 'static,
+        S::Error: Into<StartError>,
+        B: Body + 'static,
+        B::Error: Into<StartError>,
+    {
+        let start: Start = Box::new(move |context, serving| {
+            Box::pin(async move {
+                let service = Rc::new(start(context).await?);
+                let serve: Serve = Rc::new(move |stream| {
+                    let service = Rc::clone(&service);
+                    tokio::task::spawn_local(connection::serve(stream, serving, service));
+                });
+                Ok(serve)
+            })
+        });
+        let program = self.program.clone();
+        match self.run_to_end(start) {
+            Ok(code) => code,
+            Err(error) => {
+                say(format_args!("{program}: {error}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// Runs a tower service, an axum `Router` for instance; see [`Self::run`].
+    pub fn run_tower<F, Fut, S, B>(self, start: F) -> ExitCode
+    where
+        F: FnOnce(Context) -> Fut + 'static,
+        Fut: Future<Output = Result<S, StartError>> + 'static,
+        S: tower_service::Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+        S::Future: 'static,
+        S::Error: Into<StartError>,
+        B: Body + 'static,
+        B::Error: Into<StartError>,
+    {
+        self.run(|context| async { Ok(TowerToHyperService::new(start(context).await?)) })
+    }
+
+    fn run_to_end(self, start: Start) -> Result<ExitCode, WorkerError> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .map_err(WorkerError::Runtime)?;
+        let code = runtime.block_on(async {
+            match WorkerEnd::from_env()? {
+                Some(channel) => self.supervised(Link::new(channel)?, start).await,
+                None => self.by_itself(start).await,
+            }
+        });
+        // Not waiting for blocking work that was left: the process ends.
+        runtime.shutdown_background();
+        code
+    }
+
+    async fn supervised(self, mut link: Link, start: Start) -> Result<ExitCode, WorkerError> {
+        let mut signals = Signals::take(true)?;
+        let boot = async {
+            let Boot::Done(orders) = handshake(&mut link, self.hello()).await? else {
+                return Ok(None);
+            };
+            let serving = Serving::new();
+            let context = Context::supervised(&orders.welcome, serving);
+            let application = start(context.clone(), serving);
+            match start_up(&mut link, application).await? {
+                Boot::Done(Ok(serve)) => Ok(Some((orders, context, serving, serve))),
+                Boot::Done(Err(error)) => Err(WorkerError::Start(error)),
+                Boot::Dismissed => Ok(None),
+            }
+        };
+        let booted = tokio::select! {
+            booted = boot => booted,
+            () = signals.terminate() => Ok(None),
+        };
+        let (orders, context, serving, serve) = match booted {
+            Ok(Some(booted)) => booted,
+            Ok(None) => {
+                farewell(&mut link, "asked to leave before it was ready".to_owned()).await;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(error) => {
+                farewell(&mut link, error.to_string()).await;
+                return Err(error);
+            }
+        };
+        let gate = Rc::<Gate>::default();
+        if orders.welcome.paused {
+            gate.shut();
+        }
+        link.say(&ToSupervisor::Ready)?;
+        let session = Session {
+            link: Some(link),
+            context,
+            application: self.application,
+            serving,
+            gate,
+            signals,
+            pace: Pace {
+                heartbeat: Duration::from_millis(orders.welcome.heartbeat_ms.max(1)),
+                idle_grace: Duration::from_millis(orders.welcome.idle_grace_ms),
+            },
+        };
+        Ok(serve_until_end(orders.listeners, serve, session).await)
+    }
+
+    async fn by_itself(self, start: Start) -> Result<ExitCode, WorkerError> {
+        let signals = Signals::take(false)?;
+        let mut listeners = Vec::new();
+        for address in addresses(self.alone.listen)? {
+            listeners.push(Listener::bind(&address)?);
+        }
+        let serving = Serving::new();
+        let context = Context::alone(&self.program, self.alone.app, serving);
+        let serve = start(context.clone(), serving)
+            .await
+            .map_err(WorkerError::Start)?;
+        for listener in &listeners {
+            say(format_args!(
+                "{}: listening on {}",
+                self.program, listener.name
+            ));
+        }
+        let session = Session {
+            link: None,
+            context,
+            application: self.application,
+            serving,
+            gate: Rc::default(),
+            signals,
+            pace: Pace {
+                heartbeat: Duration::from_secs(1),
+                idle_grace: self.alone.idle_grace,
+            },
+        };
+        Ok(serve_until_end(listeners, serve, session).await)
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            pid: i32::try_from(std::process::id()).expect("process ids fit pid_t"),
+            program: self.program.clone(),
+            version: self.version.clone(),
+            capabilities: self.application.capabilities(),
+        }
+    }
+}
+
+async fn farewell(link: &mut Link, reason: String) {
+    // Where the link is broken there is no one to take leave of.
+    if link.say(&ToSupervisor::Bye { reason }).is_ok() {
+        link.finish().await;
+    }
+}
+
+async fn serve_until_end(listeners: Vec<Listener>, serve: Serve, session: Session) -> ExitCode {
+    for listener in listeners {
+        let (gate, serve) = (Rc::clone(&session.gate), Rc::clone(&serve));
+        tokio::task::spawn_local(accept(listener, gate, session.serving, serve));
+    }
+    match session.run().await {
+        Leave::Drained | Leave::Cut(_) => ExitCode::SUCCESS,
+        Leave::Broken(_) => ExitCode::FAILURE,
+    }
+}
