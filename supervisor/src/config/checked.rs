@@ -19,6 +19,21 @@ pub struct Config {
     pub source: String,
 }
 
+impl Config {
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.policy.name == name)
+    }
+
+    /// The listener that is bound to this address, and whose it is.
+    pub fn listener(&self, address: &Address) -> Option<(&Pool, &Listen)> {
+        let bound = |listen: &&Listen| listen.address == *address;
+        self.pools
+            .iter()
+            .find_map(|pool| Some((pool, pool.listen.iter().find(bound)?)))
+    }
+}
+
 /// `[supervisor]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Supervisor {
@@ -87,6 +102,8 @@ pub struct Listen {
     pub name: String,
     /// What to bind.
     pub address: Address,
+    /// Whether its workers share one socket.
+    pub mode: Mode,
     /// How many connections may wait.
     pub backlog: u32,
     /// Permission bits of a unix socket.
@@ -108,6 +125,27 @@ pub enum Mode {
 
 impl Mode {
     /// The name used in the configuration and in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerSlot => "per-slot",
+        }
+    }
+}
+
+/// How a listener's connections come to the workers of its pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// One socket: every worker accepts from it.
+    #[default]
+    Shared,
+    /// A socket with `SO_REUSEPORT` for each slot, between which the kernel
+    /// chooses; only for TCP.
+    PerSlot,
+}
+
+impl Mode {
+    /// As it is written in the configuration, and shown in status and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Shared => "shared",

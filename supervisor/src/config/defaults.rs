@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::checked::{Address, Listen, Pool, Program, Supervisor};
+use super::checked::{Address, Listen, Mode, Pool, Program, Supervisor};
 use crate::fleet::Policy;
 
 /// Connections that may wait on a listener.
@@ -38,6 +38,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
             max_requests_jitter: 0.1,
             max_rss: None,
             max_age: None,
+            min_ready: Duration::from_millis(500),
             max_surge: 1,
             dump_on_hang: false,
         },
@@ -57,6 +58,7 @@ pub(super) fn listen() -> Listen {
     Listen {
         name: address.to_string(),
         address: Address::Tcp(address),
+        mode: Mode::Shared,
         backlog: BACKLOG,
         permissions: None,
     }

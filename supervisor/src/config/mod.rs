@@ -10,6 +10,7 @@ mod app;
 mod checked;
 mod command_line;
 mod defaults;
+mod diff;
 mod error;
 mod file;
 mod host;
@@ -24,7 +25,8 @@ mod supervisor;
 mod tests;
 mod units;
 
-pub use checked::{Address, Config, Listen, Pool, Program, RunAs, Supervisor};
+pub use checked::{Address, Config, Listen, Mode, Pool, Program, RunAs, Supervisor};
+pub use diff::{Change, diff, only_app_changed};
 pub use error::{ConfigError, Place, Problem};
 pub use file::parse;
 pub use host::{Host, runtime_dir};

@@ -41,9 +41,11 @@ struct Labels {
     send_reasons: Vec<&'static str>,
 }
 
-/// The reasons, and one more for those that have no name of their own.
+/// The reasons, and last of all one for those that have no label of their own.
 fn and_other(reasons: &[&'static str]) -> Vec<&'static str> {
-    reasons.iter().copied().chain(["other"]).collect()
+    let other = "other";
+    let named = reasons.iter().copied().filter(|reason| *reason != other);
+    named.chain([other]).collect()
 }
 
 /// Every metric there is.

@@ -27,6 +27,7 @@ fn every_key_reaches_its_value() {
             "0.0.0.0:8080",
             "[::]:8080",
             { address = "unix:/run/app.sock", backlog = 16, permissions = "0666", mode = "shared" },
+            { address = "127.0.0.1:8081", mode = "per-slot" },
         ]
         env = { RUST_LOG = "info" }
         user = "root"
@@ -44,6 +45,7 @@ fn every_key_reaches_its_value() {
         max_requests_jitter = "2.5%"
         max_rss = "1GiB"
         max_age = "9d"
+        min_ready = "20ms"
         max_surge = 10
         dump_on_hang = true
 
@@ -79,6 +81,7 @@ fn every_key_reaches_its_value() {
             max_requests_jitter: 0.025,
             max_rss: Some(1 << 30),
             max_age: Some(9 * 86_400 * SECOND),
+            min_ready: Duration::from_millis(20),
             max_surge: 10,
             dump_on_hang: true,
         }
@@ -93,6 +96,7 @@ fn every_key_reaches_its_value() {
     let unix = Listen {
         name: "unix:/run/app.sock".to_owned(),
         address: Address::Unix("/run/app.sock".into()),
+        mode: Mode::Shared,
         backlog: 16,
         permissions: Some(0o666),
     };
@@ -102,8 +106,18 @@ fn every_key_reaches_its_value() {
         .iter()
         .map(|listen| listen.name.as_str())
         .collect();
-    assert_eq!(names, ["0.0.0.0:8080", "[::]:8080", "unix:/run/app.sock"]);
+    assert_eq!(
+        names,
+        [
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "unix:/run/app.sock",
+            "127.0.0.1:8081"
+        ]
+    );
     assert_eq!(pool.listen[0].backlog, 4096);
+    assert_eq!(pool.listen[0].mode, Mode::Shared);
+    assert_eq!(pool.listen[3].mode, Mode::PerSlot);
     assert_eq!(pool.env["RUST_LOG"], "info");
     let run_as = pool.run_as.as_ref().expect("user is set");
     assert_eq!(
@@ -208,7 +222,8 @@ fn programs_are_found_beside_the_file_and_in_the_path() {
 #[test]
 fn the_summary_shows_what_is_unusual_and_no_secrets() {
     let config = valid(
-        "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9 }]\n\
+        "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9 },\n\
+         { address = \"[::1]:80\", mode = \"per-slot\" }]\n\
          env = { TOKEN = \"hunter2\" }\nmax_rss = \"1536MiB\"\ndrain_timeout = \"90s\"\n\
          kill_timeout = \"5s\"\n[pool.web.app]\npassword = \"hunter2\"",
     );
@@ -222,6 +237,7 @@ pool web
   program              (bundled web server)
   listen               127.0.0.1:80
   listen               unix:/run/a, backlog 9
+  listen               [::1]:80, mode per-slot
   env                  TOKEN
   drain_timeout        90s
   max_rss              1536MiB
