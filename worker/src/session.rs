@@ -181,7 +181,9 @@ impl Session {
                 self.gate.open();
                 id
             }
-            ToWorker::Drain { id, deadline_ms, .. } => {
+            ToWorker::Drain {
+                id, deadline_ms, ..
+            } => {
                 self.drain(Duration::from_millis(deadline_ms), course);
                 id
             }

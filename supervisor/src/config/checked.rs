@@ -108,29 +108,6 @@ pub struct Listen {
     pub backlog: u32,
     /// Permission bits of a unix socket.
     pub permissions: Option<u32>,
-    /// Who accepts from it.
-    pub mode: Mode,
-}
-
-/// How a pool's workers share a listener.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// One socket, from which every worker accepts.
-    #[default]
-    Shared,
-    /// A socket for each slot (`SO_REUSEPORT`), handed from one of its
-    /// processes to the next.
-    PerSlot,
-}
-
-impl Mode {
-    /// The name used in the configuration and in `status`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Shared => "shared",
-            Self::PerSlot => "per-slot",
-        }
-    }
 }
 
 /// How a listener's connections come to the workers of its pool.

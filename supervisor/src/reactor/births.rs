@@ -13,8 +13,8 @@ use prefork_proto::channel::{self, ChannelError};
 use prefork_proto::message::{PROTOCOL, Welcome};
 use tokio::sync::mpsc;
 
-use super::edition::Edition;
 use super::Spawn;
+use super::edition::Edition;
 use super::process::{self, Grip, SlotName, Start};
 use crate::fleet::Event;
 use crate::listener::ListenError;

@@ -47,12 +47,12 @@ use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::reserve::Reserve;
 use conversation::BREACHES;
-use journal::Journal;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
+use journal::Journal;
 use process::Grip;
-use reload::Reloads;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
+use reload::Reloads;
 use signals::Asked;
 pub use signals::Signals;
 

@@ -54,7 +54,10 @@ impl Reactor {
             }
             return true;
         }
-        let desired = self.fleet.pool(worker.pool).map_or(0, |pool| pool.desired());
+        let desired = self
+            .fleet
+            .pool(worker.pool)
+            .map_or(0, |pool| pool.desired());
         if worker.slot < desired {
             return false;
         }
@@ -130,7 +133,10 @@ impl Reactor {
             .filter_map(|slot| {
                 let worker = slot.current()?.worker();
                 let vitals = self.processes.get(&worker)?.vitals.borrow();
-                let connections = vitals.health.as_ref().map_or(0, |health| health.connections);
+                let connections = vitals
+                    .health
+                    .as_ref()
+                    .map_or(0, |health| health.connections);
                 vitals.can(CAPABILITY).then_some((connections, worker))
             })
             .max_by_key(|(connections, _)| Reverse(*connections))
@@ -140,6 +146,9 @@ impl Reactor {
 
 fn seal(listener: &Listener) {
     if let Err(error) = listener.seal() {
-        warn!("cannot stop {} from taking connections: {error}", listener.address());
+        warn!(
+            "cannot stop {} from taking connections: {error}",
+            listener.address()
+        );
     }
 }

@@ -55,8 +55,10 @@ impl Reactor {
     fn reload_for(&mut self, askers: Vec<UnboundedSender<JobLine>>) {
         match self.prepare() {
             Ok((plan, editions, config)) => {
-                for warning in config::diff(&self.config, &config).warnings() {
-                    warn!("{warning}");
+                for change in config::diff(&self.config, &config) {
+                    if change.needs_restart() {
+                        warn!("reload: {change}");
+                    }
                 }
                 self.begin(plan, editions, config, askers);
             }
@@ -68,12 +70,12 @@ impl Reactor {
     pub(super) fn rehearse(&self, asker: &UnboundedSender<JobLine>) {
         let result = match config::load(&self.options) {
             Ok(config) => {
-                let changes = config::diff(&self.config, &config).changes();
+                let changes = config::diff(&self.config_as_scaled(), &config);
                 let count = changes.len();
                 for change in changes {
                     let _ = asker.send(JobLine::Change {
-                        what: change.what.to_owned(),
-                        message: change.message,
+                        what: change.what().to_owned(),
+                        message: change.to_string(),
                     });
                 }
                 JobResult {
@@ -86,6 +88,19 @@ impl Reactor {
             Err(error) => failed(ApiError::new(ErrorCode::Config, error.to_string())),
         };
         let _ = asker.send(JobLine::Result(result));
+    }
+
+    /// The configuration in force, with the workers that operators have scaled to.
+    fn config_as_scaled(&self) -> Config {
+        let mut config = self.config.clone();
+        for pool in &mut config.pools {
+            let view = self
+                .fleet
+                .pools()
+                .find(|view| view.name() == pool.policy.name);
+            pool.policy.workers = view.map_or(pool.policy.workers, |view| view.desired());
+        }
+        config
     }
 
     /// Everything that can go wrong before a worker is touched.
@@ -125,10 +140,13 @@ impl Reactor {
         };
         config::only_app_changed(&running.config, &edition.config)
             && running.program.is_same_file(&edition.program)
-            && pool.slots().filter_map(|slot| slot.current()).all(|current| {
-                let grip = self.processes.get(&current.worker());
-                grip.is_some_and(|grip| grip.vitals.borrow().can(RELOAD))
-            })
+            && pool
+                .slots()
+                .filter_map(|slot| slot.current())
+                .all(|current| {
+                    let grip = self.processes.get(&current.worker());
+                    grip.is_some_and(|grip| grip.vitals.borrow().can(RELOAD))
+                })
     }
 
     fn begin(
@@ -139,7 +157,10 @@ impl Reactor {
         askers: Vec<UnboundedSender<JobLine>>,
     ) {
         let generation = plan.generation;
-        info!("reload: generation {generation} begins, configured by {}", config.source);
+        info!(
+            "reload: generation {generation} begins, configured by {}",
+            config.source
+        );
         let message = format!("generation {generation} begins");
         self.journal.note("reload", About::default(), message);
         self.reloads.tried = generation;
