@@ -89,7 +89,9 @@ fn every_family_is_there_from_the_first_scrape() {
         }
     }
     for name in PROCESS {
-        assert!(scrape.sum(name, &[]) > 0.0, "{name}");
+        // A young supervisor may not have used a hundredth of a second yet.
+        let least = if name.contains("cpu") { 0.0 } else { 1.0 };
+        assert!(scrape.sum(name, &[]) >= least, "{name}");
     }
 }
 
