@@ -76,3 +76,63 @@ fn html(page: String) -> Answer {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use prefork_proto::control::Status;
+    use tokio::sync::mpsc;
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+    use crate::control::answer::Payload;
+    use crate::control::fake::status;
+    use crate::handle;
+
+    /// A reactor that knows nothing but its status.
+    fn reactor(status: Status) -> Handle {
+        let (requests, mut inbox) = mpsc::channel(4);
+        spawn_local(async move {
+            while let Some(request) = inbox.recv().await {
+                match request {
+                    handle::Request::Status(reply) => drop(reply.send(status.clone())),
+                    handle::Request::Metrics(reply) => drop(reply.send("x 1\n".to_owned())),
+                    other => panic!("the admin address asked for {other:?}"),
+                }
+            }
+        });
+        Handle(requests)
+    }
+
+    async fn get(handle: &Handle, method: Method, path: &str) -> (u16, String) {
+        let answer = answer(handle, &method, path)
+            .await
+            .unwrap_or_else(Answer::from);
+        let status = answer.status().as_u16();
+        let Payload::Whole(body) = answer.into_body() else {
+            panic!("{path} streams");
+        };
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn every_path_answers_and_nothing_else_does() {
+        let check = async {
+            let handle = reactor(status(2, 1));
+            let get = |path| get(&handle, Method::GET, path);
+            assert_eq!(get("/metrics").await, (200, "x 1\n".to_owned()));
+            assert_eq!(get("/livez").await.0, 200);
+            let not_ready = "not ready: pool web: 1 of 2 workers ready\n".to_owned();
+            assert_eq!(get("/readyz").await, (503, not_ready));
+            let (code, document) = get("/status.json").await;
+            assert_eq!(code, 200);
+            let document: Status = serde_json::from_str(&document).unwrap();
+            assert_eq!(document, status(2, 1));
+            assert!(get("/").await.1.contains("<h2>web</h2>"));
+            assert!(get("/v1/stop").await.1.contains("/status.json"));
+            assert_eq!(get("/v1/stop").await.0, 404);
+            assert_eq!(super::tests::get(&handle, Method::POST, "/").await.0, 405);
+            assert_eq!(super::tests::get(&handle, Method::HEAD, "/").await.0, 200);
+        };
+        LocalSet::new().run_until(check).await;
+    }
+}

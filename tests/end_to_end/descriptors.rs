@@ -79,12 +79,14 @@ fn a_worker_holds_nothing_of_the_supervisors_also_after_50_restarts() {
 fn a_program_is_born_with_its_standard_descriptors_and_its_channel() {
     // The shell shows what it was born with before it becomes the worker.
     let worker = crate::harness::cli::example("test_worker");
-    let script = "ls -l /proc/$$/fd >&2; echo \"channel is $PREFORK_CHANNEL_FD\" >&2; exec \"$0\"";
+    let script =
+        "exec >&2; ls -l /proc/$$/fd; echo \"channel is $PREFORK_CHANNEL_FD.\"; exec \"$0\"";
     let worker = worker.to_str().expect("the path is text");
     let program = ["/bin/sh", "-c", script, worker];
     let prefork = Prefork::start(&[Pool::command("app", &program, 1)]);
-    let line = prefork.logged(&["channel is "]);
-    let channel = line.rsplit(' ').next().expect("a number follows").trim();
+    let line = prefork.logged(&["channel is ", "stderr"]);
+    let (_, rest) = line.split_once("channel is ").expect("it was found");
+    let (channel, _) = rest.split_once('.').expect("a dot follows");
     let log = prefork.log();
     let numbers: BTreeSet<&str> = log
         .lines()
@@ -97,8 +99,8 @@ fn a_program_is_born_with_its_standard_descriptors_and_its_channel() {
 fn the_supervisor_holds_no_more_descriptors_after_500_crashes() {
     let workers = 10;
     let pool = Pool::test_worker("app", workers)
-        .text("backoff_initial", "1ms")
-        .text("backoff_max", "2ms");
+        .text("backoff_initial", "10ms")
+        .text("backoff_max", "10ms");
     let prefork = Prefork::start(&[pool]);
     let held = || processes::descriptors(prefork.pid()).len();
     let before = held();
@@ -126,6 +128,6 @@ fn the_supervisor_holds_no_more_descriptors_after_500_crashes() {
     });
     let grown = processes::resident_bytes(prefork.pid()).saturating_sub(resident);
     assert!(grown < 8 << 20, "the supervisor grew by {grown} bytes");
-    let reported = prefork.metric("prefork_process_open_fds", &[]);
+    let reported = prefork.metric("process_open_fds", &[]);
     assert!(reported <= (before + 4) as f64, "{reported} {before}");
 }

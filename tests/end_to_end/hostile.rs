@@ -80,7 +80,7 @@ fn each_malformed_message_ends_its_sender_for_a_counted_and_logged_reason() {
         ),
         (b"long 1048576", "too_long"),
         (b"descriptors 1", "fds_unclaimed"),
-        (b"descriptors 20", "fds_unclaimed"),
+        (b"descriptors 20", "fds_truncated"),
     ];
     for (order, reason) in attacks {
         ends_for(&prefork, order, reason);
@@ -174,9 +174,9 @@ fn a_flood_neither_blocks_the_supervisor_nor_makes_it_grow() {
     prefork.order("odd", 0, "flood 3000");
     eventually("the flood is counted", PATIENCE, || {
         let family = "prefork_channel_decode_errors_total";
-        prefork.metric(family, &[("pool", "odd"), ("reason", "flood")]) == 1.0
+        prefork.metric(family, &[("pool", "odd"), ("reason", "flood")]) >= 1.0
     });
-    prefork.logged(&["odd/0", &old.to_string(), "flood"]);
+    prefork.logged(&["odd/0", &old.to_string(), "too many messages"]);
     // Whether it is endured or ended: operators are heard and others serve.
     for _ in 0..20 {
         prefork.done(&["--timeout", "5s", "status"]);
@@ -245,7 +245,7 @@ fn what_waits_for_a_worker_that_never_reads_is_bounded() {
 
 #[test]
 fn a_worker_that_hangs_up_while_it_lives_is_replaced() {
-    let prefork = hostile_and_good();
+    let prefork = Prefork::start(&[Pool::test_worker("odd", 1)]);
     let old = prefork.ready_pid("odd", 0);
     prefork.order("odd", 0, "hang-up");
     prefork.replaced("odd", 0, old);
@@ -265,15 +265,14 @@ fn an_unknown_message_is_counted_and_forgiven() {
     };
     prefork.order("odd", 0, "write {\"type\":\"from_the_future\",\"id\":7}\n");
     eventually("it is counted", PATIENCE, || unknown() == 1.0);
-    prefork.order(
-        "odd",
-        0,
-        "write {\"type\":\"drained\",\"new\":{\"field\":1}}\n",
-    );
+    let newer = json!({"type": "health", "seq": 1, "in_flight": 0, "connections": 0,
+        "loop_lag_us": 0, "a_field_from_the_future": {"n": 1}});
+    prefork.order("odd", 0, format!("write {newer}\n"));
     let told = prefork.done(&["tell", "odd/0", "who"]);
     assert!(told.contains(&pid.to_string()), "{told}");
     let errors = counted(&prefork, "prefork_channel_decode_errors_total");
-    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(errors, [("unknown_type".to_owned(), 1.0)]);
+    assert_eq!(prefork.ready_pid("odd", 0), pid);
 }
 
 #[test]

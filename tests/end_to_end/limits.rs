@@ -9,6 +9,16 @@ use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, cli, processes};
 
+/// Leaves a running process this many descriptors to open.
+#[track_caller]
+fn leave_descriptors(pid: i32, free: u32) {
+    let held = processes::descriptors(pid);
+    let is_free = |number: &u32| !held.iter().any(|fd| fd.number == *number);
+    // The limit is on the number, so gaps below it count as free.
+    let limit = (0..).filter(is_free).nth(free as usize);
+    limit_descriptors(pid, limit.expect("numbers don't end"));
+}
+
 /// Sets the soft limit of open descriptors of a running process.
 #[track_caller]
 fn limit_descriptors(pid: i32, limit: u32) {
@@ -24,13 +34,7 @@ fn limit_descriptors(pid: i32, limit: u32) {
 fn without_descriptors_a_slot_backs_off_and_the_supervisor_still_answers() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
     let load = Load::start(prefork.address("web"), 2);
-    let held = processes::descriptors(prefork.pid());
-    let highest = held
-        .iter()
-        .map(|fd| fd.number)
-        .max()
-        .expect("it holds some");
-    limit_descriptors(prefork.pid(), highest + 2);
+    leave_descriptors(prefork.pid(), 2);
 
     let scaled = prefork.cli(&["--timeout", "20s", "scale", "web", "6"]);
     assert_eq!(scaled.code, 1, "{scaled:?}");
@@ -65,13 +69,7 @@ fn without_descriptors_a_slot_backs_off_and_the_supervisor_still_answers() {
 #[test]
 fn a_crash_without_descriptors_is_made_good_when_they_come_back() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
-    let held = processes::descriptors(prefork.pid());
-    let highest = held
-        .iter()
-        .map(|fd| fd.number)
-        .max()
-        .expect("it holds some");
-    limit_descriptors(prefork.pid(), highest.saturating_sub(4));
+    leave_descriptors(prefork.pid(), 0);
     let old = prefork.ready_pid("web", 0);
     processes::send(old, nix::sys::signal::Signal::SIGKILL);
     eventually("the slot backs off", PATIENCE, || {

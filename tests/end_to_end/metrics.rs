@@ -32,7 +32,6 @@ const COUNTERS: &[&str] = &[
     "config_reload_failures_total",
     "control_commands_total",
     "control_command_failures_total",
-    "process_cpu_seconds_total",
 ];
 const GAUGES: &[&str] = &[
     "channel_up",
@@ -53,10 +52,6 @@ const GAUGES: &[&str] = &[
     "workers_desired",
     "config_last_reload_successful",
     "config_last_reload_success_timestamp_seconds",
-    "process_resident_memory_bytes",
-    "process_open_fds",
-    "process_max_fds",
-    "process_start_time_seconds",
 ];
 const HISTOGRAMS: &[&str] = &[
     "channel_round_trip_seconds",
@@ -64,6 +59,16 @@ const HISTOGRAMS: &[&str] = &[
     "worker_drain_duration_seconds",
     "http_request_duration_seconds",
     "supervisor_loop_lag_seconds",
+];
+
+/// The supervisor's own, under the names that every process exports.
+const PROCESS: &[&str] = &[
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "process_start_time_seconds",
 ];
 
 #[test]
@@ -82,6 +87,9 @@ fn every_family_is_there_from_the_first_scrape() {
             let samples = scrape.matching(&format!("{family}{suffix}"), &[]);
             assert!(!samples.is_empty(), "{family} has no sample");
         }
+    }
+    for name in PROCESS {
+        assert!(scrape.sum(name, &[]) > 0.0, "{name}");
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prefork_proto::message::Welcome;
 
-/// Between two looks whether to accept.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks whether to accept. Fifty of these workers must not keep
+/// the machine busy by looking.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the threads share.
 pub(crate) struct Server {
@@ -70,14 +72,15 @@ impl Server {
         let server = Arc::clone(self);
         std::thread::spawn(move || {
             loop {
-                if server.accepting.load(Ordering::SeqCst)
+                if !server.accepting.load(Ordering::SeqCst) {
+                    std::thread::sleep(PAUSE);
+                } else if readable(&listener)
+                    // Another worker may have been faster.
                     && let Ok((stream, _)) = listener.accept()
                 {
                     server.accepted.fetch_add(1, Ordering::SeqCst);
                     let server = Arc::clone(&server);
                     std::thread::spawn(move || server.connection(stream));
-                } else {
-                    std::thread::sleep(PAUSE);
                 }
             }
         });
@@ -119,6 +122,13 @@ impl Server {
             sent?;
         }
     }
+}
+
+/// Waits a moment for a connection.
+fn readable(listener: &TcpListener) -> bool {
+    let mut listeners = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(PAUSE).expect("a pause is short");
+    matches!(poll(&mut listeners, timeout), Ok(1..))
 }
 
 /// `GET /slow/MILLISECONDS` takes that long.

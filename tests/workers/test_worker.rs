@@ -24,7 +24,7 @@ use orders::{Boot, Order, Orders};
 use serve::Server;
 
 /// How often orders are looked for.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(40);
 
 fn main() -> ExitCode {
     let orders = Orders::in_directory(std::env::args_os().nth(1));

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
+use socket2::{Domain, SockAddr, SockFilter, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::error::WorkerError;
@@ -81,6 +81,38 @@ impl Listener {
             Kind::Unix(_) => address.to_owned(),
         };
         Ok(Self { name, kind })
+    }
+
+    /// Lets no new handshake begin, while those that have begun can end: a
+    /// client that comes now tries again a second later, and is refused then
+    /// or finds another listener. (The filter of a listening socket sees TCP
+    /// headers; the flags are in byte 13, SYN is 2.)
+    ///
+    /// A unix socket knows no such thing; its name goes away instead.
+    pub(crate) fn refuse_handshakes(&self) {
+        const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+        const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        match &self.kind {
+            Kind::Tcp(listener) => {
+                let filter = [
+                    SockFilter::new(LOAD_BYTE, 0, 0, 13),
+                    SockFilter::new(JUMP_IF_SET, 0, 1, 2),
+                    SockFilter::new(RETURN, 0, 0, 0),
+                    SockFilter::new(RETURN, 0, 0, u32::MAX),
+                ];
+                // Without it, late clients are reset instead of refused.
+                let _ = SockRef::from(listener).attach_filter(&filter);
+            }
+            Kind::Unix(listener) => {
+                if let Ok(address) = listener.local_addr()
+                    && let Some(path) = address.as_pathname()
+                {
+                    // Someone may have removed it before.
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
     }
 
     /// The next connection.

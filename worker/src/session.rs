@@ -97,18 +97,25 @@ impl Session {
 
     async fn next(&mut self, course: &Course, done: &mut mpsc::UnboundedReceiver<Reply>) -> Next {
         let supervised = self.link.is_some();
+        let supervised_listeners = self.context.is_supervised();
         let heard = async {
             match &mut self.link {
                 Some(link) => link.hear().await,
                 None => std::future::pending().await,
             }
         };
+        let emptied = async {
+            if !supervised_listeners {
+                self.gate.retired().await;
+            }
+            self.serving.emptied().await;
+        };
         tokio::select! {
             heard = heard => Next::Heard(heard),
             Some(reply) = done.recv() => Next::Reply(reply),
             () = sleep_until(course.next_report), if supervised => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
-            () = self.serving.emptied(), if course.deadline.is_some() => Next::Emptied,
+            () = emptied, if course.deadline.is_some() => Next::Emptied,
             () = sleep_until(course.deadline.unwrap_or(course.next_report)),
                 if course.deadline.is_some() => Next::Deadline,
         }
@@ -206,7 +213,11 @@ impl Session {
 
     /// Begins the drain, or brings the deadline of the one that has begun closer.
     fn drain(&mut self, within: Duration, course: &mut Course) {
-        self.gate.shut();
+        if self.context.is_supervised() {
+            self.gate.shut();
+        } else {
+            self.gate.retire();
+        }
         self.serving.drain.begin(self.pace.idle_grace);
         let deadline = Instant::now() + within;
         course.deadline = Some(course.deadline.map_or(deadline, |set| set.min(deadline)));

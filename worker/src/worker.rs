@@ -276,12 +276,9 @@ async fn farewell(link: &mut Link, reason: String) {
 }
 
 async fn serve_until_end(listeners: Vec<Listener>, serve: Serve, session: Session) -> ExitCode {
-    // Held until the end: the queue of a listener lives as long as any holder.
-    let listeners: Vec<Rc<Listener>> = listeners.into_iter().map(Rc::new).collect();
-    for listener in &listeners {
-        let (listener, gate) = (Rc::clone(listener), Rc::clone(&session.gate));
-        let taking = accept(listener, gate, session.serving, Rc::clone(&serve));
-        tokio::task::spawn_local(taking);
+    for listener in listeners {
+        let (gate, serve) = (Rc::clone(&session.gate), Rc::clone(&serve));
+        tokio::task::spawn_local(accept(listener, gate, session.serving, serve));
     }
     match session.run().await {
         Leave::Drained | Leave::Cut(_) => ExitCode::SUCCESS,

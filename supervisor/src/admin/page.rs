@@ -112,3 +112,19 @@ fn escape(text: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::fake::status;
+
+    #[test]
+    fn what_a_worker_says_stays_text() {
+        let mut status = status(2, 1);
+        status.pools[0].workers[0].status = "<script>alert('1')</script>".to_owned();
+        let page = render(&status);
+        assert!(page.contains("&lt;script&gt;alert(&#39;1&#39;)"), "{page}");
+        assert!(!page.contains("<script"));
+        assert!(page.contains("1 of 2 workers ready"));
+    }
+}

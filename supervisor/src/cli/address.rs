@@ -36,7 +36,7 @@ pub(crate) enum AddressError {
     )]
     BadSlot { pool: String, slot: String },
     /// No pool can have this name.
-    #[error("a pool's name has letters, digits, `-`, `_` and `.`, for instance `web`; not `{0}`")]
+    #[error("a pool's name is of letters, digits, `-` and `_`, for instance `web`; not `{0}`")]
     BadPool(String),
 }
 
@@ -44,7 +44,7 @@ impl FromStr for PoolName {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if text.is_empty() || !text.chars().all(fits) {
             return Err(AddressError::BadPool(text.to_owned()));
         }
@@ -128,8 +128,8 @@ mod tests {
             "/v1/workers/web/0"
         );
         assert_eq!(
-            "a-b_c.1/12".parse::<WorkerAddress>().unwrap().path(),
-            "/v1/workers/a-b_c.1/12"
+            "a-b_c1/12".parse::<WorkerAddress>().unwrap().path(),
+            "/v1/workers/a-b_c1/12"
         );
     }
 

@@ -17,6 +17,8 @@ mod render;
 mod stop;
 mod table;
 mod terminal;
+#[cfg(test)]
+mod tests;
 pub(crate) mod units;
 mod wait;
 

@@ -188,6 +188,14 @@ impl Fault {
         self
     }
 
+    /// All of it in one sentence, where there is no place to point at.
+    pub(super) fn into_sentence(self) -> String {
+        match self.help {
+            Some(help) => format!("{}; {help}", self.message),
+            None => self.message,
+        }
+    }
+
     /// Says which key's value it is.
     pub(super) fn of_key(mut self, key: &str) -> Self {
         self.message = format!("`{key}`: {}", self.message);
@@ -196,12 +204,7 @@ impl Fault {
 
     /// The fault of a value that was given on the command line.
     pub(super) fn of_flag(self, flag: &str) -> ConfigError {
-        let help = self.help.map(|help| format!("; {help}"));
-        ConfigError::Usage(format!(
-            "{flag}: {}{}",
-            self.message,
-            help.unwrap_or_default()
-        ))
+        ConfigError::Usage(format!("{flag}: {}", self.into_sentence()))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use toml::de::DeTable;
+use toml::map::Map;
 
 use super::checked::{Address, Config, Listen};
 use super::error::{ConfigError, Fault, Problems};
@@ -35,7 +36,7 @@ pub fn parse(text: &str, path: &str, host: &Host) -> Result<Config, ConfigError>
 }
 
 fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Problems<'a>) -> Config {
-    let mut root = Section::new("the configuration", table, 0..0, problems);
+    let mut root = Section::new("the file", table, 0..0, problems);
     let supervisor = root.section("supervisor", "[supervisor]");
     let supervisor = supervisor::read(supervisor, host, problems);
     let pools = match root.section("pool", "[pool]") {
@@ -43,7 +44,8 @@ fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Probl
         None => Vec::new(),
     };
     root.finish();
-    if pools.is_empty() && !table.contains_key("pool") {
+    let pool = table.get("pool").map(|pool| pool.get_ref());
+    if pool.is_none_or(|pool| pool.as_table().is_some_and(Map::is_empty)) {
         let fault = Fault::new("no pool is configured");
         problems.whole(fault.help("add [pool.web] with listen = [\"0.0.0.0:8080\"]"));
     }
@@ -65,8 +67,9 @@ fn read_pools(section: &Section<'_>, host: &Host) -> Vec<pool::Read> {
             let pool = Section::new(title, table, value.span(), section.problems);
             pools.push(pool::read(name, pool, host));
         } else {
-            let what = "a table: the settings of a pool stand under its own name, as in [pool.web]";
-            section.fault(span, expected(what, value.get_ref()).of_key(name));
+            let help = "the settings of a pool stand under its name, as in [pool.web]";
+            let fault = expected("a table", value.get_ref()).of_key(name);
+            section.fault(span, fault.help(help));
         }
     }
     pools

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -78,16 +77,18 @@ impl Host {
 /// it: `explicit`, else `$RUNTIME_DIRECTORY`, else `/run/prefork` as root, else
 /// `$XDG_RUNTIME_DIR/prefork`, else `/tmp/prefork-UID`. Always absolute.
 pub fn runtime_dir(explicit: Option<&Path>) -> PathBuf {
-    if let Some(path) = explicit {
-        return absolute(path);
+    match explicit {
+        Some(path) => absolute(path),
+        None => usual_runtime_dir(Uid::effective(), |name| env::var_os(name)),
     }
-    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let uid = Uid::effective();
-    if let Some(paths) = variable("RUNTIME_DIRECTORY") {
-        // systemd separates several by colons.
-        if let Some(first) = env::split_paths(&paths).next() {
-            return absolute(&first);
-        }
+}
+
+fn usual_runtime_dir(uid: Uid, variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let variable = |name| variable(name).filter(|value| !value.is_empty());
+    // systemd separates several directories by colons.
+    let given = variable("RUNTIME_DIRECTORY");
+    if let Some(first) = given.and_then(|paths| env::split_paths(&paths).next()) {
+        return absolute(&first);
     }
     if uid.is_root() {
         return PathBuf::from("/run/prefork");
@@ -100,6 +101,39 @@ pub fn runtime_dir(explicit: Option<&Path>) -> PathBuf {
 
 /// Made absolute without following links: a link in it may be what a deploy changes.
 fn absolute(path: &Path) -> PathBuf {
-    let absolute: io::Result<PathBuf> = std::path::absolute(path);
-    absolute.unwrap_or_else(|_| path.to_owned())
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_directory_is_the_first_that_the_environment_offers() {
+        let system = Some("/run/shop:/run/other");
+        let session = Some("/run/user/1000");
+        for (uid, runtime, xdg, expected) in [
+            (1000, system, session, "/run/shop"),
+            (0, system, session, "/run/shop"),
+            (0, None, session, "/run/prefork"),
+            (0, Some(""), None, "/run/prefork"),
+            (1000, None, session, "/run/user/1000/prefork"),
+            (1000, Some(""), Some(""), "/tmp/prefork-1000"),
+            (1000, None, None, "/tmp/prefork-1000"),
+        ] {
+            let directory = usual_runtime_dir(Uid::from_raw(uid), |name| {
+                let value = match name {
+                    "RUNTIME_DIRECTORY" => runtime,
+                    _ => xdg,
+                };
+                value.map(OsString::from)
+            });
+            assert_eq!(directory, Path::new(expected), "{uid} {runtime:?} {xdg:?}");
+        }
+        assert_eq!(
+            runtime_dir(Some(Path::new("/srv/run"))),
+            Path::new("/srv/run")
+        );
+        assert!(runtime_dir(Some(Path::new("run"))).is_absolute());
+    }
 }

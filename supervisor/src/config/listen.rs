@@ -10,8 +10,7 @@ use super::checked::{Address, Listen};
 use super::defaults;
 use super::error::Fault;
 use super::host::Host;
-use super::section::{Section, Setting, expected, string};
-use super::units;
+use super::section::{Section, Setting, expected, permissions, string};
 
 /// The longest path of a unix socket, in bytes: `sun_path` of unix(7) without its NUL.
 pub(super) const SOCKET_PATH_MAX: usize = 107;
@@ -50,20 +49,18 @@ pub(super) fn read_list(section: &mut Section<'_>, host: &Host) -> Vec<Setting<L
 fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     let listen = section.take("address", |value| parse(string(value, EXAMPLE)?, host));
     let backlog = section.integer("backlog", defaults::BACKLOG.into(), 1..=65_535);
-    let permissions = section.take("permissions", |value| {
-        units::permissions(string(value, "permission bits such as \"0660\"")?)
-    });
+    let bits = section.take("permissions", permissions);
     section.take("mode", |value| match string(value, "\"shared\"")? {
         "shared" => Ok(()),
         "per-slot" => {
-            Err(not_in_this_version("mode \"per-slot\"").help("leave `mode` out for \"shared\""))
+            Err(not_in_this_version("\"per-slot\"").help("leave `mode` out for \"shared\""))
         }
         other => Err(Fault::new(format!(
             "expected \"shared\", found \"{other}\""
         ))),
     });
     section.take("tls", |_| -> Result<(), Fault> {
-        Err(not_in_this_version("TLS on a listener").help("end TLS in front of prefork"))
+        Err(not_in_this_version("TLS").help("end it in front of prefork"))
     });
     if listen.sound && listen.value.is_none() {
         let fault = Fault::new("a listener has no `address`");
@@ -73,14 +70,14 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         );
     }
     let tcp = matches!(&listen.value, Some(listen) if matches!(listen.address, Address::Tcp(_)));
-    if tcp && permissions.value.is_some() {
+    if tcp && bits.value.is_some() {
         let fault = Fault::new("`permissions` are for unix sockets; this listener is TCP");
-        section.fault(permissions.span, fault);
+        section.fault(bits.span, fault);
     }
     section.finish();
     listen.value.map(|listen| Listen {
         backlog: u32::try_from(backlog.value).unwrap_or(defaults::BACKLOG),
-        permissions: permissions.value,
+        permissions: bits.value,
         ..listen
     })
 }
@@ -90,7 +87,7 @@ pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
     let address = if let Some(path) = text.strip_prefix("unix:") {
         unix_address(path, host)?
     } else if text.starts_with("systemd:") {
-        return Err(not_in_this_version("a listener from systemd"));
+        return Err(not_in_this_version("a listener from systemd").help("name an address"));
     } else {
         Address::Tcp(socket_address(text)?)
     };
@@ -120,27 +117,33 @@ fn unix_address(path: &str, host: &Host) -> Result<Address, Fault> {
 
 /// An IP address with its port, or what is missing.
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Fault> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
+    text.parse().map_err(|_| {
+        let (why, help) = what_is_wrong(text);
+        Fault::new(format!("\"{}\" {why}", text.escape_debug())).help(help)
+    })
+}
+
+/// Why a text is no socket address, and what would be one.
+fn what_is_wrong(text: &str) -> (String, String) {
+    let not_an_ip = || "is not an IP address with a port".to_owned();
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        let example = SocketAddr::new(ip, 8080);
+        return ("has no port".to_owned(), format!("write \"{example}\""));
     }
-    let fault = |why: String| Err(Fault::new(format!("\"{}\" {why}", text.escape_debug())));
     let Some((host, port)) = text.rsplit_once(':') else {
-        return fault("has no port".to_owned()).map_err(|fault| match text.parse::<IpAddr>() {
-            Ok(ip) => fault.help(format!("for instance \"{}\"", SocketAddr::new(ip, 8080))),
-            Err(_) => fault.help("write IP:PORT, for instance \"0.0.0.0:8080\""),
-        });
+        let help = "write IP:PORT, for instance \"0.0.0.0:8080\"";
+        return (not_an_ip(), help.to_owned());
     };
     if port.parse::<u16>().is_err() {
-        return fault(format!("has the port \"{}\"", port.escape_debug()))
-            .map_err(|fault| fault.help("a port is a number from 0 to 65535"));
+        let why = format!("has the port \"{}\"", port.escape_debug());
+        return (why, "a port is a number from 0 to 65535".to_owned());
     }
     let help = match host {
         "" | "*" => format!("for every address write \"0.0.0.0:{port}\" or \"[::]:{port}\""),
         "localhost" => format!("names are not looked up; write \"127.0.0.1:{port}\""),
-        _ if host.parse::<IpAddr>().is_ok() => format!("write \"[{host}]:{port}\""),
         _ => format!("names are not looked up; write an IP address, as in \"0.0.0.0:{port}\""),
     };
-    fault("is not an IP address with a port".to_owned()).map_err(|fault| fault.help(help))
+    (not_an_ip(), help)
 }
 
 fn not_in_this_version(what: &str) -> Fault {

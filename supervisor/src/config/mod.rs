@@ -20,7 +20,8 @@ mod search;
 mod section;
 mod summary;
 mod supervisor;
-
+#[cfg(test)]
+mod tests;
 mod units;
 
 pub use checked::{Address, Config, Listen, Pool, Program, RunAs, Supervisor};

@@ -45,7 +45,7 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
     let policy = read_policy(&mut section, &defaults.policy, &heartbeat_interval);
     let program = read_program(&mut section, host);
     let listen = listen::read_list(&mut section, host);
-    if program == Program::Bundled && !section.has("listen") {
+    if !section.has("program") && !section.has("listen") {
         let fault = Fault::new(format!("{} has no `listen`", section.name));
         let help = "listen = [\"0.0.0.0:8080\"]";
         section.fault(section.span.clone(), fault.help(help));
@@ -197,7 +197,7 @@ fn read_program(section: &mut Section<'_>, host: &Host) -> Program {
     const WHAT: &str = "an array such as [\"/usr/bin/shop\", \"--quiet\"]";
     let words = section.list("program", WHAT, |element| {
         match string(element.get_ref(), "a string")? {
-            word if word.contains('\0') => Err(Fault::new("a NUL cannot be passed on")),
+            word if word.contains('\0') => Err(Fault::new("an argument cannot contain a NUL")),
             word => Ok(word.to_owned()),
         }
     });
@@ -235,7 +235,10 @@ fn read_env(section: &mut Section<'_>) -> BTreeMap<String, String> {
         }
         match string(value.get_ref(), "a string") {
             Ok(text) if text.contains('\0') => {
-                table.fault(value.span(), Fault::new(format!("`{name}` contains a NUL")));
+                table.fault(
+                    value.span(),
+                    Fault::new("a value cannot contain a NUL").of_key(name),
+                );
             }
             Ok(text) => {
                 env.insert(name.to_owned(), text.to_owned());
@@ -252,7 +255,7 @@ fn env_name(name: &str) -> Result<(), Fault> {
     }
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(Fault::new(format!(
-            "\"{}\" is not a name: it is empty or contains `=` or NUL",
+            "\"{}\" is not a variable's name: it is empty or contains `=` or NUL",
             name.escape_debug()
         )));
     }

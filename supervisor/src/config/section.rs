@@ -225,6 +225,12 @@ pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Fault> {
     }
 }
 
+/// Permission bits, as chmod(1) has them.
+pub(super) fn permissions(value: &DeValue<'_>) -> Result<u32, Fault> {
+    let text = string(value, "permission bits such as \"0660\"")?;
+    units::permissions(text)
+}
+
 /// `true` or `false`.
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Fault> {
     value

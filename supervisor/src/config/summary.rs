@@ -1,5 +1,7 @@
 //! A checked configuration for people and for programs: what `prefork check` shows.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::checked::{Address, Config, Listen, Pool, Program};
@@ -55,7 +57,7 @@ pub fn checked_json(config: &Config) -> Value {
             "workers": pool.policy.workers,
             "program": words(pool),
             "listeners": listen.collect::<Vec<_>>(),
-            "settings": settings(pool).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "settings": settings(pool).into_iter().collect::<BTreeMap<_, _>>(),
         })
     };
     json!({
@@ -122,9 +124,9 @@ fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
         ),
         (
             "user",
-            pool.run_as
-                .as_ref()
-                .map_or_else(none, |run_as| run_as.user.clone()),
+            pool.run_as.as_ref().map_or_else(none, |run_as| {
+                format!("{} ({}:{})", run_as.user, run_as.uid, run_as.gid)
+            }),
         ),
         ("boot_timeout", time(policy.boot_timeout)),
         ("heartbeat_interval", time(pool.heartbeat_interval)),

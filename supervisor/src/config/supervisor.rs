@@ -4,31 +4,30 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use toml::de::DeValue;
+
 use super::checked::Supervisor;
 use super::defaults;
 use super::error::{Fault, Problems};
 use super::host::Host;
 use super::listen::{SOCKET_PATH_MAX, socket_address};
-use super::section::{Section, string};
-use super::units;
+use super::section::{Section, permissions, string};
 
-/// Reads the section; without one everything is as by default.
+/// Reads the section; without one everything is as by default. The command
+/// line's flags go before the file.
 pub(super) fn read(
     section: Option<Section<'_>>,
     host: &Host,
     problems: &Problems<'_>,
 ) -> Supervisor {
     let mut supervisor = defaults::supervisor(host.runtime_dir.clone());
+    let mut runtime_dir = None;
     if let Some(mut section) = section {
-        let runtime_dir = section.take("runtime_dir", |value| {
-            let path = file_path(string(value, "a path such as \"/run/prefork\"")?, host)?;
-            fits_socket(&path)?;
-            Ok(path)
-        });
+        runtime_dir = section
+            .take("runtime_dir", |value| control_dir(value, host))
+            .value;
         supervisor.control_mode = section
-            .take_or("control_mode", supervisor.control_mode, |value| {
-                units::permissions(string(value, "permission bits such as \"0660\"")?)
-            })
+            .take_or("control_mode", supervisor.control_mode, permissions)
             .value;
         supervisor.admin = section
             .take_or("admin", supervisor.admin, |value| {
@@ -37,29 +36,30 @@ pub(super) fn read(
             .value;
         supervisor.log = section
             .take("log", |value| {
-                file_path(
+                path(
                     string(value, "a path such as \"/var/log/prefork.log\"")?,
                     host,
                 )
             })
             .value;
-        if let Some(path) = runtime_dir.value {
-            supervisor.runtime_dir = path;
-        }
         section.finish();
     }
-    if let Some(path) = &host.runtime_dir_flag {
-        supervisor.runtime_dir = path.clone();
-    } else if supervisor.runtime_dir == host.runtime_dir {
-        // Nobody wrote this path, so no line of the file is to blame.
-        if let Err(fault) = fits_socket(&supervisor.runtime_dir) {
-            problems.whole(fault.help("set `runtime_dir` in [supervisor], or --runtime-dir"));
-        }
+    if let Some(path) = host.runtime_dir_flag.clone().or(runtime_dir) {
+        supervisor.runtime_dir = path;
+    } else if let Err(fault) = fits_socket(&supervisor.runtime_dir) {
+        // The environment's: no line of the file is to blame.
+        problems.whole(fault.help("set `runtime_dir` in [supervisor], or --runtime-dir"));
     }
     if let Some(admin) = host.admin_flag {
         supervisor.admin = admin;
     }
     supervisor
+}
+
+fn control_dir(value: &DeValue<'_>, host: &Host) -> Result<PathBuf, Fault> {
+    let path = path(string(value, "a path such as \"/run/prefork\"")?, host)?;
+    fits_socket(&path)?;
+    Ok(path)
 }
 
 /// The admin address: one that can be bound, or `""` for none.
@@ -83,7 +83,7 @@ pub(super) fn fits_socket(runtime_dir: &Path) -> Result<(), Fault> {
     )))
 }
 
-fn file_path(text: &str, host: &Host) -> Result<PathBuf, Fault> {
+fn path(text: &str, host: &Host) -> Result<PathBuf, Fault> {
     if text.is_empty() || text.contains('\0') {
         return Err(Fault::new("the path is empty or contains a NUL"));
     }

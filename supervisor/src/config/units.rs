@@ -27,52 +27,47 @@ const MEMORY: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// A whole number and its unit, multiplied out.
-fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
+/// A whole number and its unit, multiplied out. `what` is for messages.
+fn quantity(text: &str, what: &str, units: &[(&str, u64)]) -> Result<u64, Fault> {
+    let fault = |why: String| Fault::new(format!("expected {what}: {why}"));
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    if number.is_empty() {
-        return Err(format!("\"{text}\" does not begin with a whole number"));
-    }
     let names = || {
-        units
-            .iter()
-            .map(|(name, _)| *name)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+        format!("units: {}", names.join(", "))
     };
+    let quoted = text.escape_debug();
+    if number.is_empty() {
+        let why = format!("\"{quoted}\" does not begin with a whole number");
+        return Err(fault(why));
+    }
     if unit.is_empty() {
-        return Err(format!("\"{text}\" has no unit; write one of {}", names()));
+        return Err(fault(format!("\"{quoted}\" has no unit")).help(names()));
     }
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        return Err(format!(
-            "\"{unit}\" is not a unit; write one of {}",
-            names()
-        ));
+        let why = format!("\"{}\" is not a unit", unit.escape_debug());
+        return Err(fault(why).help(names()));
     };
+    let number = number.parse::<u64>().ok();
     number
-        .parse::<u64>()
-        .ok()
         .and_then(|number| number.checked_mul(*factor))
-        .ok_or_else(|| format!("\"{text}\" is too large"))
+        .ok_or_else(|| fault(format!("\"{quoted}\" is too large")))
 }
 
 /// A duration of the command line: `250ms`, `30s`, `5m`. The error says what
 /// is wrong and what would be right.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    quantity(text, &TIME).map(Duration::from_millis)
+    duration(text).map_err(|fault| fault.into_sentence())
 }
 
 /// `250ms`, `30s`, `5m`, `24h`, `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
-    parse_duration(text)
-        .map_err(|why| Fault::new(format!("expected a duration such as \"30s\": {why}")))
+    quantity(text, "a duration such as \"30s\"", &TIME).map(Duration::from_millis)
 }
 
 /// `512B`, `64KiB`, `10MB`, `1GiB`: bytes.
 pub(super) fn size(text: &str) -> Result<u64, Fault> {
-    quantity(text, &MEMORY)
-        .map_err(|why| Fault::new(format!("expected a size such as \"512MiB\": {why}")))
+    quantity(text, "a size such as \"512MiB\"", &MEMORY)
 }
 
 /// `10%`: a ratio, 0.1.
@@ -88,7 +83,8 @@ pub(super) fn percentage(text: &str) -> Result<f64, Fault> {
         .map(|number| number / 100.0)
         .ok_or_else(|| {
             Fault::new(format!(
-                "expected a percentage from \"0%\" to \"100%\", found \"{text}\""
+                "expected a percentage from \"0%\" to \"100%\", found \"{}\"",
+                text.escape_debug()
             ))
         })
 }
@@ -101,7 +97,8 @@ pub(super) fn permissions(text: &str) -> Result<u32, Fault> {
         .filter(|bits| octal && *bits <= 0o777)
         .ok_or_else(|| {
             Fault::new(format!(
-                "expected permission bits from \"0000\" to \"0777\", found \"{text}\""
+                "expected permission bits from \"0000\" to \"0777\", found \"{}\"",
+                text.escape_debug()
             ))
         })
 }

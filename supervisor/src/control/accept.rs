@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 
 use super::answer::Answer;
 use super::stall::Unstalled;
-use crate::reserve::{Reserve, is_exhausted};
+use crate::reserve::{Loan, Reserve, is_exhausted};
 
 /// How long a peer may take to send a request's head, and how long a
 /// connection may idle between two requests.
@@ -81,29 +81,29 @@ where
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let (stream, lent) = accept(&listener, &reserve).await;
+        let (stream, loan) = accept(&listener, &reserve).await;
         let Some(service) = service_for(&stream) else {
             continue;
         };
-        let reserve = Rc::clone(&reserve);
+        // While descriptors are short, each connection gives its own back
+        // after one answer.
+        let keep_alive = !reserve.is_lending();
         spawn_local(async move {
             let io = TokioIo::new(Unstalled::new(stream, bounds.stall));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                // A borrowed descriptor goes back after one answer.
-                .keep_alive(!lent)
+                .keep_alive(keep_alive)
                 .serve_connection(io, service);
             // A peer that leaves or breaks HTTP concerns nobody but itself.
             let _ = connection.await;
-            reserve.refill();
-            drop(place);
+            drop((loan, place));
         });
     }
 }
 
-/// The next connection, and whether the reserve paid for it.
-async fn accept<L: Listen>(listener: &L, reserve: &Reserve) -> (L::Stream, bool) {
+/// The next connection, and what the reserve lent for it.
+async fn accept<L: Listen>(listener: &L, reserve: &Rc<Reserve>) -> (L::Stream, Option<Loan>) {
     loop {
         match poll_fn(|cx| poll_accept(listener, reserve, cx)).await {
             Ok(accepted) => return accepted,
@@ -116,19 +116,18 @@ async fn accept<L: Listen>(listener: &L, reserve: &Reserve) -> (L::Stream, bool)
 
 fn poll_accept<L: Listen>(
     listener: &L,
-    reserve: &Reserve,
+    reserve: &Rc<Reserve>,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<(L::Stream, bool)>> {
+) -> Poll<io::Result<(L::Stream, Option<Loan>)>> {
     match listener.poll_accept(cx) {
         // The kernel looks for a descriptor before it looks for a connection,
-        // so that this comes even when nobody waits.
-        Poll::Ready(Err(error)) if is_exhausted(&error) && reserve.lend() => {
-            let second = listener.poll_accept(cx);
-            if !matches!(second, Poll::Ready(Ok(_))) {
-                reserve.refill();
-            }
-            second.map_ok(|stream| (stream, true))
-        }
-        first => first.map_ok(|stream| (stream, false)),
+        // so that this comes even when nobody waits: then the loan ends here.
+        Poll::Ready(Err(error)) if is_exhausted(&error) => match reserve.lend() {
+            Some(loan) => listener
+                .poll_accept(cx)
+                .map_ok(|stream| (stream, Some(loan))),
+            None => Poll::Ready(Err(error)),
+        },
+        first => first.map_ok(|stream| (stream, None)),
     }
 }

@@ -9,12 +9,16 @@ pub(crate) mod accept;
 pub(crate) mod answer;
 pub(crate) mod ask;
 mod events;
+#[cfg(test)]
+pub(crate) mod fake;
 mod job;
 mod peer;
 mod request;
 mod route;
 mod stall;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use peer::Allowed;
 

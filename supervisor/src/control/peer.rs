@@ -18,7 +18,7 @@ const GROUP_WRITE: u32 = 0o020;
 /// this holds where they were made too wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowed {
-    uid: u32,
+    users: [u32; 2],
     group: Option<u32>,
 }
 
@@ -29,14 +29,23 @@ impl Allowed {
         let socket = std::fs::metadata(path)?;
         let granted = socket.mode() & GROUP_WRITE != 0;
         Ok(Self {
-            uid: nix::unistd::geteuid().as_raw(),
+            users: [0, nix::unistd::geteuid().as_raw()],
             group: granted.then_some(socket.gid()),
         })
     }
 
+    /// Allows nobody: no process has this user id (setuid(2)).
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self {
+            users: [u32::MAX; 2],
+            group: None,
+        }
+    }
+
     /// Whether a peer's orders are taken.
     pub(super) fn admits(self, caller: &Caller) -> bool {
-        let same_user = caller.peer.uid == 0 || caller.peer.uid == self.uid;
+        let same_user = self.users.contains(&caller.peer.uid);
         let same_group = self
             .group
             .is_some_and(|group| caller.gid == group || caller.groups.contains(&group));
@@ -85,7 +94,7 @@ mod tests {
     #[test]
     fn root_and_the_own_user_are_always_admitted() {
         let allowed = Allowed {
-            uid: 33,
+            users: [0, 33],
             group: None,
         };
         assert!(allowed.admits(&caller(0, 0, &[])));
@@ -96,14 +105,14 @@ mod tests {
     #[test]
     fn the_group_is_admitted_only_where_the_socket_grants_it() {
         let granted = Allowed {
-            uid: 33,
+            users: [0, 33],
             group: Some(7),
         };
         assert!(granted.admits(&caller(1000, 7, &[])), "primary group");
         assert!(granted.admits(&caller(1000, 5, &[6, 7])), "supplementary");
         assert!(!granted.admits(&caller(1000, 5, &[6])));
         let refused = Allowed {
-            uid: 33,
+            users: [0, 33],
             group: None,
         };
         assert!(!refused.admits(&caller(1000, 7, &[7])));

@@ -85,9 +85,8 @@ impl<'a> PoolView<'a> {
     /// The slots that an operator sees: those that it should have, and those
     /// above that still have a process.
     pub fn shown(self) -> impl Iterator<Item = SlotView<'a>> {
-        self.slots().filter(move |slot| {
-            slot.index() < self.desired() || slot.processes().next().is_some()
-        })
+        self.slots()
+            .filter(move |slot| slot.index() < self.desired() || slot.processes().next().is_some())
     }
 
     /// The slot with this index.

@@ -10,10 +10,14 @@
 mod distribution;
 mod families;
 mod http;
+mod listener;
 mod pool;
 mod slot;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
+pub use listener::ListenerMetrics;
 pub use pool::PoolMetrics;
 pub use slot::SlotMetrics;
 pub use supervisor::SupervisorMetrics;
@@ -25,6 +29,7 @@ use std::time::SystemTime;
 use prefork_proto::message::{Message, ToSupervisor, ToWorker};
 use prometheus::{Registry, TextEncoder};
 
+use self::listener::ListenerFamilies;
 use self::pool::PoolFamilies;
 
 /// The values that labels can have; all are exported from a slot's birth.
@@ -47,6 +52,7 @@ pub struct Metrics {
     registry: Registry,
     labels: Rc<Labels>,
     supervisor: SupervisorMetrics,
+    listener_families: ListenerFamilies,
     pool_families: PoolFamilies,
     pools: BTreeMap<String, Rc<PoolMetrics>>,
     slots: BTreeMap<String, BTreeMap<u32, Rc<SlotMetrics>>>,
@@ -73,6 +79,7 @@ impl Metrics {
                 send_reasons: and_other(send_reasons),
             }),
             supervisor: SupervisorMetrics::new(&registry, version, started_at),
+            listener_families: ListenerFamilies::new(&registry),
             pool_families: PoolFamilies::new(&registry),
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -83,6 +90,12 @@ impl Metrics {
     /// The supervisor's own.
     pub fn supervisor(&self) -> &SupervisorMetrics {
         &self.supervisor
+    }
+
+    /// A listener's, exported from this call on. `name` is as configured,
+    /// `address` is what it is bound to.
+    pub fn listener(&self, name: &str, pool: &str, address: &str, mode: &str) -> ListenerMetrics {
+        self.listener_families.listener(name, pool, address, mode)
     }
 
     /// A pool's, exported from the first call on.

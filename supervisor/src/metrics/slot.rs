@@ -322,16 +322,8 @@ fn add_growth(sum: &mut Counters, before: &Counters, now: &Counters) {
         now.received_bytes,
     );
     add(&mut sum.fds_sent, before.fds_sent, now.fds_sent);
-    add(
-        &mut sum.fds_received,
-        before.fds_received,
-        now.fds_received,
-    );
-    add(
-        &mut sum.fds_rejected,
-        before.fds_rejected,
-        now.fds_rejected,
-    );
+    add(&mut sum.fds_received, before.fds_received, now.fds_received);
+    add(&mut sum.fds_rejected, before.fds_rejected, now.fds_rejected);
     let per_kind = |totals: &mut [u64], before: &[u64], now: &[u64]| {
         for (kind, total) in totals.iter_mut().enumerate() {
             let at = |counts: &[u64]| counts.get(kind).copied().unwrap_or(0);

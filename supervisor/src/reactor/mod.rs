@@ -203,9 +203,10 @@ impl Reactor {
     fn reap_strangers(&self) {
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         loop {
-            let pid = match waitid(Id::All, look) {
-                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => pid,
-                _ => return,
+            let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
+                waitid(Id::All, look)
+            else {
+                return;
             };
             if self.processes.values().any(|grip| grip.pid == pid.as_raw()) {
                 return;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_proto::control::{Exit, ExitReason, SlotState};
 use tracing::{info, warn};
 
 use super::Reactor;
@@ -56,7 +56,9 @@ impl Reactor {
                 self.tell_exit(worker, exit);
             }
             Report::BackingOff { worker, delay, why } => {
-                self.slot_metrics(worker).backoff(delay);
+                let metrics = self.slot_metrics(worker);
+                metrics.state(SlotState::Backoff, None);
+                metrics.backoff(delay);
                 let delay = seconds(delay.as_secs_f64());
                 self.warn("backoff", worker, format!("next start in {delay}: {why}"));
             }

@@ -1,0 +1,39 @@
+//! Text in, values or messages out.
+
+mod messages;
+mod sources;
+mod values;
+
+use super::*;
+
+/// A machine that is the same everywhere: four processors, and root.
+fn host() -> Host {
+    Host {
+        directory: PathBuf::from("/"),
+        search_path: "/usr/bin:/bin".into(),
+        cpus: 4,
+        root: true,
+        runtime_dir: PathBuf::from("/run/prefork"),
+        runtime_dir_flag: None,
+        admin_flag: None,
+    }
+}
+
+fn valid(text: &str) -> Config {
+    match parse(text, "prefork.toml", &host()) {
+        Ok(config) => config,
+        Err(error) => panic!("not valid:\n{error}"),
+    }
+}
+
+fn problems(text: &str) -> Vec<Problem> {
+    match parse(text, "prefork.toml", &host()) {
+        Err(ConfigError::Invalid(problems)) => problems,
+        other => panic!("expected problems, found {other:?}"),
+    }
+}
+
+/// What an operator reads.
+fn message(text: &str) -> String {
+    ConfigError::Invalid(problems(text)).to_string()
+}

@@ -1,0 +1,252 @@
+//! What a correct file comes to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn every_key_reaches_its_value() {
+    let config = valid(
+        r#"
+        [supervisor]
+        runtime_dir = "/srv/run"
+        control_mode = "0600"
+        admin = "127.0.0.1:9000"
+        log = "/var/log/prefork.log"
+
+        [pool.web]
+        workers = 8
+        program = ["/bin/sh", "-c", "exec shop"]
+        listen = [
+            "0.0.0.0:8080",
+            "[::]:8080",
+            { address = "unix:/run/app.sock", backlog = 16, permissions = "0666", mode = "shared" },
+        ]
+        env = { RUST_LOG = "info" }
+        user = "root"
+        group = "root"
+        boot_timeout = "1s"
+        heartbeat_interval = "250ms"
+        heartbeat_timeout = "2s"
+        drain_timeout = "3s"
+        idle_grace = "4s"
+        kill_timeout = "5s"
+        backoff_initial = "6s"
+        backoff_max = "7m"
+        backoff_reset = "8h"
+        max_requests = 1_000
+        max_requests_jitter = "2.5%"
+        max_rss = "1GiB"
+        max_age = "9d"
+        max_surge = 10
+        dump_on_hang = true
+
+        [pool.web.app]
+        greeting = "hello"
+        "#,
+    );
+    assert_eq!(
+        config.supervisor,
+        Supervisor {
+            runtime_dir: "/srv/run".into(),
+            control_mode: 0o600,
+            admin: Some(([127, 0, 0, 1], 9000).into()),
+            log: Some("/var/log/prefork.log".into()),
+        }
+    );
+    let [pool] = config.pools.as_slice() else {
+        panic!("one pool, not {:?}", config.pools);
+    };
+    assert_eq!(
+        pool.policy,
+        crate::fleet::Policy {
+            name: "web".to_owned(),
+            workers: 8,
+            boot_timeout: SECOND,
+            heartbeat_timeout: 2 * SECOND,
+            drain_timeout: 3 * SECOND,
+            kill_timeout: 5 * SECOND,
+            backoff_initial: 6 * SECOND,
+            backoff_max: 7 * 60 * SECOND,
+            backoff_reset: 8 * 3600 * SECOND,
+            max_requests: 1000,
+            max_requests_jitter: 0.025,
+            max_rss: Some(1 << 30),
+            max_age: Some(9 * 86_400 * SECOND),
+            max_surge: 10,
+            dump_on_hang: true,
+        }
+    );
+    assert_eq!(
+        pool.program,
+        Program::Command {
+            path: "/bin/sh".into(),
+            args: vec!["-c".to_owned(), "exec shop".to_owned()],
+        }
+    );
+    let unix = Listen {
+        name: "unix:/run/app.sock".to_owned(),
+        address: Address::Unix("/run/app.sock".into()),
+        backlog: 16,
+        permissions: Some(0o666),
+    };
+    assert_eq!(pool.listen[2], unix);
+    let names: Vec<&str> = pool
+        .listen
+        .iter()
+        .map(|listen| listen.name.as_str())
+        .collect();
+    assert_eq!(names, ["0.0.0.0:8080", "[::]:8080", "unix:/run/app.sock"]);
+    assert_eq!(pool.listen[0].backlog, 4096);
+    assert_eq!(pool.env["RUST_LOG"], "info");
+    let run_as = pool.run_as.as_ref().expect("user is set");
+    assert_eq!(
+        (run_as.user.as_str(), run_as.uid, run_as.gid),
+        ("root", 0, 0)
+    );
+    assert!(run_as.groups.contains(&0));
+    assert_eq!(pool.heartbeat_interval, SECOND / 4);
+    assert_eq!(pool.idle_grace, 4 * SECOND);
+    assert_eq!(pool.app, json!({ "greeting": "hello" }));
+}
+
+#[test]
+fn a_pool_without_settings_is_as_the_embedded_default() {
+    let config = valid("[pool.web]\nlisten = [\"127.0.0.1:8080\"]");
+    let default = command_line::config(&Options::default(), &host()).unwrap();
+    assert_eq!(config.pools, default.pools);
+    assert_eq!(config.supervisor, default.supervisor);
+    assert_eq!(default.source, "embedded default");
+    assert_eq!(default.pools[0].policy.workers, 4);
+    assert_eq!(
+        default.supervisor.admin,
+        Some(([127, 0, 0, 1], 9919).into())
+    );
+}
+
+#[test]
+fn pools_keep_the_order_of_the_file() {
+    let config = valid(
+        "[pool.zoo]\nlisten = [\"127.0.0.1:1\"]\n[pool.api]\nlisten = [\"127.0.0.1:2\"]\n\
+         [pool.mid]\nlisten = [\"127.0.0.1:3\"]",
+    );
+    let names: Vec<_> = config
+        .pools
+        .iter()
+        .map(|pool| pool.policy.name.as_str())
+        .collect();
+    assert_eq!(names, ["zoo", "api", "mid"]);
+}
+
+#[test]
+fn auto_is_a_worker_per_processor_and_an_empty_admin_is_none() {
+    let config =
+        valid("[supervisor]\nadmin = \"\"\n[pool.web]\nworkers = \"auto\"\nlisten = [\"[::1]:0\"]");
+    assert_eq!(config.pools[0].policy.workers, 4);
+    assert_eq!(config.supervisor.admin, None);
+}
+
+#[test]
+fn settings_of_the_application_become_json() {
+    let config = valid(
+        "[pool.web]\nprogram = [\"sh\"]\n[pool.web.app]\n\
+         day = 2026-01-31\nat = 2026-01-31T12:00:00Z\nmask = 0xff\nless = -3\nratio = 0.5\n\
+         on = true\nlist = [1, \"two\", { three = 3 }]\nroot = \"./not-looked-at\"\n\
+         [pool.web.app.deep.down]\nkey = \"value\"",
+    );
+    assert_eq!(
+        config.pools[0].app,
+        json!({
+            "day": "2026-01-31", "at": "2026-01-31T12:00:00Z", "mask": 255, "less": -3,
+            "ratio": 0.5, "on": true, "list": [1, "two", { "three": 3 }],
+            "root": "./not-looked-at", "deep": { "down": { "key": "value" } },
+        })
+    );
+}
+
+#[test]
+fn programs_are_found_beside_the_file_and_in_the_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("bin/shop");
+    fs::create_dir(directory.path().join("bin")).unwrap();
+    fs::write(&program, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let host = Host {
+        directory: directory.path().to_owned(),
+        search_path: std::env::join_paths([directory.path(), &directory.path().join("bin")])
+            .unwrap(),
+        ..host()
+    };
+    for word in ["./bin/shop", "bin/shop", "shop", program.to_str().unwrap()] {
+        let text = format!("[pool.web]\nprogram = [\"{word}\"]");
+        let config = parse(&text, "prefork.toml", &host).unwrap();
+        let expected = Program::Command {
+            path: program.clone(),
+            args: Vec::new(),
+        };
+        assert_eq!(config.pools[0].program, expected, "{word}");
+    }
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = parse(
+        "[pool.web]\nprogram = [\"bin/shop\"]",
+        "prefork.toml",
+        &host,
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("bin/shop: not executable"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_summary_shows_what_is_unusual_and_no_secrets() {
+    let config = valid(
+        "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9 }]\n\
+         env = { TOKEN = \"hunter2\" }\nmax_rss = \"1536MiB\"\ndrain_timeout = \"90s\"\n\
+         kill_timeout = \"5s\"\n[pool.web.app]\npassword = \"hunter2\"",
+    );
+    let expected = "prefork.toml: valid
+supervisor
+  runtime_dir          /run/prefork
+  control_mode         0660
+  admin                127.0.0.1:9919
+pool web
+  workers              4
+  program              (bundled web server)
+  listen               127.0.0.1:80
+  listen               unix:/run/a, backlog 9
+  env                  TOKEN
+  drain_timeout        90s
+  max_rss              1536MiB
+";
+    assert_eq!(render_checked(&config), expected);
+    let json = checked_json(&config);
+    assert_eq!(json["pools"][0]["settings"]["drain_timeout"], "90s");
+    assert_eq!(json["pools"][0]["listeners"][1]["address"], "unix:/run/a");
+    assert!(!json.to_string().contains("hunter2"));
+}
+
+#[test]
+fn quantities_are_shown_as_they_can_be_written() {
+    for text in ["0s", "1ms", "1500ms", "90s", "2m", "36h", "7d"] {
+        let duration = units::duration(text).unwrap();
+        assert_eq!(units::show_duration(duration), text);
+    }
+    for text in ["1B", "3KiB", "10MB", "1536MiB", "2GiB", "1TiB"] {
+        let bytes = units::size(text).unwrap();
+        assert_eq!(units::show_size(bytes), text);
+    }
+    assert_eq!(units::size("64KiB").unwrap(), 65_536);
+    assert_eq!(units::size("10MB").unwrap(), 10_000_000);
+    assert_eq!(
+        units::show_percentage(units::percentage("2.5%").unwrap()),
+        "2.5%"
+    );
+}

@@ -1,0 +1,156 @@
+//! An HTTP/1.1 client that sees every byte.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::supervisor::DEADLINE;
+
+/// A connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// A response.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    /// A header's value, by its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            (found.to_lowercase() == name).then(|| value.trim())
+        })
+    }
+
+    pub(crate) fn says_close(&self) -> bool {
+        self.header("connection") == Some("close")
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends a GET without waiting for what comes back.
+    pub(crate) fn ask(&mut self, path: &str) {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Response {
+        self.ask(path);
+        self.response()
+    }
+
+    fn read(&mut self) -> usize {
+        let mut buffer = [0; 64 * 1024];
+        let read = self.stream.read(&mut buffer).expect("no reset, no silence");
+        self.unread.extend_from_slice(&buffer[..read]);
+        read
+    }
+
+    /// Reads up to and with this text.
+    pub(crate) fn until(&mut self, text: &str) -> String {
+        loop {
+            let found = self.unread.windows(text.len());
+            if let Some(at) = found.into_iter().position(|part| part == text.as_bytes()) {
+                let taken = self.unread.drain(..at + text.len()).collect();
+                return String::from_utf8(taken).unwrap();
+            }
+            assert!(self.read() > 0, "ended before {text:?}: {:?}", self.unread);
+        }
+    }
+
+    pub(crate) fn response(&mut self) -> Response {
+        let head = self.until("\r\n\r\n");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut response = Response {
+            status,
+            head,
+            body: Vec::new(),
+        };
+        if let Some(length) = response.header("content-length") {
+            let length = length.parse().unwrap();
+            while self.unread.len() < length {
+                assert!(self.read() > 0, "ended inside a body");
+            }
+            response.body = self.unread.drain(..length).collect();
+        } else if response.header("transfer-encoding").is_some() {
+            response.body = self.chunks();
+        }
+        response
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.until("\r\n");
+            let length = usize::from_str_radix(line.trim(), 16).unwrap();
+            while self.unread.len() < length + 2 {
+                assert!(self.read() > 0, "ended inside a chunk");
+            }
+            body.extend(self.unread.drain(..length + 2).take(length));
+            if length == 0 {
+                return body;
+            }
+        }
+    }
+
+    /// Whether the server has closed by now, cleanly: no byte more, no reset.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let read = self.stream.read(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        match read {
+            Ok(0) => true,
+            Ok(_) => panic!("bytes that nobody asked for"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Waits for the server's clean close.
+    pub(crate) fn until_closed(&mut self) {
+        assert!(self.unread.is_empty(), "{:?}", self.unread);
+        assert_eq!(self.read(), 0, "{:?}", self.unread);
+    }
+
+    /// Reads to the end, however much that is.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.read() > 0 {}
+        std::mem::take(&mut self.unread)
+    }
+
+    pub(crate) fn close_sending(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Whether something comes within this time.
+    pub(crate) fn hears_within(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        peeked.is_ok()
+    }
+}

@@ -1,0 +1,195 @@
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prefork_proto::message::ToWorker;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::supervisor::{DEADLINE, Orders, Worker};
+
+type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+type Closed = tokio::task::JoinHandle<hyper::Result<()>>;
+
+/// An HTTP/2 client that begins with the preface.
+async fn http2(worker: &Worker) -> (Sender, Closed) {
+    let stream = TcpStream::connect(worker.address).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+/// A runtime whose tasks go on while the test waits for the worker.
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().unwrap()
+}
+
+async fn get(sender: &mut Sender, path: &str) -> Result<(u16, Bytes), hyper::Error> {
+    let request = Request::get(format!("http://test{path}"))
+        .version(Version::HTTP_2)
+        .body(Full::default())
+        .unwrap();
+    let response = sender.send_request(request).await?;
+    let status = response.status().as_u16();
+    Ok((status, response.collect().await?.to_bytes()))
+}
+
+#[test]
+fn http_2_is_served_on_the_same_listener() {
+    let mut worker = Worker::ready();
+    runtime().block_on(async {
+        let (mut sender, _closed) = http2(&worker).await;
+        assert_eq!(get(&mut sender, "/").await.unwrap(), (200, "ok\n".into()));
+        assert_eq!(get(&mut sender, "/panic").await.unwrap().0, 500);
+        assert_eq!(get(&mut sender, "/").await.unwrap().0, 200);
+    });
+    worker.health(|health| health.http.as_ref().unwrap().requests == [0, 2, 0, 0, 1]);
+}
+
+#[test]
+fn a_drain_lets_http_2_streams_finish_and_closes_an_idle_connection_at_once() {
+    let mut orders = Orders::default();
+    orders.welcome.idle_grace_ms = 60_000;
+    let mut worker = Worker::with(orders);
+    runtime().block_on(async {
+        let (mut idle, idle_closed) = http2(&worker).await;
+        get(&mut idle, "/").await.unwrap();
+        let (mut busy, busy_closed) = http2(&worker).await;
+        let mut second = busy.clone();
+        let slow = tokio::spawn(async move { get(&mut busy, "/slow?600").await });
+        worker.in_flight(1);
+        worker.drain(Duration::from_secs(60));
+        let closed = timeout(DEADLINE, idle_closed).await.unwrap().unwrap();
+        assert!(closed.is_ok(), "{closed:?}");
+        assert!(!slow.is_finished());
+        assert_eq!(slow.await.unwrap().unwrap(), (200, "slow\n".into()));
+        let closed = timeout(DEADLINE, busy_closed).await.unwrap().unwrap();
+        assert!(closed.is_ok(), "{closed:?}");
+        assert!(get(&mut second, "/").await.is_err());
+    });
+    worker.drained();
+}
+
+#[test]
+fn every_answer_and_byte_is_counted_once() {
+    let mut worker = Worker::ready();
+    let mut client = Client::connect(worker.address);
+    for path in ["/", "/", "/missing", "/error", "/panic", "/", "/stream?5"] {
+        client.get(path);
+    }
+    drop(client);
+    let health = worker
+        .health(|health| health.connections == 0 && health.http.as_ref().unwrap().total() == 7);
+    let counts = health.http.unwrap();
+    assert_eq!(counts.requests, [0, 4, 0, 1, 2]);
+    assert_eq!(counts.accepted, 1);
+    assert_eq!(counts.duration_buckets.iter().sum::<u64>(), 7);
+    assert_eq!(health.in_flight, 0);
+    let sent: usize = ["/", "/", "/missing", "/error", "/panic", "/", "/stream?5"]
+        .iter()
+        .map(|path| format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").len())
+        .sum();
+    assert_eq!(counts.received_bytes, sent as u64);
+    assert!(counts.sent_bytes > 0);
+}
+
+#[test]
+fn a_response_is_counted_before_its_client_can_see_it() {
+    let mut worker = Worker::ready();
+    let mut client = Client::connect(worker.address);
+    for count in 1..=50 {
+        client.get("/");
+        // The ping's answer is made after the response, the report after that.
+        assert!(worker.ask(|id| ToWorker::Ping { id }).ok);
+        let health = worker.health(|_| true);
+        assert_eq!(health.http.unwrap().total(), count);
+    }
+}
+
+#[test]
+fn a_handler_that_panics_or_fails_costs_its_own_request_only() {
+    let worker = Worker::ready();
+    let mut client = Client::connect(worker.address);
+    assert_eq!(client.get("/panic").status, 500);
+    assert_eq!(client.get("/error").status, 500);
+    assert_eq!(client.get("/").status, 200, "on the same connection");
+}
+
+#[test]
+fn a_client_that_leaves_is_not_in_flight_any_more() {
+    let mut worker = Worker::ready();
+    let mut client = Client::connect(worker.address);
+    client.ask("/slow?60000");
+    worker.in_flight(1);
+    drop(client);
+    worker.in_flight(0);
+    worker.connections(0);
+}
+
+#[test]
+fn an_upgraded_connection_stays_one_of_the_connections() {
+    let mut worker = Worker::ready();
+    let mut client = Client::connect(worker.address);
+    client.send(
+        "GET /upgrade HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+    );
+    assert_eq!(client.response().status, 101);
+    client.send("over and out");
+    client.until("over and out");
+    let health = worker.health(|health| health.connections == 1 && health.in_flight == 0);
+    assert_eq!(health.http.unwrap().requests, [1, 0, 0, 0, 0]);
+    client.close_sending();
+    worker.connections(0);
+}
+
+#[test]
+fn a_unix_listener_is_told_by_its_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let orders = Orders::default();
+    let mut worker = Worker::spawned(&orders);
+    worker.hello();
+    worker.say(&ToWorker::Welcome(orders.welcome));
+    worker.offer_fd(listener.into());
+    worker.say(&ToWorker::Start);
+    worker.until_ready();
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    std::io::Write::write_all(&mut stream, request).unwrap();
+    let mut response = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.ends_with("ok\n"), "{response}");
+}
+
+#[test]
+fn a_worker_without_descriptors_left_goes_on_when_some_come_back() {
+    let mut worker = Worker::with(Orders {
+        prefix: Some("ulimit -n 24;"),
+        ..Orders::default()
+    });
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(worker.address)).collect();
+    for client in &mut clients {
+        client.ask("/");
+    }
+    // As many as it can hold are served, and it says that it lives.
+    worker.health(|health| health.http.as_ref().unwrap().total() >= 10);
+    worker.health(|health| health.connections < 30);
+    let mut served = 0;
+    while let Some(mut client) = (!clients.is_empty()).then(|| clients.remove(0)) {
+        assert_eq!(client.response().status, 200);
+        served += 1;
+    }
+    assert_eq!(served, 40);
+    worker.connections(0);
+}

@@ -1,0 +1,14 @@
+//! Workers as their supervisor and their clients see them: real processes,
+//! real sockets, the channel's other end held by the test.
+
+// What serves the tests is part of them, where it is not marked as one.
+#![allow(clippy::unwrap_used)]
+
+mod alone;
+mod channel;
+mod client;
+mod drain;
+mod handshake;
+mod http;
+mod supervisor;
+mod web;

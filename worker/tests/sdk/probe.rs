@@ -1,0 +1,150 @@
+//! A worker with a path for every way in which a request can behave.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CONNECTION, UPGRADE};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use prefork_worker::{Refused, Reload, Tell, Worker};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Sleep;
+
+type Answer = Response<Either<Full<Bytes>, Slow>>;
+
+/// A body of two parts, the second some time after the first.
+struct Slow {
+    parts: Vec<&'static str>,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Body for Slow {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.parts.len() == 1 && self.pause.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let part = self.parts.pop();
+        Poll::Ready(part.map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes())))))
+    }
+}
+
+fn text(text: impl Into<Bytes>) -> Answer {
+    Response::new(Either::Left(Full::new(text.into())))
+}
+
+async fn answer(mut request: Request<Incoming>) -> Result<Answer, String> {
+    let millis = request.uri().query().and_then(|query| query.parse().ok());
+    let pause = Duration::from_millis(millis.unwrap_or(0));
+    match request.uri().path() {
+        "/" => Ok(text("ok\n")),
+        "/slow" => {
+            tokio::time::sleep(pause).await;
+            Ok(text("slow\n"))
+        }
+        "/stream" => Ok(Response::new(Either::Right(Slow {
+            parts: vec!["last\n", "first\n"],
+            pause: Box::pin(tokio::time::sleep(pause)),
+        }))),
+        "/large" => Ok(text(vec![b'x'; 32 << 20])),
+        "/refuse" => {
+            let mut refusal = text("too much\n");
+            *refusal.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            Ok(refusal)
+        }
+        "/echo" => {
+            let body = request.body_mut().collect().await;
+            Ok(text(body.map_err(|error| error.to_string())?.to_bytes()))
+        }
+        "/upgrade" => {
+            tokio::task::spawn_local(echo(request));
+            let mut response = text("");
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, "upgrade".parse().expect("a header"));
+            headers.insert(UPGRADE, "echo".parse().expect("a header"));
+            Ok(response)
+        }
+        "/panic" => panic!("as asked for"),
+        "/error" => Err("as asked for".to_owned()),
+        _ => {
+            let mut missing = text("");
+            *missing.status_mut() = StatusCode::NOT_FOUND;
+            Ok(missing)
+        }
+    }
+}
+
+async fn echo(request: Request<Incoming>) {
+    let Ok(upgraded) = hyper::upgrade::on(request).await else {
+        return;
+    };
+    let mut stream = TokioIo::new(upgraded);
+    let mut buffer = [0; 1024];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        if stream.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn obey(tell: Tell) -> Result<Value, Refused> {
+    match tell.command.as_str() {
+        "echo" => Ok(tell.args),
+        "status" => {
+            tell.context.set_status(tell.args.as_str().unwrap_or(""));
+            Ok(Value::Null)
+        }
+        "settings" => Ok(tell.context.app_value()),
+        "who" => Ok(json!([
+            tell.context.pool(),
+            tell.context.slot(),
+            tell.context.generation(),
+            tell.context.incarnation(),
+        ])),
+        "large" => Ok("x".repeat(100_000).into()),
+        "never" => std::future::pending().await,
+        "panic" => panic!("as asked for"),
+        "block" => {
+            std::thread::sleep(Duration::from_millis(300));
+            Ok(Value::Null)
+        }
+        unknown => Err(Refused::unknown_command(unknown)),
+    }
+}
+
+async fn take(reload: Reload) -> Result<(), Refused> {
+    if reload.app["good"] == json!(true) {
+        Ok(())
+    } else {
+        Err(Refused::new("invalid", "not good"))
+    }
+}
+
+fn main() -> ExitCode {
+    let worker = Worker::new("probe", "1.2.3");
+    let worker = match std::env::var("PROBE").as_deref() {
+        Ok("plain") => worker,
+        Ok("web") => return prefork_worker::web::main(),
+        _ => worker.on_tell(obey).on_reload(take),
+    };
+    worker.run(|context| async move {
+        if let Some(problem) = context.app_value()["fail"].as_str() {
+            return Err(problem.into());
+        }
+        Ok(service_fn(answer))
+    })
+}

@@ -1,0 +1,278 @@
+//! The supervisor's end of the channel, held by a test.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use prefork_proto::channel::{self, Receive, SupervisorEnd};
+use prefork_proto::message::{
+    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome,
+};
+use serde_json::{Value, json};
+
+/// How long anything may take before a test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The program that tests run, built with them.
+pub(crate) fn probe() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let probe = target.join("examples/probe");
+    assert!(
+        probe.exists(),
+        "{} is missing: build it with `cargo build -p prefork-worker --examples`",
+        probe.display()
+    );
+    probe
+}
+
+/// A child process, killed when dropped.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.id().try_into().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// All it wrote to stderr; call after its end.
+    pub(crate) fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        let mut stderr = self.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How a worker is started.
+pub(crate) struct Orders {
+    pub(crate) welcome: Welcome,
+    pub(crate) kind: &'static str,
+    pub(crate) prefix: Option<&'static str>,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Self {
+            welcome: Welcome {
+                protocol: PROTOCOL,
+                pool: "web".to_owned(),
+                slot: 3,
+                generation: 7,
+                incarnation: 2,
+                heartbeat_ms: 20,
+                idle_grace_ms: 300,
+                app: json!({}),
+            },
+            kind: "",
+            prefix: None,
+        }
+    }
+}
+
+/// A worker and the other end of its channel.
+pub(crate) struct Worker {
+    pub(crate) process: Process,
+    pub(crate) end: SupervisorEnd,
+    pub(crate) address: SocketAddr,
+    /// Kept as a supervisor keeps it.
+    pub(crate) listener: TcpListener,
+    next_id: u64,
+}
+
+impl Worker {
+    /// A worker up to `ready`.
+    pub(crate) fn ready() -> Self {
+        Self::with(Orders::default())
+    }
+
+    /// A worker with these orders, up to `ready`.
+    pub(crate) fn with(orders: Orders) -> Self {
+        let mut worker = Self::spawned(&orders);
+        worker.hello();
+        worker.say(&ToWorker::Welcome(orders.welcome));
+        worker.offer();
+        worker.say(&ToWorker::Start);
+        worker.until_ready();
+        worker
+    }
+
+    /// A process that was told nothing yet.
+    pub(crate) fn spawned(orders: &Orders) -> Self {
+        let (end, theirs) = channel::pair().unwrap();
+        // The shell moves the channel to a descriptor that the program inherits.
+        let script = format!(
+            "exec 3<&0 </dev/null; {} exec \"$0\"",
+            orders.prefix.unwrap_or("")
+        );
+        let child = Command::new("sh")
+            .args(["-c", &script])
+            .arg(probe())
+            .env(CHANNEL_FD_ENV, "3")
+            .env("PROBE", orders.kind)
+            .stdin(Stdio::from(theirs))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            process: Process(child),
+            end,
+            address: listener.local_addr().unwrap(),
+            listener,
+            next_id: 1,
+        }
+    }
+
+    pub(crate) fn say(&mut self, message: &ToWorker) {
+        self.end.queue(message).unwrap();
+        self.end.flush().unwrap();
+    }
+
+    pub(crate) fn offer(&mut self) {
+        let fd = OwnedFd::from(self.listener.try_clone().unwrap());
+        self.offer_fd(fd);
+    }
+
+    pub(crate) fn offer_fd(&mut self, fd: OwnedFd) {
+        let offer = ListenerOffer {
+            name: "main".to_owned(),
+            address: self.address.to_string(),
+            tls: false,
+            fds: 1,
+        };
+        self.end
+            .queue_with_fd(&ToWorker::Listener(offer), fd)
+            .unwrap();
+        self.end.flush().unwrap();
+    }
+
+    /// The next message, `None` once the worker has closed its end.
+    pub(crate) fn hear(&mut self) -> Option<ToSupervisor> {
+        loop {
+            match self.end.receive().unwrap() {
+                Receive::Message(received) => return Some(received.message),
+                Receive::Unknown { kind, .. } => panic!("an unknown {kind}"),
+                Receive::Closed => return None,
+                Receive::Blocked => {
+                    assert!(
+                        self.end.wait(false, DEADLINE).unwrap(),
+                        "the worker is silent"
+                    );
+                }
+            }
+        }
+    }
+
+    pub(crate) fn hello(&mut self) -> Hello {
+        match self.hear() {
+            Some(ToSupervisor::Hello(hello)) => hello,
+            other => panic!("not hello: {other:?}"),
+        }
+    }
+
+    pub(crate) fn until_ready(&mut self) {
+        match self.hear() {
+            Some(ToSupervisor::Ready) => {}
+            other => panic!("not ready: {other:?}"),
+        }
+    }
+
+    /// Hears until something fits; fails when it never does.
+    pub(crate) fn until<T>(&mut self, mut fits: impl FnMut(ToSupervisor) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            assert!(Instant::now() < deadline, "what was waited for never came");
+            let message = self.hear().expect("the worker closed its end");
+            if let Some(found) = fits(message) {
+                return found;
+            }
+        }
+    }
+
+    /// Hears until a report fits.
+    pub(crate) fn health(&mut self, mut fits: impl FnMut(&Health) -> bool) -> Health {
+        self.until(|message| match message {
+            ToSupervisor::Health(health) if fits(&health) => Some(health),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn in_flight(&mut self, requests: u64) {
+        self.health(|health| health.in_flight == requests);
+    }
+
+    pub(crate) fn connections(&mut self, connections: u64) {
+        self.health(|health| health.connections == connections);
+    }
+
+    /// Asks and waits for the reply.
+    pub(crate) fn ask(&mut self, request: impl FnOnce(u64) -> ToWorker) -> Reply {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.say(&request(id));
+        self.until(|message| match message {
+            ToSupervisor::Reply(reply) if reply.id == id => Some(reply),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn tell(&mut self, command: &str, args: Value) -> Reply {
+        let command = command.to_owned();
+        self.ask(|id| ToWorker::Tell { id, command, args })
+    }
+
+    pub(crate) fn drain(&mut self, deadline: Duration) {
+        let deadline_ms = deadline.as_millis().try_into().unwrap();
+        let reply = self.ask(|id| ToWorker::Drain { id, deadline_ms });
+        assert!(reply.ok, "{reply:?}");
+    }
+
+    /// Hears to the end of the channel: the last report and the last word.
+    pub(crate) fn last_words(&mut self) -> (Health, ToSupervisor) {
+        let mut health = None;
+        let mut last = None;
+        while let Some(message) = self.hear() {
+            match message {
+                ToSupervisor::Health(report) => health = Some(report),
+                message => last = Some(message),
+            }
+        }
+        (health.expect("no report"), last.expect("no last word"))
+    }
+
+    /// Waits until it has left by itself after a drain, and says with what totals.
+    pub(crate) fn drained(&mut self) -> Health {
+        let (health, last) = self.last_words();
+        assert_eq!(last, ToSupervisor::Drained);
+        assert_eq!(self.process.exit().code(), Some(0));
+        health
+    }
+}
