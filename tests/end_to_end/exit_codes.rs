@@ -66,6 +66,23 @@ fn failed_is_1_and_says_why() {
 }
 
 #[test]
+fn an_address_in_use_is_1_and_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    for flag in ["--listen", "--admin"] {
+        let other = if flag == "--listen" {
+            "--admin"
+        } else {
+            "--listen"
+        };
+        let mut prefork = Prefork::launch_args(&[flag, &address, other, "127.0.0.1:0"]);
+        assert_eq!(prefork.exit_code(), 1, "{flag}");
+        prefork.logged(&[&address]);
+        assert_eq!(prefork.processes(), Vec::<i32>::new());
+    }
+}
+
+#[test]
 fn usage_is_2() {
     let dir = directory();
     let wrong: &[&[&str]] = &[

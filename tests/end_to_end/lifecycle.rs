@@ -369,3 +369,61 @@ fn strangers_are_reaped() {
         children.split_ascii_whitespace().count() == 1
     });
 }
+
+#[test]
+fn the_log_file_is_opened_again_after_rotation() {
+    let logs = crate::harness::directory();
+    let file = logs.path().join("prefork.log");
+    let log = format!("log = {file:?}");
+    let prefork = Prefork::launch_with(&log, &[Pool::bundled("web", 1)]);
+    prefork.wait_until_ready();
+    let rotations: [(&str, &dyn Fn()); 2] = [
+        ("by command", &|| drop(prefork.done(&["reopen-logs"]))),
+        ("by signal", &|| prefork.signal(Signal::SIGUSR1)),
+    ];
+    for (how, reopen) in rotations {
+        let rotated = logs.path().join(how);
+        std::fs::rename(&file, &rotated).expect("the log is there");
+        reopen();
+        eventually(how, PATIENCE, || file.exists());
+        prefork.done(&["restart", "web"]);
+        let text = |path| std::fs::read_to_string(path).expect("the log is there");
+        eventually("it is written to", PATIENCE, || {
+            text(&file).contains("ready")
+        });
+        assert!(text(&rotated).contains("ready"), "{how}");
+    }
+}
+
+#[test]
+fn workers_run_as_the_user_that_the_pool_names() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start workers as another user");
+        return;
+    }
+    let prefork = Prefork::start(&[Pool::bundled("web", 1).text("user", "nobody")]);
+    let pid = prefork.ready_pid("web", 0);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let ids = |name| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in {status}"));
+        line.split_ascii_whitespace()
+            .skip(1)
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(ids("Uid:"), BTreeSet::from(["65534"]));
+    assert!(!ids("Gid:").contains("0"), "{status}");
+    assert!(!ids("Groups:").contains("0"), "{status}");
+    assert_eq!(pid_on_page(prefork.address("web")), pid);
+}
+
+#[test]
+fn workers_inherit_the_environment_and_what_the_pool_adds() {
+    let worker = crate::harness::cli::example("test_worker");
+    let script = "echo \"greeting=$GREETING path=$PATH.\" >&2; exec \"$0\"";
+    let program = ["/bin/sh", "-c", script, worker.to_str().expect("text")];
+    let pool = Pool::command("app", &program, 1).set("env", "{ GREETING = \"good day\" }");
+    let prefork = Prefork::start(&[pool]);
+    let line = prefork.logged(&["greeting=good day", "stderr"]);
+    assert!(!line.contains("path=."), "PATH is not inherited: {line}");
+}

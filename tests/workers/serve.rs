@@ -75,7 +75,9 @@ impl Server {
                 if !server.accepting.load(Ordering::SeqCst) {
                     std::thread::sleep(PAUSE);
                 } else if readable(&listener)
-                    // Another worker may have been faster.
+                    // It may have been told to stop while it waited, and
+                    // another worker may be faster.
+                    && server.accepting.load(Ordering::SeqCst)
                     && let Ok((stream, _)) = listener.accept()
                 {
                     server.accepted.fetch_add(1, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use prefork_proto::channel::WorkerEnd;
 use tokio::io::unix::AsyncFd;
@@ -12,4 +13,15 @@ pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
     // channel keeps until it is dropped, and which `Channel` has no call to
     // replace; the link hands out no `&mut` to it with which one could.
     Ok(unsafe { AsyncFd::register(channel) }?)
+}
+
+/// A second descriptor, close-on-exec, of an open one. The caller sees to it
+/// that nobody closes `fd` meanwhile.
+///
+/// # Errors
+/// EMFILE, as fcntl(2) says.
+pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    debug_assert!(fd >= 0, "-1 is no descriptor");
+    // SAFETY: the caller keeps `fd` open for the length of this call.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
 }

@@ -138,3 +138,121 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prefork_proto::control::SlotState;
+
+    use super::super::driver::{Driver, code, policy, worker};
+    use super::super::{Command, Event};
+    use super::*;
+
+    fn pause(driver: &mut Driver) -> JobId {
+        let (pool, slot) = ("web".to_owned(), 0);
+        driver.command(Command::Pause { pool, slot })
+    }
+
+    fn resume(driver: &mut Driver) -> JobId {
+        let (pool, slot) = ("web".to_owned(), 0);
+        driver.command(Command::Resume { pool, slot })
+    }
+
+    fn answer(driver: &mut Driver, ask: Ask, result: Result<(), AskError>) {
+        driver.step(Event::Answered {
+            worker: worker(0, 1),
+            ask,
+            result,
+        });
+    }
+
+    #[test]
+    fn a_paused_worker_is_not_ready_until_it_is_resumed() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = pause(&mut driver);
+        assert_eq!(driver.result(job), None);
+        answer(&mut driver, Ask::Pause, Ok(()));
+        assert!(driver.is_done(job));
+        assert_eq!(driver.state(0), SlotState::Paused);
+        assert!(!driver.fleet.is_ready());
+        let job = resume(&mut driver);
+        answer(&mut driver, Ask::Resume, Ok(()));
+        assert!(driver.is_done(job) && driver.fleet.is_ready());
+    }
+
+    #[test]
+    fn what_is_so_already_is_done_at_once() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = resume(&mut driver);
+        assert!(driver.is_done(job));
+        pause(&mut driver);
+        answer(&mut driver, Ask::Pause, Ok(()));
+        let job = pause(&mut driver);
+        assert!(driver.is_done(job));
+    }
+
+    #[test]
+    fn the_same_question_is_asked_once_and_the_opposite_is_refused() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let jobs = [pause(&mut driver), pause(&mut driver)];
+        let opposite = resume(&mut driver);
+        let why = driver.failure(opposite).0;
+        assert_eq!(why, "web/0 has not answered to pause yet");
+        let asked = |action: &&Action| matches!(action, Action::Ask { .. });
+        assert_eq!(driver.log.iter().filter(asked).count(), 1);
+        answer(&mut driver, Ask::Pause, Ok(()));
+        assert!(jobs.iter().all(|job| driver.is_done(*job)));
+    }
+
+    #[test]
+    fn silence_and_refusal_are_told_apart() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = pause(&mut driver);
+        answer(&mut driver, Ask::Pause, Err(AskError::TimedOut));
+        assert!(
+            matches!(driver.result(job), Some(Err(Refusal::TimedOut(why)))
+            if why == "web/0 did not answer to pause within 5s")
+        );
+        let job = pause(&mut driver);
+        let no = AskError::Refused("I am the last one".to_owned());
+        answer(&mut driver, Ask::Pause, Err(no));
+        let why = driver.failure(job).0;
+        assert_eq!(
+            why,
+            "web/0 was asked to pause: it refused: I am the last one"
+        );
+        assert_eq!(driver.state(0), SlotState::Ready);
+    }
+
+    #[test]
+    fn a_worker_that_dies_before_it_answers_ends_the_job_and_its_heir_is_not_paused() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = pause(&mut driver);
+        driver.exit(worker(0, 1), code(1));
+        assert!(driver.failure(job).0.contains("left before it answered"));
+        driver.say_ready(worker(0, 2));
+        answer(&mut driver, Ask::Pause, Ok(()));
+        assert_eq!(driver.state(0), SlotState::Ready);
+    }
+
+    #[test]
+    fn a_paused_worker_still_has_to_report() {
+        let mut driver = Driver::ready(policy("web", 1));
+        pause(&mut driver);
+        answer(&mut driver, Ask::Pause, Ok(()));
+        driver.pass(30.0);
+        assert_eq!(driver.state(0), SlotState::Paused);
+        driver.pass_but(10.0, &[worker(0, 1)]);
+        assert!(driver.has_done(&Action::Kill {
+            worker: worker(0, 1)
+        }));
+    }
+
+    #[test]
+    fn what_is_not_ready_cannot_be_paused() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.exit(worker(0, 1), code(1));
+        let job = pause(&mut driver);
+        let why = driver.failure(job).0;
+        assert_eq!(why, "web/0 is starting: there is nothing to pause");
+    }
+}

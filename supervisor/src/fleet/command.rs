@@ -103,3 +103,38 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{Driver, policy};
+    use super::*;
+
+    #[test]
+    fn what_does_not_exist_is_named_with_what_does() {
+        let pools = vec![policy("web", 2), policy("api", 1)];
+        let mut driver = Driver::start_pools(1, pools);
+        let pool = || "wbe".to_owned();
+        for command in [
+            Command::Scale {
+                pool: pool(),
+                workers: 1,
+            },
+            Command::Restart {
+                pool: pool(),
+                slot: None,
+            },
+            Command::Kill {
+                pool: pool(),
+                slot: 0,
+            },
+        ] {
+            let job = driver.command(command);
+            let why = "there is no pool wbe; there is web, api".to_owned();
+            assert_eq!(driver.result(job), Some(&Err(Refusal::NotFound(why))));
+        }
+        let (pool, slot) = ("web".to_owned(), 2);
+        let job = driver.command(Command::Pause { pool, slot });
+        let why = "there is no slot web/2; web has slots 0 to 1".to_owned();
+        assert_eq!(driver.result(job), Some(&Err(Refusal::NotFound(why))));
+    }
+}

@@ -1,9 +1,10 @@
-//! Drives a fleet by hand in tests: time passes when it is told to, and
-//! processes do what they are told to.
+//! Drives a fleet by hand in tests: processes do what they are told to, and
+//! time passes when it is told to. Spawns are answered at once; everything else
+//! is the test's to say.
 
 use std::time::Duration;
 
-use prefork_proto::control::{Exit, SlotState};
+use prefork_proto::control::{Exit, ExitReason, SlotState};
 
 use super::{
     Action, Command, Death, Event, Fleet, JobId, Policy, PoolId, Refusal, Report, SlotView, Time,
@@ -29,4 +30,221 @@ pub(super) fn policy(name: &str, workers: u32) -> Policy {
         max_surge: 1,
         dump_on_hang: false,
     }
+}
+
+/// A fleet and a clock.
+pub(super) struct Driver {
+    pub(super) fleet: Fleet,
+    pub(super) now: Time,
+    /// Everything the fleet has ever wanted.
+    pub(super) log: Vec<Action>,
+    /// Whether spawns fail.
+    pub(super) spawns_fail: bool,
+    next_job: u64,
+}
+
+/// The worker of pool 0 in this slot, with this number.
+pub(super) fn worker(slot: u32, incarnation: u64) -> Worker {
+    Worker {
+        pool: PoolId(0),
+        slot,
+        incarnation,
+    }
+}
+
+/// A death by exit code.
+pub(super) fn code(code: i32) -> Death {
+    Death {
+        code: Some(code),
+        stderr: format!("stderr of the exit with {code}"),
+        ..Death::default()
+    }
+}
+
+/// A death by signal.
+pub(super) fn signal(signal: i32) -> Death {
+    Death {
+        signal: Some(signal),
+        ..Death::default()
+    }
+}
+
+impl Driver {
+    /// A started fleet of one pool, `web`, with nothing ready.
+    pub(super) fn start(policy: Policy) -> Self {
+        Self::start_pools(1, vec![policy])
+    }
+
+    /// A started fleet.
+    pub(super) fn start_pools(seed: u64, pools: Vec<Policy>) -> Self {
+        let mut fleet = Fleet::new(seed, pools);
+        let actions = fleet.start(Time::default());
+        let mut driver = Self {
+            fleet,
+            now: Time::default(),
+            log: Vec::new(),
+            spawns_fail: false,
+            next_job: 0,
+        };
+        driver.take(actions);
+        driver
+    }
+
+    /// A fleet of one pool in which everything is ready, a while after the boot.
+    pub(super) fn ready(policy: Policy) -> Self {
+        let workers = policy.workers;
+        let mut driver = Self::start(policy);
+        for slot in 0..workers {
+            driver.say_ready(worker(slot, 1));
+        }
+        assert!(driver.fleet.is_ready());
+        driver.pass(2.0);
+        driver
+    }
+
+    /// Hands over an event. Returns what it led to, without the answers to
+    /// spawns.
+    pub(super) fn step(&mut self, event: Event) -> Vec<Action> {
+        let actions = self.fleet.step(self.now, event);
+        self.take(actions.clone());
+        actions
+    }
+
+    fn take(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            let spawned = match &action {
+                Action::Spawn { worker, .. } => Some(*worker),
+                _ => None,
+            };
+            self.log.push(action);
+            if let Some(worker) = spawned {
+                let event = if self.spawns_fail {
+                    let error = "EMFILE".to_owned();
+                    Event::SpawnFailed { worker, error }
+                } else {
+                    Event::Spawned {
+                        worker,
+                        pid: pid(worker),
+                    }
+                };
+                let actions = self.fleet.step(self.now, event);
+                self.take(actions);
+            }
+        }
+    }
+
+    /// Lets time pass, with ticks at every deadline, and every process that
+    /// serves reporting all the while except for those in `silent`.
+    pub(super) fn pass_but(&mut self, seconds: f64, silent: &[Worker]) {
+        let end = self.now.after(Duration::from_secs_f64(seconds));
+        loop {
+            let next = self.fleet.next_deadline().filter(|next| *next <= end);
+            self.now = next
+                .unwrap_or(end)
+                .min(self.now.after(Duration::from_secs(1)));
+            self.report_but(silent);
+            self.step(Event::Tick);
+            if self.now == end {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass while everybody reports.
+    pub(super) fn pass(&mut self, seconds: f64) {
+        self.pass_but(seconds, &[]);
+    }
+
+    fn report_but(&mut self, silent: &[Worker]) {
+        let serving: Vec<Worker> = self
+            .fleet
+            .pools()
+            .flat_map(|pool| pool.slots().filter_map(SlotView::current))
+            .filter(|process| process.ready_since().is_some())
+            .map(|process| process.worker())
+            .filter(|worker| !silent.contains(worker))
+            .collect();
+        for worker in serving {
+            self.step(Event::Health {
+                worker,
+                requests: 0,
+                in_flight: 0,
+            });
+        }
+    }
+
+    pub(super) fn say_ready(&mut self, worker: Worker) -> Vec<Action> {
+        self.step(Event::Ready { worker })
+    }
+
+    pub(super) fn exit(&mut self, worker: Worker, exit: Death) -> Vec<Action> {
+        self.step(Event::Exited { worker, exit })
+    }
+
+    /// Gives a command, as a job of its own.
+    pub(super) fn command(&mut self, command: Command) -> JobId {
+        self.next_job += 1;
+        let job = JobId(self.next_job);
+        self.step(Event::Command { job, command });
+        job
+    }
+
+    /// How a job ended; none if it has not.
+    pub(super) fn result(&self, wanted: JobId) -> Option<&Result<String, Refusal>> {
+        let mut results = self.log.iter().filter_map(|action| match action {
+            Action::Finish { job, result } if *job == wanted => Some(result),
+            _ => None,
+        });
+        let result = results.next();
+        assert_eq!(results.next(), None, "a job ended twice");
+        result
+    }
+
+    pub(super) fn is_done(&self, job: JobId) -> bool {
+        matches!(self.result(job), Some(Ok(_)))
+    }
+
+    /// The message and stderr of a job that failed.
+    pub(super) fn failure(&self, job: JobId) -> (&str, &str) {
+        match self.result(job) {
+            Some(Err(Refusal::Failed { message, stderr })) => (message, stderr),
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    pub(super) fn slot(&self, index: u32) -> SlotView<'_> {
+        self.fleet.pool(PoolId(0)).unwrap().slot(index).unwrap()
+    }
+
+    pub(super) fn state(&self, index: u32) -> SlotState {
+        self.slot(index).state()
+    }
+
+    /// The current process of a slot.
+    pub(super) fn current(&self, index: u32) -> Worker {
+        self.slot(index).current().unwrap().worker()
+    }
+
+    pub(super) fn last_exit(&self, index: u32) -> &Exit {
+        self.slot(index).exits().next().unwrap()
+    }
+
+    pub(super) fn last_reason(&self, index: u32) -> ExitReason {
+        self.last_exit(index).reason
+    }
+
+    pub(super) fn has_done(&self, action: &Action) -> bool {
+        self.log.contains(action)
+    }
+
+    pub(super) fn has_reported(&self, wanted: impl Fn(&Report) -> bool) -> bool {
+        self.log
+            .iter()
+            .any(|action| matches!(action, Action::Report(report) if wanted(report)))
+    }
+}
+
+/// The process id that the driver gives to a worker.
+pub(super) fn pid(worker: Worker) -> i32 {
+    1000 + worker.slot as i32 * 100 + worker.incarnation as i32
 }

@@ -66,7 +66,7 @@ impl Fleet {
         }
         let phrase = format!("broke the protocol: {rule}");
         let cause = ExitReason::ProtocolError;
-        self.expel(now, id, place, cause, How::Kill, rule, &phrase);
+        self.expel(now, id, place, cause, How::Kill, &phrase);
     }
 
     /// Acts on the deadline of the slot's seat, if it has come.
@@ -99,7 +99,7 @@ impl Fleet {
         let within = self.policy(id.pool).boot_timeout;
         let phrase = format!("was not ready within {within:?}");
         let cause = ExitReason::BootTimeout;
-        self.expel(now, id, place, cause, How::Kill, "", &phrase);
+        self.expel(now, id, place, cause, How::Kill, &phrase);
     }
 
     /// The current process has been silent for too long.
@@ -120,14 +120,12 @@ impl Fleet {
         self.actions
             .push(Action::Report(Report::HeartbeatMissed { worker, silent }));
         let phrase = format!("was silent for {silent:?}");
-        let note = format!("silent for {silent:?}");
         let cause = ExitReason::HeartbeatTimeout;
-        self.expel(now, id, Place::Current, cause, how, &note, &phrase);
+        self.expel(now, id, Place::Current, cause, how, &phrase);
     }
 
     /// Makes a process leave that has failed but lives. Its slot does not wait
-    /// for the reaping.
-    #[expect(clippy::too_many_arguments, reason = "each says one thing of the end")]
+    /// for the reaping. `phrase` says what it did wrong.
     fn expel(
         &mut self,
         now: Time,
@@ -135,10 +133,9 @@ impl Fleet {
         place: Place,
         cause: ExitReason,
         how: How,
-        note: &str,
         phrase: &str,
     ) {
-        let note = Some(note.to_owned());
+        let note = Some(phrase.to_owned());
         match place {
             Place::Current => {
                 if let Some(process) = self.vacate(id) {
@@ -156,5 +153,95 @@ impl Fleet {
             }
             Place::Leaving(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prefork_proto::control::SlotState;
+
+    use super::super::Event;
+    use super::super::driver::{Driver, code, policy, signal, worker};
+    use super::*;
+
+    #[test]
+    fn a_silent_worker_is_killed_and_replaced_without_waiting_for_its_end() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let silent = worker(0, 1);
+        driver.pass_but(9.9, &[silent]);
+        assert_eq!(driver.current(0), silent);
+        driver.pass_but(0.2, &[silent]);
+        assert!(driver.has_done(&Action::Kill { worker: silent }));
+        assert!(driver.has_reported(|report| matches!(report,
+            Report::HeartbeatMissed { worker, silent: for_how_long }
+                if *worker == silent && *for_how_long == Duration::from_secs(10))));
+        assert_eq!(driver.current(0), worker(0, 2));
+        assert_eq!(driver.current(1), worker(1, 1));
+        driver.exit(silent, signal(9));
+        assert_eq!(driver.last_reason(0), ExitReason::HeartbeatTimeout);
+    }
+
+    #[test]
+    fn a_silent_worker_may_dump_its_core_before_it_is_killed() {
+        let mut dumping = policy("web", 1);
+        dumping.dump_on_hang = true;
+        let mut driver = Driver::ready(dumping);
+        let silent = worker(0, 1);
+        driver.pass_but(10.0, &[silent]);
+        assert!(driver.has_done(&Action::Abort { worker: silent }));
+        driver.say_ready(worker(0, 2));
+        driver.pass(4.9);
+        assert!(!driver.has_done(&Action::Kill { worker: silent }));
+        driver.pass(0.2);
+        assert!(driver.has_done(&Action::Kill { worker: silent }));
+    }
+
+    #[test]
+    fn a_worker_that_is_not_ready_in_time_is_killed_and_counts_as_a_crash() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.exit(worker(0, 1), code(1));
+        driver.pass(30.0);
+        assert!(driver.has_done(&Action::Kill {
+            worker: worker(0, 2)
+        }));
+        assert_eq!(driver.state(0), SlotState::Backoff);
+        driver.exit(worker(0, 2), signal(9));
+        assert_eq!(driver.last_reason(0), ExitReason::BootTimeout);
+        let detail = &driver.last_exit(0).detail;
+        assert!(detail.contains("not ready within 30s"), "{detail}");
+    }
+
+    #[test]
+    fn a_worker_that_breaks_the_protocol_is_killed_and_replaced() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let rule = "a line of 1 MiB".to_owned();
+        driver.step(Event::Misbehaved {
+            worker: worker(0, 1),
+            rule,
+        });
+        assert!(driver.has_done(&Action::Kill {
+            worker: worker(0, 1)
+        }));
+        assert_eq!(driver.current(0), worker(0, 2));
+        driver.exit(worker(0, 1), signal(9));
+        assert_eq!(driver.last_reason(0), ExitReason::ProtocolError);
+        assert!(driver.last_exit(0).detail.contains("a line of 1 MiB"));
+    }
+
+    #[test]
+    fn the_deadlines_of_a_reactor_that_was_held_up_wait_for_its_tick() {
+        let mut driver = Driver::ready(policy("web", 2));
+        driver.now = driver.now.after(Duration::from_secs(60));
+        for slot in 0..2 {
+            driver.step(Event::Health {
+                worker: worker(slot, 1),
+                requests: 0,
+                in_flight: 0,
+            });
+        }
+        assert_eq!(driver.step(Event::Tick), []);
+        assert!(driver.fleet.is_ready());
     }
 }

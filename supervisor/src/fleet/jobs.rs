@@ -52,6 +52,14 @@ pub(super) enum Awaiting {
     Boot(SlotId),
 }
 
+/// So many workers, as people write it.
+pub(super) fn counted(workers: u32) -> String {
+    match workers {
+        1 => "1 worker".to_owned(),
+        _ => format!("{workers} workers"),
+    }
+}
+
 impl Job {
     /// A job that concerns a whole pool and waits for no slot yet.
     pub(super) fn whole_pool(pool: PoolId, deed: &'static str) -> Self {
@@ -158,7 +166,7 @@ impl Fleet {
             format!("{name} {deed}")
         } else {
             let pool = &self.policy(id.pool).name;
-            format!("{pool}: {total} workers {deed}")
+            format!("{pool}: {} {deed}", counted(total))
         };
         self.end(job, Ok(message));
     }

@@ -73,7 +73,7 @@ impl Fleet {
 
     /// Carries out the stage that a leaving process is in. One whose spawn is
     /// not answered yet cannot be told anything: it is told when it is born.
-    pub(super) fn press(&mut self, now: Time, id: SlotId, index: usize) {
+    fn press(&mut self, now: Time, id: SlotId, index: usize) {
         let leaving = &mut self.slot_mut(id).leaving[index];
         if leaving.process.pid.is_none() {
             return;
@@ -91,18 +91,21 @@ impl Fleet {
             Leave::Drained { .. } => return,
             Leave::Stopping { .. } => Action::Stop { worker },
             Leave::Aborting { .. } => Action::Abort { worker },
-            Leave::Killed { .. } => Action::Kill { worker },
-            Leave::Stuck => {
-                // Given up on before it was born; now there is someone to wait for.
-                leaving.stage = Leave::Killed {
-                    until: now.after(REAPING_PATIENCE),
-                };
-                Action::Kill { worker }
-            }
+            Leave::Killed { .. } | Leave::Stuck => Action::Kill { worker },
         };
         self.actions.push(action);
         self.actions
             .push(Action::Report(Report::Stopping { worker, cause }));
+    }
+
+    /// A process that was told to leave before it was born now hears of it.
+    pub(super) fn press_newborn(&mut self, now: Time, id: SlotId, index: usize) {
+        if self.slot_mut(id).leaving[index].stage.is_killed() {
+            // The patience with the kernel begins only now.
+            self.kill(now, id, index);
+        } else {
+            self.press(now, id, index);
+        }
     }
 
     /// A process said that nothing is in flight any more.
@@ -213,5 +216,103 @@ impl Fleet {
             exit,
             drain,
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{Driver, code, policy, signal, worker};
+    use super::super::{Command, Event};
+    use super::*;
+
+    /// A fleet whose first worker has just been told to drain by a scale.
+    fn draining() -> Driver {
+        let mut driver = Driver::ready(policy("web", 2));
+        let pool = "web".to_owned();
+        driver.command(Command::Scale { pool, workers: 1 });
+        driver
+    }
+
+    #[test]
+    fn a_drain_that_takes_too_long_is_stopped_then_killed() {
+        let mut driver = draining();
+        let slow = worker(1, 1);
+        let within = Duration::from_secs(30);
+        assert!(driver.has_done(&Action::Drain {
+            worker: slow,
+            within
+        }));
+        driver.pass(29.9);
+        assert!(!driver.has_done(&Action::Stop { worker: slow }));
+        driver.pass(0.1);
+        assert!(driver.has_done(&Action::Stop { worker: slow }));
+        driver.pass(4.9);
+        assert!(!driver.has_done(&Action::Kill { worker: slow }));
+        driver.pass(0.1);
+        assert!(driver.has_done(&Action::Kill { worker: slow }));
+        driver.exit(slow, signal(9));
+        assert_eq!(driver.last_reason(1), ExitReason::DrainTimeout);
+    }
+
+    #[test]
+    fn a_drained_worker_that_does_not_exit_is_stopped() {
+        let mut driver = draining();
+        let lingering = worker(1, 1);
+        driver.step(Event::Drained { worker: lingering });
+        driver.pass(5.0);
+        assert!(driver.has_done(&Action::Stop { worker: lingering }));
+        driver.exit(lingering, signal(libc::SIGTERM));
+        assert_eq!(driver.last_reason(1), ExitReason::ScaleDown);
+    }
+
+    #[test]
+    fn who_drains_has_the_cause_of_the_drain_unless_something_else_was_quicker() {
+        for (death, reason) in [
+            (code(0), ExitReason::ScaleDown),
+            (code(7), ExitReason::ScaleDown),
+            (signal(11), ExitReason::Signal),
+            (signal(9), ExitReason::Signal),
+        ] {
+            let mut driver = draining();
+            driver.exit(worker(1, 1), death.clone());
+            assert_eq!(driver.last_reason(1), reason, "{death:?}");
+        }
+    }
+
+    #[test]
+    fn how_long_it_drained_is_reported() {
+        let mut driver = draining();
+        driver.pass(3.0);
+        driver.exit(worker(1, 1), code(0));
+        assert!(driver.has_reported(|report| matches!(report,
+            Report::Exited { drain: Some(drain), .. } if *drain == Duration::from_secs(3))));
+    }
+
+    #[test]
+    fn who_drains_is_not_held_to_the_heartbeat() {
+        let mut driver = draining();
+        driver.pass(25.0);
+        assert!(!driver.has_done(&Action::Kill {
+            worker: worker(1, 1)
+        }));
+    }
+
+    #[test]
+    fn a_process_the_kernel_does_not_let_go_of_holds_nobody_up() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let (pool, slot) = ("web".to_owned(), 0);
+        let kill = driver.command(Command::Kill { pool, slot });
+        driver.say_ready(worker(0, 2));
+        driver.pass(9.9);
+        assert_eq!(driver.result(kill), None);
+        driver.pass(0.2);
+        let result = driver.result(kill);
+        let Some(Err(super::super::Refusal::TimedOut(why))) = result else {
+            panic!("{result:?}");
+        };
+        assert!(why.contains("web/0: pid 1001 was killed"), "{why}");
+        driver.command(Command::Stop { now: true });
+        driver.exit(worker(0, 2), signal(9));
+        assert!(driver.has_done(&Action::Ended));
     }
 }

@@ -71,10 +71,7 @@ impl Fleet {
     /// sits down, ready or not; otherwise the seat is vacant. What is still
     /// asked of the process comes to nothing.
     pub(super) fn vacate(&mut self, id: SlotId) -> Option<Process> {
-        let slot = self.slot_mut(id);
-        let Seat::Held(process) = std::mem::replace(&mut slot.seat, Seat::Vacant) else {
-            return None;
-        };
+        let process = self.slot_mut(id).take_current()?;
         if let Some(successor) = self.drop_replacement(id) {
             self.slot_mut(id).seat = Seat::Held(successor);
         }
@@ -95,7 +92,7 @@ impl Fleet {
             self.actions
                 .push(Action::Report(Report::Started { worker, pid }));
             if let Place::Leaving(index) = place {
-                self.press(now, id, index);
+                self.press_newborn(now, id, index);
             }
         }
     }
@@ -236,5 +233,160 @@ impl Fleet {
         let id = SlotId::from(worker);
         let place = self.slot(id)?.place_of(worker.incarnation)?;
         Some((id, place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prefork_proto::control::{ExitReason, SlotState};
+
+    use super::super::driver::{Driver, code, pid, policy, signal, worker};
+    use super::super::{Event, PoolId};
+    use super::*;
+
+    #[test]
+    fn a_first_crash_is_mended_at_once() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let actions = driver.exit(worker(0, 1), code(3));
+        let successor = worker(0, 2);
+        assert!(actions.contains(&Action::Spawn {
+            worker: successor,
+            generation: 1
+        }));
+        assert_eq!(driver.current(0), successor);
+        assert_eq!(driver.state(1), SlotState::Ready);
+        let exit = driver.last_exit(0);
+        assert_eq!((exit.reason, exit.code), (ExitReason::Crash, Some(3)));
+        assert_eq!(exit.pid, pid(worker(0, 1)));
+    }
+
+    #[test]
+    fn an_end_that_nobody_asked_for_says_who_caused_it() {
+        let oom = Death {
+            oom: true,
+            ..signal(9)
+        };
+        for (death, reason) in [
+            (code(0), ExitReason::Clean),
+            (code(1), ExitReason::Crash),
+            (signal(11), ExitReason::Signal),
+            (oom, ExitReason::Oom),
+        ] {
+            let mut driver = Driver::ready(policy("web", 1));
+            driver.exit(worker(0, 1), death);
+            assert_eq!(driver.last_reason(0), reason);
+        }
+    }
+
+    #[test]
+    fn what_a_worker_said_last_is_in_its_certificate() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.step(Event::Bye {
+            worker: worker(0, 1),
+            reason: "my license ran out".to_owned(),
+        });
+        driver.exit(worker(0, 1), code(0));
+        assert_eq!(driver.last_exit(0).detail, "my license ran out");
+    }
+
+    #[test]
+    fn a_second_crash_waits_and_the_slot_says_why() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.exit(worker(0, 1), code(3));
+        driver.exit(worker(0, 2), code(4));
+        assert_eq!(driver.state(0), SlotState::Backoff);
+        let (until, why) = driver.slot(0).backoff().unwrap();
+        assert!(until > driver.now);
+        assert!(why.contains("exited with code 4 before it was ready"));
+        driver.pass(0.1);
+        assert_eq!(driver.current(0), worker(0, 3));
+    }
+
+    #[test]
+    fn a_program_that_ends_at_once_starts_ten_times_at_most_in_ten_seconds() {
+        for seed in 0..500 {
+            let pools = vec![policy("api", 1), policy("web", 1)];
+            let mut driver = Driver::start_pools(seed, pools);
+            let healthy = Worker {
+                pool: PoolId(1),
+                ..worker(0, 1)
+            };
+            driver.say_ready(worker(0, 1));
+            driver.say_ready(healthy);
+            let mut starts = 0;
+            while driver.now < Time(Duration::from_secs(10)) {
+                if let Some(current) = driver.slot(0).current() {
+                    starts += 1;
+                    driver.exit(current.worker(), code(1));
+                } else {
+                    let (until, _) = driver.slot(0).backoff().unwrap();
+                    let wait = until.since(driver.now);
+                    driver.pass(wait.as_secs_f64());
+                }
+            }
+            assert!((6..=10).contains(&starts), "seed {seed}: {starts} starts");
+            let process = driver.fleet.process(healthy).unwrap();
+            assert_eq!(process.state(), SlotState::Ready);
+        }
+    }
+
+    #[test]
+    fn a_spawn_that_fails_waits_from_the_first_time_on() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.spawns_fail = true;
+        driver.exit(worker(0, 1), code(1));
+        assert_eq!(driver.state(0), SlotState::Backoff);
+        assert!(driver.slot(0).backoff().unwrap().1.contains("EMFILE"));
+        driver.spawns_fail = false;
+        driver.pass(0.1);
+        driver.say_ready(worker(0, 3));
+        assert_eq!(driver.state(0), SlotState::Ready);
+    }
+
+    #[test]
+    fn events_of_the_dead_change_nothing() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let dead = worker(0, 1);
+        driver.exit(dead, code(1));
+        driver.say_ready(worker(0, 2));
+        let rule = "late".to_owned();
+        let reason = String::new();
+        for event in [
+            Event::Ready { worker: dead },
+            Event::Drained { worker: dead },
+            Event::Misbehaved { worker: dead, rule },
+            Event::Bye {
+                worker: dead,
+                reason,
+            },
+            Event::Spawned {
+                worker: dead,
+                pid: 1,
+            },
+        ] {
+            assert_eq!(driver.step(event), []);
+        }
+        assert_eq!(driver.exit(dead, code(1)), []);
+        let elsewhere = Worker {
+            pool: PoolId(9),
+            ..dead
+        };
+        assert_eq!(driver.say_ready(elsewhere), []);
+        assert_eq!(driver.current(0), worker(0, 2));
+    }
+
+    #[test]
+    fn ten_certificates_are_kept_newest_first() {
+        let mut driver = Driver::ready(policy("web", 1));
+        for incarnation in 1..=12 {
+            driver.exit(worker(0, incarnation), code(1));
+            driver.pass(31.0);
+        }
+        let kept: Vec<u64> = driver
+            .slot(0)
+            .exits()
+            .map(|exit| exit.incarnation)
+            .collect();
+        assert_eq!(kept, (3..=12).rev().collect::<Vec<u64>>());
     }
 }

@@ -54,6 +54,8 @@ pub struct Fleet {
     rng: fastrand::Rng,
     generation: u64,
     phase: Phase,
+    /// Whether every slot has been ready once.
+    booted: bool,
     pools: Vec<Pool>,
     /// The sum of all pools' counters.
     total: Tally,
@@ -95,6 +97,7 @@ impl Fleet {
             rng: fastrand::Rng::with_seed(seed),
             generation: FIRST_GENERATION,
             phase: Phase::Booting,
+            booted: false,
             pools,
             total: Tally::default(),
             deadlines: Deadlines::default(),

@@ -268,3 +268,144 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prefork_proto::control::SlotState;
+
+    use super::super::driver::{Driver, code, policy, signal, worker};
+    use super::super::{Event, Worker};
+    use super::*;
+
+    fn grow(driver: &mut Driver, worker: Worker) {
+        driver.step(Event::Memory {
+            worker,
+            resident: 2 << 30,
+        });
+    }
+
+    fn limited(workers: u32) -> Driver {
+        let mut limited = policy("web", workers);
+        limited.max_rss = Some(1 << 30);
+        Driver::ready(limited)
+    }
+
+    fn drains(driver: &Driver, worker: Worker) -> bool {
+        let within = Duration::from_secs(30);
+        driver.has_done(&Action::Drain { worker, within })
+    }
+
+    #[test]
+    fn a_worker_over_its_memory_limit_drains_once_its_successor_is_ready() {
+        let mut driver = limited(1);
+        grow(&mut driver, worker(0, 1));
+        assert_eq!(driver.current(0), worker(0, 1));
+        let successor = driver.slot(0).successor().unwrap();
+        assert_eq!(successor.worker(), worker(0, 2));
+        assert!(driver.fleet.is_ready() && !drains(&driver, worker(0, 1)));
+        driver.say_ready(worker(0, 2));
+        assert!(driver.fleet.is_ready() && drains(&driver, worker(0, 1)));
+        assert_eq!(driver.current(0), worker(0, 2));
+        driver.exit(worker(0, 1), code(0));
+        assert_eq!(driver.last_reason(0), ExitReason::MaxRss);
+    }
+
+    #[test]
+    fn a_worker_that_served_its_number_of_requests_is_recycled_within_the_jitter() {
+        for seed in 0..50 {
+            let mut limited = policy("web", 1);
+            limited.max_requests = 1000;
+            let mut driver = Driver::start_pools(seed, vec![limited]);
+            driver.say_ready(worker(0, 1));
+            driver.pass(2.0);
+            let mut served = |requests| {
+                driver.step(Event::Health {
+                    worker: worker(0, 1),
+                    requests,
+                    in_flight: 0,
+                });
+                driver.slot(0).successor().is_some()
+            };
+            assert!(!served(899), "seed {seed}");
+            assert!(served(1000), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_worker_is_recycled_at_its_age_or_up_to_a_tenth_earlier() {
+        let mut aging = policy("web", 1);
+        aging.max_age = Some(Duration::from_secs(1000));
+        let mut driver = Driver::ready(aging);
+        driver.pass(890.0);
+        assert!(driver.slot(0).successor().is_none());
+        while driver.slot(0).successor().is_none() {
+            driver.pass(1.0);
+            assert!(driver.now <= Time(Duration::from_secs(1000)));
+        }
+        driver.say_ready(worker(0, 2));
+        driver.exit(worker(0, 1), code(0));
+        assert_eq!(driver.last_reason(0), ExitReason::MaxAge);
+    }
+
+    #[test]
+    fn no_more_than_max_surge_are_recycled_at_a_time() {
+        let mut driver = limited(4);
+        for slot in 0..4 {
+            grow(&mut driver, worker(slot, 1));
+        }
+        let booting = |driver: &Driver| -> Vec<u32> {
+            (0..4)
+                .filter(|slot| driver.slot(*slot).successor().is_some())
+                .collect()
+        };
+        assert_eq!(booting(&driver), [0]);
+        driver.say_ready(worker(0, 2));
+        assert_eq!(booting(&driver), [1]);
+        // A worker in the queue that crashes has its successor without a turn.
+        driver.exit(worker(2, 1), code(1));
+        driver.say_ready(worker(1, 2));
+        assert_eq!(booting(&driver), [3]);
+    }
+
+    #[test]
+    fn a_recycle_whose_successor_fails_is_tried_again_later() {
+        let mut driver = limited(1);
+        grow(&mut driver, worker(0, 1));
+        driver.exit(worker(0, 2), code(1));
+        assert_eq!(driver.state(0), SlotState::Ready);
+        assert!(driver.slot(0).successor().is_none());
+        assert!(driver.has_reported(|report| matches!(report, Report::BackingOff { .. })));
+        driver.pass(0.1);
+        let again = driver.slot(0).successor().unwrap();
+        assert_eq!(again.worker(), worker(0, 3));
+        assert!(!drains(&driver, worker(0, 1)));
+    }
+
+    #[test]
+    fn a_successor_that_is_on_its_way_takes_the_seat_of_one_that_dies() {
+        let mut driver = limited(1);
+        grow(&mut driver, worker(0, 1));
+        driver.exit(worker(0, 1), signal(9));
+        assert_eq!(driver.current(0), worker(0, 2));
+        assert_eq!(driver.slot(0).incarnations(), 2);
+        driver.say_ready(worker(0, 2));
+        assert!(driver.fleet.is_ready());
+    }
+
+    #[test]
+    fn a_limit_that_is_too_low_makes_no_storm_of_starts() {
+        let mut driver = limited(1);
+        for _ in 0..500 {
+            let current = driver.current(0);
+            grow(&mut driver, current);
+            if let Some(successor) = driver.slot(0).successor() {
+                let worker = successor.worker();
+                driver.say_ready(worker);
+            }
+            driver.pass(0.01);
+        }
+        assert!((3..=7).contains(&driver.slot(0).incarnations()));
+    }
+}

@@ -124,3 +124,178 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prefork_proto::control::SlotState;
+
+    use super::super::driver::{Driver, code, policy, signal, worker};
+    use super::super::{Action, Command};
+    use super::*;
+
+    fn restart(driver: &mut Driver, slot: Option<u32>) -> JobId {
+        let pool = "web".to_owned();
+        driver.command(Command::Restart { pool, slot })
+    }
+
+    fn drain(driver: &mut Driver, slot: u32) -> JobId {
+        let pool = "web".to_owned();
+        driver.command(Command::Drain { pool, slot })
+    }
+
+    fn kill(driver: &mut Driver, slot: u32) -> JobId {
+        let pool = "web".to_owned();
+        driver.command(Command::Kill { pool, slot })
+    }
+
+    #[test]
+    fn a_restart_replaces_slot_by_slot_and_never_has_fewer_ready() {
+        let mut driver = Driver::ready(policy("web", 3));
+        let job = restart(&mut driver, None);
+        for slot in 0..3 {
+            for other in 0..3 {
+                let boots = driver.slot(other).successor().is_some();
+                assert_eq!(boots, other == slot, "{other} while it is {slot}'s turn");
+            }
+            driver.say_ready(worker(slot, 2));
+            assert!(driver.fleet.is_ready());
+        }
+        for slot in 0..3 {
+            assert_eq!(driver.result(job), None);
+            driver.exit(worker(slot, 1), code(0));
+            assert_eq!(driver.last_reason(slot), ExitReason::Operator);
+        }
+        assert_eq!(
+            driver.result(job),
+            Some(&Ok("web: 3 workers restarted".to_owned()))
+        );
+        let steps = driver.log.iter().filter(|action| {
+            matches!(action, Action::Progress { slot: Some(1), message, .. }
+                if message.contains("pid"))
+        });
+        assert_eq!(steps.count(), 3);
+    }
+
+    #[test]
+    fn a_successor_that_fails_ends_the_restart_with_its_stderr() {
+        let mut driver = Driver::ready(policy("web", 3));
+        let job = restart(&mut driver, None);
+        driver.say_ready(worker(0, 2));
+        driver.exit(worker(1, 2), code(5));
+        let (message, stderr) = driver.failure(job);
+        assert!(message.contains("web/1: pid 1102 exited with code 5"));
+        assert_eq!(stderr, "stderr of the exit with 5");
+        driver.pass(60.0);
+        assert_eq!(driver.current(1), worker(1, 1));
+        assert_eq!(driver.current(2), worker(2, 1));
+        assert!(driver.fleet.is_ready());
+    }
+
+    #[test]
+    fn a_successor_that_must_be_killed_ends_the_restart_when_it_is_reaped() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = restart(&mut driver, Some(0));
+        driver.pass(30.0);
+        assert_eq!(driver.result(job), None);
+        driver.exit(worker(0, 2), code(9));
+        let (message, stderr) = driver.failure(job);
+        assert!(message.contains("not ready within 30s"), "{message}");
+        assert_eq!(stderr, "stderr of the exit with 9");
+        assert_eq!(driver.state(0), SlotState::Ready);
+    }
+
+    #[test]
+    fn a_slot_that_waits_is_restarted_at_once() {
+        let mut driver = Driver::ready(policy("web", 1));
+        for incarnation in 1..=8 {
+            driver.exit(worker(0, incarnation), code(1));
+            driver.pass(if incarnation < 8 { 31.0 } else { 0.0 });
+        }
+        assert_eq!(driver.state(0), SlotState::Backoff);
+        let job = restart(&mut driver, None);
+        assert_eq!(driver.current(0), worker(0, 9));
+        driver.say_ready(worker(0, 9));
+        assert!(driver.is_done(job));
+    }
+
+    #[test]
+    fn a_worker_that_starts_is_restarted_at_once() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.exit(worker(0, 1), code(1));
+        let job = restart(&mut driver, Some(0));
+        assert!(driver.has_done(&Action::Stop {
+            worker: worker(0, 2)
+        }));
+        driver.say_ready(worker(0, 3));
+        assert_eq!(driver.result(job), None);
+        driver.exit(worker(0, 2), signal(libc::SIGTERM));
+        assert!(driver.is_done(job));
+    }
+
+    #[test]
+    fn a_drain_starts_the_successor_at_once_and_ends_with_both() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let job = drain(&mut driver, 0);
+        let within = Duration::from_secs(30);
+        assert!(driver.has_done(&Action::Drain {
+            worker: worker(0, 1),
+            within
+        }));
+        assert_eq!(driver.current(0), worker(0, 2));
+        driver.exit(worker(0, 1), code(0));
+        assert_eq!(driver.result(job), None);
+        driver.say_ready(worker(0, 2));
+        assert_eq!(driver.result(job), Some(&Ok("web/0 drained".to_owned())));
+        assert_eq!(driver.last_reason(0), ExitReason::Operator);
+    }
+
+    #[test]
+    fn a_kill_starts_the_successor_at_once_and_is_no_crash() {
+        let mut driver = Driver::ready(policy("web", 1));
+        for incarnation in 1..10 {
+            let job = kill(&mut driver, 0);
+            assert_eq!(driver.current(0), worker(0, incarnation + 1));
+            driver.exit(worker(0, incarnation), signal(9));
+            assert_eq!(driver.last_reason(0), ExitReason::Operator);
+            driver.say_ready(worker(0, incarnation + 1));
+            assert!(driver.is_done(job));
+        }
+    }
+
+    #[test]
+    fn a_drain_whose_successor_fails_has_failed() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = drain(&mut driver, 0);
+        driver.exit(worker(0, 2), code(1));
+        assert!(driver.failure(job).0.contains("exited with code 1"));
+    }
+
+    #[test]
+    fn a_slot_without_a_process_has_nothing_to_drain_or_kill() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.exit(worker(0, 1), code(1));
+        driver.exit(worker(0, 2), code(1));
+        for job in [drain(&mut driver, 0), kill(&mut driver, 0)] {
+            let why = driver.failure(job).0;
+            assert!(why.contains("web/0 has no process"), "{why}");
+            assert!(why.contains("exited with code 1"), "{why}");
+        }
+        assert_eq!(driver.state(0), SlotState::Backoff);
+    }
+
+    #[test]
+    fn a_worker_that_drains_too_slowly_can_be_killed() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let pool = "web".to_owned();
+        driver.command(Command::Scale { pool, workers: 1 });
+        let job = kill(&mut driver, 1);
+        assert!(driver.has_done(&Action::Kill {
+            worker: worker(1, 1)
+        }));
+        driver.exit(worker(1, 1), signal(9));
+        assert!(driver.is_done(job));
+        assert_eq!(driver.state(1), SlotState::Empty);
+    }
+}

@@ -5,7 +5,7 @@ use prefork_proto::control::ExitReason;
 
 use super::Fleet;
 use super::event::{Action, JobId, PoolId, Refusal, Report, Time};
-use super::jobs::Job;
+use super::jobs::{Job, counted};
 use super::leave::How;
 use super::pool::Scaling;
 use super::slot::{Seat, SlotId};
@@ -114,9 +114,10 @@ impl Fleet {
             return;
         };
         let (name, desired) = (&state.policy.name, state.desired);
+        let workers = counted(desired);
         let message = match state.tally.missing {
-            0 => format!("{name} has {desired} workers"),
-            missing => format!("{name} has {desired} workers, {missing} of them not ready"),
+            0 => format!("{name} has {workers}"),
+            missing => format!("{name} has {workers}, {missing} not ready"),
         };
         for job in scaling.jobs {
             self.end(job, Ok(message.clone()));
@@ -138,5 +139,144 @@ impl Fleet {
             .scaling
             .take_if(|scaling| id.index >= scaling.added_from)
             .map_or_else(Vec::new, |scaling| scaling.jobs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prefork_proto::control::SlotState;
+
+    use super::super::Command;
+    use super::super::driver::{Driver, code, policy, worker};
+    use super::*;
+
+    fn scale(driver: &mut Driver, workers: u32) -> JobId {
+        let pool = "web".to_owned();
+        driver.command(Command::Scale { pool, workers })
+    }
+
+    #[test]
+    fn growing_ends_when_the_new_slots_are_ready() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = scale(&mut driver, 3);
+        driver.say_ready(worker(1, 1));
+        assert_eq!(driver.result(job), None);
+        driver.say_ready(worker(2, 1));
+        assert_eq!(
+            driver.result(job),
+            Some(&Ok("web has 3 workers".to_owned()))
+        );
+    }
+
+    #[test]
+    fn shrinking_drains_the_highest_slots_and_ends_when_they_have_gone() {
+        let mut driver = Driver::ready(policy("web", 3));
+        let job = scale(&mut driver, 1);
+        let states = |driver: &Driver| [0, 1, 2].map(|slot| driver.state(slot));
+        let draining = SlotState::Draining;
+        assert_eq!(states(&driver), [SlotState::Ready, draining, draining]);
+        driver.exit(worker(2, 1), code(0));
+        assert_eq!(driver.result(job), None);
+        driver.exit(worker(1, 1), code(0));
+        assert!(driver.is_done(job));
+        assert_eq!(driver.last_reason(1), ExitReason::ScaleDown);
+        let empty = SlotState::Empty;
+        assert_eq!(states(&driver), [SlotState::Ready, empty, empty]);
+    }
+
+    #[test]
+    fn growing_again_starts_beside_the_one_that_drains() {
+        let mut driver = Driver::ready(policy("web", 2));
+        scale(&mut driver, 1);
+        let job = scale(&mut driver, 2);
+        assert_eq!(driver.current(1), worker(1, 2));
+        assert_eq!(driver.slot(1).leaving().len(), 1);
+        driver.say_ready(worker(1, 2));
+        assert!(driver.is_done(job));
+    }
+
+    #[test]
+    fn the_same_size_is_done_at_once_or_joins_the_command_in_progress() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = scale(&mut driver, 1);
+        assert!(driver.is_done(job));
+        let jobs = [scale(&mut driver, 2), scale(&mut driver, 2)];
+        assert!(jobs.iter().all(|job| driver.result(*job).is_none()));
+        driver.say_ready(worker(1, 1));
+        assert!(jobs.iter().all(|job| driver.is_done(*job)));
+    }
+
+    #[test]
+    fn a_later_scale_overtakes() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let earlier = scale(&mut driver, 3);
+        let later = scale(&mut driver, 2);
+        let why = driver.failure(earlier).0;
+        assert_eq!(why, "overtaken by a later scale to 2");
+        driver.exit(worker(2, 1), code(0));
+        driver.say_ready(worker(1, 1));
+        assert!(driver.is_done(later));
+    }
+
+    #[test]
+    fn a_size_out_of_range_is_refused() {
+        let mut driver = Driver::ready(policy("web", 1));
+        for (workers, why) in [(0, "`stop` ends the service"), (10_001, "10000 at most")] {
+            let job = scale(&mut driver, workers);
+            assert!(driver.failure(job).0.contains(why));
+        }
+        assert!(driver.fleet.is_ready());
+    }
+
+    #[test]
+    fn one_fewer_than_one_is_one() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let job = driver.command(Command::ScaleBy { by: -1 });
+        driver.exit(worker(1, 1), code(0));
+        assert!(driver.is_done(job));
+        let job = driver.command(Command::ScaleBy { by: -1 });
+        assert_eq!(driver.result(job), Some(&Ok("web has 1 worker".to_owned())));
+    }
+
+    #[test]
+    fn a_new_slot_that_fails_ends_the_command_and_goes_on_trying() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let job = scale(&mut driver, 2);
+        driver.exit(worker(1, 1), code(6));
+        let (message, stderr) = driver.failure(job);
+        assert!(message.contains("web/1: pid 1101 exited with code 6"));
+        assert_eq!(stderr, "stderr of the exit with 6");
+        driver.say_ready(worker(1, 2));
+        assert!(driver.fleet.is_ready());
+    }
+
+    #[test]
+    fn a_crash_loop_elsewhere_does_not_hold_a_scale_up() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.exit(worker(0, 1), code(1));
+        driver.exit(worker(0, 2), code(1));
+        let job = scale(&mut driver, 2);
+        driver.say_ready(worker(1, 1));
+        let message = "web has 2 workers, 1 not ready";
+        assert_eq!(driver.result(job), Some(&Ok(message.to_owned())));
+    }
+
+    #[test]
+    fn a_command_for_a_slot_that_is_scaled_away_ends() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let pool = || "web".to_owned();
+        let one = driver.command(Command::Restart {
+            pool: pool(),
+            slot: Some(1),
+        });
+        let all = driver.command(Command::Restart {
+            pool: pool(),
+            slot: None,
+        });
+        scale(&mut driver, 1);
+        assert!(driver.failure(one).0.contains("removed by a scale"));
+        driver.say_ready(worker(0, 2));
+        driver.exit(worker(0, 1), code(0));
+        assert!(driver.is_done(all));
     }
 }

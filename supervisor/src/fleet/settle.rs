@@ -16,7 +16,7 @@ impl Fleet {
             self.fulfil_watches(id);
             self.admit(now, id.pool);
             self.fulfil_scaling(id.pool);
-            self.arm(id);
+            self.arm(now, id);
         }
         self.settle_phase();
     }
@@ -35,13 +35,15 @@ impl Fleet {
     }
 
     /// Makes sure that the slot is looked at when its next deadline has come.
-    fn arm(&mut self, id: SlotId) {
+    fn arm(&mut self, now: Time, id: SlotId) {
         let recycling = self.phase == Phase::Running;
         let pool = &mut self.pools[id.pool.0 as usize];
         let slot = &mut pool.slots[id.index as usize];
         let Some(deadline) = slot.deadline(&pool.policy, recycling) else {
             return;
         };
+        // Age may have come while it was no reason: in a boot, or in a pause.
+        let deadline = deadline.max(now);
         if slot.armed.is_some_and(|armed| armed <= deadline) {
             return;
         }
@@ -72,8 +74,10 @@ impl Fleet {
                 continue;
             }
             slot.armed = None;
-            self.seat_due(now, id);
+            // The successor first: it is not to be promoted when it is late
+            // itself, and without it age is a reason again.
             self.replacement_due(now, id);
+            self.seat_due(now, id);
             self.leaving_due(now, id);
             self.touch(id);
         }
@@ -85,6 +89,7 @@ impl Fleet {
         match &mut self.phase {
             Phase::Booting if self.total.unbooted == 0 => {
                 self.phase = Phase::Running;
+                self.booted = true;
                 self.actions.push(Action::Report(Report::Booted));
             }
             Phase::Stopping { jobs } | Phase::Failed { said: true, jobs } if over => {
@@ -97,5 +102,61 @@ impl Fleet {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::driver::{Driver, code, policy, worker};
+    use super::super::{Command, Event, Report};
+
+    #[test]
+    fn the_fleet_has_booted_once_every_slot_has_been_ready() {
+        let mut driver = Driver::start(policy("web", 2));
+        driver.say_ready(worker(0, 1));
+        assert!(!driver.fleet.booted());
+        driver.say_ready(worker(1, 1));
+        assert!(driver.fleet.booted() && driver.fleet.is_ready());
+        assert!(driver.has_reported(|report| *report == Report::Booted));
+    }
+
+    #[test]
+    fn deadlines_stay_in_proportion_to_the_slots() {
+        let mut long = policy("web", 4);
+        long.drain_timeout = Duration::from_secs(86_400);
+        let mut driver = Driver::ready(long);
+        let pool = || "web".to_owned();
+        for round in 1..=200 {
+            driver.command(Command::Scale {
+                pool: pool(),
+                workers: 3,
+            });
+            // Its heartbeat's deadline passes, and the drain's lies a day ahead.
+            driver.pass(11.0);
+            driver.exit(worker(3, round), code(0));
+            driver.command(Command::Scale {
+                pool: pool(),
+                workers: 4,
+            });
+            driver.say_ready(worker(3, round + 1));
+        }
+        assert!(driver.fleet.deadlines.len() <= 2 * 4 + 64);
+    }
+
+    #[test]
+    fn health_reports_arm_nothing() {
+        let mut driver = Driver::ready(policy("web", 4));
+        let armed = driver.fleet.deadlines.len();
+        for _ in 0..1000 {
+            let event = Event::Health {
+                worker: worker(0, 1),
+                requests: 1,
+                in_flight: 0,
+            };
+            assert!(driver.step(event).is_empty());
+        }
+        assert_eq!(driver.fleet.deadlines.len(), armed);
     }
 }

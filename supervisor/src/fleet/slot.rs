@@ -142,6 +142,17 @@ impl Slot {
         }
     }
 
+    /// Takes the current process, if there is one, out of its seat.
+    pub(super) fn take_current(&mut self) -> Option<Process> {
+        match std::mem::replace(&mut self.seat, Seat::Vacant) {
+            Seat::Held(process) => Some(process),
+            other @ (Seat::Vacant | Seat::Backoff { .. }) => {
+                self.seat = other;
+                None
+            }
+        }
+    }
+
     /// The process that is to follow the current one.
     pub(super) fn successor(&self) -> Option<&Process> {
         match &self.replacement.as_ref()?.progress {

@@ -19,9 +19,9 @@ impl Fleet {
         self.phase == Phase::Running && self.total.missing == 0
     }
 
-    /// Whether every slot of every pool has been ready once.
+    /// Whether every slot of every pool has been ready once, as it started.
     pub fn booted(&self) -> bool {
-        self.total.unbooted == 0 && self.phase != Phase::Booting
+        self.booted
     }
 
     /// Whether the fleet is on its way out, or out.
@@ -218,5 +218,40 @@ impl<'a> ProcessView<'a> {
     /// Requests in flight, by its last report.
     pub fn in_flight(self) -> u64 {
         self.process.in_flight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{Driver, pid, policy, worker};
+    use super::super::{Command, Event};
+    use super::*;
+
+    #[test]
+    fn a_slot_shows_its_worker_and_the_one_that_still_drains() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let (pool, slot) = ("web".to_owned(), 0);
+        driver.command(Command::Drain { pool, slot });
+        driver.say_ready(worker(0, 2));
+        driver.step(Event::Health {
+            worker: worker(0, 1),
+            requests: 9,
+            in_flight: 4,
+        });
+        let slot = driver.slot(0);
+        let current = slot.current().unwrap();
+        assert_eq!(slot.state(), SlotState::Ready);
+        assert_eq!(current.pid(), Some(pid(worker(0, 2))));
+        assert_eq!(current.generation(), driver.fleet.generation());
+        assert_eq!(current.ready_since(), Some(driver.now));
+        assert_eq!(slot.incarnations(), 2);
+        let leaving: Vec<ProcessView<'_>> = slot.leaving().collect();
+        assert_eq!(leaving.len(), 1);
+        assert_eq!(leaving[0].worker(), worker(0, 1));
+        assert_eq!(leaving[0].state(), SlotState::Draining);
+        assert_eq!(leaving[0].in_flight(), 4);
+        assert_eq!(leaving[0].started(), Time::default());
+        let pool = driver.fleet.pool(PoolId(0)).unwrap();
+        assert_eq!((pool.name(), pool.desired(), pool.ready()), ("web", 1, 1));
     }
 }

@@ -23,8 +23,17 @@ pub(crate) struct Breach {
     pub(crate) rule: String,
 }
 
-/// The values of [`Breach::reason`], and of the flood limit.
-pub(crate) const BREACHES: [&str; 4] = ["out_of_order", "bad_hello", "bad_reply", FLOOD];
+/// The values of [`Breach::reason`], and of what is counted and forgiven.
+pub(crate) const BREACHES: [&str; 5] = [
+    "out_of_order",
+    "bad_hello",
+    "bad_reply",
+    FLOOD,
+    UNKNOWN_TYPE,
+];
+
+/// The reason under which a message of an unknown type is counted.
+pub(crate) const UNKNOWN_TYPE: &str = "unknown_type";
 
 /// The reason under which exceeding the rate is counted.
 pub(crate) const FLOOD: &str = "flood";

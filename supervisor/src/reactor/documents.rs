@@ -2,6 +2,7 @@
 //! view joined with what the processes said and what was counted.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use prefork_proto::control::{
@@ -15,6 +16,10 @@ use crate::fleet::{PoolView, SlotView, Worker};
 use crate::listener::Listener;
 use crate::metrics::{PoolMetrics, SlotMetrics};
 use crate::proc;
+
+/// How old a look at the processes' memory, time and descriptors may be: each
+/// costs three files of /proc, and askers may come in hundreds.
+const FRESH: Duration = Duration::from_millis(500);
 
 impl Reactor {
     /// Every label set is exported from its birth.
@@ -175,15 +180,9 @@ impl Reactor {
 
     /// Looks up what the processes use and what the slots are doing.
     fn look_at_processes(&mut self) {
-        for (worker, grip) in &self.processes {
-            let metrics = self
-                .pools
-                .get(&worker.pool)
-                .and_then(|pool| self.metrics.known_slot(&pool.name, worker.slot));
-            // A process that has just ended is looked up by its own task.
-            if let (Some(metrics), Ok(usage)) = (metrics, proc::usage(Pid::from_raw(grip.pid))) {
-                metrics.process(worker.incarnation, usage);
-            }
+        if self.looked_up.is_none_or(|last| last.elapsed() >= FRESH) {
+            self.looked_up = Some(Instant::now());
+            self.look_up_usage();
         }
         for pool in self.fleet.pools() {
             self.metrics.pool(pool.name()).desired(pool.desired());
@@ -192,6 +191,19 @@ impl Reactor {
                     let current = slot.current().map(|current| current.worker().incarnation);
                     metrics.state(slot.state(), current);
                 }
+            }
+        }
+    }
+
+    fn look_up_usage(&self) {
+        for (worker, grip) in &self.processes {
+            let metrics = self
+                .pools
+                .get(&worker.pool)
+                .and_then(|pool| self.metrics.known_slot(&pool.name, worker.slot));
+            // A process that has just ended is looked up by its own task.
+            if let (Some(metrics), Ok(usage)) = (metrics, proc::usage(Pid::from_raw(grip.pid))) {
+                metrics.process(worker.incarnation, usage);
             }
         }
     }

@@ -79,6 +79,8 @@ pub struct Reactor {
     jobs: HashMap<JobId, mpsc::UnboundedSender<JobLine>>,
     next_job: u64,
     metrics: Metrics,
+    /// When the processes' use of memory and time was last looked up.
+    looked_up: Option<Instant>,
     journal: Journal,
     log: Log,
     reserve: Rc<Reserve>,
@@ -108,6 +110,7 @@ impl Reactor {
                 &[&BREACHES, ChannelError::DECODE_REASONS].concat(),
                 ChannelError::SEND_REASONS,
             ),
+            looked_up: None,
             journal: Journal::new(),
             log,
             reserve,

@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::conversation::{Answer, Breach, CallError, Conversation, FLOOD, Heard};
+use super::conversation::{Answer, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE};
 use super::output::{Output, Progress};
 use crate::fleet::{Death, Event, Worker};
 use crate::metrics::SlotMetrics;
@@ -371,7 +371,7 @@ impl Process {
                 self.hear(message, now).await
             }
             Ok(Receive::Unknown { kind, id: _ }) => {
-                self.metrics.decode_error("unknown_type");
+                self.metrics.decode_error(UNKNOWN_TYPE);
                 debug!(slot = %self.slot, pid = self.pid, "message of unknown type {kind:?}");
                 true
             }

@@ -217,9 +217,12 @@ impl Prefork {
         self.scrape().sum(name, labels)
     }
 
-    /// Gives the test worker in a slot an order: it is carried out once.
+    /// Gives the test worker in a slot an order, which is carried out once.
+    /// Returns when it has been taken.
+    #[track_caller]
     pub(crate) fn order(&self, pool: &str, slot: u32, order: impl AsRef<[u8]>) {
-        pool::give_order(self.dir(), pool, &slot.to_string(), order.as_ref());
+        let file = pool::give_order(self.dir(), pool, &slot.to_string(), order.as_ref());
+        eventually("the order is taken", PATIENCE, || !file.exists());
     }
 
     /// Makes every test worker of the pool boot like this from now on.

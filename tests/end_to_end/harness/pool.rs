@@ -107,13 +107,15 @@ fn orders_dir(dir: &Path, pool: &str) -> PathBuf {
     dir.join("orders").join(pool)
 }
 
-/// Puts an order in place whole, so that no worker reads half of it.
-pub(super) fn give_order(dir: &Path, pool: &str, whom: &str, order: &[u8]) {
+/// Puts an order in place whole, so that no worker reads half of it; gives its file.
+pub(super) fn give_order(dir: &Path, pool: &str, whom: &str, order: &[u8]) -> PathBuf {
     let orders = orders_dir(dir, pool);
     fs::create_dir_all(&orders).expect("the test's directory is writable");
     let draft = orders.join(format!(".{whom}"));
     fs::write(&draft, order).expect("the orders' directory is writable");
-    fs::rename(draft, orders.join(whom)).expect("the orders' directory is writable");
+    let file = orders.join(whom);
+    fs::rename(draft, &file).expect("the orders' directory is writable");
+    file
 }
 
 /// Takes an order back.

@@ -1,0 +1,73 @@
+//! What must be true of a fleet after every step.
+
+use prefork_proto::control::SlotState;
+use prefork_supervisor::fleet::{PoolId, SlotView, Worker};
+
+use crate::world::World;
+
+/// Fleets of more slots than this are compared as a whole only now and then.
+const FEW_SLOTS: usize = 24;
+const NOW_AND_THEN: u64 = 500;
+
+impl World {
+    /// Compares the slot of `concerned`, and the whole fleet if it is small.
+    pub(crate) fn check_step(&self, concerned: Option<Worker>) {
+        assert_eq!(self.facts.owed_exit, None, "an exit was not reported");
+        assert_eq!(self.facts.owed_start, None, "a start was not reported");
+        let slots: usize = self.fleet.pools().map(|pool| pool.slots().len()).sum();
+        if slots <= FEW_SLOTS || self.facts.happened.steps.is_multiple_of(NOW_AND_THEN) {
+            self.check_everything();
+        } else if let Some(worker) = concerned
+            && let Some(pool) = self.fleet.pool(worker.pool)
+            && let Some(slot) = pool.slot(worker.slot)
+        {
+            self.check_slot(worker.pool, slot);
+        }
+    }
+
+    /// Compares the whole fleet's books with what has happened.
+    pub(crate) fn check_everything(&self) {
+        let mut short = false;
+        for pool in self.fleet.pools() {
+            let mut ready = 0;
+            let mut successors = 0;
+            for slot in pool.slots() {
+                self.check_slot(pool.id(), slot);
+                let is_ready = slot.state() == SlotState::Ready;
+                ready += u32::from(is_ready);
+                successors += u32::from(slot.successor().is_some());
+                short |= slot.index() < pool.desired() && !is_ready;
+            }
+            assert_eq!(pool.ready(), ready, "{}", pool.name());
+            assert_eq!(pool.desired(), self.facts.desired(pool.id()));
+            let surge = self.facts.max_surge(pool.id());
+            assert!(successors <= surge, "{successors} successors at a time");
+        }
+        let ready = self.facts.booted && !self.fleet.stopping() && !short;
+        assert_eq!(self.fleet.is_ready(), ready);
+        assert_eq!(self.fleet.booted(), self.facts.booted);
+    }
+
+    /// Compares one slot.
+    fn check_slot(&self, pool: PoolId, slot: SlotView<'_>) {
+        let facts = self.facts.slot(pool, slot.index());
+        assert!(facts.serving.len() <= 1, "two workers serve: {facts:?}");
+        let current = slot.current().filter(|p| p.ready_since().is_some());
+        let serving = facts.serving.first().copied();
+        assert_eq!(current.map(|p| p.worker()), serving, "{facts:?}");
+        for process in slot.processes() {
+            assert_eq!(process.worker().slot, slot.index());
+            assert!(
+                self.processes.contains_key(&process.worker()),
+                "{:?} is gone and is still shown",
+                process.worker()
+            );
+        }
+        let wanted = slot.index() < self.facts.desired(pool) && !self.fleet.stopping();
+        let empty = matches!(
+            slot.state(),
+            SlotState::Empty | SlotState::Draining | SlotState::Stopping
+        );
+        assert_eq!(empty, !wanted, "{:?} {facts:?}", slot.state());
+    }
+}

@@ -1,0 +1,406 @@
+//! What has happened, kept apart from the fleet's own books, and what the
+//! fleet may do given that.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use prefork_proto::control::{ExitReason, SlotState};
+use prefork_supervisor::fleet::{
+    Action, Command, Event, Fleet, JobId, Policy, PoolId, Refusal, Report, Time, Worker,
+};
+
+use crate::Happened;
+use crate::process::Process;
+
+/// How long a killed process is waited for.
+const REAPING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a process serves at least before it is recycled.
+const LEAST_SERVICE: Duration = Duration::from_secs(1);
+
+type Processes = HashMap<Worker, Process>;
+
+/// What has happened.
+pub(crate) struct Facts {
+    pools: Vec<PoolFacts>,
+    pub(crate) open_jobs: BTreeSet<JobId>,
+    pub(crate) happened: Happened,
+    pub(crate) stopping: bool,
+    pub(crate) booted: bool,
+    pub(crate) boot_failed: bool,
+    pub(crate) ended: bool,
+    /// The worker whose certificate this step owes.
+    pub(crate) owed_exit: Option<Worker>,
+    /// The worker whose last event this step is.
+    just_gone: Option<Worker>,
+    /// The worker whose start this step has to report.
+    pub(crate) owed_start: Option<Worker>,
+}
+
+struct PoolFacts {
+    policy: Policy,
+    desired: u32,
+    slots: Vec<SlotFacts>,
+}
+
+/// What has happened to a slot.
+#[derive(Debug, Default)]
+pub(crate) struct SlotFacts {
+    incarnations: u64,
+    /// Processes that were ready and have not been told to leave, nor died.
+    pub(crate) serving: Vec<Worker>,
+    /// Failures in a row, by the law of backoff.
+    failures: u32,
+    last_failure: Time,
+    starts: u64,
+    /// How many starts it has had reason for.
+    reasons: u64,
+    /// Commands that may start a process before the wait is over.
+    commands: u32,
+    /// Commands that may drain without a successor.
+    drains: u32,
+}
+
+impl Facts {
+    pub(crate) fn new(pools: &[Policy]) -> Self {
+        let pools = pools.iter().map(|policy| PoolFacts {
+            policy: policy.clone(),
+            desired: policy.workers,
+            slots: (0..policy.workers)
+                .map(|_| SlotFacts {
+                    reasons: 1,
+                    ..SlotFacts::default()
+                })
+                .collect(),
+        });
+        Self {
+            pools: pools.collect(),
+            open_jobs: BTreeSet::new(),
+            happened: Happened {
+                schedules: 1,
+                ..Happened::default()
+            },
+            stopping: false,
+            booted: false,
+            boot_failed: false,
+            ended: false,
+            owed_exit: None,
+            owed_start: None,
+            just_gone: None,
+        }
+    }
+
+    pub(crate) fn initial(&self, pool: PoolId) -> u32 {
+        self.pools[pool.0 as usize].policy.workers
+    }
+
+    pub(crate) fn desired(&self, pool: PoolId) -> u32 {
+        self.pools[pool.0 as usize].desired
+    }
+
+    pub(crate) fn max_surge(&self, pool: PoolId) -> u32 {
+        self.pools[pool.0 as usize].policy.max_surge
+    }
+
+    pub(crate) fn slot(&self, pool: PoolId, slot: u32) -> &SlotFacts {
+        &self.pools[pool.0 as usize].slots[slot as usize]
+    }
+
+    fn of(&mut self, worker: Worker) -> &mut SlotFacts {
+        &mut self.pools[worker.pool.0 as usize].slots[worker.slot as usize]
+    }
+
+    /// The slot that an event concerns.
+    pub(crate) fn concerned(&self, event: &Event) -> Option<Worker> {
+        match event {
+            Event::Spawned { worker, .. }
+            | Event::SpawnFailed { worker, .. }
+            | Event::Ready { worker }
+            | Event::Health { worker, .. }
+            | Event::Memory { worker, .. }
+            | Event::Answered { worker, .. }
+            | Event::Drained { worker }
+            | Event::Bye { worker, .. }
+            | Event::Misbehaved { worker, .. }
+            | Event::Exited { worker, .. } => Some(*worker),
+            Event::Tick | Event::Command { .. } => None,
+        }
+    }
+
+    /// A command is about to be given.
+    pub(crate) fn commanded(&mut self, fleet: &Fleet, job: JobId, command: &Command) {
+        assert!(self.open_jobs.insert(job));
+        let (pool, slots) = match command {
+            Command::Stop { .. } => {
+                self.stopping = true;
+                return;
+            }
+            Command::Scale { pool, workers } => return self.scaled(fleet, pool, *workers),
+            Command::ScaleBy { by } => {
+                let name = self.pools[0].policy.name.clone();
+                let workers = self.pools[0].desired.saturating_add_signed(*by).max(1);
+                return self.scaled(fleet, &name, workers);
+            }
+            Command::Restart { pool, slot: None } => (pool, None),
+            Command::Restart {
+                pool,
+                slot: Some(slot),
+            }
+            | Command::Drain { pool, slot }
+            | Command::Kill { pool, slot }
+            | Command::Pause { pool, slot }
+            | Command::Resume { pool, slot } => (pool, Some(*slot)),
+        };
+        let Some(pool) = self.pools.iter_mut().find(|p| p.policy.name == *pool) else {
+            return;
+        };
+        let desired = pool.desired;
+        let slots = slots.map_or(0..desired, |slot| slot..(slot + 1).min(desired));
+        for slot in slots {
+            let facts = &mut pool.slots[slot as usize];
+            match command {
+                Command::Restart { .. } => {
+                    facts.reasons += 1;
+                    facts.commands += 1;
+                    if facts.serving.is_empty() {
+                        facts.failures = 0;
+                    }
+                }
+                Command::Drain { .. } | Command::Kill { .. } => {
+                    facts.reasons += 1;
+                    facts.commands += 1;
+                    facts.drains += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn scaled(&mut self, fleet: &Fleet, pool: &str, workers: u32) {
+        if workers == 0 || fleet.stopping() {
+            return;
+        }
+        let Some(pool) = self.pools.iter_mut().find(|p| p.policy.name == pool) else {
+            return;
+        };
+        for slot in pool.desired..workers {
+            if slot as usize == pool.slots.len() {
+                pool.slots.push(SlotFacts::default());
+            }
+            let facts = &mut pool.slots[slot as usize];
+            facts.reasons += 1;
+            facts.failures = 0;
+        }
+    }
+
+    /// An event is about to be given to the fleet.
+    pub(crate) fn before(
+        &mut self,
+        fleet: &Fleet,
+        processes: &Processes,
+        event: &Event,
+        now: Time,
+    ) {
+        self.happened.steps += 1;
+        self.just_gone = None;
+        let Some(worker) = self.concerned(event) else {
+            return;
+        };
+        let Some(process) = processes.get(&worker) else {
+            return;
+        };
+        // One that is told to leave before it is born hears of it at its birth.
+        let state = fleet.process(worker).map(|process| process.state());
+        let leaving = matches!(state, Some(SlotState::Draining | SlotState::Stopping));
+        assert!(
+            leaving || !process.dismissed,
+            "{worker:?} was told to leave"
+        );
+        if let Event::Exited { .. } | Event::SpawnFailed { .. } = event {
+            self.just_gone = Some(worker);
+        }
+        match event {
+            Event::Exited { .. } => {
+                self.owed_exit = Some(worker);
+                if !leaving {
+                    self.failed(worker, process, now, true);
+                }
+                self.of(worker).serving.retain(|other| *other != worker);
+            }
+            Event::SpawnFailed { .. } if !leaving => self.failed(worker, process, now, false),
+            Event::Misbehaved { .. } if !leaving => self.failed(worker, process, now, true),
+            Event::Ready { .. } if !leaving => self.of(worker).serving.push(worker),
+            Event::Spawned { .. } => self.owed_start = Some(worker),
+            _ => {}
+        }
+    }
+
+    /// A process that nobody had asked to leave has failed.
+    fn failed(&mut self, worker: Worker, process: &Process, now: Time, mendable: bool) {
+        self.happened.failed += 1;
+        let reset = self.pools[worker.pool.0 as usize].policy.backoff_reset;
+        let facts = self.of(worker);
+        facts.reasons += 1;
+        facts.last_failure = now;
+        let is_successor = process.ready_at.is_none() && !facts.serving.is_empty();
+        if is_successor || !mendable {
+            facts.failures = (facts.failures + 1).max(2);
+            return;
+        }
+        if process.ready_at.is_some_and(|at| now.since(at) >= reset) {
+            facts.failures = 0;
+        }
+        facts.failures += 1;
+    }
+
+    /// The fleet wants something done.
+    pub(crate) fn observe(&mut self, processes: &Processes, action: &Action, now: Time) {
+        assert!(!self.ended, "after the end: {action:?}");
+        match action {
+            Action::Spawn { worker, .. } => self.may_start(processes, *worker, now),
+            Action::Drain { worker, .. }
+            | Action::Ask { worker, .. }
+            | Action::Abort { worker } => {
+                let process = &processes[worker];
+                assert!(
+                    process.ready_at.is_some() && !process.dismissed,
+                    "{action:?}"
+                );
+                if !matches!(action, Action::Ask { .. }) {
+                    self.of(*worker).serving.retain(|other| other != worker);
+                }
+            }
+            Action::Stop { worker } | Action::Kill { worker } => {
+                let process = &processes[worker];
+                assert!(process.born && process.killed_at.is_none(), "{action:?}");
+                self.of(*worker).serving.retain(|other| other != worker);
+            }
+            Action::Report(report) => self.reported(processes, report, now),
+            Action::Progress { job, .. } => {
+                assert!(self.open_jobs.contains(job), "{action:?} after its end");
+            }
+            Action::Finish { job, result } => {
+                assert!(self.open_jobs.remove(job), "{action:?} a second time");
+                match result {
+                    Ok(_) => self.happened.jobs_done += 1,
+                    Err(Refusal::TimedOut(_)) => self.happened.jobs_timed_out += 1,
+                    Err(_) => self.happened.jobs_refused += 1,
+                }
+            }
+            Action::BootFailed { .. } => {
+                assert!(!self.booted && !self.boot_failed);
+                self.boot_failed = true;
+                self.happened.boots_failed += 1;
+            }
+            Action::Ended => self.may_end(processes, now),
+        }
+    }
+
+    /// No restart storm: every start has a reason and has waited for its time.
+    fn may_start(&mut self, processes: &Processes, worker: Worker, now: Time) {
+        self.happened.starts += 1;
+        assert!(!self.stopping && !self.boot_failed, "a start at the end");
+        let pool = &self.pools[worker.pool.0 as usize];
+        assert!(worker.slot < pool.desired, "{worker:?} is not wanted");
+        let (initial, max) = (pool.policy.backoff_initial, pool.policy.backoff_max);
+        let facts = self.of(worker);
+        facts.incarnations += 1;
+        assert_eq!(worker.incarnation, facts.incarnations, "a name is reused");
+        facts.starts += 1;
+        let ready_at = facts.serving.first().and_then(|w| processes[w].ready_at);
+        if let Some(at) = ready_at
+            && facts.starts > facts.reasons
+        {
+            // Nobody asked for a successor: its predecessor is to be recycled.
+            assert!(now.since(at) >= LEAST_SERVICE, "{worker:?}: {facts:?}");
+            facts.reasons += 1;
+        }
+        assert!(facts.starts <= facts.reasons, "{worker:?}: {facts:?}");
+        if facts.failures < 2 {
+            return;
+        }
+        let longest = initial
+            .saturating_mul(1 << (facts.failures - 2).min(20))
+            .min(max);
+        let waited = now.since(facts.last_failure) + Duration::from_micros(1);
+        if waited < longest / 2 {
+            assert!(facts.commands > 0, "{worker:?} {waited:?} {facts:?}");
+            facts.commands -= 1;
+        }
+    }
+
+    fn reported(&mut self, processes: &Processes, report: &Report, now: Time) {
+        match report {
+            Report::Started { worker, .. } => {
+                assert_eq!(self.owed_start.take(), Some(*worker));
+            }
+            Report::Exited { worker, .. } => {
+                assert_eq!(self.owed_exit.take(), Some(*worker));
+            }
+            Report::HeartbeatMissed { worker, .. } => {
+                self.happened.hung += 1;
+                let process = &processes[worker];
+                assert!(
+                    process.silent,
+                    "{worker:?} reports and is said to be silent"
+                );
+                self.failed(*worker, process, now, true);
+            }
+            Report::Stopping {
+                worker,
+                cause: ExitReason::BootTimeout,
+            } => {
+                let process = &processes[worker];
+                assert!(process.ready_at.is_none(), "{worker:?} was ready");
+                self.failed(*worker, process, now, true);
+            }
+            Report::Draining { worker, cause } => self.may_drain(*worker, *cause),
+            Report::Scaled { pool, from, to } => {
+                let pool = &mut self.pools[pool.0 as usize];
+                assert_eq!(pool.desired, *from);
+                pool.desired = *to;
+            }
+            Report::Booted => {
+                assert!(!self.booted && !self.boot_failed);
+                self.booted = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// A recycle or a restart drains only after the successor is ready.
+    fn may_drain(&mut self, worker: Worker, cause: ExitReason) {
+        let (stopping, desired) = (self.stopping, self.desired(worker.pool));
+        let facts = self.of(worker);
+        match cause {
+            ExitReason::ScaleDown => assert!(worker.slot >= desired, "{worker:?} is wanted"),
+            ExitReason::MaxRequests | ExitReason::MaxRss | ExitReason::MaxAge => {
+                assert!(!facts.serving.is_empty(), "{worker:?} has no successor");
+                self.happened.recycled += 1;
+            }
+            _ if stopping || !facts.serving.is_empty() => {}
+            _ => {
+                assert!(facts.drains > 0, "{worker:?} has no successor");
+                facts.drains -= 1;
+            }
+        }
+    }
+
+    /// The end comes when nobody is left but whom the kernel does not let go.
+    fn may_end(&mut self, processes: &Processes, now: Time) {
+        assert!(self.stopping || self.boot_failed);
+        assert!(
+            self.open_jobs.is_empty(),
+            "unfinished: {:?}",
+            self.open_jobs
+        );
+        for (worker, process) in processes {
+            let just_gone = self.just_gone == Some(*worker);
+            let given_up = process
+                .killed_at
+                .is_some_and(|at| now.since(at) >= REAPING_PATIENCE);
+            assert!(just_gone || given_up, "{worker:?} lives at the end");
+        }
+        self.ended = true;
+    }
+}

@@ -1,0 +1,114 @@
+//! Random schedules for the fleet, on a virtual clock: worlds of processes that
+//! crash, hang, boot slowly, ignore what they are told and die late, and an
+//! operator who commands at random. After every step the invariants of
+//! `facts` and `checks` hold.
+//!
+//! A schedule that fails prints its seed. `SEED=7 cargo test -p
+//! prefork-supervisor --test simulation` runs that one again, with a trace.
+
+mod checks;
+mod facts;
+mod operator;
+mod plan;
+mod process;
+mod schedule;
+mod world;
+
+use plan::Plan;
+use schedule::run;
+
+/// Says which seed a panic belongs to.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the schedule of SEED={} failed", self.0);
+        }
+    }
+}
+
+/// Runs these seeds, or only the one that the environment names if it is
+/// among them. Returns how much happened.
+fn run_all(seeds: std::ops::Range<u64>, plan: fn(u64) -> Plan) -> Happened {
+    let wanted: Option<u64> = std::env::var("SEED").ok().map(|seed| {
+        seed.parse()
+            .expect("SEED is the number that a failure printed")
+    });
+    let mut happened = Happened::default();
+    for seed in seeds {
+        if wanted.is_some_and(|wanted| wanted != seed) {
+            continue;
+        }
+        let _named = Seed(seed);
+        happened.add(&run(plan(seed), wanted.is_some()));
+    }
+    happened.of_one_seed = wanted.is_some();
+    happened
+}
+
+/// What schedules have in them, to see that they are no idle ones.
+#[derive(Debug, Default)]
+struct Happened {
+    schedules: u64,
+    steps: u64,
+    starts: u64,
+    jobs_done: u64,
+    jobs_refused: u64,
+    jobs_timed_out: u64,
+    boots_failed: u64,
+    recycled: u64,
+    hung: u64,
+    failed: u64,
+    of_one_seed: bool,
+}
+
+impl Happened {
+    fn add(&mut self, other: &Self) {
+        self.schedules += other.schedules;
+        self.steps += other.steps;
+        self.starts += other.starts;
+        self.jobs_done += other.jobs_done;
+        self.jobs_refused += other.jobs_refused;
+        self.jobs_timed_out += other.jobs_timed_out;
+        self.boots_failed += other.boots_failed;
+        self.recycled += other.recycled;
+        self.hung += other.hung;
+        self.failed += other.failed;
+    }
+
+    /// Fails if the schedules did not exercise what they are to exercise.
+    fn assert_lively(&self) {
+        println!("{self:?}");
+        if self.of_one_seed {
+            return;
+        }
+        assert!(self.jobs_done > self.schedules, "{self:?}");
+        for (what, count) in [
+            ("refused jobs", self.jobs_refused),
+            ("timed-out jobs", self.jobs_timed_out),
+            ("failed boots", self.boots_failed),
+            ("recycles", self.recycled),
+            ("hangs", self.hung),
+            ("failures", self.failed),
+        ] {
+            assert!(count > self.schedules / 100, "few {what}: {self:?}");
+        }
+    }
+}
+
+#[test]
+fn small_fleets_keep_their_promises() {
+    let happened = run_all(0..10_000, Plan::small);
+    happened.assert_lively();
+}
+
+#[test]
+fn fleets_of_a_hundred_slots_keep_their_promises() {
+    run_all(100_000..100_030, Plan::medium);
+}
+
+#[test]
+fn fleets_of_a_thousand_slots_keep_their_promises() {
+    run_all(200_000..200_004, Plan::large);
+}

@@ -1,0 +1,121 @@
+//! A process of the world, and how it takes what life and the fleet give it.
+
+use std::time::Duration;
+
+use prefork_supervisor::fleet::{Death, Time};
+
+use crate::plan::{Faults, seconds};
+
+/// A process that has been asked for and not been reaped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) born: bool,
+    pub(crate) ready_at: Option<Time>,
+    /// It says nothing any more.
+    pub(crate) silent: bool,
+    /// It was told to leave, gently or not.
+    pub(crate) dismissed: bool,
+    pub(crate) killed_at: Option<Time>,
+    pub(crate) requests: u64,
+    pub(crate) temper: Temper,
+}
+
+/// How a process is going to behave, drawn at its birth.
+#[derive(Debug)]
+pub(crate) struct Temper {
+    pub(crate) boot: Boot,
+    pub(crate) fate: Option<(Duration, Fate)>,
+    pub(crate) ignores_drain: bool,
+    pub(crate) ignores_stop: bool,
+    pub(crate) ignores_ask: bool,
+    /// From SIGKILL to the reaping.
+    pub(crate) dying: Duration,
+}
+
+/// How its boot goes.
+#[derive(Debug)]
+pub(crate) enum Boot {
+    SpawnFails,
+    Ready(Duration),
+    Crash(Duration),
+    Hang,
+}
+
+/// What goes wrong in its life.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fate {
+    Crash,
+    Hang,
+    Misbehave,
+    Grow,
+}
+
+impl Process {
+    pub(crate) fn new(temper: Temper) -> Self {
+        Self {
+            born: false,
+            ready_at: None,
+            silent: false,
+            dismissed: false,
+            killed_at: None,
+            requests: 0,
+            temper,
+        }
+    }
+}
+
+impl Temper {
+    pub(crate) fn draw(rng: &mut fastrand::Rng, faults: &Faults) -> Self {
+        let fate = match rng.u8(0..4) {
+            0 => (faults.crash, Fate::Crash),
+            1 => (faults.hang, Fate::Hang),
+            2 => (faults.misbehave, Fate::Misbehave),
+            _ => (faults.grow, Fate::Grow),
+        };
+        let within = if rng.bool() { 0.5 } else { 10.0 };
+        let fate = (rng.f64() < fate.0).then(|| (seconds(rng, 0.0, within), fate.1));
+        Self {
+            boot: Boot::draw(rng, faults),
+            fate,
+            ignores_drain: rng.f64() < faults.ignore_drain,
+            ignores_stop: rng.f64() < faults.ignore_stop,
+            ignores_ask: rng.f64() < faults.ignore_ask,
+            dying: if rng.f64() < faults.unkillable {
+                seconds(rng, 1.0, 25.0)
+            } else {
+                seconds(rng, 0.0, 0.01)
+            },
+        }
+    }
+}
+
+impl Boot {
+    fn draw(rng: &mut fastrand::Rng, faults: &Faults) -> Self {
+        if rng.f64() < faults.spawn_fails {
+            Self::SpawnFails
+        } else if rng.f64() < faults.boot_crash {
+            Self::Crash(seconds(rng, 0.0, 0.5))
+        } else if rng.f64() < faults.boot_hang {
+            Self::Hang
+        } else if rng.f64() < faults.boot_slow {
+            // The longest of these are over every boot timeout.
+            Self::Ready(seconds(rng, 0.5, 6.0))
+        } else {
+            Self::Ready(seconds(rng, 0.001, 0.2))
+        }
+    }
+}
+
+pub(crate) fn exit(code: i32) -> Death {
+    Death {
+        code: Some(code),
+        ..Death::default()
+    }
+}
+
+pub(crate) fn signal(signal: i32) -> Death {
+    Death {
+        signal: Some(signal),
+        ..Death::default()
+    }
+}
