@@ -86,6 +86,12 @@ impl Reactor {
             .and_then(|current| self.processes.get(&current.worker()));
         let vitals = grip.map(|grip| grip.vitals.borrow());
         let health = vitals.as_ref().and_then(|vitals| vitals.health.as_ref());
+        let counted = vitals.as_ref().and_then(|vitals| vitals.counted());
+        let (in_flight, connections) = match (counted, health) {
+            (Some(counted), _) => (counted.in_flight, counted.connections),
+            (None, Some(health)) => (health.in_flight, health.connections),
+            (None, None) => (0, 0),
+        };
         WorkerStatus {
             slot: slot.index(),
             state: slot.state(),
@@ -96,8 +102,8 @@ impl Reactor {
                 .as_ref()
                 .map(|current| now.since(current.started()).as_secs_f64()),
             restarts: slot.incarnations().saturating_sub(1),
-            in_flight: health.map_or(0, |health| health.in_flight),
-            connections: health.map_or(0, |health| health.connections),
+            in_flight,
+            connections,
             requests: metrics.map_or(0, |metrics| metrics.requests()),
             resident_bytes: usage,
             status: health.map_or_else(String::new, |health| health.status.clone()),
@@ -178,12 +184,13 @@ impl Reactor {
         self.metrics.encode()
     }
 
-    /// Looks up what the processes use and what the slots are doing.
+    /// Looks up what the processes use and have counted, and what the slots are doing.
     fn look_at_processes(&mut self) {
         if self.looked_up.is_none_or(|last| last.elapsed() >= FRESH) {
             self.looked_up = Some(Instant::now());
             self.look_up_usage();
         }
+        self.read_scoreboards();
         for pool in self.fleet.pools() {
             self.metrics.pool(pool.name()).desired(pool.desired());
             for slot in pool.slots() {
@@ -191,6 +198,20 @@ impl Reactor {
                     let current = slot.current().map(|current| current.worker().incarnation);
                     metrics.state(slot.state(), current);
                 }
+            }
+        }
+    }
+
+    /// What live processes have counted, up to this moment.
+    fn read_scoreboards(&self) {
+        for (worker, grip) in &self.processes {
+            let Some(counted) = grip.vitals.borrow().counted() else {
+                continue;
+            };
+            if let Some(pool) = self.pools.get(&worker.pool)
+                && let Some(metrics) = self.metrics.known_slot(&pool.name, worker.slot)
+            {
+                metrics.counted(worker.incarnation, &counted);
             }
         }
     }
