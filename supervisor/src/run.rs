@@ -169,7 +169,7 @@ fn announce(source: &str, runtime_dir: &RuntimeDir) {
     );
 }
 
-/// Raises the soft limit to the hard one: each worker costs four descriptors
+/// Raises the soft limit to the hard one: each worker costs five descriptors
 /// here. Returns the old soft limit, which is what the workers get.
 fn raise_descriptor_limit() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

@@ -85,7 +85,7 @@ impl Application {
             .into_iter()
             .filter_map(|(name, there)| there.then_some(name));
         handled
-            .chain(["pause", "http_counts"])
+            .chain(["pause", "http_counts", "scoreboard"])
             .map(str::to_owned)
             .collect()
     }

@@ -20,7 +20,6 @@ mod application;
 mod boot;
 mod connection;
 mod context;
-mod counters;
 mod cut;
 mod error;
 mod link;

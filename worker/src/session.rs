@@ -257,20 +257,22 @@ impl Session {
 
     fn health(&self, late: Duration, course: &mut Course) -> Health {
         course.seq += 1;
+        let tally = &self.serving.tally;
         Health {
             seq: course.seq,
-            in_flight: self.serving.counters.in_flight(),
+            in_flight: tally.in_flight(),
             connections: self.serving.open(),
             loop_lag_us: u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
             status: self.context.status(),
-            http: Some(self.serving.counters.totals()),
+            // In a scoreboard the supervisor sees them anyway.
+            http: tally.memory().is_none().then(|| tally.totals()),
         }
     }
 
     /// Says why something is cut off, and what.
     fn left(&self, why: &str) -> String {
         let connections = self.serving.open();
-        let requests = self.serving.counters.in_flight();
+        let requests = self.serving.tally.in_flight();
         format!("{why}: cut {connections} connections with {requests} requests in flight")
     }
 

@@ -10,13 +10,14 @@ use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
 use prefork_proto::channel::WorkerEnd;
 use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor};
+use prefork_proto::scoreboard::Tally;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::accept::{Gate, Serve, accept};
 use crate::alone::addresses;
 use crate::application::{Application, LocalFuture, Refused, Reload, Tell};
-use crate::boot::{Boot, handshake, start_up};
+use crate::boot::{Boot, Orders, handshake, start_up};
 use crate::connection;
 use crate::context::Context;
 use crate::error::{StartError, WorkerError};
@@ -181,11 +182,16 @@ impl Worker {
             let Boot::Done(orders) = handshake(&mut link, self.hello()).await? else {
                 return Ok(None);
             };
-            let serving = Serving::new();
-            let context = Context::supervised(&orders.welcome, serving);
+            let Orders {
+                welcome,
+                tally,
+                listeners,
+            } = orders;
+            let serving = Serving::new(tally);
+            let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, application).await? {
-                Boot::Done(Ok(serve)) => Ok(Some((orders, context, serving, serve))),
+                Boot::Done(Ok(serve)) => Ok(Some((welcome, listeners, context, serving, serve))),
                 Boot::Done(Err(error)) => Err(WorkerError::Start(error)),
                 Boot::Dismissed => Ok(None),
             }
@@ -194,7 +200,7 @@ impl Worker {
             booted = boot => booted,
             () = signals.terminate() => Ok(None),
         };
-        let (orders, context, serving, serve) = match booted {
+        let (welcome, listeners, context, serving, serve) = match booted {
             Ok(Some(booted)) => booted,
             Ok(None) => {
                 farewell(&mut link, "asked to leave before it was ready".to_owned()).await;
@@ -206,7 +212,7 @@ impl Worker {
             }
         };
         let gate = Rc::<Gate>::default();
-        if orders.welcome.paused {
+        if welcome.paused {
             gate.shut();
         }
         link.say(&ToSupervisor::Ready)?;
@@ -218,11 +224,11 @@ impl Worker {
             gate,
             signals,
             pace: Pace {
-                heartbeat: Duration::from_millis(orders.welcome.heartbeat_ms.max(1)),
-                idle_grace: Duration::from_millis(orders.welcome.idle_grace_ms),
+                heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
+                idle_grace: Duration::from_millis(welcome.idle_grace_ms),
             },
         };
-        Ok(serve_until_end(orders.listeners, serve, session).await)
+        Ok(serve_until_end(listeners, serve, session).await)
     }
 
     async fn by_itself(self, start: Start) -> Result<ExitCode, WorkerError> {
@@ -231,7 +237,7 @@ impl Worker {
         for address in addresses(self.alone.listen)? {
             listeners.push(Listener::bind(&address)?);
         }
-        let serving = Serving::new();
+        let serving = Serving::new(Tally::private());
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await

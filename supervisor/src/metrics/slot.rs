@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prefork_proto::channel::Counters;
 use prefork_proto::control::{ChannelStatus, ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
+use prefork_proto::scoreboard::Snapshot;
 
 use super::distribution::Distribution;
 use super::{Labels, http};
@@ -195,6 +196,15 @@ impl SlotMetrics {
             if let Some(counts) = &health.http {
                 numbers.counters_held += http::advance(&mut process.http, counts);
             }
+        });
+    }
+
+    /// What is on a process's scoreboard.
+    pub fn counted(&self, incarnation: u64, counted: &Snapshot) {
+        self.on(incarnation, |numbers, process| {
+            process.in_flight = counted.in_flight;
+            process.connections = counted.connections;
+            numbers.counters_held += http::advance(&mut process.http, &counted.http);
         });
     }
 

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, ChannelError};
 use prefork_proto::message::{PROTOCOL, Welcome};
+use prefork_proto::scoreboard::{self, ScoreboardError};
 use tokio::sync::mpsc;
 
 use super::Spawn;
@@ -44,6 +45,9 @@ pub(crate) enum BirthError {
     /// No socket of the slot's own.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// No memory for it to count in.
+    #[error(transparent)]
+    Scoreboard(#[from] ScoreboardError),
     /// No pipe, duplicate, or place in the event loop.
     #[error("cannot {step}: {source}")]
     Io {
@@ -105,6 +109,7 @@ pub(crate) fn spawn(
     // Everything that takes a descriptor comes before the fork, so that its
     // failure leaves no process; `place` keeps room for the pidfd.
     let (ours, theirs) = channel::pair()?;
+    let scoreboard = scoreboard::create()?;
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
     let mut listeners = Vec::new();
@@ -158,6 +163,7 @@ pub(crate) fn spawn(
             app: config.app.clone(),
             paused,
         },
+        scoreboard,
         listeners,
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,

@@ -88,6 +88,12 @@ impl Reactor {
             .and_then(|current| self.processes.get(&current.worker()));
         let vitals = grip.map(|grip| grip.vitals.borrow());
         let health = vitals.as_ref().and_then(|vitals| vitals.health.as_ref());
+        let counted = vitals.as_ref().and_then(|vitals| vitals.counted());
+        let (in_flight, connections) = match (counted, health) {
+            (Some(counted), _) => (counted.in_flight, counted.connections),
+            (None, Some(health)) => (health.in_flight, health.connections),
+            (None, None) => (0, 0),
+        };
         WorkerStatus {
             slot: slot.index(),
             state: slot.state(),
@@ -98,8 +104,8 @@ impl Reactor {
                 .as_ref()
                 .map(|current| now.since(current.started()).as_secs_f64()),
             restarts: slot.incarnations().saturating_sub(1),
-            in_flight: health.map_or(0, |health| health.in_flight),
-            connections: health.map_or(0, |health| health.connections),
+            in_flight,
+            connections,
             requests: metrics.map_or(0, |metrics| metrics.requests()),
             resident_bytes: usage,
             status: health.map_or_else(String::new, |health| health.status.clone()),
@@ -180,12 +186,14 @@ impl Reactor {
         self.metrics.encode()
     }
 
-    /// Looks up what the processes use and what the slots are doing.
+    /// Looks up what the processes use and have counted, and what the slots are doing.
     fn look_at_processes(&mut self) {
-        if self.looked_up.is_none_or(|last| last.elapsed() >= FRESH) {
+        let all = self.looked_up.is_none_or(|last| last.elapsed() >= FRESH);
+        if all {
             self.looked_up = Some(Instant::now());
-            self.look_up_usage();
         }
+        self.look_up_usage(all);
+        self.read_scoreboards();
         for pool in self.fleet.pools() {
             self.metrics.pool(pool.name()).desired(pool.desired());
             for slot in pool.slots() {
@@ -197,8 +205,26 @@ impl Reactor {
         }
     }
 
-    fn look_up_usage(&self) {
+    /// What live processes have counted, up to this moment.
+    fn read_scoreboards(&self) {
         for (worker, grip) in &self.processes {
+            let Some(counted) = grip.vitals.borrow().counted() else {
+                continue;
+            };
+            if let Some(pool) = self.pools.get(&worker.pool)
+                && let Some(metrics) = self.metrics.known_slot(&pool.name, worker.slot)
+            {
+                metrics.counted(worker.incarnation, &counted);
+            }
+        }
+    }
+
+    /// Looks at all processes, or only at those never looked at before.
+    fn look_up_usage(&self, all: bool) {
+        for (worker, grip) in &self.processes {
+            if grip.looked_up.replace(true) && !all {
+                continue;
+            }
             let metrics = self
                 .metrics
                 .known_slot(&self.pool_name(*worker), worker.slot);

@@ -11,8 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, Receive, SupervisorEnd};
 use prefork_proto::message::{
-    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome,
+    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, ScoreboardOffer, ToSupervisor,
+    ToWorker, Welcome,
 };
+use prefork_proto::scoreboard::{self, ABI, BYTES, Board};
 use serde_json::{Value, json};
 
 /// How long anything may take before a test fails.
@@ -89,6 +91,7 @@ impl Default for Orders {
                 incarnation: 2,
                 heartbeat_ms: 20,
                 idle_grace_ms: 300,
+                paused: false,
                 app: json!({}),
             },
             kind: "",
@@ -122,6 +125,33 @@ impl Worker {
         worker.say(&ToWorker::Start);
         worker.until_ready();
         worker
+    }
+
+    /// A worker that counts in a scoreboard, up to `ready`.
+    pub(crate) fn with_board() -> (Self, Board) {
+        let orders = Orders::default();
+        let mut worker = Self::spawned(&orders);
+        worker.hello();
+        worker.say(&ToWorker::Welcome(orders.welcome));
+        let (unsealed, theirs) = scoreboard::create().unwrap();
+        worker.offer_board(ABI, theirs);
+        worker.offer();
+        worker.say(&ToWorker::Start);
+        worker.until_ready();
+        (worker, unsealed.seal().unwrap())
+    }
+
+    /// Offers this as a scoreboard of that version.
+    pub(crate) fn offer_board(&mut self, abi: u32, fd: OwnedFd) {
+        let offer = ScoreboardOffer {
+            abi,
+            bytes: BYTES,
+            fds: 1,
+        };
+        self.end
+            .queue_with_fd(&ToWorker::Scoreboard(offer), fd)
+            .unwrap();
+        self.end.flush().unwrap();
     }
 
     /// A process that was told nothing yet.
