@@ -10,5 +10,6 @@ mod client;
 mod drain;
 mod handshake;
 mod http;
+mod queues;
 mod supervisor;
 mod web;
