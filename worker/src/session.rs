@@ -1,20 +1,23 @@
 //! The loop of a ready worker: reports, obeys, drains, leaves.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{Health, Message, Reply, ToSupervisor, ToWorker};
-use serde_json::Value;
+use prefork_proto::message::{Health, Message, Reply, Rescue, ToSupervisor, ToWorker};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::accept::Gate;
-use crate::application::{self, Application, LocalFuture, Reload, Tell};
+use crate::accept::{self, Serve};
+use crate::application::{self, Application, LocalFuture, Refused, Reload, Tell};
 use crate::boot::unknown;
 use crate::context::Context;
 use crate::cut::cut;
 use crate::error::WorkerError;
+use crate::gate::{Gate, State};
 use crate::link::{Heard, Link};
+use crate::listener::Listener;
 use crate::serving::Serving;
 use crate::signals::Signals;
 use crate::stderr::say;
@@ -40,6 +43,7 @@ pub(crate) struct Session {
     pub(crate) application: Application,
     pub(crate) serving: &'static Serving,
     pub(crate) gate: Rc<Gate>,
+    pub(crate) serve: Serve,
     pub(crate) signals: Signals,
     pub(crate) pace: Pace,
 }
@@ -97,7 +101,6 @@ impl Session {
 
     async fn next(&mut self, course: &Course, done: &mut mpsc::UnboundedReceiver<Reply>) -> Next {
         let supervised = self.link.is_some();
-        let supervised_listeners = self.context.is_supervised();
         let heard = async {
             match &mut self.link {
                 Some(link) => link.hear().await,
@@ -105,10 +108,10 @@ impl Session {
             }
         };
         let emptied = async {
-            if !supervised_listeners {
-                self.gate.retired().await;
+            while !(self.gate.has_nothing_left() && self.serving.open() == 0) {
+                self.gate.nothing_left().await;
+                self.serving.emptied().await;
             }
-            self.serving.emptied().await;
         };
         tokio::select! {
             heard = heard => Next::Heard(heard),
@@ -123,7 +126,7 @@ impl Session {
 
     fn act(&mut self, next: Next, course: &mut Course) -> Option<Leave> {
         match next {
-            Next::Heard(Ok(Heard::Message(message, _))) => return self.obey(message, course),
+            Next::Heard(Ok(Heard::Message(message, fd))) => return self.obey(message, fd, course),
             Next::Heard(Ok(Heard::Unknown { kind, id })) => {
                 if let Some(reply) = unknown(&kind, id) {
                     self.say(&reply, course);
@@ -138,7 +141,7 @@ impl Session {
             }
             Next::Terminate => {
                 course.asked_by_signal = true;
-                self.drain(DRAIN, course);
+                self.drain(DRAIN, false, course);
             }
             Next::Emptied => return Some(Leave::Drained),
             Next::Deadline => return Some(Leave::Cut(self.left("the drain's deadline"))),
@@ -147,7 +150,12 @@ impl Session {
     }
 
     /// Does what the supervisor asks for.
-    fn obey(&mut self, message: ToWorker, course: &mut Course) -> Option<Leave> {
+    fn obey(
+        &mut self,
+        message: ToWorker,
+        fd: Option<OwnedFd>,
+        course: &mut Course,
+    ) -> Option<Leave> {
         let id = match message {
             ToWorker::Tell { id, command, args } => {
                 let context = self.context.clone();
@@ -182,9 +190,11 @@ impl Session {
                 id
             }
             ToWorker::Drain {
-                id, deadline_ms, ..
+                id,
+                deadline_ms,
+                sweep,
             } => {
-                self.drain(Duration::from_millis(deadline_ms), course);
+                self.drain(Duration::from_millis(deadline_ms), sweep, course);
                 id
             }
             ToWorker::Stop { id } => {
@@ -193,9 +203,9 @@ impl Session {
                 return Some(Leave::Cut(self.left("the supervisor's `stop`")));
             }
             ToWorker::Rescue(rescue) => {
-                let why = "this worker has not the capability `rescue`";
-                let reply = Reply::failed(rescue.id, "unsupported", why);
-                self.say(&ToSupervisor::Reply(reply), course);
+                let id = rescue.id;
+                let work = self.rescue(rescue, fd);
+                begin(id, work, course);
                 return None;
             }
             message @ (ToWorker::Welcome(_)
@@ -213,12 +223,33 @@ impl Session {
         None
     }
 
+    /// Serves what waits in the queue of another worker's listener.
+    fn rescue(&self, rescue: Rescue, fd: Option<OwnedFd>) -> LocalFuture<application::Answer> {
+        let queue = match fd {
+            _ if rescue.tls => Err("it is for TLS, which this worker does not speak".to_owned()),
+            None => Err("its descriptor did not arrive".to_owned()),
+            Some(fd) => Listener::from_fd(rescue.name, fd).map_err(|error| error.to_string()),
+        };
+        let queue = queue.map(|listener| {
+            let serve = Rc::clone(&self.serve);
+            accept::rescue(listener, &self.gate, self.serving, serve)
+        });
+        Box::pin(async {
+            match queue {
+                Ok(queue) => Ok(json!({ "accepted": queue.await })),
+                Err(problem) => Err(Refused::new("unusable_listener", problem)),
+            }
+        })
+    }
+
     /// Begins the drain, or brings the deadline of the one that has begun closer.
-    fn drain(&mut self, within: Duration, course: &mut Course) {
-        if self.context.is_supervised() {
-            self.gate.shut();
-        } else {
+    fn drain(&mut self, within: Duration, sweep: bool, course: &mut Course) {
+        if !self.context.is_supervised() {
             self.gate.retire();
+        } else if sweep {
+            self.gate.sweep();
+        } else if self.gate.state() != State::Sweeping {
+            self.gate.shut();
         }
         self.serving.drain.begin(self.pace.idle_grace);
         let deadline = Instant::now() + within;
@@ -233,7 +264,7 @@ impl Session {
             self.context.pool(),
             self.context.slot()
         ));
-        self.drain(DRAIN, course);
+        self.drain(DRAIN, false, course);
     }
 
     fn say(&mut self, message: &ToSupervisor, course: &mut Course) {

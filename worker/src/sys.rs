@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use prefork_proto::channel::WorkerEnd;
+use socket2::Socket;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Registers the channel with the runtime, which tells when it can be read or written.
@@ -13,6 +15,14 @@ pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
     // channel keeps until it is dropped, and which `Channel` has no call to
     // replace; the link hands out no `&mut` to it with which one could.
     Ok(unsafe { AsyncFd::register(channel) }?)
+}
+
+/// Registers a listening socket with the runtime, which tells when a
+/// connection may wait.
+pub(crate) fn watch_listener(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a `Socket` owns its descriptor for as long as it lives and has no
+    // call to replace it.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
 
 /// A second descriptor, close-on-exec, of an open one. The caller sees to it

@@ -14,13 +14,14 @@ use prefork_proto::scoreboard::Tally;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, LocalOptions};
 
-use crate::accept::{Gate, Serve, accept};
+use crate::accept::{Serve, accept};
 use crate::alone::addresses;
 use crate::application::{Application, LocalFuture, Refused, Reload, Tell};
 use crate::boot::{Boot, Orders, handshake, start_up};
 use crate::connection;
 use crate::context::Context;
 use crate::error::{StartError, WorkerError};
+use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
 use crate::serving::Serving;
@@ -82,7 +83,7 @@ impl Worker {
         F: Fn(Tell) -> Fut + 'static,
         Fut: Future<Output = Result<Value, Refused>> + 'static,
     {
-        self.application.on_tell = Some(Box::new(move |tell| Box::pin(handler(tell))));
+        self.application.on_tell = Some(Rc::new(move |tell| Box::pin(handler(tell))));
         self
     }
 
@@ -92,7 +93,7 @@ impl Worker {
         F: Fn(Reload) -> Fut + 'static,
         Fut: Future<Output = Result<(), Refused>> + 'static,
     {
-        self.application.on_reload = Some(Box::new(move |reload| Box::pin(handler(reload))));
+        self.application.on_reload = Some(Rc::new(move |reload| Box::pin(handler(reload))));
         self
     }
 
@@ -222,13 +223,14 @@ impl Worker {
             application: self.application,
             serving,
             gate,
+            serve,
             signals,
             pace: Pace {
                 heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
                 idle_grace: Duration::from_millis(welcome.idle_grace_ms),
             },
         };
-        Ok(serve_until_end(listeners, serve, session).await)
+        Ok(serve_until_end(listeners, session).await)
     }
 
     async fn by_itself(self, start: Start) -> Result<ExitCode, WorkerError> {
@@ -254,13 +256,14 @@ impl Worker {
             application: self.application,
             serving,
             gate: Rc::default(),
+            serve,
             signals,
             pace: Pace {
                 heartbeat: Duration::from_secs(1),
                 idle_grace: self.alone.idle_grace,
             },
         };
-        Ok(serve_until_end(listeners, serve, session).await)
+        Ok(serve_until_end(listeners, session).await)
     }
 
     fn hello(&self) -> Hello {
@@ -281,9 +284,9 @@ async fn farewell(link: &mut Link, reason: String) {
     }
 }
 
-async fn serve_until_end(listeners: Vec<Listener>, serve: Serve, session: Session) -> ExitCode {
+async fn serve_until_end(listeners: Vec<Listener>, session: Session) -> ExitCode {
     for listener in listeners {
-        let (gate, serve) = (Rc::clone(&session.gate), Rc::clone(&serve));
+        let (gate, serve) = (Rc::clone(&session.gate), Rc::clone(&session.serve));
         tokio::task::spawn_local(accept(listener, gate, session.serving, serve));
     }
     match session.run().await {

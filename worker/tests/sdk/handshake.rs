@@ -15,7 +15,14 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
     assert_eq!((&*hello.program, &*hello.version), ("probe", "1.2.3"));
     assert_eq!(
         hello.capabilities,
-        ["tell", "reload", "pause", "http_counts", "scoreboard"]
+        [
+            "tell",
+            "reload",
+            "pause",
+            "rescue",
+            "http_counts",
+            "scoreboard"
+        ]
     );
 
     let orders = Orders {
@@ -25,7 +32,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
     let mut plain = Worker::spawned(&orders);
     assert_eq!(
         plain.hello().capabilities,
-        ["pause", "http_counts", "scoreboard"]
+        ["pause", "rescue", "http_counts", "scoreboard"]
     );
 }
 

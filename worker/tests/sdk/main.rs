@@ -10,6 +10,7 @@ mod client;
 mod drain;
 mod handshake;
 mod http;
+mod queues;
 mod scoreboard;
 mod supervisor;
 mod web;

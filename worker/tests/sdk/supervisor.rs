@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, Receive, SupervisorEnd};
 use prefork_proto::message::{
-    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, ScoreboardOffer, ToSupervisor,
-    ToWorker, Welcome,
+    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, Rescue, ScoreboardOffer,
+    ToSupervisor, ToWorker, Welcome,
 };
 use prefork_proto::scoreboard::{self, ABI, BYTES, Board};
 use serde_json::{Value, json};
@@ -287,6 +287,47 @@ impl Worker {
             sweep: false,
         });
         assert!(reply.ok, "{reply:?}");
+    }
+
+    /// A drain after which nobody accepts from the listeners.
+    pub(crate) fn sweep(&mut self, deadline: Duration) {
+        let deadline_ms = deadline.as_millis().try_into().unwrap();
+        let reply = self.ask(|id| ToWorker::Drain {
+            id,
+            deadline_ms,
+            sweep: true,
+        });
+        assert!(reply.ok, "{reply:?}");
+    }
+
+    /// Has it rescue what waits in a listener's queue.
+    pub(crate) fn rescue(&mut self, queue: impl Into<OwnedFd>) -> Reply {
+        let id = self.next_id;
+        self.next_id += 1;
+        let rescue = Rescue {
+            id,
+            name: "another".to_owned(),
+            address: "another".to_owned(),
+            tls: false,
+            fds: 1,
+        };
+        self.end
+            .queue_with_fd(&ToWorker::Rescue(rescue), queue.into())
+            .unwrap();
+        self.end.flush().unwrap();
+        self.until(|message| match message {
+            ToSupervisor::Reply(reply) if reply.id == id => Some(reply),
+            _ => None,
+        })
+    }
+
+    /// Whether the process holds this socket.
+    pub(crate) fn holds(&self, socket: &impl AsRawFd) -> bool {
+        let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        let name = std::fs::read_link(link).unwrap();
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.process.pid())).unwrap();
+        fds.flatten()
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|held| held == name))
     }
 
     /// Hears to the end of the channel: the last report and the last word.
