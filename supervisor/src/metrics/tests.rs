@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use prefork_proto::channel::Counters;
 use prefork_proto::control::{ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
+use prefork_proto::scoreboard::Snapshot;
 use proptest::prelude::*;
 
 use super::*;
@@ -197,9 +198,34 @@ fn a_total_that_runs_backwards_is_held_and_counted() {
     assert_eq!(slot.requests(), 500);
     // The requests, their bucket and their sum.
     assert_eq!(of_slot(&metrics, "worker_counters_held_total", ""), 3.0);
-    slot.health(1, &served(501), at(13));
+    slot.health(1, &served(20), at(13));
+    slot.health(1, &served(501), at(14));
     assert_eq!(slot.requests(), 501);
     assert_eq!(of_slot(&metrics, "worker_counters_held_total", ""), 3.0);
+}
+
+#[test]
+fn a_scoreboard_is_read_until_its_process_is_gone_and_its_counts_stay() {
+    let mut metrics = metrics();
+    let slot = metrics.slot("web", 0);
+    let counted = |requests, in_flight| Snapshot {
+        http: served(requests).http.unwrap(),
+        in_flight,
+        connections: 7,
+    };
+    slot.started(1, 100, 1, at(10));
+    slot.counted(1, &counted(500, 5));
+    assert_eq!((slot.requests(), slot.requests_of(1)), (500, 500));
+    assert_eq!(of_slot(&metrics, "http_requests_in_flight", ""), 5.0);
+    assert_eq!(of_slot(&metrics, "http_connections_active", ""), 7.0);
+    let nonsense = u64::MAX / 4000;
+    slot.counted(1, &counted(nonsense, u64::MAX));
+    slot.counted(1, &counted(3, 0));
+    assert_eq!(of_slot(&metrics, "worker_counters_held_total", ""), 3.0);
+    slot.exited(1, ExitReason::Signal);
+    slot.counted(1, &counted(4, 9));
+    assert_eq!(slot.requests(), nonsense);
+    assert_eq!(of_slot(&metrics, "http_connections_active", ""), 0.0);
 }
 
 #[test]
@@ -247,7 +273,8 @@ fn channel_totals_grow_by_what_each_channel_adds() {
             received: vec![0; ToSupervisor::KINDS.len() + 1],
             ..Counters::default()
         };
-        counters.sent[3] = pings;
+        let ping = ToWorker::KINDS.iter().position(|kind| *kind == "ping");
+        counters.sent[ping.unwrap()] = pings;
         counters.received[6] = 1;
         counters
     };
