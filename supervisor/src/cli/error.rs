@@ -8,6 +8,7 @@ use prefork_proto::control::{ApiError, ErrorCode};
 
 use super::units::seconds;
 use crate::config::ConfigError;
+use crate::run::RunError;
 
 /// `status --exit-code`: not every desired worker is ready.
 pub(crate) const DEGRADED: u8 = 6;
@@ -77,7 +78,7 @@ pub(crate) enum Error {
     File { path: PathBuf, error: io::Error },
     /// The supervisor could not run, or its first generation did not come up.
     #[error(transparent)]
-    Run(#[from] crate::run::RunError),
+    Run(#[from] RunError),
     /// This process cannot have what it needs to work.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -92,6 +93,9 @@ impl Error {
         match self {
             Self::Absent { .. } | Self::Stale { .. } => 3,
             Self::Denied { .. } => ErrorCode::Permission.exit_code(),
+            Self::Run(RunError::RuntimeDir(error)) if error.is_permission() => {
+                ErrorCode::Permission.exit_code()
+            }
             Self::Rejected(error) | Self::JobFailed(error) => error.code.exit_code(),
             Self::NoAnswer { .. }
             | Self::Unfinished { .. }
