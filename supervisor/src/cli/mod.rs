@@ -1,8 +1,8 @@
 //! The command line: one binary, `prefork`, for the supervisor and its operators.
 //!
 //! `args` turns the raw arguments into checked values; each command is a
-//! function of `local` (needs no supervisor), `query` (looks) or `job`, `stop`
-//! and `wait` (has something done). They reach the supervisor by `client`, show
+//! function of `local` (needs no supervisor), `query` (looks) or `job`,
+//! `reload`, `stop` and `wait` (has something done). They reach the supervisor by `client`, show
 //! what they have by `render`, and fail with an `error` that knows its exit code.
 
 mod address;
@@ -13,6 +13,7 @@ mod job;
 mod local;
 mod orders;
 mod query;
+mod reload;
 mod render;
 mod stop;
 mod table;
@@ -40,6 +41,10 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The default of `--timeout` for jobs.
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The default of `--timeout` for a reload: a large pool is replaced in many
+/// steps, and one that fails is put back in as many.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Runs the program with the process's arguments. Must be called before any
 /// thread is started: the supervisor forks.
@@ -119,6 +124,7 @@ impl Operator {
     fn give(&self, order: Order) -> Result<(), Error> {
         let default = match order {
             Order::Tell { .. } => QUESTION_TIMEOUT,
+            Order::Reload(_) => RELOAD_TIMEOUT,
             _ => JOB_TIMEOUT,
         };
         self.runtime.block_on(async {

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use prefork_proto::control::{
-    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ScaleBody, StopBody, TellBody,
+    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, ScaleBody, StopBody,
+    TellBody,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -35,6 +36,8 @@ struct NoBody {}
 pub(super) enum Job {
     /// For the fleet.
     Fleet(Command),
+    /// For whoever reads the configuration.
+    Reload { dry_run: bool },
     /// For the application.
     Tell {
         pool: String,
@@ -80,6 +83,10 @@ impl Job {
                 let LogLevelBody { level } = required(name, body, r#"{"level": "debug"}"#)?;
                 Self::LogLevel(level)
             }
+            Order::Reload => {
+                let ReloadBody { dry_run } = optional(name, body, r#"{"dry_run": true}"#)?;
+                Self::Reload { dry_run }
+            }
             Order::Stop => {
                 let StopBody { now } = optional(name, body, r#"{"now": true}"#)?;
                 Self::Fleet(Command::Stop { now })
@@ -103,9 +110,10 @@ impl Job {
         match self {
             Self::Fleet(Command::Scale { workers, .. }) => Some(workers.to_string()),
             Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
+            Self::Reload { dry_run: true } => Some("dry-run".to_owned()),
             Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
             Self::LogLevel(level) => Some(level.escape_debug().to_string()),
-            Self::Fleet(_) | Self::ReopenLogs => None,
+            Self::Fleet(_) | Self::Reload { .. } | Self::ReopenLogs => None,
         }
     }
 
@@ -117,23 +125,21 @@ impl Job {
         name: &'static str,
     ) -> Result<Answer, Rejection> {
         let (sender, said) = mpsc::unbounded_channel();
-        match self {
-            Self::Fleet(command) => {
-                let request = Request::Command {
-                    command,
-                    lines: sender,
-                };
-                handle.0.send(request).await.map_err(|_| ask::ending())?;
-            }
-            Self::Tell { pool, slot, body } => {
-                let request = Request::Tell {
-                    pool,
-                    slot,
-                    body,
-                    lines: sender,
-                };
-                handle.0.send(request).await.map_err(|_| ask::ending())?;
-            }
+        let request = match self {
+            Self::Fleet(command) => Request::Command {
+                command,
+                lines: sender,
+            },
+            Self::Reload { dry_run } => Request::Reload {
+                dry_run,
+                lines: sender,
+            },
+            Self::Tell { pool, slot, body } => Request::Tell {
+                pool,
+                slot,
+                body,
+                lines: sender,
+            },
             Self::LogLevel(level) => {
                 let message = format!("the log level is {level}");
                 ask::ask(handle, |reply| Request::LogLevel { level, reply }).await??;
@@ -143,7 +149,8 @@ impl Job {
                 ask::ask(handle, Request::ReopenLogs).await??;
                 return Ok(done("the log files are open again".to_owned()));
             }
-        }
+        };
+        handle.0.send(request).await.map_err(|_| ask::ending())?;
         relayed(handle.clone(), name, said).await
     }
 }
@@ -153,6 +160,7 @@ fn done(message: String) -> Answer {
     let line = JobLine::Result(JobResult {
         ok: true,
         message,
+        generation: None,
         error: None,
     });
     let (out, body) = mpsc::channel(1);
@@ -216,6 +224,7 @@ fn lost() -> JobResult {
     JobResult {
         ok: false,
         message: String::new(),
+        generation: None,
         error: Some(ApiError::new(
             ErrorCode::Failed,
             "the supervisor ended before the job did",
