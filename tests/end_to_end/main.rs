@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod boot_check;
 mod config_errors;
 mod control;
 mod crash_loop;
@@ -17,4 +18,5 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod reload_command;
 mod serving;

@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// Run the supervisor in the foreground.
     Run(Run),
     /// Validate a configuration and show what it comes to.
-    Check(ConfigFile),
+    Check(Check),
     #[command(flatten)]
     Question(Question),
     #[command(flatten)]
@@ -186,6 +186,21 @@ pub(crate) struct ConfigFile {
     /// By default ./prefork.toml, then /etc/prefork/prefork.toml, then built-in defaults.
     #[arg(long, value_name = "FILE", env = "PREFORK_CONFIG")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Start one throwaway worker of each pool on a private address, ask it for `/`, stop it.
+    ///
+    /// No running supervisor is needed or disturbed. Without --timeout each worker has its
+    /// pool's boot_timeout.
+    #[arg(long)]
+    pub(crate) boot: bool,
+    /// Start a worker of this pool only.
+    #[arg(long, value_name = "POOL", requires = "boot")]
+    pub(crate) pool: Option<PoolName>,
 }
 
 #[derive(Debug, Args)]

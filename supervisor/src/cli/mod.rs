@@ -1,12 +1,13 @@
 //! The command line: one binary, `prefork`, for the supervisor and its operators.
 //!
 //! `args` turns the raw arguments into checked values; each command is a
-//! function of `local` (needs no supervisor), `query` (looks) or `job`,
+//! function of `local` or `check` (needs no supervisor), `query` (looks) or `job`,
 //! `reload`, `stop` and `wait` (has something done). They reach the supervisor by `client`, show
 //! what they have by `render`, and fail with an `error` that knows its exit code.
 
 mod address;
 mod args;
+mod check;
 pub(crate) mod client;
 mod error;
 mod job;
@@ -53,7 +54,9 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(global.output);
     let done = match command {
         Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
-        Command::Check(file) => local::check(file, global.runtime_dir, terminal).map(|()| 0),
+        Command::Check(wanted) => {
+            check::run(wanted, global.runtime_dir, global.timeout, terminal).map(|()| 0)
+        }
         Command::Completions { shell } => local::completions(shell, terminal).map(|()| 0),
         Command::Man { dir } => local::man(dir, terminal).map(|()| 0),
         Command::Question(question) => Operator::new(global.runtime_dir, global.timeout, terminal)
