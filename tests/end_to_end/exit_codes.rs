@@ -255,6 +255,33 @@ fn not_permitted_is_77_also_where_only_the_peer_check_stands() {
 }
 
 #[test]
+fn a_runtime_directory_that_may_not_be_used_is_77() {
+    let dir = directory();
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).expect("the directory is ours");
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&foreign, Some(65534), None).expect("root may");
+    } else {
+        let closed = std::fs::Permissions::from_mode(0o500);
+        std::fs::set_permissions(&foreign, closed).expect("it is ours");
+    }
+    let foreign = foreign.to_str().expect("the path is text");
+    let args = [
+        "--runtime-dir",
+        foreign,
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "",
+    ];
+    let output = cli::run_alone(dir.path(), &args);
+    assert_eq!(output.code, 77, "{output:?}");
+    assert!(output.stderr.contains(foreign), "{output:?}");
+    assert!(output.stderr.contains("--runtime-dir"), "{output:?}");
+}
+
+#[test]
 fn an_invalid_configuration_is_78() {
     let dir = directory();
     let path = dir.path().join("prefork.toml");

@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod boot_check;
 mod config_errors;
 mod control;
 mod crash_loop;
@@ -18,4 +19,5 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod scoreboard;
+mod reload_command;
 mod serving;

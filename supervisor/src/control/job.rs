@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use prefork_proto::control::{
-    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ScaleBody, StopBody, TellBody,
+    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, ScaleBody, StopBody,
+    TellBody,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +23,9 @@ const AHEAD: usize = 256;
 /// The longest time that a worker may be given to answer a `tell`.
 const LONGEST_TELL_MS: u64 = 3_600_000;
 
+/// The most workers that a pool can have, as in the configuration.
+const MOST_WORKERS: u32 = 10_000;
+
 /// The body of an order that needs none; `{}` is as good.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +36,8 @@ struct NoBody {}
 pub(super) enum Job {
     /// For the fleet.
     Fleet(Command),
+    /// For whoever reads the configuration.
+    Reload { dry_run: bool },
     /// For the application.
     Tell {
         pool: String,
@@ -51,6 +57,15 @@ impl Job {
         let job = match order {
             Order::Scale { pool } => {
                 let ScaleBody { workers } = required(name, body, r#"{"workers": 4}"#)?;
+                if workers > MOST_WORKERS {
+                    return Err(Rejection::new(
+                        ErrorCode::Usage,
+                        format!(
+                            "scale: {workers} workers are too many; \
+                             a pool has {MOST_WORKERS} at most"
+                        ),
+                    ));
+                }
                 Self::Fleet(Command::Scale { pool, workers })
             }
             Order::Tell { pool, slot } => {
@@ -67,6 +82,10 @@ impl Job {
             Order::LogLevel => {
                 let LogLevelBody { level } = required(name, body, r#"{"level": "debug"}"#)?;
                 Self::LogLevel(level)
+            }
+            Order::Reload => {
+                let ReloadBody { dry_run } = optional(name, body, r#"{"dry_run": true}"#)?;
+                Self::Reload { dry_run }
             }
             Order::Stop => {
                 let StopBody { now } = optional(name, body, r#"{"now": true}"#)?;
@@ -91,9 +110,10 @@ impl Job {
         match self {
             Self::Fleet(Command::Scale { workers, .. }) => Some(workers.to_string()),
             Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
+            Self::Reload { dry_run: true } => Some("dry-run".to_owned()),
             Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
             Self::LogLevel(level) => Some(level.escape_debug().to_string()),
-            Self::Fleet(_) | Self::ReopenLogs => None,
+            Self::Fleet(_) | Self::Reload { .. } | Self::ReopenLogs => None,
         }
     }
 
@@ -105,23 +125,21 @@ impl Job {
         name: &'static str,
     ) -> Result<Answer, Rejection> {
         let (sender, said) = mpsc::unbounded_channel();
-        match self {
-            Self::Fleet(command) => {
-                let request = Request::Command {
-                    command,
-                    lines: sender,
-                };
-                handle.0.send(request).await.map_err(|_| ask::ending())?;
-            }
-            Self::Tell { pool, slot, body } => {
-                let request = Request::Tell {
-                    pool,
-                    slot,
-                    body,
-                    lines: sender,
-                };
-                handle.0.send(request).await.map_err(|_| ask::ending())?;
-            }
+        let request = match self {
+            Self::Fleet(command) => Request::Command {
+                command,
+                lines: sender,
+            },
+            Self::Reload { dry_run } => Request::Reload {
+                dry_run,
+                lines: sender,
+            },
+            Self::Tell { pool, slot, body } => Request::Tell {
+                pool,
+                slot,
+                body,
+                lines: sender,
+            },
             Self::LogLevel(level) => {
                 let message = format!("the log level is {level}");
                 ask::ask(handle, |reply| Request::LogLevel { level, reply }).await??;
@@ -131,7 +149,8 @@ impl Job {
                 ask::ask(handle, Request::ReopenLogs).await??;
                 return Ok(done("the log files are open again".to_owned()));
             }
-        }
+        };
+        handle.0.send(request).await.map_err(|_| ask::ending())?;
         relayed(handle.clone(), name, said).await
     }
 }
@@ -141,6 +160,7 @@ fn done(message: String) -> Answer {
     let line = JobLine::Result(JobResult {
         ok: true,
         message,
+        generation: None,
         error: None,
     });
     let (out, body) = mpsc::channel(1);
@@ -204,6 +224,7 @@ fn lost() -> JobResult {
     JobResult {
         ok: false,
         message: String::new(),
+        generation: None,
         error: Some(ApiError::new(
             ErrorCode::Failed,
             "the supervisor ended before the job did",

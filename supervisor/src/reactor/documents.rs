@@ -211,9 +211,8 @@ impl Reactor {
             let Some(counted) = grip.vitals.borrow().counted() else {
                 continue;
             };
-            if let Some(pool) = self.pools.get(&worker.pool)
-                && let Some(metrics) = self.metrics.known_slot(&pool.name, worker.slot)
-            {
+            let pool = self.pool_name(*worker);
+            if let Some(metrics) = self.metrics.known_slot(&pool, worker.slot) {
                 metrics.counted(worker.incarnation, &counted);
             }
         }
