@@ -241,7 +241,7 @@ mod tests {
     use prefork_proto::control::{ExitReason, SlotState};
 
     use super::super::driver::{Driver, code, pid, policy, signal, worker};
-    use super::super::{Event, PoolId};
+    use super::super::{Command, Event, JobId, PoolId};
     use super::*;
 
     #[test]
@@ -373,6 +373,33 @@ mod tests {
         };
         assert_eq!(driver.say_ready(elsewhere), []);
         assert_eq!(driver.current(0), worker(0, 2));
+    }
+
+    #[test]
+    fn a_worker_is_born_once() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let pool = "web".to_owned();
+        driver.command(Command::Scale { pool, workers: 1 });
+        for slot in 0..2 {
+            let (worker, pid) = (worker(slot, 1), 7);
+            assert_eq!(driver.step(Event::Spawned { worker, pid }), []);
+        }
+    }
+
+    #[test]
+    fn who_is_to_leave_before_it_is_born_is_told_at_its_birth() {
+        let mut fleet = Fleet::new(1, vec![policy("web", 1)]);
+        let now = Time::default();
+        fleet.start(now);
+        let (job, command) = (JobId(1), Command::Stop { now: true });
+        assert_eq!(fleet.step(now, Event::Command { job, command }), []);
+        let unborn = worker(0, 1);
+        let (worker, pid) = (unborn, 7);
+        let actions = fleet.step(now, Event::Spawned { worker, pid });
+        assert!(actions.contains(&Action::Kill { worker: unborn }));
+        let exit = signal(9);
+        let actions = fleet.step(now, Event::Exited { worker, exit });
+        assert_eq!(actions.last(), Some(&Action::Ended));
     }
 
     #[test]

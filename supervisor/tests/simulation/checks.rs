@@ -14,6 +14,12 @@ impl World {
     pub(crate) fn check_step(&self, concerned: Option<Worker>) {
         assert_eq!(self.facts.owed_exit, None, "an exit was not reported");
         assert_eq!(self.facts.owed_start, None, "a start was not reported");
+        if let Some(slot) = self.facts.mended.and_then(|worker| {
+            let pool = self.fleet.pool(worker.pool)?;
+            pool.slot(worker.slot)
+        }) {
+            assert_ne!(slot.state(), SlotState::Backoff, "a first failure waits");
+        }
         let slots: usize = self.fleet.pools().map(|pool| pool.slots().len()).sum();
         if slots <= FEW_SLOTS || self.facts.happened.steps.is_multiple_of(NOW_AND_THEN) {
             self.check_everything();

@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) ended: bool,
     /// The worker whose certificate this step owes.
     pub(crate) owed_exit: Option<Worker>,
+    /// A worker whose failure costs no wait.
+    pub(crate) mended: Option<Worker>,
     /// The worker whose last event this step is.
     just_gone: Option<Worker>,
     /// The worker whose start this step has to report.
@@ -86,6 +88,7 @@ impl Facts {
             ended: false,
             owed_exit: None,
             owed_start: None,
+            mended: None,
             just_gone: None,
         }
     }
@@ -203,6 +206,7 @@ impl Facts {
     ) {
         self.happened.steps += 1;
         self.just_gone = None;
+        self.mended = None;
         let Some(worker) = self.concerned(event) else {
             return;
         };
@@ -251,6 +255,9 @@ impl Facts {
             facts.failures = 0;
         }
         facts.failures += 1;
+        if facts.failures == 1 {
+            self.mended = Some(worker);
+        }
     }
 
     /// The fleet wants something done.

@@ -81,7 +81,7 @@ impl Temper {
             ignores_stop: rng.f64() < faults.ignore_stop,
             ignores_ask: rng.f64() < faults.ignore_ask,
             dying: if rng.f64() < faults.unkillable {
-                seconds(rng, 1.0, 25.0)
+                seconds(rng, 1.0, 120.0)
             } else {
                 seconds(rng, 0.0, 0.01)
             },

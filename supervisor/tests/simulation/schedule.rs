@@ -18,11 +18,11 @@ const RECOVERY: Duration = Duration::from_secs(25);
 const STOP: Duration = Duration::from_secs(18);
 
 /// Runs a schedule and checks all the way.
-pub(crate) fn run(plan: Plan, trace: bool) -> Happened {
+pub(crate) fn run(plan: &Plan, trace: bool) -> Happened {
     if trace {
         eprintln!("{plan:#?}");
     }
-    let mut world = World::new(&plan, trace);
+    let mut world = World::new(plan, trace);
     if plan.faulty_boot {
         world.faults = plan.faults;
     }
