@@ -156,3 +156,28 @@ pub(crate) fn map_for_good(memory: BorrowedFd<'_>) -> Result<&'static Cells<Atom
     // contract. Every bit pattern is a cell, and all access is atomic.
     Ok(unsafe { at.as_ref() })
 }
+
+/// Makes a socket filter of these classic BPF instructions.
+pub(crate) fn attach_filter(
+    socket: BorrowedFd<'_>,
+    filter: &[libc::sock_filter],
+) -> std::io::Result<()> {
+    let program = libc::sock_fprog {
+        len: filter.len() as libc::c_ushort,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel only reads, during the call, `len` instructions from
+    // `filter`; both are live.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            mem::size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)
+        .map(drop)
+        .map_err(std::io::Error::from)
+}

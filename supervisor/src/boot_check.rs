@@ -123,6 +123,7 @@ fn set_up(step: &'static str) -> impl FnOnce(io::Error) -> SetUpError {
 /// Where this process lacks what it needs. What is wrong with a pool is in its
 /// [`Check`].
 pub(crate) fn run(
+    config: &config::Config,
     pools: Vec<config::Pool>,
     within: Option<Duration>,
 ) -> Result<Vec<Check>, SetUpError> {
@@ -135,6 +136,7 @@ pub(crate) fn run(
         .map_err(set_up("start the event loop"))?;
     LocalSet::new().block_on(&runtime, async {
         let bench = Bench {
+            config,
             scratch: &scratch.0,
             log,
             deadline: within.map(Deadline::after),

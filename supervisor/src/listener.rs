@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use prefork_proto::listening::refuse_handshakes;
 use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
@@ -158,7 +159,7 @@ impl Listener {
             // Whoever comes now finds nothing there.
             return self.path.take().map_or(Ok(()), fs::remove_file);
         }
-        sys::drop_all_packets(&self.socket).map_err(io::Error::from)
+        refuse_handshakes(&self.socket)
     }
 
     /// Depth and limit of the accept queue as it is now; the depth of a unix

@@ -267,34 +267,6 @@ pub(crate) fn accept_queue(listener: impl AsFd) -> nix::Result<(u64, u64)> {
     Ok((info.tcpi_unacked.into(), info.tcpi_sacked.into()))
 }
 
-/// Makes a TCP listener take no more handshakes, by a filter that drops every
-/// packet. What waits in its queue can still be accepted.
-pub(crate) fn drop_all_packets(listener: impl AsFd) -> nix::Result<()> {
-    // BPF_RET | BPF_K with 0: keep no byte of the packet.
-    let mut instruction = libc::sock_filter {
-        code: 0x06,
-        jt: 0,
-        jf: 0,
-        k: 0,
-    };
-    let program = libc::sock_fprog {
-        len: 1,
-        filter: &raw mut instruction,
-    };
-    // SAFETY: the kernel reads `len` instructions from `filter` during the call
-    // only; both are live.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    nix::Error::result(result).map(drop)
-}
-
 /// The supplementary groups that the peer of a unix socket had when it
 /// connected (`SO_PEERGROUPS`, Linux 4.13).
 pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {

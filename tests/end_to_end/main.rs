@@ -18,6 +18,6 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod metrics;
-mod scoreboard;
 mod reload_command;
+mod scoreboard;
 mod serving;

@@ -7,7 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use socket2::{Domain, SockAddr, SockFilter, Socket as RawSocket, Type};
+use prefork_proto::listening::refuse_handshakes;
+use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -85,26 +86,14 @@ impl Listener {
         Ok(Self { name, socket, kind })
     }
 
-    /// Lets no new handshake begin, while those that have begun can end: a
-    /// client that comes now tries again a second later, and is refused then
-    /// or finds another listener. (The filter of a listening socket sees TCP
-    /// headers; the flags are in byte 13, SYN is 2.)
+    /// Lets no new handshake begin, while those that have begun can end.
     ///
     /// A unix socket knows no such thing; its name goes away instead.
     pub(crate) fn refuse_handshakes(&self) {
-        const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-        const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
         match self.kind {
             Kind::Tcp => {
-                let filter = [
-                    SockFilter::new(LOAD_BYTE, 0, 0, 13),
-                    SockFilter::new(JUMP_IF_SET, 0, 1, 2),
-                    SockFilter::new(RETURN, 0, 0, 0),
-                    SockFilter::new(RETURN, 0, 0, u32::MAX),
-                ];
                 // Without it, late clients are reset instead of refused.
-                let _ = self.socket.get_ref().attach_filter(&filter);
+                let _ = refuse_handshakes(self.socket.get_ref());
             }
             Kind::Unix => {
                 if let Ok(address) = self.socket.get_ref().local_addr()

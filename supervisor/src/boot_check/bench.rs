@@ -12,13 +12,13 @@ use tokio::sync::{broadcast, mpsc};
 use super::probe::probe;
 use super::{Boot, BootError, SetUpError, set_up};
 use crate::cli::client::Deadline;
-use crate::config::{self, Address};
+use crate::config::{self, Address, Config, Options};
 use crate::control::answer::Rejection;
 use crate::control::ask;
 use crate::fleet::Command;
 use crate::handle::{Handle, Request};
 use crate::log::Log;
-use crate::reactor::{Outcome, Pool, Reactor, Signals};
+use crate::reactor::{Outcome, Reactor, Setup, Signals};
 use crate::reserve::{DEFAULT_SIZE, Reserve};
 
 /// How long the worker may take to leave: nobody depends on it.
@@ -29,6 +29,8 @@ const REQUESTS: usize = 16;
 
 /// Where pools are tried out.
 pub(super) struct Bench<'a> {
+    /// What the pools are part of.
+    pub(super) config: &'a Config,
     /// For unix sockets that nobody else can reach.
     pub(super) scratch: &'a Path,
     pub(super) log: Log,
@@ -43,15 +45,24 @@ impl Bench<'_> {
     ) -> Result<Result<Boot, BootError>, SetUpError> {
         let (nofile, _) = getrlimit(Resource::RLIMIT_NOFILE)
             .map_err(|errno| set_up("look up RLIMIT_NOFILE")(errno.into()))?;
-        let pool = match Pool::set_up(throwaway(pool, self.scratch), nofile) {
-            Ok(pool) => pool,
-            Err(error) => return Ok(Err(error.into())),
-        };
         let reserve = Reserve::new(DEFAULT_SIZE).map_err(set_up("keep spare descriptors"))?;
         let signals = Signals::take().map_err(set_up("listen to signals"))?;
         let (requests, mut received) = mpsc::channel(REQUESTS);
         let handle = Handle(requests);
-        let (reactor, inbox) = Reactor::new(vec![pool], self.log.clone(), Rc::new(reserve));
+        let setup = Setup {
+            options: Options::default(),
+            config: Config {
+                pools: vec![throwaway(pool, self.scratch)],
+                ..self.config.clone()
+            },
+            nofile,
+            log: self.log.clone(),
+            reserve: Rc::new(reserve),
+        };
+        let (reactor, inbox) = match Reactor::new(setup) {
+            Ok(made) => made,
+            Err(error) => return Ok(Err(error.into())),
+        };
         let mut running = std::pin::pin!(reactor.run(inbox, &mut received, signals));
 
         let mut watch = Watch::default();

@@ -28,13 +28,13 @@ pub(super) fn run(
     })?;
     let mut document = config::checked_json(&config);
     let shown = config::render_checked(&config);
-    let pools = chosen(config, wanted.pool.as_ref())?;
+    let pools = chosen(config.clone(), wanted.pool.as_ref())?;
     if !terminal.is_json() {
         terminal.data(format!("{}\n", shown.trim_end()))?;
     }
     let mut checks = Vec::new();
     if wanted.boot {
-        checks = boot_check::run(pools, timeout)?;
+        checks = boot_check::run(&config, pools, timeout)?;
         document["boot"] = checks.iter().map(as_json).collect();
     }
     if terminal.is_json() {
