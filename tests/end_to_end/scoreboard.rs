@@ -43,8 +43,10 @@ fn the_certificate_of_a_killed_worker_counts_to_its_last_request() {
     for _ in 0..7 {
         client.get("/").expect("it answers");
     }
-    // Nobody has asked meanwhile, and no report was due.
+    // No report was due, and nobody asks before it is gone: a status would read
+    // the scoreboard.
     processes::send(old, Signal::SIGKILL);
+    prefork.logged(&["ended by signal 9", &old.to_string()]);
     prefork.replaced("web", 0, old);
     let exit = prefork.worker("web", 0).last_exit.expect("it has died");
     assert_eq!((exit.reason, exit.requests), (ExitReason::Signal, 7));
