@@ -39,11 +39,14 @@ fn what_a_client_has_received_is_in_the_next_scrape() {
 fn the_certificate_of_a_killed_worker_counts_to_its_last_request() {
     let prefork = Prefork::start(&[Pool::bundled("web", 1).text("heartbeat_interval", "5s")]);
     let mut client = Connection::open(prefork.address("web")).expect("it listens");
+    let old = prefork.ready_pid("web", 0);
     for _ in 0..7 {
         client.get("/").expect("it answers");
     }
-    let old = prefork.ready_pid("web", 0);
+    // No report was due, and nobody asks before it is gone: a status would read
+    // the scoreboard.
     processes::send(old, Signal::SIGKILL);
+    prefork.logged(&["ended by signal 9", &old.to_string()]);
     prefork.replaced("web", 0, old);
     let exit = prefork.worker("web", 0).last_exit.expect("it has died");
     assert_eq!((exit.reason, exit.requests), (ExitReason::Signal, 7));
