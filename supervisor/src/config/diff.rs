@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::checked::{Config, Listen, Pool, RunAs, Supervisor};
+use super::checked::{Config, Detail, Listen, Pool, RunAs, Supervisor};
 use super::{summary, units};
 
 /// One thing that differs between the configuration in force and another. Its
@@ -22,6 +22,13 @@ pub enum Change {
         from: String,
         /// The value that takes a new supervisor.
         to: String,
+    },
+    /// The metrics of workers come in other series.
+    Metrics {
+        /// How they are told apart.
+        from: Detail,
+        /// How they are to be.
+        to: Detail,
     },
     /// A pool comes.
     PoolAdded {
@@ -97,6 +104,12 @@ pub enum Change {
 /// that has been scaled, give it its present number of workers in `old`.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = of_supervisor(&old.supervisor, &new.supervisor);
+    if old.metrics != new.metrics {
+        changes.push(Change::Metrics {
+            from: old.metrics,
+            to: new.metrics,
+        });
+    }
     for pool in &new.pools {
         let before = old.pool(&pool.policy.name);
         changes.extend(match before {
@@ -271,7 +284,10 @@ impl Change {
     /// or `workers`.
     pub fn what(&self) -> &'static str {
         match self {
-            Self::Supervisor { .. } | Self::Setting { .. } | Self::Entries { .. } => "setting",
+            Self::Supervisor { .. }
+            | Self::Metrics { .. }
+            | Self::Setting { .. }
+            | Self::Entries { .. } => "setting",
             Self::PoolAdded { .. } | Self::PoolRemoved { .. } => "pool",
             Self::ListenerAdded { .. }
             | Self::ListenerRemoved { .. }
@@ -294,6 +310,9 @@ impl fmt::Display for Change {
                 f,
                 "[supervisor] {key} {from} → {to}: a reload cannot take this, restart prefork for it"
             ),
+            Self::Metrics { from, to } => {
+                write!(f, "[metrics] detail {} → {}", from.as_str(), to.as_str())
+            }
             Self::PoolAdded { pool } => write!(f, "pool {pool} would be added"),
             Self::PoolRemoved { pool } => write!(f, "pool {pool} would be removed"),
             Self::Setting {

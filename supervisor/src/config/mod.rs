@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod host;
 mod listen;
+mod metrics;
 mod pool;
 mod program;
 mod search;
@@ -25,7 +26,7 @@ mod supervisor;
 mod tests;
 mod units;
 
-pub use checked::{Address, Config, Listen, Mode, Pool, Program, RunAs, Supervisor};
+pub use checked::{Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, Supervisor};
 pub use diff::{Change, diff, only_app_changed};
 pub use error::{ConfigError, Place, Problem};
 pub use file::parse;
