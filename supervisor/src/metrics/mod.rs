@@ -6,7 +6,7 @@
 //! `channels` show the same numbers; a table (`families`) says how each is
 //! exported, and `samples` does it, slot by slot or pool by pool. Totals are the
 //! sum of the incarnations that have gone and of those that live, so that they
-//! never go backwards.
+//! never go backwards. METRICS.md describes every family.
 
 mod distribution;
 mod families;

@@ -1,6 +1,7 @@
 //! What a scrape shows of what has been recorded.
 
 mod detail;
+mod page;
 mod removal;
 
 use std::collections::BTreeMap;
