@@ -208,7 +208,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         "prefork_worker_counters_held_total",
-        "Totals in workers' reports that were lower than before, so that the old value was kept.",
+        "Totals of workers that were lower than before, so that the old value was kept.",
         Total(|n| n.counters_held),
     ),
     family(

@@ -255,7 +255,7 @@ fn channel_totals_grow_by_what_each_channel_adds() {
         };
         let ping = ToWorker::KINDS.iter().position(|kind| *kind == "ping");
         counters.sent[ping.unwrap()] = pings;
-        *counters.received.last_mut().unwrap() = 1;
+        counters.received[6] = 1;
         counters
     };
     slot.started(1, 100, 1, at(10));
