@@ -13,6 +13,8 @@ use crate::fleet::Policy;
 pub struct Config {
     /// `[supervisor]`.
     pub supervisor: Supervisor,
+    /// `[metrics]`: how finely the workers' are told apart.
+    pub metrics: Detail,
     /// `[pool.*]`, in the order of the file.
     pub pools: Vec<Pool>,
     /// Where it came from, for people: a path, `command line` or `embedded default`.
@@ -45,6 +47,27 @@ pub struct Supervisor {
     pub admin: Option<SocketAddr>,
     /// A file for the log instead of stderr.
     pub log: Option<PathBuf>,
+}
+
+/// How finely the exposition tells workers apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Detail {
+    /// A series for each slot.
+    #[default]
+    Slot,
+    /// A series for each pool, its slots taken together: the exposition does
+    /// not grow with the number of workers.
+    Pool,
+}
+
+impl Detail {
+    /// As it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Slot => "slot",
+            Self::Pool => "pool",
+        }
+    }
 }
 
 /// `[pool.NAME]`.

@@ -24,6 +24,8 @@ pub fn render_checked(config: &Config) -> String {
     if let Some(log) = &supervisor.log {
         row("log", &log.to_string_lossy());
     }
+    lines.push("metrics".to_owned());
+    lines.push(format!("  {:<20} {}", "detail", config.metrics.as_str()));
     for pool in &config.pools {
         lines.push(format!("pool {}", pool.policy.name));
         let mut row = |name: &str, value: &str| lines.push(format!("  {name:<20} {value}"));
@@ -68,6 +70,7 @@ pub fn checked_json(config: &Config) -> Value {
         "control_mode": units::show_permissions(supervisor.control_mode),
         "admin": supervisor.admin.map(|admin| admin.to_string()),
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
+        "metrics": { "detail": config.metrics.as_str() },
         "pools": config.pools.iter().map(pool).collect::<Vec<_>>(),
     })
 }

@@ -41,6 +41,9 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
         admin = ""
         control_mode = "0600"
 
+        [metrics]
+        detail = "pool"
+
         [pool.api]
         workers = 2
         listen = ["0.0.0.0:9001", "0.0.0.0:7000"]
@@ -62,6 +65,7 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
     let expected = [
         &format!("setting: [supervisor] control_mode 0660 → 0600: {restart}"),
         &format!("setting: [supervisor] admin 127.0.0.1:9919 → none: {restart}"),
+        "setting: [metrics] detail slot → pool",
         "pool: pool api would be added",
         "listener: listener 0.0.0.0:9001: pool old → api",
         "listener: listener 0.0.0.0:7000 would be bound",

@@ -403,6 +403,14 @@ fn each_mistake_around_the_pools_has_its_own_words() {
                 .to_owned(),
         ),
         (
+            "[metrics]\ndetail = \"worker\"".to_owned(),
+            "`detail`: expected \"slot\" or \"pool\", found \"worker\"".to_owned(),
+        ),
+        (
+            "[metrics]\ndetails = \"slot\"".to_owned(),
+            "unknown key `details` in [metrics] (did you mean `detail`?)".to_owned(),
+        ),
+        (
             "[supervisor]\nlog = \"\"".to_owned(),
             "`log`: the path is empty or contains a NUL".to_owned(),
         ),

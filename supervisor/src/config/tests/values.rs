@@ -20,6 +20,9 @@ fn every_key_reaches_its_value() {
         admin = "127.0.0.1:9000"
         log = "/var/log/prefork.log"
 
+        [metrics]
+        detail = "pool"
+
         [pool.web]
         workers = 8
         program = ["/bin/sh", "-c", "exec shop"]
@@ -62,6 +65,7 @@ fn every_key_reaches_its_value() {
             log: Some("/var/log/prefork.log".into()),
         }
     );
+    assert_eq!(config.metrics, Detail::Pool);
     let [pool] = config.pools.as_slice() else {
         panic!("one pool, not {:?}", config.pools);
     };
@@ -136,6 +140,7 @@ fn a_pool_without_settings_is_as_the_embedded_default() {
     let default = command_line::config(&Options::default(), &host()).unwrap();
     assert_eq!(config.pools, default.pools);
     assert_eq!(config.supervisor, default.supervisor);
+    assert_eq!(config.metrics, default.metrics);
     assert_eq!(default.source, "embedded default");
     assert_eq!(default.pools[0].policy.workers, 4);
     assert_eq!(
@@ -164,6 +169,27 @@ fn auto_is_a_worker_per_processor_and_an_empty_admin_is_none() {
         valid("[supervisor]\nadmin = \"\"\n[pool.web]\nworkers = \"auto\"\nlisten = [\"[::1]:0\"]");
     assert_eq!(config.pools[0].policy.workers, 4);
     assert_eq!(config.supervisor.admin, None);
+}
+
+#[test]
+fn metrics_tell_slots_apart_up_to_sixty_four_workers_unless_they_are_told_to() {
+    let detail = |metrics: &str, web: u32, api: u32| {
+        let pools = [("web", web, 1), ("api", api, 2)].map(|(name, workers, port)| {
+            format!("[pool.{name}]\nworkers = {workers}\nlisten = [\"127.0.0.1:{port}\"]\n")
+        });
+        valid(&format!("{metrics}\n{}", pools.concat())).metrics
+    };
+    assert_eq!(detail("", 60, 4), Detail::Slot);
+    assert_eq!(detail("", 60, 5), Detail::Pool);
+    assert_eq!(detail("[metrics]", 60, 5), Detail::Pool);
+    assert_eq!(detail("metrics.detail = \"slot\"", 60, 5), Detail::Slot);
+    assert_eq!(detail("metrics.detail = \"pool\"", 1, 1), Detail::Pool);
+    let many = Options {
+        workers: Some("65".to_owned()),
+        ..Options::default()
+    };
+    let many = command_line::config(&many, &host()).unwrap();
+    assert_eq!(many.metrics, Detail::Pool);
 }
 
 #[test]
@@ -232,6 +258,8 @@ supervisor
   runtime_dir          /run/prefork
   control_mode         0660
   admin                127.0.0.1:9919
+metrics
+  detail               slot
 pool web
   workers              4
   program              (bundled web server)

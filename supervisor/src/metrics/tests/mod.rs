@@ -1,3 +1,9 @@
+//! What a scrape shows of what has been recorded.
+
+mod detail;
+mod page;
+mod removal;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -366,6 +372,13 @@ fn the_exposition_is_as_promtool_wants_it() {
     metrics.supervisor().command_failed("tell");
     let listener = metrics.listener("unix:a\"b", "web", "unix:/run/a\"b", "shared");
     listener.backlog(3, 4096);
+    for detail in [Detail::Slot, Detail::Pool] {
+        metrics.set_detail(detail);
+        promtool_is_silent_on(&metrics.encode());
+    }
+}
+
+fn promtool_is_silent_on(exposition: &str) {
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -377,7 +390,7 @@ fn the_exposition_is_as_promtool_wants_it() {
         return;
     };
     let mut stdin = promtool.stdin.take().unwrap();
-    stdin.write_all(metrics.encode().as_bytes()).unwrap();
+    stdin.write_all(exposition.as_bytes()).unwrap();
     drop(stdin);
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -402,12 +415,18 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // Each step makes two expositions.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn totals_never_go_backwards_whatever_workers_report(
         steps in prop::collection::vec((step(), any::<bool>()), 1..60)
     ) {
         let mut metrics = metrics();
         let slot = metrics.slot("web", 0);
+        let neighbour = metrics.slot("web", 1);
+        neighbour.started(1, 99, 1, at(1));
+        neighbour.health(1, &served(7), at(1));
         let mut live: Vec<u64> = Vec::new();
         let mut born = 0;
         let mut before: BTreeMap<String, f64> = BTreeMap::new();
@@ -435,7 +454,10 @@ proptest! {
                     live.push(born);
                 }
             }
-            let now = samples(&metrics);
+            let mut now = samples(&metrics);
+            metrics.set_detail(Detail::Pool);
+            now.append(&mut samples(&metrics));
+            metrics.set_detail(Detail::Slot);
             for (series, value) in &before {
                 if series.contains("_total") || series.contains("_bucket") {
                     prop_assert!(now[series] >= *value, "{series} was {value}");
