@@ -166,6 +166,23 @@ fn a_worker_that_takes_too_long_is_5_and_gone() {
 }
 
 #[test]
+fn a_worker_that_will_not_leave_is_killed_when_the_time_is_over() {
+    let orders = directory();
+    std::fs::write(orders.path().join("boot"), "stubborn").expect("it is ours");
+    let program = [cli::example("test_worker"), orders.path().to_owned()];
+    let config = Config::new(&format!(
+        "[pool.web]\nlisten = [\"127.0.0.1:1\"]\nprogram = {program:?}\n"
+    ));
+    let began = Instant::now();
+    let output = config.check(&["--timeout", "1s"]);
+    assert_eq!(output.code, 0, "it came up and answered: {output:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "it was waited for"
+    );
+}
+
+#[test]
 fn an_interrupted_check_leaves_nobody_behind() {
     let pid_file = directory();
     let pid_path = pid_file.path().join("pid");

@@ -73,7 +73,14 @@ impl Bench<'_> {
         };
         // Once it has failed there is nothing that it should finish.
         stop(&handle, examined.is_err()).await;
-        running.await;
+        let ended = match self.deadline {
+            Some(deadline) => deadline.bound(&mut running).await,
+            None => Some((&mut running).await),
+        };
+        if ended.is_none() {
+            stop(&handle, true).await;
+            running.await;
+        }
         Ok(examined.map_err(|error| watch.with_last_words(error)))
     }
 
