@@ -194,6 +194,7 @@ impl Reactor {
         }
         self.look_up_usage(all);
         self.read_scoreboards();
+        self.read_backlogs();
         for pool in self.fleet.pools() {
             self.metrics.pool(pool.name()).desired(pool.desired());
             for slot in pool.slots() {
@@ -202,6 +203,20 @@ impl Reactor {
                     metrics.state(slot.state(), current);
                 }
             }
+        }
+    }
+
+    /// What waits in the listeners' queues.
+    fn read_backlogs(&mut self) {
+        for (pool, sockets) in self.editions.bound() {
+            let status = sockets.status();
+            let metrics = self
+                .metrics
+                .listener(&status.name, &pool, &status.address, &status.mode);
+            metrics.backlog(
+                status.backlog.unwrap_or(0),
+                status.backlog_limit.unwrap_or(0),
+            );
         }
     }
 

@@ -145,6 +145,13 @@ impl Reactor {
         }
         let mut editions = Editions::default();
         editions.add(fleet.generation(), first);
+        let mut metrics = Metrics::new(
+            env!("CARGO_PKG_VERSION"),
+            SystemTime::now(),
+            &[&BREACHES, ChannelError::DECODE_REASONS].concat(),
+            ChannelError::SEND_REASONS,
+        );
+        metrics.set_detail(setup.config.metrics);
         let reactor = Self {
             started: Instant::now(),
             fleet,
@@ -158,12 +165,7 @@ impl Reactor {
             spawns: VecDeque::new(),
             jobs: HashMap::new(),
             next_job: 1,
-            metrics: Metrics::new(
-                env!("CARGO_PKG_VERSION"),
-                SystemTime::now(),
-                &[&BREACHES, ChannelError::DECODE_REASONS].concat(),
-                ChannelError::SEND_REASONS,
-            ),
+            metrics,
             looked_up: None,
             journal: Journal::new(),
             log: setup.log,
@@ -216,8 +218,25 @@ impl Reactor {
             // It may have hidden a stranger that ended meanwhile.
             self.reap_strangers();
         }
+        let ended = matches!(&event, Event::Exited { .. });
         let actions = self.fleet.step(self.now(), event);
         self.carry_out(actions);
+        if ended {
+            self.forget_pools();
+        }
+    }
+
+    /// Ends the series of pools that a reload has removed, with their last worker.
+    fn forget_pools(&mut self) {
+        let (fleet, metrics) = (&self.fleet, &mut self.metrics);
+        self.names.retain(|id, name| {
+            let known = fleet.pool(*id).is_some();
+            // A pool of the same name may have come since.
+            if !known && fleet.pools().all(|pool| pool.name() != &**name) {
+                metrics.remove_pool(name);
+            }
+            known
+        });
     }
 
     fn command(&mut self, command: Command, askers: Vec<mpsc::UnboundedSender<JobLine>>) {

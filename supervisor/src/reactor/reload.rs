@@ -208,8 +208,10 @@ impl Reactor {
         let orphans = self.editions.keep_only(generation);
         if committed {
             self.adjust_sockets();
+            self.metrics.set_detail(self.config.metrics);
         }
         for (pool, sockets) in orphans {
+            self.metrics.remove_listener(&sockets.status().name);
             for listener in sockets.all() {
                 self.retire(&pool, None, &listener);
             }
