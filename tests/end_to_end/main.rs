@@ -16,5 +16,6 @@ mod exit_codes;
 mod hostile;
 mod lifecycle;
 mod limits;
+mod load_client;
 mod metrics;
 mod serving;
