@@ -18,4 +18,5 @@ mod lifecycle;
 mod limits;
 mod load_client;
 mod metrics;
+mod operations;
 mod serving;

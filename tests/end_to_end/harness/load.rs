@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+pub(crate) mod mixed;
 mod outcomes;
 pub(crate) mod wrk;
 
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::deadline::{PATIENCE, eventually};
 pub(crate) use outcomes::{Failed, Failure, Outcomes};
@@ -56,13 +57,14 @@ impl Progress {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn count(&self, outcomes: &mut Outcomes, outcome: Result<(), Failed>) {
+    /// Counts what came of a request that began then.
+    fn count(&self, outcomes: &mut Outcomes, outcome: Result<(), Failed>, began: Instant) {
         let counter = match outcome {
             Ok(()) => &self.served,
             Err(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        outcomes.count(outcome);
+        outcomes.count(outcome, began.elapsed());
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -87,9 +87,10 @@ fn again_and_again(
     let mut outcomes = Outcomes::default();
     let mut connection = None;
     while !progress.stopped() {
+        let began = Instant::now();
         let outcome = once(&mut connection);
         let pause = if outcome.is_ok() { THINK } else { PAUSE };
-        progress.count(&mut outcomes, outcome);
+        progress.count(&mut outcomes, outcome, began);
         std::thread::sleep(pause);
     }
     outcomes

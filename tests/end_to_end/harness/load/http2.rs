@@ -2,7 +2,7 @@
 //! ends goes to the next one, what was sent has to be answered.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -34,6 +34,7 @@ pub(super) fn client(progress: &Progress) -> Outcomes {
     let outcomes = RefCell::new(Outcomes::default());
     runtime.block_on(async {
         while !progress.stopped() {
+            let began = Instant::now();
             match connect(progress).await {
                 Ok(sender) => {
                     let stream = || stream(progress, sender.clone(), &outcomes);
@@ -41,7 +42,7 @@ pub(super) fn client(progress: &Progress) -> Outcomes {
                     const { assert!(STREAMS == 4, "as many as are joined") };
                 }
                 Err(failed) => {
-                    progress.count(&mut outcomes.borrow_mut(), Err(failed));
+                    progress.count(&mut outcomes.borrow_mut(), Err(failed), began);
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -70,6 +71,7 @@ async fn connect(progress: &Progress) -> Result<Sender, Failed> {
 /// Requests one after the other until the connection takes no more.
 async fn stream(progress: &Progress, mut sender: Sender, outcomes: &RefCell<Outcomes>) {
     while !progress.stopped() && sender.ready().await.is_ok() {
+        let began = Instant::now();
         let answered = timeout(progress.patience, ask(&mut sender)).await;
         let outcome = match answered {
             Ok(Asked::NotSent) => return,
@@ -77,7 +79,7 @@ async fn stream(progress: &Progress, mut sender: Sender, outcomes: &RefCell<Outc
             Err(_) => Err(Failed::new(Failure::TimedOut, "a stream")),
         };
         let failed = outcome.is_err();
-        progress.count(&mut outcomes.borrow_mut(), outcome);
+        progress.count(&mut outcomes.borrow_mut(), outcome, began);
         tokio::time::sleep(if failed { PAUSE } else { THINK }).await;
         if failed {
             return;

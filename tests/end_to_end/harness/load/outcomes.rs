@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 /// The ways in which a request is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,10 @@ pub(crate) struct Outcomes {
     pub(crate) served: u64,
     /// How often each failure came.
     pub(crate) failures: BTreeMap<Failure, u64>,
+    /// The longest time that an answer took, its connection included.
+    pub(crate) slowest: Duration,
+    /// Requests that a client was served after it had been refused.
+    pub(crate) served_after_refusal: u64,
     /// The details of the first few.
     pub(crate) details: Vec<String>,
 }
@@ -87,9 +92,15 @@ impl Outcomes {
         self.failures.get(&failure).copied().unwrap_or(0)
     }
 
-    pub(super) fn count(&mut self, outcome: Result<(), Failed>) {
+    pub(super) fn count(&mut self, outcome: Result<(), Failed>, took: Duration) {
         match outcome {
-            Ok(()) => self.served += 1,
+            Ok(()) => {
+                self.served += 1;
+                self.slowest = self.slowest.max(took);
+                if self.of(Failure::Refused) > 0 {
+                    self.served_after_refusal += 1;
+                }
+            }
             Err(failed) => {
                 *self.failures.entry(failed.failure).or_default() += 1;
                 self.note(format!("{:?}: {}", failed.failure, failed.detail));
@@ -99,6 +110,8 @@ impl Outcomes {
 
     pub(super) fn add(&mut self, other: Self) {
         self.served += other.served;
+        self.slowest = self.slowest.max(other.slowest);
+        self.served_after_refusal += other.served_after_refusal;
         for (failure, count) in other.failures {
             *self.failures.entry(failure).or_default() += count;
         }
