@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::counters::Counters;
+use crate::patience::Patience;
 
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.
@@ -18,6 +19,7 @@ use crate::counters::Counters;
 pub(crate) struct Serving {
     pub(crate) counters: Counters,
     pub(crate) drain: Drain,
+    pub(crate) patience: Patience,
     connections: Mutex<Connections>,
     emptied: Notify,
 }
@@ -30,10 +32,11 @@ struct Connections {
 
 impl Serving {
     /// Makes the process's one.
-    pub(crate) fn new() -> &'static Self {
+    pub(crate) fn new(patience: Patience) -> &'static Self {
         Box::leak(Box::new(Self {
             counters: Counters::default(),
             drain: Drain::default(),
+            patience,
             connections: Mutex::default(),
             emptied: Notify::new(),
         }))
@@ -129,6 +132,11 @@ impl Drain {
     /// Whether it has begun. For the request path: one relaxed load.
     pub(crate) fn is_on(&self) -> bool {
         self.on.load(Relaxed)
+    }
+
+    /// Its terms, once it has begun.
+    pub(crate) fn terms(&self) -> Option<Terms> {
+        self.terms.get().copied()
     }
 
     /// Waits until it begins.

@@ -23,6 +23,7 @@ use crate::error::{StartError, WorkerError};
 use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
+use crate::patience::Patience;
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
@@ -47,6 +48,7 @@ pub struct Worker {
     program: String,
     version: String,
     application: Application,
+    patience: Patience,
     alone: Alone,
 }
 
@@ -66,6 +68,7 @@ impl Worker {
             program: program.into(),
             version: version.into(),
             application: Application::default(),
+            patience: Patience::default(),
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
                 app: json!({}),
@@ -93,6 +96,22 @@ impl Worker {
         Fut: Future<Output = Result<(), Refused>> + 'static,
     {
         self.application.on_reload = Some(Rc::new(move |reload| Box::pin(handler(reload))));
+        self
+    }
+
+    /// How long a client may take to finish the head of an HTTP/1 request that
+    /// it has begun; 10 s if this is not called. The connection is closed then,
+    /// at the latest when half as long again has passed.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.head = timeout;
+        self
+    }
+
+    /// How long a connection may stay open without a request; 75 s if this is
+    /// not called. It is closed then, at the latest when half as long again
+    /// has passed.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.idle = timeout;
         self
     }
 
@@ -182,7 +201,7 @@ impl Worker {
             let Boot::Done(orders) = handshake(&mut link, self.hello()).await? else {
                 return Ok(None);
             };
-            let serving = Serving::new();
+            let serving = Serving::new(self.patience);
             let context = Context::supervised(&orders.welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, application).await? {
@@ -233,7 +252,7 @@ impl Worker {
         for address in addresses(self.alone.listen)? {
             listeners.push(Listener::bind(&address)?);
         }
-        let serving = Serving::new();
+        let serving = Serving::new(self.patience);
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await
