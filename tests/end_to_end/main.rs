@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod broken_reload;
 mod config_errors;
 mod control;
 mod crash_loop;
@@ -14,9 +15,14 @@ mod descriptors;
 mod examples;
 mod exit_codes;
 mod hostile;
+mod hung_worker;
 mod lifecycle;
 mod limits;
 mod load_client;
+mod long_work;
 mod metrics;
 mod operations;
+mod pinned_program;
+mod reload;
 mod serving;
+mod stop;
