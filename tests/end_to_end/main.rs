@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod boot_check;
 mod broken_reload;
 mod config_errors;
 mod control;
@@ -24,5 +25,7 @@ mod metrics;
 mod operations;
 mod pinned_program;
 mod reload;
+mod reload_command;
+mod scoreboard;
 mod serving;
 mod stop;

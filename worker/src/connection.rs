@@ -66,12 +66,13 @@ enum First {
 
 async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
     let mut read = BytesMut::with_capacity(1024);
+    let accepted = Instant::now();
     loop {
         let filled = if read.is_empty() {
             tokio::select! {
                 biased;
                 filled = stream.fill(&mut read) => filled,
-                () = grace_ends(serving) => {
+                () = grace_ends(serving, accepted) => {
                     if stream.has_input() {
                         // It is there, and the next turn of the loop brings it.
                         tokio::task::yield_now().await;
@@ -96,10 +97,11 @@ async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
     }
 }
 
-/// Waits until a drain has begun and its grace for idle connections is over.
-async fn grace_ends(serving: &Serving) {
+/// Waits until a drain has begun and its grace for idle connections is over; a
+/// drain may also accept what waited.
+async fn grace_ends(serving: &Serving, accepted: Instant) {
     let terms = serving.drain.begun().await;
-    sleep_until(terms.since + terms.idle_grace).await;
+    sleep_until(terms.since.max(accepted) + terms.idle_grace).await;
 }
 
 type Http1<S> = http1::UpgradeableConnection<TokioIo<Stream>, Counted<S>>;

@@ -77,7 +77,7 @@ impl InFlight {
     fn begin(requests: Rc<Requests>, request: &Request<Incoming>) -> Self {
         let has_body = !request.body().is_end_stream();
         requests.traffic.request_began(has_body);
-        requests.serving.counters.request_began();
+        requests.serving.tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
         let end = request
             .body()
@@ -105,7 +105,7 @@ impl Drop for InFlight {
             _ => requests.traffic.received(),
         });
         requests.in_flight.set(requests.in_flight.get() - 1);
-        requests.serving.counters.request_ended();
+        requests.serving.tally.request_ended();
         if requests.serving.drain.is_on() {
             requests.last_ended.set(Some(Instant::now()));
         }
@@ -248,7 +248,7 @@ where
         finish_head(&mut response, &in_flight, *this.kind);
         let serving = in_flight.requests.serving;
         serving
-            .counters
+            .tally
             .answered(response.status().as_u16(), this.began.elapsed());
         Poll::Ready(Ok(response.map(|body| Outgoing { body, in_flight })))
     }

@@ -178,7 +178,7 @@ impl Stream {
             } else {
                 let received = self.traffic.received() + read;
                 self.traffic.received.store(received, Relaxed);
-                self.serving.counters.received(read);
+                self.serving.tally.received(read);
             }
         }
         result
@@ -204,7 +204,7 @@ impl Stream {
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Ready(Ok(written)) => {
-                self.serving.counters.sent(*written as u64);
+                self.serving.tally.sent(*written as u64);
                 self.traffic.write_blocked.store(false, Relaxed);
             }
             Poll::Ready(Err(_)) => {}

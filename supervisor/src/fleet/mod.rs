@@ -35,7 +35,8 @@ mod view;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use event::{
-    Action, Ask, AskError, Command, Death, Event, JobId, PoolId, Refusal, Report, Time, Worker,
+    Action, Ask, AskError, Command, Death, Event, JobId, Plan, PlannedPool, PoolId, Refusal,
+    Report, Time, Worker,
 };
 pub use policy::Policy;
 pub use view::{PoolView, ProcessView, SlotView};

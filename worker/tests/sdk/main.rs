@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod balance;
 mod channel;
 mod client;
 mod drain;
 mod handshake;
 mod http;
+mod queues;
+mod scoreboard;
 mod supervisor;
 mod web;

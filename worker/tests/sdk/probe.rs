@@ -127,6 +127,8 @@ async fn obey(tell: Tell) -> Result<Value, Refused> {
 }
 
 async fn take(reload: Reload) -> Result<(), Refused> {
+    let millis = reload.app["takes_ms"].as_u64().unwrap_or(0);
+    tokio::time::sleep(Duration::from_millis(millis)).await;
     if reload.app["good"] == json!(true) {
         Ok(())
     } else {
