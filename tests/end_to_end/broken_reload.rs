@@ -203,12 +203,10 @@ fn a_port_that_is_taken() {
     let address = taken.local_addr().expect("it is bound").to_string();
     fails_on_both(
         |prefork, mode| {
-            let mode_name = match mode {
-                Mode::Shared => "shared",
-                Mode::PerSlot => "per-slot",
-            };
-            let listen =
-                format!("[\"127.0.0.1:0\", {{ address = {address:?}, mode = {mode_name:?} }}]");
+            let mode_name = mode.as_str();
+            let listen = ["127.0.0.1:0", &address]
+                .map(|address| format!("{{ address = {address:?}, mode = {mode_name:?} }}"));
+            let listen = format!("[{}]", listen.join(", "));
             prefork.configure(&[good(mode).set("listen", listen)]);
         },
         &Failure {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::load::{Kind, Load};
+use crate::harness::load::{Failure, Kind, Load};
 use crate::harness::{Mode, Pool, Prefork, processes};
 
 /// After how long without a word a worker is found to hang.
@@ -81,6 +81,7 @@ fn only_what_it_had_accepted_is_lost() {
         load.serves(200);
         let outcomes = load.stop();
         let lost: u64 = outcomes.failures.values().sum();
+        assert_eq!(outcomes.of(Failure::Refused), 0, "{outcomes:#?}");
         assert!(accepted <= CLIENTS, "{accepted} descriptors more");
         assert!(
             lost <= accepted as u64,

@@ -167,20 +167,23 @@ fn a_listener_is_added_and_another_closed_after_the_commit() {
 }
 
 #[test]
-fn the_listeners_mode_is_changed_both_ways_without_a_lost_request() {
+fn the_mode_of_a_listener_that_is_bound_cannot_change() {
     let address = free_address();
-    let web = |mode: &str| {
+    let web = |mode: Mode| {
+        let mode = mode.as_str();
         let listen = format!("[{{ address = \"{address}\", mode = {mode:?} }}]");
         Pool::service("web", 2).set("listen", listen)
     };
-    let prefork = Prefork::start(&[web("shared")]);
+    let prefork = Prefork::start(&[web(Mode::Shared)]);
+    let before = prefork.ready_pids("web");
     let load = Mixed::start(address, 2);
-    for mode in ["per-slot", "shared", "per-slot"] {
-        load.serves(10);
-        prefork.configure(&[web(mode)]);
-        prefork.done(&["reload"]);
-        assert_eq!(prefork.pool("web").listeners[0].mode, mode);
-    }
+    load.serves(10);
+    prefork.configure(&[web(Mode::PerSlot)]);
+    let output = prefork.cli(&["reload"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    let why = format!("the mode of listener {address} cannot change");
+    assert!(output.stderr.contains(&why), "{output:?}");
+    assert_eq!(prefork.ready_pids("web"), before);
     load.serves(10);
     load.stop_flawless();
 }
