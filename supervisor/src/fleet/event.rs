@@ -173,7 +173,7 @@ pub enum AskError {
 }
 
 /// What operators and signals can want of the fleet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Give the pool this many workers.
     Scale {
