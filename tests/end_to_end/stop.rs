@@ -21,13 +21,19 @@ fn stops_under_load(mode: Mode, workers: u32) {
         load.all_fail()
     });
     assert_eq!(prefork.exit_code(), 0);
+    only_refused(load, &format!("{mode:?} with {workers}"));
+    assert_eq!(prefork.processes(), Vec::<i32>::new());
+}
+
+/// Wants clients to have been served, then refused, and nothing else.
+#[track_caller]
+fn only_refused(load: Mixed, when: &str) {
     for (kind, outcomes) in load.stop() {
-        let context = format!("{kind:?} on {mode:?} with {workers}: {outcomes:#?}");
+        let context = format!("{kind:?}, {when}: {outcomes:#?}");
         let only = |failure: &Failure| *failure == Failure::Refused;
         assert!(outcomes.failures.keys().all(only), "{context}");
         assert_eq!(outcomes.served_after_refusal, 0, "{context}");
     }
-    assert_eq!(prefork.processes(), Vec::<i32>::new());
 }
 
 #[test]
@@ -73,4 +79,23 @@ fn a_second_sigterm_ends_it_at_once_under_load() {
         assert_eq!(prefork.processes(), Vec::<i32>::new());
         drop(load.stop());
     }
+}
+
+#[test]
+fn sigterm_within_a_reload_ends_both_and_loses_nothing() {
+    let pool = Pool::service("web", 2).text("min_ready", "20s");
+    let mut prefork = Prefork::start(&[pool]);
+    let processes = prefork.processes().len();
+    let load = Mixed::start(prefork.address("web"), 2);
+    load.serves(10);
+    prefork.done(&["reload", "--no-wait"]);
+    eventually("the new worker is on probation", PATIENCE, || {
+        prefork.processes().len() > processes
+    });
+    prefork.signal(Signal::SIGTERM);
+    eventually("clients of every kind are refused", PATIENCE, || {
+        load.all_fail()
+    });
+    assert_eq!(prefork.exit_code(), 0);
+    only_refused(load, "within a reload");
 }
