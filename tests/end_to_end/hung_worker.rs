@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::http::Connection;
 use crate::harness::load::{Failure, Kind, Load};
 use crate::harness::{Mode, Pool, Prefork, processes};
 
@@ -64,6 +65,39 @@ fn of_a_listener_each_its_share_is_answered_by_the_others_in_time() {
     assert!(
         slowest > TIMEOUT / 4,
         "no answer took longer than {slowest:?}"
+    );
+}
+
+/// Opens connections and asks on each, until some wait in a queue.
+fn asked_until_some_wait(prefork: &Prefork) -> Vec<Connection> {
+    let address = prefork.address("web");
+    let mut asked = Vec::new();
+    eventually("connections wait in a queue", PATIENCE, || {
+        let mut connection = Connection::open(address).expect("it listens");
+        connection.send("GET", "/", "").expect("it is sent");
+        asked.push(connection);
+        let waiting = prefork.pool("web").listeners[0].backlog;
+        waiting.is_some_and(|waiting| waiting > 3)
+    });
+    asked
+}
+
+#[test]
+fn what_waits_for_a_hung_worker_is_answered_by_the_others_before_its_successor_is_up() {
+    let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
+        .mode(Mode::PerSlot)
+        .text("heartbeat_timeout", "1s");
+    let prefork = Prefork::start(&[pool]);
+    processes::send(prefork.ready_pid("web", 2), Signal::SIGSTOP);
+    let stopped = Instant::now();
+    for mut connection in asked_until_some_wait(&prefork) {
+        let answer = connection.receive().expect("it is answered");
+        assert_eq!(answer.status, 200);
+    }
+    let answered = stopped.elapsed();
+    assert!(
+        answered < TIMEOUT + Duration::from_secs(1),
+        "all were answered after {answered:?}"
     );
 }
 

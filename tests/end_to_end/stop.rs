@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::http::Connection;
 use crate::harness::load::Failure;
 use crate::harness::load::mixed::Mixed;
-use crate::harness::{Mode, Pool, Prefork};
+use crate::harness::{Mode, Pool, Prefork, processes};
 
 fn stops_under_load(mode: Mode, workers: u32) {
     let mut prefork = Prefork::start(&[Pool::service("web", workers).mode(mode)]);
@@ -47,6 +48,36 @@ fn at_sigterm_all_is_answered_and_then_all_is_refused() {
 fn at_sigterm_all_is_answered_and_then_all_is_refused_with_a_listener_each() {
     for workers in [1, 2, 8] {
         stops_under_load(Mode::PerSlot, workers);
+    }
+}
+
+#[test]
+fn what_waits_to_be_accepted_at_sigterm_is_answered() {
+    for mode in Mode::ALL {
+        let mut prefork = Prefork::start(&[Pool::service("web", 2).mode(mode)]);
+        let address = prefork.address("web");
+        let workers = prefork.ready_pids("web");
+        let signal = |signal| workers.iter().for_each(|pid| processes::send(*pid, signal));
+        // While they can't accept, what comes has to wait.
+        signal(Signal::SIGSTOP);
+        let mut waiting: Vec<_> = (0..20)
+            .map(|_| {
+                let mut connection = Connection::open(address).expect("it listens");
+                connection.send("GET", "/", "").expect("it is sent");
+                connection
+            })
+            .collect();
+        prefork.signal(Signal::SIGTERM);
+        eventually("it is stopping", PATIENCE, || prefork.status().stopping);
+        signal(Signal::SIGCONT);
+        for connection in &mut waiting {
+            let answer = connection.receive().expect("it is answered");
+            assert_eq!(answer.status, 200);
+            assert!(answer.closes(), "{answer:?}");
+        }
+        assert_eq!(prefork.exit_code(), 0);
+        let refused = TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     }
 }
 
