@@ -102,7 +102,6 @@ fn what_waits_for_a_hung_worker_is_answered_by_the_others_before_its_successor_i
 }
 
 #[test]
-#[ignore = "connections of a slot that boots slowly wait for it"]
 fn of_a_listener_each_its_share_is_answered_in_time_though_its_successor_is_slow() {
     let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
         .mode(Mode::PerSlot)
