@@ -84,7 +84,11 @@ impl Reactor {
                 }
                 JobResult {
                     ok: true,
-                    message: format!("{count} changes; nothing was touched"),
+                    message: if count == 1 {
+                        "1 change; nothing was touched".to_owned()
+                    } else {
+                        format!("{count} changes; nothing was touched")
+                    },
                     generation: Some(self.fleet.generation()),
                     error: None,
                 }
