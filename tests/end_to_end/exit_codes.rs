@@ -55,6 +55,16 @@ fn refused_is_1() {
 }
 
 #[test]
+fn more_workers_than_a_pool_can_have_is_1_with_the_most_it_can() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let refused = prefork.cli(&["scale", "web", "10001"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("10001"), "{refused:?}");
+    assert!(refused.stderr.contains("10000 at most"), "{refused:?}");
+    assert_eq!(prefork.pool("web").desired, 1);
+}
+
+#[test]
 fn failed_is_1_and_says_why() {
     let prefork = Prefork::start(&[Pool::test_worker("app", 1)]);
     prefork.order_boot("app", "exit 4 out of luck");

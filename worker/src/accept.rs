@@ -1,12 +1,14 @@
 //! Takes connections from the listeners, until told not to.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::time::timeout;
 
+use crate::arrivals::Arrivals;
 use crate::gate::{Gate, State};
 use crate::listener::Listener;
 use crate::serving::Serving;
@@ -39,12 +41,16 @@ pub(crate) fn accept(
     async move {
         loop {
             let state = gate.state();
+            let following = (state == State::Open).then(|| gate.follower());
             let mut intake = Intake::new(&listener, serving, &serve);
             tokio::select! {
                 // The gate first, so that nothing is taken once it is shut.
                 biased;
                 () = gate.leaves(state) => {}
                 () = intake.obey(state) => break,
+            }
+            if following.is_some() {
+                intake.take_promised();
             }
         }
         drop(listener);
@@ -107,14 +113,32 @@ impl<'a> Intake<'a> {
 
     /// Takes connections as they come, for as long as it is polled.
     async fn follow(&mut self) {
-        let listener = self.listener;
         loop {
-            match listener.arrival().await {
-                Ok(mut arrival) => {
-                    self.empty().await;
-                    arrival.clear_ready();
-                }
+            if let Err(error) = self.attend().await {
+                self.wait_after(&error).await;
+            }
+        }
+    }
+
+    /// Takes one connection at a time, which leaves those that came with it to
+    /// the other workers, until nothing tells of them any more.
+    async fn attend(&mut self) -> io::Result<()> {
+        let arrivals = Arrivals::at(self.listener.as_fd())?;
+        loop {
+            let arrival = arrivals.next().await?;
+            match self.take() {
+                Ok(true) => arrival.taken()?,
+                Ok(false) => arrival.gone(),
                 Err(error) => self.wait_after(&error).await,
+            }
+        }
+    }
+
+    /// Takes what this process alone was told of before it stopped following.
+    fn take_promised(&mut self) {
+        for _ in 0..BATCH {
+            if !matches!(self.take(), Ok(true)) {
+                return;
             }
         }
     }
@@ -122,18 +146,30 @@ impl<'a> Intake<'a> {
     /// Takes connections until none waits.
     async fn empty(&mut self) {
         loop {
+            match self.take() {
+                Ok(true) if self.accepted.is_multiple_of(BATCH) => {
+                    tokio::task::yield_now().await;
+                }
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+    }
+
+    /// Takes the connection that has waited longest; whether there was one.
+    fn take(&mut self) -> io::Result<bool> {
+        loop {
             match self.listener.accept() {
                 Ok(socket) => {
                     (self.serve)(Stream::admit(socket, self.serving));
                     self.complained = None;
                     self.accepted += 1;
-                    if self.accepted.is_multiple_of(BATCH) {
-                        tokio::task::yield_now().await;
-                    }
+                    return Ok(true);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => self.wait_after(&error).await,
+                Err(error) => return Err(error),
             }
         }
     }

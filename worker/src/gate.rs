@@ -11,6 +11,8 @@ pub(crate) struct Gate {
     state: Cell<State>,
     /// Listeners that are open.
     listeners: Cell<usize>,
+    /// Listeners of whose connections this process is told.
+    followed: Cell<usize>,
     /// Rescues that are under way.
     rescues: Cell<usize>,
     changed: Notify,
@@ -31,7 +33,7 @@ pub(crate) enum State {
 }
 
 impl Gate {
-    /// Takes no more connections, from the moment this returns.
+    /// Takes no more connections, once the gate is [settled](Self::settled).
     pub(crate) fn shut(&self) {
         self.set(State::Shut);
     }
@@ -67,6 +69,12 @@ impl Gate {
         self.place(|gate| &gate.listeners)
     }
 
+    /// Notes a listener of whose connections this process is told, until the
+    /// place is dropped.
+    pub(crate) fn follower(self: &Rc<Self>) -> Place {
+        self.place(|gate| &gate.followed)
+    }
+
     /// Notes a rescue that is under way until the place is dropped.
     pub(crate) fn rescue(self: &Rc<Self>) -> Place {
         self.place(|gate| &gate.rescues)
@@ -80,10 +88,16 @@ impl Gate {
         }
     }
 
+    /// Waits until a gate that was shut takes nothing more.
+    pub(crate) async fn settled(&self) {
+        self.until(|gate| gate.state.get() == State::Open || gate.followed.get() == 0)
+            .await;
+    }
+
     /// Whether no connection waits for this worker in particular.
     pub(crate) fn has_nothing_left(&self) -> bool {
         let closes = matches!(self.state.get(), State::Sweeping | State::Retiring);
-        self.rescues.get() == 0 && !(closes && self.listeners.get() > 0)
+        self.rescues.get() == 0 && self.followed.get() == 0 && !(closes && self.listeners.get() > 0)
     }
 
     /// Waits until no connection waits for this worker in particular.

@@ -3,18 +3,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use prefork_proto::listening::refuse_handshakes;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::WorkerError;
 use crate::stream::Socket;
-use crate::sys;
 
 /// How many connections may wait to be accepted when the worker runs alone.
 const BACKLOG: i32 = 4096;
@@ -24,7 +22,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
-    socket: AsyncFd<RawSocket>,
+    socket: RawSocket,
     kind: Kind,
 }
 
@@ -43,7 +41,7 @@ impl Listener {
         }
     }
 
-    fn adopt(socket: RawSocket) -> Result<(AsyncFd<RawSocket>, Kind), String> {
+    fn adopt(socket: RawSocket) -> Result<(RawSocket, Kind), String> {
         let listens = socket
             .is_listener()
             .map_err(|error| format!("its descriptor is not a socket: {error}"))?;
@@ -93,10 +91,10 @@ impl Listener {
         match self.kind {
             Kind::Tcp => {
                 // Without it, late clients are reset instead of refused.
-                let _ = refuse_handshakes(self.socket.get_ref());
+                let _ = refuse_handshakes(&self.socket);
             }
             Kind::Unix => {
-                if let Ok(address) = self.socket.get_ref().local_addr()
+                if let Ok(address) = self.socket.local_addr()
                     && let Some(path) = address.as_pathname()
                 {
                     // Someone may have removed it before.
@@ -106,17 +104,10 @@ impl Listener {
         }
     }
 
-    /// Waits until there is a connection to take. Clear its readiness once
-    /// [`Self::accept`] has found the queue empty.
-    pub(crate) async fn arrival(&self) -> io::Result<AsyncFdReadyGuard<'_, RawSocket>> {
-        self.socket.readable().await
-    }
-
     /// Takes the connection that has waited longest; `WouldBlock` where none waits.
     pub(crate) fn accept(&self) -> io::Result<Socket> {
         let (socket, _) = self
             .socket
-            .get_ref()
             .accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)?;
         Ok(match self.kind {
             Kind::Tcp => Socket::Tcp(TcpStream::from_std(socket.into())?),
@@ -125,13 +116,19 @@ impl Listener {
     }
 }
 
-fn prepare(socket: RawSocket, kind: Kind) -> io::Result<AsyncFd<RawSocket>> {
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn prepare(socket: RawSocket, kind: Kind) -> io::Result<RawSocket> {
     if kind == Kind::Tcp {
         // Accepted sockets inherit it (tcp(7)), which saves a call for each.
         socket.set_tcp_nodelay(true)?;
     }
     socket.set_nonblocking(true)?;
-    sys::watch_listener(socket)
+    Ok(socket)
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<RawSocket> {

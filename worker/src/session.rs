@@ -66,6 +66,8 @@ struct Course {
     /// Whether a signal has asked for the drain.
     asked_by_signal: bool,
     replies: mpsc::UnboundedSender<Reply>,
+    /// Requests that are done when the gate has settled, in a turn of the loop.
+    settling: Vec<u64>,
 }
 
 /// What the loop does next.
@@ -74,6 +76,7 @@ enum Next {
     Reply(Reply),
     Report,
     Terminate,
+    Settled,
     Emptied,
     Deadline,
 }
@@ -88,6 +91,7 @@ impl Session {
             deadline: None,
             asked_by_signal: false,
             replies,
+            settling: Vec::new(),
         };
         let leave = loop {
             let next = self.next(&course, &mut done).await;
@@ -118,7 +122,8 @@ impl Session {
             Some(reply) = done.recv() => Next::Reply(reply),
             () = sleep_until(course.next_report), if supervised => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
-            () = emptied, if course.deadline.is_some() => Next::Emptied,
+            () = self.gate.settled(), if !course.settling.is_empty() => Next::Settled,
+            () = emptied, if course.deadline.is_some() && course.settling.is_empty() => Next::Emptied,
             () = sleep_until(course.deadline.unwrap_or(course.next_report)),
                 if course.deadline.is_some() => Next::Deadline,
         }
@@ -142,6 +147,11 @@ impl Session {
             Next::Terminate => {
                 course.asked_by_signal = true;
                 self.drain(DRAIN, false, course);
+            }
+            Next::Settled => {
+                for id in std::mem::take(&mut course.settling) {
+                    self.say(&ToSupervisor::Reply(Reply::done(id, Value::Null)), course);
+                }
             }
             Next::Emptied => return Some(Leave::Drained),
             Next::Deadline => return Some(Leave::Cut(self.left("the drain's deadline"))),
@@ -177,7 +187,8 @@ impl Session {
             ToWorker::Ping { id } => id,
             ToWorker::Pause { id } => {
                 self.gate.shut();
-                id
+                course.settling.push(id);
+                return None;
             }
             ToWorker::Resume { id } => {
                 // A drain is not taken back.
@@ -195,7 +206,8 @@ impl Session {
                 sweep,
             } => {
                 self.drain(Duration::from_millis(deadline_ms), sweep, course);
-                id
+                course.settling.push(id);
+                return None;
             }
             ToWorker::Stop { id } => {
                 let reply = Reply::done(id, Value::Null);

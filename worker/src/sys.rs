@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use prefork_proto::channel::WorkerEnd;
-use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -19,10 +18,10 @@ pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
 
 /// Registers a listening socket with the runtime, which tells when a
 /// connection may wait.
-pub(crate) fn watch_listener(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: a `Socket` owns its descriptor for as long as it lives and has no
-    // call to replace it.
-    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+pub(crate) fn watch_listener(listener: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    // SAFETY: a `BorrowedFd` is open for as long as it lives and never changes
+    // its number.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
 }
 
 /// A second descriptor, close-on-exec, of an open one. The caller sees to it

@@ -23,9 +23,6 @@ const AHEAD: usize = 256;
 /// The longest time that a worker may be given to answer a `tell`.
 const LONGEST_TELL_MS: u64 = 3_600_000;
 
-/// The most workers that a pool can have, as in the configuration.
-const MOST_WORKERS: u32 = 10_000;
-
 /// The body of an order that needs none; `{}` is as good.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,15 +54,6 @@ impl Job {
         let job = match order {
             Order::Scale { pool } => {
                 let ScaleBody { workers } = required(name, body, r#"{"workers": 4}"#)?;
-                if workers > MOST_WORKERS {
-                    return Err(Rejection::new(
-                        ErrorCode::Usage,
-                        format!(
-                            "scale: {workers} workers are too many; \
-                             a pool has {MOST_WORKERS} at most"
-                        ),
-                    ));
-                }
                 Self::Fleet(Command::Scale { pool, workers })
             }
             Order::Tell { pool, slot } => {

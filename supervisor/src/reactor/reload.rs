@@ -46,6 +46,7 @@ impl Reactor {
     pub(super) fn reload(&mut self, asker: Option<UnboundedSender<JobLine>>) {
         if self.reloads.current.is_some() {
             self.reloads.signalled |= asker.is_none();
+            tell(&asker, "waits for the reload in progress");
             self.reloads.waiting.extend(asker);
             return;
         }
@@ -55,9 +56,12 @@ impl Reactor {
     fn reload_for(&mut self, askers: Vec<UnboundedSender<JobLine>>) {
         match self.prepare() {
             Ok((plan, editions, config)) => {
+                let message = format!("generation {} begins", plan.generation);
+                tell(&askers, &message);
                 for change in config::diff(&self.config, &config) {
                     if change.needs_restart() {
                         warn!("reload: {change}");
+                        tell(&askers, &change.to_string());
                     }
                 }
                 self.begin(plan, editions, config, askers);
@@ -254,6 +258,18 @@ impl Reactor {
         if signalled || !waiting.is_empty() {
             self.reload_for(waiting);
         }
+    }
+}
+
+/// Tells those who asked something that concerns no one pool.
+fn tell<'a>(askers: impl IntoIterator<Item = &'a UnboundedSender<JobLine>>, message: &str) {
+    for asker in askers {
+        // A client that has left doesn't cancel its reload.
+        let _ = asker.send(JobLine::Progress {
+            pool: String::new(),
+            slot: None,
+            message: message.to_owned(),
+        });
     }
 }
 

@@ -119,7 +119,15 @@ impl Worker {
 
     /// A worker with these orders, up to `ready`.
     pub(crate) fn with(orders: Orders) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::beside(orders, listener)
+    }
+
+    /// A worker that shares a listener, up to `ready`.
+    pub(crate) fn beside(orders: Orders, listener: TcpListener) -> Self {
         let mut worker = Self::spawned(&orders);
+        worker.address = listener.local_addr().unwrap();
+        worker.listener = listener;
         worker.hello();
         worker.say(&ToWorker::Welcome(orders.welcome));
         worker.offer();
