@@ -24,6 +24,7 @@ use crate::error::{StartError, WorkerError};
 use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
+use crate::patience::Patience;
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
@@ -48,6 +49,7 @@ pub struct Worker {
     program: String,
     version: String,
     application: Application,
+    patience: Patience,
     alone: Alone,
 }
 
@@ -67,6 +69,7 @@ impl Worker {
             program: program.into(),
             version: version.into(),
             application: Application::default(),
+            patience: Patience::default(),
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
                 app: json!({}),
@@ -94,6 +97,22 @@ impl Worker {
         Fut: Future<Output = Result<(), Refused>> + 'static,
     {
         self.application.on_reload = Some(Rc::new(move |reload| Box::pin(handler(reload))));
+        self
+    }
+
+    /// How long a client may take to finish the head of an HTTP/1 request that
+    /// it has begun; 10 s if this is not called. The connection is closed then,
+    /// at the latest when half as long again has passed.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.head = timeout;
+        self
+    }
+
+    /// How long a connection may stay open without a request; 75 s if this is
+    /// not called. It is closed then, at the latest when half as long again
+    /// has passed.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.idle = timeout;
         self
     }
 
@@ -188,7 +207,7 @@ impl Worker {
                 tally,
                 listeners,
             } = orders;
-            let serving = Serving::new(tally);
+            let serving = Serving::new(tally, self.patience);
             let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, application).await? {
@@ -239,7 +258,7 @@ impl Worker {
         for address in addresses(self.alone.listen)? {
             listeners.push(Listener::bind(&address)?);
         }
-        let serving = Serving::new(Tally::private());
+        let serving = Serving::new(Tally::private(), self.patience);
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await

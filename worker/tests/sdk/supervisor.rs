@@ -45,6 +45,19 @@ impl Process {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
+    /// Waits until SIGSTOP has reached it.
+    pub(crate) fn until_stopped(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        let path = format!("/proc/{}/status", self.pid());
+        while !std::fs::read_to_string(&path)
+            .unwrap()
+            .contains("State:\tT")
+        {
+            assert!(Instant::now() < deadline, "the process does not stop");
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits for its end.
     pub(crate) fn exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
