@@ -112,10 +112,10 @@ impl Remains {
     }
 
     fn expect_all(&self, door: &Door) {
-        let pools: Vec<&str> = self.document.fleet.pools().collect();
+        let pools: BTreeMap<_, _> = self.document.fleet.pools().collect();
         for living in self.living.iter().filter(|living| living.can_return()) {
             let worker = living.survivor.worker;
-            let Some(pool) = pools.get(worker.pool.0 as usize) else {
+            let Some(pool) = pools.get(&worker.pool) else {
                 continue;
             };
             if living.survivor.starting {

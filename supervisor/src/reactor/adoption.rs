@@ -66,9 +66,9 @@ impl Reactor {
             supervisor: setup.config.supervisor,
             ..document.config
         };
-        let names: HashMap<PoolId, Rc<str>> = (0..)
-            .zip(snapshot.pools())
-            .map(|(id, name)| (PoolId(id), name.into()))
+        let names: HashMap<PoolId, Rc<str>> = snapshot
+            .pools()
+            .map(|(id, name)| (id, name.into()))
             .collect();
         let undoing =
             document.tried > generation && editions.iter().any(|(number, _)| *number > generation);
