@@ -29,7 +29,7 @@ pub(super) struct Reloads {
     /// How the last one went.
     pub(super) last: Option<LastReload>,
     /// The highest generation number ever tried.
-    tried: u64,
+    pub(super) tried: u64,
 }
 
 /// A reload in progress.
@@ -218,14 +218,19 @@ impl Reactor {
             self.adjust_sockets();
             self.metrics.set_detail(self.config.metrics);
         }
+        self.retire_all(orphans);
+        self.export_pools();
+        self.reload_again();
+    }
+
+    /// Ends listeners that no generation in force has.
+    pub(super) fn retire_all(&mut self, orphans: Vec<(Rc<str>, Rc<Sockets>)>) {
         for (pool, sockets) in orphans {
             self.metrics.remove_listener(&sockets.status().name);
             for listener in sockets.all() {
                 self.retire(&pool, None, &listener);
             }
         }
-        self.export_pools();
-        self.reload_again();
     }
 
     /// Kept sockets take what the new configuration says of them.
@@ -237,7 +242,7 @@ impl Reactor {
         }
     }
 
-    fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
+    pub(super) fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
         self.metrics
             .supervisor()
             .reloaded(ok, std::time::SystemTime::now());
