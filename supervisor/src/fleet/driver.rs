@@ -123,7 +123,7 @@ impl Driver {
         actions
     }
 
-    fn take(&mut self, actions: Vec<Action>) {
+    pub(super) fn take(&mut self, actions: Vec<Action>) {
         for action in actions {
             let spawned = match &action {
                 Action::Spawn { worker, .. } => Some(*worker),

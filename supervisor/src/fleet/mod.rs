@@ -35,6 +35,7 @@ mod rollout;
 mod scale;
 mod settle;
 mod slot;
+mod snapshot;
 mod stop;
 mod view;
 
@@ -46,6 +47,7 @@ pub use event::{
     Report, Time, Worker,
 };
 pub use policy::Policy;
+pub use snapshot::{Snapshot, SnapshotRef, Survivor};
 pub use view::{PoolView, ProcessView, SlotView};
 
 use deadlines::Deadlines;

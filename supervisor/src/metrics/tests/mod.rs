@@ -3,6 +3,7 @@
 mod detail;
 mod page;
 mod removal;
+mod saved;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -281,7 +282,7 @@ fn channel_totals_grow_by_what_each_channel_adds() {
         };
         let ping = ToWorker::KINDS.iter().position(|kind| *kind == "ping");
         counters.sent[ping.unwrap()] = pings;
-        counters.received[6] = 1;
+        counters.received[ToSupervisor::KINDS.len()] = 1;
         counters
     };
     slot.started(1, 100, 1, at(10));
