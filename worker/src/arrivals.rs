@@ -97,7 +97,12 @@ impl Arrival<'_, '_> {
             ready.clear_ready();
         }
         // The new registration says at once where more wait.
-        self.arrivals.go_last()
+        self.arrivals.go_last()?;
+        // Connections that came together have woken one worker each. Where
+        // processors are few, those only get their share if this one, which
+        // was first, does not take all of them before they run.
+        std::thread::yield_now();
+        Ok(())
     }
 
     /// None waits any more.

@@ -45,7 +45,7 @@ impl Reactor {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id().cast_signed(),
-            uptime_seconds: now.0.as_secs_f64(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
             stopping: self.fleet.stopping(),
