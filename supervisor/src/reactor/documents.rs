@@ -39,7 +39,6 @@ impl Reactor {
 
     pub(super) fn status(&mut self) -> Status {
         self.look_at_processes();
-        let now = self.now();
         let pools: Vec<_> = self.fleet.pools().collect();
         Status {
             schema: SCHEMA,
