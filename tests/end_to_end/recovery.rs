@@ -83,10 +83,34 @@ fn adopted_workers_take_orders_and_are_replaced_when_they_die() {
     assert!(exit.detail.contains("adopted"), "{exit:?}");
     prefork.done(&["scale", "web", "3"]);
     prefork.done(&["restart", "web"]);
-    prefork.done(&["reload"]);
     assert_eq!(prefork.pool("web").ready, 3);
+    prefork.done(&["reload"]);
     prefork.done(&["stop"]);
     assert_eq!(prefork.exit_code(), 0);
+}
+
+#[test]
+fn a_kill_at_any_moment_of_a_reload_leaves_one_generation_that_serves() {
+    let mut prefork = Prefork::start(&[Pool::bundled("web", 2).text("min_ready", "50ms")]);
+    let load = Load::start(prefork.address("web"), 4);
+    for seed in 0..rounds(4, 200) {
+        let mut random = fastrand::Rng::with_seed(seed.into());
+        prefork.done(&["reload", "--no-wait"]);
+        // Not to wait for anything: this is the moment itself.
+        std::thread::sleep(Duration::from_millis(random.u64(0..400)));
+        kill(&mut prefork);
+        start_again(&mut prefork);
+        eventually("one generation serves", SOON, || {
+            let status = prefork.status();
+            let workers = &status.pools[0].workers;
+            status.pools[0].ready == 2
+                && workers.len() == 2
+                && workers
+                    .iter()
+                    .all(|worker| worker.generation == Some(status.generation))
+        });
+    }
+    load.stop_flawless();
 }
 
 #[test]
