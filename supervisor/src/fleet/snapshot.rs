@@ -148,14 +148,20 @@ impl Fleet {
         if let Some((id, place)) = self.find(worker)
             && !matches!(place, Place::Leaving(_))
         {
-            self.believe(now, id, place, state);
+            self.believe(now, id, worker, state);
             self.touch(id);
         }
         self.settle_all(now);
         std::mem::take(&mut self.actions)
     }
 
-    fn believe(&mut self, now: Time, id: SlotId, place: Place, state: RejoinState) {
+    fn believe(&mut self, now: Time, id: SlotId, worker: Worker, state: RejoinState) {
+        // It may have become ready since the fleet was written down, and then
+        // a successor takes its seat.
+        self.ready(now, worker);
+        let Some((_, place)) = self.find(worker) else {
+            return;
+        };
         if let Some(process) = self.slot_mut(id).process_mut(place)
             && let Some(serving) = process.serving().copied()
         {
