@@ -10,7 +10,7 @@ use prefork_proto::control::{
     WorkerStatus,
 };
 
-use super::process::{Grip, SlotName};
+use super::grip::{Grip, SlotName};
 use super::{Edition, Reactor};
 use crate::fleet::{PoolView, SlotView, Worker};
 use crate::metrics::{PoolMetrics, SlotMetrics};
@@ -180,12 +180,13 @@ impl Reactor {
         }
     }
 
-    /// What is scraped is written down first: the next supervisor's counters
-    /// are never below what somebody has seen.
+    /// What is scraped is written down before anybody sees it: the next
+    /// supervisor's counters are never below it.
     pub(super) fn exposition(&mut self) -> String {
         self.look_at_processes();
+        let text = self.metrics.encode();
         self.write_state();
-        self.metrics.encode()
+        text
     }
 
     /// Looks up what the processes use and have counted, and what the slots are doing.

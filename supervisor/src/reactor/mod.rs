@@ -3,7 +3,8 @@
 //! one thread and one loop.
 //!
 //! - `process` is the task that belongs to one worker process, with its
-//!   `conversation` (what may be said when) and its `output`.
+//!   `conversation` (what may be said when) and its `output`; the reactor has a
+//!   `grip` on it.
 //! - `births` makes processes of what an `edition` holds: a generation's pinned
 //!   `program` and `sockets`.
 //! - `reload` prepares a new generation and cleans up after it; `queues` sees to
@@ -21,6 +22,7 @@ mod conversation;
 mod documents;
 mod edition;
 mod editions;
+mod grip;
 mod journal;
 mod output;
 mod process;
@@ -54,8 +56,8 @@ use crate::state::StateFile;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
+use grip::Grip;
 use journal::Journal;
-use process::Grip;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::Reloads;
 use signals::Asked;
