@@ -22,6 +22,7 @@ use crate::output::{let_go_of_unread_output, say};
 use crate::rejoin::{Answer, Papers};
 use crate::serving::Serving;
 use crate::signals::Signals;
+use crate::uplink::{Above, Uplink};
 
 /// The drain's deadline where nobody names one.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -49,21 +50,6 @@ pub(crate) struct Session {
     pub(crate) serve: Serve,
     pub(crate) signals: Signals,
     pub(crate) pace: Pace,
-}
-
-/// Whom a session listens to.
-pub(crate) enum Uplink {
-    /// Nobody, now and later.
-    None,
-    Link(Box<Link>),
-    Orphan(Orphan),
-}
-
-/// A worker between two supervisors.
-pub(crate) struct Orphan {
-    /// When it has waited long enough.
-    until: Instant,
-    search: LocalFuture<(Box<Papers>, Answer)>,
 }
 
 /// The times that a session keeps.
@@ -101,9 +87,7 @@ struct Course {
 
 /// What the loop does next.
 enum Next {
-    Heard(Result<Heard, WorkerError>),
-    Found(Box<Papers>, Answer),
-    NobodyCame,
+    Above(Above),
     Reply(Reply),
     Report,
     Terminate,
@@ -136,7 +120,7 @@ impl Session {
     }
 
     async fn next(&mut self, course: &mut Course) -> Next {
-        let linked = matches!(self.uplink, Uplink::Link(_));
+        let linked = self.uplink.is_linked();
         let above = self.uplink.next();
         let emptied = async {
             while !(self.gate.has_nothing_left() && self.serving.open() == 0) {
@@ -145,7 +129,7 @@ impl Session {
             }
         };
         tokio::select! {
-            next = above => next,
+            above = above => Next::Above(above),
             Some(reply) = course.done.recv() => Next::Reply(reply),
             () = sleep_until(course.next_report), if linked => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
@@ -158,24 +142,7 @@ impl Session {
 
     fn act(&mut self, next: Next, course: &mut Course) -> Option<Leave> {
         match next {
-            Next::Heard(Ok(Heard::Message(message, fd))) => return self.obey(message, fd, course),
-            Next::Heard(Ok(Heard::Unknown { kind, id })) => {
-                if let Some(reply) = unknown(&kind, id) {
-                    self.say(&reply, course);
-                }
-            }
-            Next::Heard(Ok(Heard::Closed)) => self.lose("it was closed", course),
-            Next::Heard(Err(error)) => self.lose(&error.to_string(), course),
-            Next::Found(papers, Answer::Welcome(link, welcome)) => {
-                self.rejoin(papers, link, *welcome, course);
-            }
-            Next::Found(_, Answer::Refused(reason)) => {
-                self.give_up(
-                    &format!("the next supervisor refused it ({reason})"),
-                    course,
-                );
-            }
-            Next::NobodyCame => self.give_up("no supervisor came", course),
+            Next::Above(above) => return self.attend(above, course),
             Next::Reply(reply) => self.say(&ToSupervisor::Reply(reply), course),
             Next::Report => self.report(course),
             Next::Terminate if course.asked_by_signal => {
@@ -183,7 +150,8 @@ impl Session {
             }
             Next::Terminate => {
                 course.asked_by_signal = true;
-                self.drain(DRAIN, false, course);
+                // Where a supervisor is, it sees to it that somebody accepts.
+                self.drain(DRAIN, !self.uplink.is_linked(), course);
             }
             Next::Settled => {
                 for id in std::mem::take(&mut course.settling) {
@@ -192,6 +160,30 @@ impl Session {
             }
             Next::Emptied => return Some(Leave::Drained),
             Next::Deadline => return Some(Leave::Cut(self.left("the drain's deadline"))),
+        }
+        None
+    }
+
+    fn attend(&mut self, above: Above, course: &mut Course) -> Option<Leave> {
+        match above {
+            Above::Heard(Ok(Heard::Message(message, fd))) => {
+                return self.obey(message, fd, course);
+            }
+            Above::Heard(Ok(Heard::Unknown { kind, id })) => {
+                if let Some(reply) = unknown(&kind, id) {
+                    self.say(&reply, course);
+                }
+            }
+            Above::Heard(Ok(Heard::Closed)) => self.lose("it was closed", course),
+            Above::Heard(Err(error)) => self.lose(&error.to_string(), course),
+            Above::Found(papers, Answer::Welcome(link, welcome)) => {
+                self.rejoin(papers, link, *welcome, course);
+            }
+            Above::Found(_, Answer::Refused(reason)) => {
+                let why = format!("the next supervisor refused it ({reason})");
+                self.give_up(&why, false, course);
+            }
+            Above::NobodyCame => self.give_up("no supervisor came", true, course),
         }
         None
     }
@@ -313,15 +305,12 @@ impl Session {
         course.settling.clear();
         let lost = format!("lost the channel to the supervisor ({why})");
         let Some(papers) = self.papers.take() else {
-            self.give_up(&lost, course);
+            self.give_up(&lost, true, course);
             return;
         };
         let timeout = Duration::from_millis(papers.offer.orphan_timeout_ms);
         self.remark(&format!("{lost}: going on for {timeout:?} without one"));
-        self.uplink = Uplink::Orphan(Orphan {
-            until: Instant::now() + timeout,
-            search: Box::pin(papers.find_supervisor()),
-        });
+        self.uplink = Uplink::orphan(papers, timeout);
     }
 
     /// Goes on under a new supervisor, as it says.
@@ -342,11 +331,12 @@ impl Session {
         self.remark("rejoined a supervisor");
     }
 
-    /// Finishes what is in flight, with no supervisor to come.
-    fn give_up(&mut self, why: &str, course: &mut Course) {
+    /// Finishes what is in flight, with no supervisor to come; `sweep` says
+    /// whether the others who accept from the listeners may do the same.
+    fn give_up(&mut self, why: &str, sweep: bool, course: &mut Course) {
         self.uplink = Uplink::None;
         self.remark(&format!("{why}: finishing what is in flight"));
-        self.drain(DRAIN, false, course);
+        self.drain(DRAIN, sweep, course);
     }
 
     fn remark(&self, remark: &str) {
@@ -355,9 +345,7 @@ impl Session {
     }
 
     fn say(&mut self, message: &ToSupervisor, course: &mut Course) {
-        if let Uplink::Link(link) = &mut self.uplink
-            && let Err(error) = link.say(message)
-        {
+        if let Err(error) = self.uplink.say(message) {
             self.lose(&error.to_string(), course);
         }
     }
@@ -367,7 +355,7 @@ impl Session {
         let now = Instant::now();
         let late = now.saturating_duration_since(course.next_report);
         course.next_report = now + self.pace.heartbeat;
-        if matches!(&self.uplink, Uplink::Link(link) if link.is_clear()) {
+        if self.uplink.is_clear() {
             let health = self.health(late, course);
             self.say(&ToSupervisor::Health(health), course);
         }
@@ -410,23 +398,7 @@ impl Session {
             },
         };
         self.say(&goodbye, course);
-        if let Uplink::Link(link) = &mut self.uplink {
-            link.finish().await;
-        }
-    }
-}
-
-impl Uplink {
-    /// What comes from above next. Safe to cancel.
-    async fn next(&mut self) -> Next {
-        match self {
-            Self::None => std::future::pending().await,
-            Self::Link(link) => Next::Heard(link.hear().await),
-            Self::Orphan(orphan) => tokio::select! {
-                (papers, answer) = &mut orphan.search => Next::Found(papers, answer),
-                () = sleep_until(orphan.until) => Next::NobodyCame,
-            },
-        }
+        self.uplink.finish().await;
     }
 }
 

@@ -28,8 +28,9 @@ use crate::output::say;
 use crate::patience::Patience;
 use crate::rejoin::Papers;
 use crate::serving::Serving;
-use crate::session::{Leave, Pace, Session, Uplink};
+use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
+use crate::uplink::Uplink;
 
 /// A worker to be: the application's name and handlers.
 ///

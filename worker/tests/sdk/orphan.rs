@@ -1,6 +1,7 @@
 //! A worker outlives its supervisor: it goes on as before, and goes to the next one.
 
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -127,6 +128,53 @@ fn with_nobody_there_it_leaves_after_its_time_and_frees_the_port() {
     assert!(process.stderr().contains("no supervisor came"));
     drop(listener);
     TcpListener::bind(address).unwrap();
+}
+
+#[test]
+fn what_waits_to_be_accepted_is_served_before_the_last_worker_leaves() {
+    let door = Door::closed("s1");
+    let mut orders = door.orders();
+    orders.welcome.paused = true;
+    orders.welcome.rejoin = Some(door.offer(Duration::from_millis(200)));
+    let mut worker = Worker::with(orders);
+    let mut client = Client::connect(worker.address);
+    client.ask("/");
+    worker.abandon();
+    let Worker {
+        mut process,
+        listener,
+        address,
+        ..
+    } = worker;
+    drop(listener);
+    assert_eq!(client.response().status, 200);
+    assert_eq!(process.exit().code(), Some(0));
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn the_last_words_of_a_supervisor_are_heard() {
+    for _ in 0..8 {
+        let door = Door::opened("s1");
+        let mut orders = door.orders();
+        orders.welcome.heartbeat_ms = 1;
+        let mut worker = Worker::with(orders);
+        let mut client = Client::connect(worker.address);
+        client.ask("/slow?60000");
+        worker.in_flight(1);
+        // A report is due as well when it goes on, and finds no one to take it.
+        worker.process.signal(Signal::SIGSTOP);
+        worker.process.until_stopped();
+        worker.say(&ToWorker::Drain {
+            id: 1000,
+            deadline_ms: 60_000,
+            sweep: false,
+        });
+        worker.abandon();
+        worker.process.signal(Signal::SIGCONT);
+        assert_eq!(door.let_in(&mut worker).rejoin.state, RejoinState::Draining);
+    }
 }
 
 #[test]
