@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::metrics::Metrics;
+
 /// The protocol version that `hello` and `welcome` carry.
 pub const PROTOCOL: u32 = 1;
 
@@ -176,6 +178,8 @@ pub enum ToSupervisor {
     Health(Health),
     /// The answer to a request that carried `id`.
     Reply(Reply),
+    /// The application's own metrics, or a part of them.
+    Metrics(Metrics),
     /// Nothing is left in flight; the worker leaves by itself after this.
     Drained,
     /// Said before a voluntary exit.
@@ -368,7 +372,9 @@ impl Message for ToWorker {
 }
 
 impl Message for ToSupervisor {
-    const KINDS: &'static [&'static str] = &["hello", "ready", "health", "reply", "drained", "bye"];
+    const KINDS: &'static [&'static str] = &[
+        "hello", "ready", "health", "reply", "metrics", "drained", "bye",
+    ];
     const KINDS_WITH_FD: &'static [&'static str] = &[];
 
     fn kind(&self) -> &'static str {
@@ -377,6 +383,7 @@ impl Message for ToSupervisor {
             Self::Ready => "ready",
             Self::Health(_) => "health",
             Self::Reply(_) => "reply",
+            Self::Metrics(_) => "metrics",
             Self::Drained => "drained",
             Self::Bye { .. } => "bye",
         }
