@@ -12,6 +12,8 @@
 //! `request`. What they share is in `serving`. Everything runs on one thread,
 //! so that a `health` report says that requests are served, too.
 //!
+//! `metrics` reports what the application counts itself.
+//!
 //! [`web`] is the web server that `prefork` has inside.
 
 mod accept;
@@ -26,6 +28,7 @@ mod error;
 mod gate;
 mod link;
 mod listener;
+mod metrics;
 mod request;
 mod serving;
 mod session;
@@ -39,4 +42,5 @@ mod worker;
 pub use application::{Refused, Reload, Tell};
 pub use context::Context;
 pub use error::StartError;
+pub use prefork_proto::metrics::Rule;
 pub use worker::Worker;

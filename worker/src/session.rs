@@ -18,6 +18,7 @@ use crate::error::WorkerError;
 use crate::gate::{Gate, State};
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
+use crate::metrics::Reporter;
 use crate::serving::Serving;
 use crate::signals::Signals;
 use crate::stderr::say;
@@ -46,6 +47,7 @@ pub(crate) struct Session {
     pub(crate) serve: Serve,
     pub(crate) signals: Signals,
     pub(crate) pace: Pace,
+    pub(crate) metrics: Reporter,
 }
 
 /// The times that a session keeps.
@@ -296,6 +298,33 @@ impl Session {
             let health = self.health(late, course);
             self.say(&ToSupervisor::Health(health), course);
         }
+        self.report_metrics(course);
+    }
+
+    /// Reports the application's metrics as far as the link takes them; health
+    /// goes first, and the rest waits for the next time.
+    fn report_metrics(&mut self, course: &mut Course) {
+        while let Some(link) = &self.link
+            && let Some(message) = self.metrics.next(link)
+        {
+            self.say(&message, course);
+        }
+    }
+
+    /// The last report on the application's metrics, for which the link is
+    /// waited for.
+    async fn report_last_metrics(&mut self, course: &mut Course) {
+        self.metrics.conclude();
+        self.report_metrics(course);
+        while let Some(link) = &mut self.link
+            && !link.is_clear()
+        {
+            link.finish().await;
+            if !link.is_clear() {
+                return;
+            }
+            self.report_metrics(course);
+        }
     }
 
     fn health(&self, late: Duration, course: &mut Course) -> Health {
@@ -330,6 +359,7 @@ impl Session {
             ));
             cut(self.serving).await;
         }
+        self.report_last_metrics(course).await;
         let health = self.health(Duration::ZERO, course);
         self.say(&ToSupervisor::Health(health), course);
         let goodbye = match leave {

@@ -10,6 +10,7 @@ use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
 use prefork_proto::channel::WorkerEnd;
 use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor};
+use prefork_proto::metrics::Rule;
 use prefork_proto::scoreboard::Tally;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, LocalOptions};
@@ -24,6 +25,7 @@ use crate::error::{StartError, WorkerError};
 use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
+use crate::metrics::{Reporter, Sources};
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
@@ -48,6 +50,7 @@ pub struct Worker {
     program: String,
     version: String,
     application: Application,
+    metrics: Sources,
     alone: Alone,
 }
 
@@ -67,6 +70,7 @@ impl Worker {
             program: program.into(),
             version: version.into(),
             application: Application::default(),
+            metrics: Sources::default(),
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
                 app: json!({}),
@@ -94,6 +98,21 @@ impl Worker {
         Fut: Future<Output = Result<(), Refused>> + 'static,
     {
         self.application.on_reload = Some(Rc::new(move |reload| Box::pin(handler(reload))));
+        self
+    }
+
+    /// Reports the metrics of this registry, too; those of the `prometheus`
+    /// crate's default registry are reported without being asked for. The
+    /// supervisor exports them for the whole pool: see this crate's README.
+    pub fn registry(mut self, registry: prometheus::Registry) -> Self {
+        self.metrics.registries.push(registry);
+        self
+    }
+
+    /// What becomes of the values that this gauge has in several workers. The
+    /// rule of a gauge for which this is not called is [`Rule::Sum`].
+    pub fn gauge_rule(mut self, name: impl Into<String>, rule: Rule) -> Self {
+        self.metrics.rules.insert(name.into(), rule);
         self
     }
 
@@ -221,6 +240,7 @@ impl Worker {
             link: Some(link),
             context,
             application: self.application,
+            metrics: Reporter::new(self.metrics),
             serving,
             gate,
             serve,
@@ -254,6 +274,7 @@ impl Worker {
             link: None,
             context,
             application: self.application,
+            metrics: Reporter::new(self.metrics),
             serving,
             gate: Rc::default(),
             serve,
