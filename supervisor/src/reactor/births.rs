@@ -170,6 +170,7 @@ pub(crate) fn spawn(
             idle_grace_ms: millis(config.idle_grace),
             app: config.app.clone(),
             paused,
+            rejoin: None,
         },
         scoreboard,
         listeners,

@@ -105,6 +105,7 @@ impl Default for Orders {
                 heartbeat_ms: 20,
                 idle_grace_ms: 300,
                 paused: false,
+                rejoin: None,
                 app: json!({}),
             },
             kind: "",
