@@ -4,6 +4,8 @@
 //! `README.md` of this crate is the specification; the JSON Schema beside it is
 //! generated from the types here and a test keeps the two equal.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,8 +22,13 @@ pub const CHANNEL_FD_ENV: &str = "PREFORK_CHANNEL_FD";
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToWorker {
-    /// The answer to `hello`: who the worker is and how it is to behave.
+    /// The answer to `hello` or `rejoin`: who the worker is and how it is to behave.
     Welcome(Welcome),
+    /// The answer to a `rejoin` that is not believed: the worker drains and leaves.
+    Refused {
+        /// Why, for people to read.
+        reason: String,
+    },
     /// Shared memory to count in; its descriptor arrives with this line. Only to
     /// a worker with the capability `scoreboard`, and before every `listener`.
     Scoreboard(ScoreboardOffer),
@@ -82,7 +89,7 @@ pub enum ToWorker {
     },
 }
 
-/// Who the worker is: the answer to [`Hello`].
+/// Who the worker is: the answer to [`Hello`] and to [`Rejoin`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Welcome {
@@ -108,6 +115,33 @@ pub struct Welcome {
     /// The application's own settings, `[pool.NAME.app]` of the configuration; `{}` when absent.
     #[serde(default)]
     pub app: Value,
+    /// Where to report once the supervisor is gone. Absent: a worker that
+    /// loses its channel drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<RejoinOffer>,
+}
+
+/// Where a worker whose supervisor has gone finds the next one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RejoinOffer {
+    /// The unix stream socket that the next supervisor listens on.
+    pub path: String,
+    /// What proves to it that the worker was welcomed; not to be logged.
+    pub secret: String,
+    /// Milliseconds that a worker without a supervisor goes on serving before
+    /// it drains.
+    pub orphan_timeout_ms: u64,
+}
+
+/// Leaves the secret out, so that no log has it by accident.
+impl fmt::Debug for RejoinOffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejoinOffer")
+            .field("path", &self.path)
+            .field("orphan_timeout_ms", &self.orphan_timeout_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 fn default_idle_grace_ms() -> u64 {
@@ -118,7 +152,8 @@ fn is_false(it: &bool) -> bool {
     !it
 }
 
-/// The incarnation's scoreboard on its way to the worker.
+/// The incarnation's scoreboard on its way to the worker, or back to a new
+/// supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ScoreboardOffer {
@@ -130,8 +165,9 @@ pub struct ScoreboardOffer {
     pub fds: u32,
 }
 
-/// A listening socket on its way to the worker. The worker closes it when it
-/// is done and never calls `shutdown` on it, which would end it for everyone.
+/// A listening socket on its way to the worker, or back to a new supervisor. The
+/// worker closes it when it is done and never calls `shutdown` on it, which would
+/// end it for everyone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ListenerOffer {
@@ -172,6 +208,14 @@ pub struct Rescue {
 pub enum ToSupervisor {
     /// The worker's first message.
     Hello(Hello),
+    /// The first message of a worker whose supervisor has gone to the next one.
+    Rejoin(Rejoin),
+    /// What it counts in; its descriptor arrives with this line. Only after a
+    /// `rejoin` that announces it.
+    Scoreboard(ScoreboardOffer),
+    /// A socket that it listens on; its descriptor arrives with this line. Only
+    /// after a `rejoin`, as often as that announces.
+    Listener(ListenerOffer),
     /// It accepts connections.
     Ready,
     /// Sent every `heartbeat_ms` from the loop that serves.
@@ -202,9 +246,77 @@ pub struct Hello {
     /// The program's version, for people to read.
     pub version: String,
     /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`,
-    /// `rescue`, `scoreboard`.
+    /// `rescue`, `scoreboard`, `rejoin`.
     #[serde(default)]
     pub capabilities: Vec<String>,
+}
+
+/// Who a worker was to a supervisor that has gone, said to the next one. The
+/// scoreboard and every listener follow, and then the worker waits for `welcome`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Rejoin {
+    /// The protocol version the worker speaks, [`PROTOCOL`].
+    pub protocol: u32,
+    /// What [`RejoinOffer`] gave it.
+    pub secret: String,
+    /// Its process id.
+    pub pid: i32,
+    /// Its pool's name.
+    pub pool: String,
+    /// Its slot's index in the pool.
+    pub slot: u32,
+    /// Its generation.
+    pub generation: u64,
+    /// Which of its slot's processes it is.
+    pub incarnation: u64,
+    /// As in [`Hello`].
+    pub program: String,
+    /// As in [`Hello`].
+    pub version: String,
+    /// As in [`Hello`].
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// How many `listener` lines follow: none once it has stopped accepting for good.
+    pub listeners: u32,
+    /// Whether a `scoreboard` line follows, before the listeners.
+    #[serde(default)]
+    pub scoreboard: bool,
+    /// What it is doing.
+    pub state: RejoinState,
+}
+
+/// Leaves the secret out, so that no log has it by accident.
+impl fmt::Debug for Rejoin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejoin")
+            .field("protocol", &self.protocol)
+            .field("pid", &self.pid)
+            .field("pool", &self.pool)
+            .field("slot", &self.slot)
+            .field("generation", &self.generation)
+            .field("incarnation", &self.incarnation)
+            .field("program", &self.program)
+            .field("version", &self.version)
+            .field("capabilities", &self.capabilities)
+            .field("listeners", &self.listeners)
+            .field("scoreboard", &self.scoreboard)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a worker that rejoins is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum RejoinState {
+    /// It accepts connections.
+    Ready,
+    /// It was told to accept none until `resume`.
+    Paused,
+    /// It finishes what is in flight and leaves.
+    Draining,
 }
 
 /// A worker's report on itself, from the loop that serves.
@@ -330,6 +442,7 @@ pub trait Message: Serialize + serde::de::DeserializeOwned {
 impl Message for ToWorker {
     const KINDS: &'static [&'static str] = &[
         "welcome",
+        "refused",
         "scoreboard",
         "listener",
         "start",
@@ -347,6 +460,7 @@ impl Message for ToWorker {
     fn kind(&self) -> &'static str {
         match self {
             Self::Welcome(_) => "welcome",
+            Self::Refused { .. } => "refused",
             Self::Scoreboard(_) => "scoreboard",
             Self::Listener(_) => "listener",
             Self::Start => "start",
@@ -373,13 +487,25 @@ impl Message for ToWorker {
 
 impl Message for ToSupervisor {
     const KINDS: &'static [&'static str] = &[
-        "hello", "ready", "health", "reply", "metrics", "drained", "bye",
+        "hello",
+        "rejoin",
+        "scoreboard",
+        "listener",
+        "ready",
+        "health",
+        "reply",
+        "metrics",
+        "drained",
+        "bye",
     ];
-    const KINDS_WITH_FD: &'static [&'static str] = &[];
+    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener"];
 
     fn kind(&self) -> &'static str {
         match self {
             Self::Hello(_) => "hello",
+            Self::Rejoin(_) => "rejoin",
+            Self::Scoreboard(_) => "scoreboard",
+            Self::Listener(_) => "listener",
             Self::Ready => "ready",
             Self::Health(_) => "health",
             Self::Reply(_) => "reply",
@@ -390,6 +516,10 @@ impl Message for ToSupervisor {
     }
 
     fn fds(&self) -> u32 {
-        0
+        match self {
+            Self::Scoreboard(offer) => offer.fds,
+            Self::Listener(offer) => offer.fds,
+            _ => 0,
+        }
     }
 }

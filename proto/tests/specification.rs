@@ -106,6 +106,7 @@ impl Worker {
             heartbeat_ms: 20,
             idle_grace_ms: 0,
             paused,
+            rejoin: None,
             app: json!({}),
         }));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

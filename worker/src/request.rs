@@ -60,6 +60,32 @@ impl Requests {
         self.in_flight.get() > 0 || self.traffic.write_blocked()
     }
 
+    /// Bytes that the connection has received.
+    pub(crate) fn received(&self) -> u64 {
+        self.traffic.received()
+    }
+
+    /// Where in the connection's input the requests so far ended, in bytes.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed.get()
+    }
+
+    /// Whether something has come after the last request.
+    pub(crate) fn head_begun(&self) -> bool {
+        self.traffic.received() > self.consumed.get()
+    }
+
+    /// As many bytes were read and belong to no request yet.
+    pub(crate) fn unread(&self, bytes: usize) {
+        let consumed = self.traffic.received().saturating_sub(bytes as u64);
+        self.consumed.set(consumed);
+    }
+
+    /// Has the connection end without waiting for its client.
+    pub(crate) fn finish(&self) {
+        self.traffic.finish();
+    }
+
     /// When the last response ended, if that was after a drain began.
     pub(crate) fn last_ended(&self) -> Option<Instant> {
         self.last_ended.get()

@@ -11,12 +11,14 @@ use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::patience::Patience;
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(crate) tally: Tally,
     pub(crate) drain: Drain,
+    pub(crate) patience: Patience,
     connections: Mutex<Connections>,
     emptied: Notify,
 }
@@ -29,10 +31,11 @@ struct Connections {
 
 impl Serving {
     /// Makes the process's one, which counts in `tally`.
-    pub(crate) fn new(tally: Tally) -> &'static Self {
+    pub(crate) fn new(tally: Tally, patience: Patience) -> &'static Self {
         Box::leak(Box::new(Self {
             tally,
             drain: Drain::default(),
+            patience,
             connections: Mutex::default(),
             emptied: Notify::new(),
         }))
@@ -132,6 +135,11 @@ impl Drain {
     /// Whether it has begun. For the request path: one relaxed load.
     pub(crate) fn is_on(&self) -> bool {
         self.on.load(Relaxed)
+    }
+
+    /// Its terms, once it has begun.
+    pub(crate) fn terms(&self) -> Option<Terms> {
+        self.terms.get().copied()
     }
 
     /// Waits until it begins.

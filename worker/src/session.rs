@@ -223,6 +223,7 @@ impl Session {
                 return None;
             }
             message @ (ToWorker::Welcome(_)
+            | ToWorker::Refused { .. }
             | ToWorker::Scoreboard(_)
             | ToWorker::Listener(_)
             | ToWorker::Start) => {

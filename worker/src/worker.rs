@@ -26,6 +26,7 @@ use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
 use crate::metrics::{Reporter, Sources};
+use crate::patience::Patience;
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
@@ -51,6 +52,7 @@ pub struct Worker {
     version: String,
     application: Application,
     metrics: Sources,
+    patience: Patience,
     alone: Alone,
 }
 
@@ -71,6 +73,7 @@ impl Worker {
             version: version.into(),
             application: Application::default(),
             metrics: Sources::default(),
+            patience: Patience::default(),
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
                 app: json!({}),
@@ -113,6 +116,19 @@ impl Worker {
     /// rule of a gauge for which this is not called is [`Rule::Sum`].
     pub fn gauge_rule(mut self, name: impl Into<String>, rule: Rule) -> Self {
         self.metrics.rules.insert(name.into(), rule);
+    /// How long a client may take to finish the head of an HTTP/1 request that
+    /// it has begun; 10 s if this is not called. The connection is closed then,
+    /// at the latest when half as long again has passed.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.head = timeout;
+        self
+    }
+
+    /// How long a connection may stay open without a request; 75 s if this is
+    /// not called. It is closed then, at the latest when half as long again
+    /// has passed.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.idle = timeout;
         self
     }
 
@@ -207,7 +223,7 @@ impl Worker {
                 tally,
                 listeners,
             } = orders;
-            let serving = Serving::new(tally);
+            let serving = Serving::new(tally, self.patience);
             let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, application).await? {
@@ -259,7 +275,7 @@ impl Worker {
         for address in addresses(self.alone.listen)? {
             listeners.push(Listener::bind(&address)?);
         }
-        let serving = Serving::new(Tally::private());
+        let serving = Serving::new(Tally::private(), self.patience);
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await

@@ -8,11 +8,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Time;
 use super::policy::Policy;
 
 /// The failures in a row of one slot.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Backoff {
     failures: u32,
     /// Until when a successor that nobody waits for has to wait.

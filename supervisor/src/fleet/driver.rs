@@ -27,6 +27,7 @@ pub(super) fn policy(name: &str, workers: u32) -> Policy {
         max_requests_jitter: 0.1,
         max_rss: None,
         max_age: None,
+        min_ready: Duration::ZERO,
         max_surge: 1,
         dump_on_hang: false,
     }
@@ -110,7 +111,7 @@ impl Driver {
         actions
     }
 
-    fn take(&mut self, actions: Vec<Action>) {
+    pub(super) fn take(&mut self, actions: Vec<Action>) {
         for action in actions {
             let spawned = match &action {
                 Action::Spawn { worker, .. } => Some(*worker),

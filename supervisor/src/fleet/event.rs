@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 use prefork_proto::control::{Exit, ExitReason};
+use serde::{Deserialize, Serialize};
 
-/// Monotonic time since the supervisor started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Time since boot by CLOCK_MONOTONIC, so that it means the same to the next
+/// supervisor.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Time(pub Duration);
 
 impl Time {
@@ -22,12 +26,12 @@ impl Time {
 }
 
 /// Names a pool for as long as the supervisor lives; never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PoolId(pub u32);
 
 /// Names one process for as long as the supervisor lives: the pool, the slot,
 /// and the process's number in that slot, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Worker {
     /// Its pool.
     pub pool: PoolId,
@@ -173,7 +177,7 @@ pub enum AskError {
 }
 
 /// What operators and signals can want of the fleet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Give the pool this many workers.
     Scale {

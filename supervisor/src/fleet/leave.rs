@@ -73,7 +73,7 @@ impl Fleet {
 
     /// Carries out the stage that a leaving process is in. One whose spawn is
     /// not answered yet cannot be told anything: it is told when it is born.
-    fn press(&mut self, now: Time, id: SlotId, index: usize) {
+    pub(super) fn press(&mut self, now: Time, id: SlotId, index: usize) {
         let leaving = &mut self.slot_mut(id).leaving[index];
         if leaving.process.pid.is_none() {
             return;

@@ -29,6 +29,7 @@ mod restart;
 mod scale;
 mod settle;
 mod slot;
+mod snapshot;
 mod stop;
 mod view;
 
@@ -39,6 +40,7 @@ pub use event::{
     Report, Time, Worker,
 };
 pub use policy::Policy;
+pub use snapshot::{Snapshot, SnapshotRef, Survivor};
 pub use view::{PoolView, ProcessView, SlotView};
 
 use deadlines::Deadlines;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{JobId, PoolId};
 use super::policy::Policy;
 use super::replacement::Turn;
 use super::slot::{Slot, SlotId, Standing};
 
 /// A pool.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Pool {
     /// Its name among the pools.
     pub(super) id: PoolId,
@@ -19,10 +21,13 @@ pub(super) struct Pool {
     /// Every slot it ever had.
     pub(super) slots: Vec<Slot>,
     /// What is counted over the slots.
+    #[serde(skip)]
     pub(super) tally: Tally,
     /// Slots that wait for a place to be replaced, in the order of their turn.
+    #[serde(skip)]
     pub(super) queue: BTreeMap<Turn, u32>,
     /// The scale command that is in progress.
+    #[serde(skip)]
     pub(super) scaling: Option<Scaling>,
 }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use prefork_proto::control::{Exit, ExitReason};
+use serde::{Deserialize, Serialize};
 
 use super::event::{Death, Time, Worker};
 use super::jobs::Awaiting;
 use super::policy::Policy;
 
 /// A process that has not been told to leave.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Process {
     /// Its name.
     pub(super) worker: Worker,
@@ -31,7 +32,7 @@ pub(super) struct Process {
 
 /// When a process is due for a successor, drawn once so that a pool that
 /// started together is not recycled together.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Limits {
     /// Requests served in all.
     pub(super) requests: Option<u64>,
@@ -60,7 +61,8 @@ impl Limits {
 }
 
 /// How far a process has come. Only one that was ready once has a heartbeat.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Stage {
     /// It has not said `ready` yet.
     Starting,
@@ -71,7 +73,7 @@ pub(super) enum Stage {
 }
 
 /// The heartbeat of a process that was ready once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Serving {
     /// When it said `ready`.
     pub(super) since: Time,
@@ -131,7 +133,7 @@ impl Process {
 }
 
 /// A process that was told to leave and has not been reaped.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Leaving {
     /// The process.
     pub(super) process: Process,
@@ -144,11 +146,13 @@ pub(super) struct Leaving {
     /// How it was asked.
     pub(super) stage: Leave,
     /// Who wants its certificate to know why it failed, and what they are told.
+    #[serde(skip)]
     pub(super) awaiting: Vec<(Awaiting, String)>,
 }
 
 /// How a process was asked to leave, and until when that may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Leave {
     /// It finishes what is in flight.
     Draining {

@@ -4,6 +4,7 @@
 //! replace a whole pool puts every slot in the queue.
 
 use prefork_proto::control::ExitReason;
+use serde::{Deserialize, Serialize};
 
 use super::event::{Action, PoolId, Report, Time};
 use super::leave::How;
@@ -13,7 +14,7 @@ use super::slot::{Place, Seat, SlotId};
 use super::{Fleet, Phase};
 
 /// Who is to follow a slot's current process.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Replacement {
     /// Why.
     pub(super) cause: Cause,
@@ -22,7 +23,8 @@ pub(super) struct Replacement {
 }
 
 /// Why a process is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Cause {
     /// It has reached a limit. If its successor fails, it is tried again.
     Recycle(ExitReason),
@@ -32,7 +34,7 @@ pub(super) enum Cause {
 
 impl Cause {
     /// What the predecessor's certificate says.
-    fn reason(self) -> ExitReason {
+    pub(super) fn reason(self) -> ExitReason {
         match self {
             Self::Recycle(reason) => reason,
             Self::Restart => ExitReason::Operator,
@@ -41,7 +43,8 @@ impl Cause {
 }
 
 /// How far a replacement has come.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Progress {
     /// It waits for its turn in the pool's queue.
     Queued(Turn),
@@ -55,7 +58,8 @@ pub(super) enum Progress {
 }
 
 /// A place in a pool's queue: commands by slot, then recycles as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Turn {
     /// A command's, with the slot's index.
     Rollout(u32),

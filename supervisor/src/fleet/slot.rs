@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use prefork_proto::control::{Exit, SlotState};
+use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use super::event::{PoolId, Time, Worker};
@@ -12,7 +13,7 @@ use super::process::{Leave, Leaving, Process, Stage};
 use super::replacement::{Progress, Replacement};
 
 /// Names a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct SlotId {
     /// Its pool.
     pub(super) pool: PoolId,
@@ -30,7 +31,8 @@ impl From<Worker> for SlotId {
 }
 
 /// Who sits in a slot.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Seat {
     /// Nobody. A slot that is wanted does not stay so: it starts a process.
     Vacant,
@@ -46,7 +48,7 @@ pub(super) enum Seat {
 }
 
 /// A slot. It outlives being scaled away, so that no worker's name is reused.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Slot {
     /// Its name.
     pub(super) id: SlotId,
@@ -63,14 +65,18 @@ pub(super) struct Slot {
     /// Its last death certificates, newest first.
     pub(super) exits: VecDeque<Exit>,
     /// Jobs that wait for something to become true of it.
+    #[serde(skip)]
     pub(super) watches: Vec<Watch>,
     /// What its current process was asked and has not answered.
+    #[serde(skip)]
     pub(super) asking: Option<Asking>,
     /// Whether any process of it was ever ready.
     pub(super) been_ready: bool,
     /// The time of its entry among the deadlines.
+    #[serde(skip)]
     pub(super) armed: Option<Time>,
     /// What it has been counted as.
+    #[serde(skip)]
     pub(super) counted: Standing,
 }
 

@@ -49,7 +49,7 @@ pub(crate) enum BirthError {
     #[error(transparent)]
     Scoreboard(#[from] ScoreboardError),
     /// No pipe, duplicate, or place in the event loop.
-    #[error("cannot {step}: {source}")]
+    #[error("cannot {step}: {source}{}", io_advice(.source))]
     Io {
         /// What was tried.
         step: &'static str,
@@ -72,6 +72,14 @@ impl BirthError {
             open: crate::proc::open_fds(Pid::this()).unwrap_or(0),
             limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
         }
+    }
+}
+
+fn io_advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; the supervisor has no descriptor left: raise its RLIMIT_NOFILE",
+        Some(libc::ENFILE) => "; the system has no descriptor left: raise fs.file-max",
+        _ => "",
     }
 }
 
@@ -162,6 +170,7 @@ pub(crate) fn spawn(
             idle_grace_ms: millis(config.idle_grace),
             app: config.app.clone(),
             paused,
+            rejoin: None,
         },
         scoreboard,
         listeners,

@@ -29,6 +29,14 @@ pub(crate) enum Mode {
 impl Mode {
     /// Both modes.
     pub(crate) const ALL: [Self; 2] = [Self::Shared, Self::PerSlot];
+
+    /// As it is written in the configuration.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerSlot => "per-slot",
+        }
+    }
 }
 
 /// A pool of a test's configuration. Its deadlines are short; where a test
@@ -98,10 +106,7 @@ impl Pool {
 
     /// Makes its listener one of this mode, on a port that the kernel chooses.
     pub(crate) fn mode(self, mode: Mode) -> Self {
-        let mode = match mode {
-            Mode::Shared => "shared",
-            Mode::PerSlot => "per-slot",
-        };
+        let mode = mode.as_str();
         let listen = format!("[{{ address = \"127.0.0.1:0\", mode = {mode:?} }}]");
         self.set("listen", listen)
     }

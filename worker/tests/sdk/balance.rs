@@ -67,8 +67,10 @@ fn connections_spread_evenly_and_each_wakes_one_worker() {
 #[test]
 fn a_worker_that_is_stopped_holds_up_no_connection() {
     let workers = workers(4);
-    workers[0].process.signal(Signal::SIGSTOP);
-    workers[2].process.signal(Signal::SIGSTOP);
+    for worker in [&workers[0], &workers[2]] {
+        worker.process.signal(Signal::SIGSTOP);
+        worker.process.until_stopped();
+    }
     let begun = Instant::now();
     for _ in 0..20 {
         assert_eq!(Client::connect(workers[1].address).get("/").status, 200);
@@ -79,33 +81,23 @@ fn a_worker_that_is_stopped_holds_up_no_connection() {
 
 #[test]
 fn a_worker_that_is_paused_leaves_no_connection_without_its_wake_up() {
-    let mut workers = workers(3);
+    let mut workers = workers(2);
     let address = workers[0].address;
     let end = Instant::now() + Duration::from_secs(2);
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
-            std::thread::spawn(move || {
-                let mut slowest = Duration::ZERO;
-                while Instant::now() < end {
-                    let begun = Instant::now();
-                    assert_eq!(Client::connect(address).get("/").status, 200);
-                    slowest = slowest.max(begun.elapsed());
-                }
-                slowest
-            })
-        })
-        .collect();
     let mut turns = 0;
     while Instant::now() < end {
-        for worker in &mut workers[..2] {
-            assert!(worker.ask(|id| ToWorker::Pause { id }).ok);
+        for worker in &mut workers {
+            // The two meet in the worker that is next in the row.
+            let begun = Instant::now();
+            worker.say(&ToWorker::Pause { id: 0 });
+            let mut client = Client::connect(address);
+            worker.say(&ToWorker::Resume { id: 0 });
+            worker.say(&ToWorker::Pause { id: 0 });
+            assert_eq!(client.get("/").status, 200);
+            assert!(begun.elapsed() < Duration::from_millis(900));
             assert!(worker.ask(|id| ToWorker::Resume { id }).ok);
         }
         turns += 1;
     }
     assert!(turns > 10, "{turns}");
-    for client in clients {
-        let slowest = client.join().unwrap();
-        assert!(slowest < Duration::from_millis(900), "{slowest:?}");
-    }
 }

@@ -8,6 +8,7 @@ mod alone;
 mod balance;
 mod channel;
 mod client;
+mod deadlines;
 mod drain;
 mod handshake;
 mod http;

@@ -45,6 +45,19 @@ impl Process {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
+    /// Waits until SIGSTOP has reached it.
+    pub(crate) fn until_stopped(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        let path = format!("/proc/{}/status", self.pid());
+        while !std::fs::read_to_string(&path)
+            .unwrap()
+            .contains("State:\tT")
+        {
+            assert!(Instant::now() < deadline, "the process does not stop");
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits for its end.
     pub(crate) fn exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
@@ -92,6 +105,7 @@ impl Default for Orders {
                 heartbeat_ms: 20,
                 idle_grace_ms: 300,
                 paused: false,
+                rejoin: None,
                 app: json!({}),
             },
             kind: "",
