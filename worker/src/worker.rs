@@ -116,6 +116,9 @@ impl Worker {
     /// rule of a gauge for which this is not called is [`Rule::Sum`].
     pub fn gauge_rule(mut self, name: impl Into<String>, rule: Rule) -> Self {
         self.metrics.rules.insert(name.into(), rule);
+        self
+    }
+
     /// How long a client may take to finish the head of an HTTP/1 request that
     /// it has begun; 10 s if this is not called. The connection is closed then,
     /// at the latest when half as long again has passed.
