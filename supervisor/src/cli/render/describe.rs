@@ -44,7 +44,7 @@ fn worker(describe: &Describe) -> Vec<Fact> {
             Cell::styled(worker.state.as_str(), state_style(worker.state)),
         ),
         ("pid", Cell::or_dash(worker.pid)),
-        ("program", describe.program.join(" ").into()),
+        ("program", program(describe).into()),
         ("says it is", Cell::or_dash(describe.hello.as_deref())),
         ("can", describe.capabilities.join(", ").into()),
         ("generation", Cell::or_dash(worker.generation)),
@@ -134,6 +134,15 @@ fn certificate(exit: &Exit, now: f64, color: bool) -> String {
         out.push_str(&format!("     | {line}\n"));
     }
     out
+}
+
+/// The command line, and whether the file is still what runs.
+fn program(describe: &Describe) -> String {
+    let mut shown = describe.program.join(" ");
+    if let Some(difference) = &describe.program_on_disk {
+        shown.push_str(&format!(" ({difference} on disk since)"));
+    }
+    shown
 }
 
 #[cfg(test)]
