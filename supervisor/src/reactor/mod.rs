@@ -152,6 +152,7 @@ impl Reactor {
             ChannelError::SEND_REASONS,
         );
         metrics.set_detail(setup.config.metrics);
+        metrics.set_max_series(setup.config.max_series);
         let reactor = Self {
             started: Instant::now(),
             fleet,

@@ -213,6 +213,7 @@ impl Reactor {
         if committed {
             self.adjust_sockets();
             self.metrics.set_detail(self.config.metrics);
+            self.metrics.set_max_series(self.config.max_series);
         }
         for (pool, sockets) in orphans {
             self.metrics.remove_listener(&sockets.status().name);

@@ -1,5 +1,6 @@
 //! What a scrape shows of what has been recorded.
 
+mod application;
 mod detail;
 mod page;
 mod removal;
