@@ -10,6 +10,7 @@ mod channel;
 mod client;
 mod deadlines;
 mod drain;
+mod fire;
 mod handshake;
 mod http;
 mod queues;

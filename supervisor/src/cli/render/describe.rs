@@ -172,6 +172,7 @@ mod tests {
                 last_exit: None,
             },
             program: vec!["/usr/bin/shop".to_owned(), "--fast".to_owned()],
+            program_on_disk: None,
             hello: Some("shop 1.2".to_owned()),
             capabilities: vec!["tell".to_owned(), "pause".to_owned()],
             channel: ChannelStatus {
