@@ -4,6 +4,9 @@
 
 use std::net::TcpListener;
 
+use nix::sys::signal::Signal;
+
+use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::load::mixed::Mixed;
 use crate::harness::{Mode, Pool, Prefork, cli};
 
@@ -215,4 +218,52 @@ fn a_port_that_is_taken() {
             put_back: &[],
         },
     );
+}
+
+#[test]
+fn sighup_with_a_broken_configuration_changes_nothing_and_the_log_says_why() {
+    let prefork = Prefork::start(&[good(Mode::Shared)]);
+    let load = Mixed::start(prefork.address("web"), 2);
+    let before = prefork.ready_pids("web");
+    prefork.append_to_configuration("workers = = 3\n");
+    prefork.signal(Signal::SIGHUP);
+    prefork.logged(&["ERROR", "reload", "prefork.toml"]);
+    eventually("the status says so", PATIENCE, || {
+        prefork.status().last_reload.is_some_and(|last| !last.ok)
+    });
+    load.serves(10);
+    assert_eq!(prefork.ready_pids("web"), before);
+    load.stop_flawless();
+}
+
+#[test]
+fn a_reload_asked_for_during_one_that_fails_is_made_with_what_is_there_by_then() {
+    let mode = Mode::Shared;
+    let prefork = Prefork::start(&[good(mode)]);
+    let load = Mixed::start(prefork.address("web"), 2);
+    let before = prefork.processes().len();
+    let hangs = program(mode, &["/bin/sleep", "60"]);
+    prefork.configure(&[hangs.text("boot_timeout", "3s")]);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| prefork.cli(&["reload"]));
+        eventually("the first one boots its worker", PATIENCE, || {
+            // Itself and the command that waits for it.
+            prefork.processes().len() >= before + 2
+        });
+        prefork.configure(&[good(mode)]);
+        let second = prefork.cli(&["reload"]);
+        let first = first.join().expect("no panic");
+        assert_eq!(first.code, 1, "{first:?}");
+        assert_eq!(second.code, 0, "{second:?}");
+    });
+    let status = prefork.status();
+    assert!(status.last_reload.expect("just now").ok);
+    let workers = &status.pools[0].workers;
+    assert!(
+        workers
+            .iter()
+            .all(|worker| worker.generation == Some(status.generation))
+    );
+    load.serves(10);
+    load.stop_flawless();
 }

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::http::Connection;
 use crate::harness::load::{Failure, Kind, Load};
 use crate::harness::{Mode, Pool, Prefork, processes};
 
@@ -64,6 +66,88 @@ fn of_a_listener_each_its_share_is_answered_by_the_others_in_time() {
         slowest > TIMEOUT / 4,
         "no answer took longer than {slowest:?}"
     );
+}
+
+/// Opens connections and asks on each, until some wait in a queue.
+fn asked_until_some_wait(prefork: &Prefork) -> Vec<Connection> {
+    let address = prefork.address("web");
+    let mut asked = Vec::new();
+    eventually("connections wait in a queue", PATIENCE, || {
+        let mut connection = Connection::open(address).expect("it listens");
+        connection.send("GET", "/", "").expect("it is sent");
+        asked.push(connection);
+        let waiting = prefork.pool("web").listeners[0].backlog;
+        waiting.is_some_and(|waiting| waiting > 3)
+    });
+    asked
+}
+
+#[test]
+fn what_waits_for_a_hung_worker_is_answered_by_the_others_before_its_successor_is_up() {
+    let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
+        .mode(Mode::PerSlot)
+        .text("heartbeat_timeout", "1s");
+    let prefork = Prefork::start(&[pool]);
+    processes::send(prefork.ready_pid("web", 2), Signal::SIGSTOP);
+    let stopped = Instant::now();
+    for mut connection in asked_until_some_wait(&prefork) {
+        let answer = connection.receive().expect("it is answered");
+        assert_eq!(answer.status, 200);
+    }
+    let answered = stopped.elapsed();
+    assert!(
+        answered < TIMEOUT + Duration::from_secs(1),
+        "all were answered after {answered:?}"
+    );
+}
+
+#[test]
+fn of_a_listener_each_its_share_is_answered_in_time_though_its_successor_is_slow() {
+    let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
+        .mode(Mode::PerSlot)
+        .text("heartbeat_timeout", "1s");
+    let prefork = Prefork::start(&[pool]);
+    let old = prefork.ready_pid("web", 2);
+    processes::send(old, Signal::SIGSTOP);
+    let load = Load::of(Kind::Close, prefork.address("web"), 16);
+    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
+    let killed = || prefork.metric("prefork_worker_exits_total", &hung) == 1.0;
+    eventually("it is killed", PATIENCE, killed);
+    // Most of these come while the slot has nobody who accepts.
+    load.serves(500);
+    let outcomes = load.stop();
+    assert!(outcomes.failures.is_empty(), "{outcomes:#?}");
+    let slowest = outcomes.slowest;
+    assert!(
+        slowest < TIMEOUT + Duration::from_secs(1),
+        "an answer took {slowest:?}"
+    );
+    assert!(
+        slowest > TIMEOUT / 4,
+        "no answer took longer than {slowest:?}"
+    );
+}
+
+/// When a slot goes whose worker hangs, whoever waits in its queue is served
+/// by another worker, and whoever comes meanwhile is not reset.
+#[test]
+fn a_slot_that_goes_while_its_worker_hangs_takes_no_connection_with_it() {
+    let pool = Pool::service("web", 2)
+        .mode(Mode::PerSlot)
+        .text("heartbeat_timeout", "60s")
+        .text("drain_timeout", "2s");
+    let prefork = Prefork::start(&[pool]);
+    let old = prefork.ready_pid("web", 1);
+    processes::send(old, Signal::SIGSTOP);
+    let load = Load::of(Kind::Close, prefork.address("web"), 16);
+    eventually("connections wait in its queue", PATIENCE, || {
+        let waiting = prefork.pool("web").listeners[0].backlog;
+        waiting.is_some_and(|waiting| waiting > 3)
+    });
+    prefork.done(&["scale", "web", "1"]);
+    eventually("its worker is gone", PATIENCE, || !processes::alive(old));
+    load.serves(200);
+    load.stop_flawless();
 }
 
 #[test]

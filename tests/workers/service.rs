@@ -5,7 +5,8 @@
 //! `/slow/MILLISECONDS` takes that long, `/events` is a stream of server-sent
 //! events without an end. `service --crash-after MILLISECONDS` exits with code
 //! 7 that long after it was made; `service --fail-in-slot N` comes up in every
-//! slot but that one. Its `version` in the settings is shown on the page and
+//! slot but that one; `service --slow-successor MILLISECONDS` takes that long
+//! to come up in a slot that has had a process before. Its `version` in the settings is shown on the page and
 //! taken in place.
 
 use std::convert::Infallible;
@@ -105,6 +106,8 @@ enum Fault {
     CrashAfter(Duration),
     /// It does not come up in this slot.
     FailInSlot(u32),
+    /// It comes up only after this time where it follows another.
+    SlowSuccessor(Duration),
 }
 
 impl Fault {
@@ -118,6 +121,9 @@ impl Fault {
                 Self::CrashAfter(Duration::from_millis(u64::from(time)))
             }
             (Some("--fail-in-slot"), Some(slot)) => Self::FailInSlot(slot),
+            (Some("--slow-successor"), Some(time)) => {
+                Self::SlowSuccessor(Duration::from_millis(u64::from(time)))
+            }
             (other, _) => panic!("no such fault: {other:?}"),
         }
     }
@@ -133,7 +139,10 @@ fn main() -> ExitCode {
                 Fault::FailInSlot(slot) if slot == context.slot() => {
                     return Err(format!("there is no place for slot {slot}").into());
                 }
-                Fault::FailInSlot(_) => {}
+                Fault::SlowSuccessor(time) if context.incarnation() > 1 => {
+                    tokio::time::sleep(time).await;
+                }
+                Fault::FailInSlot(_) | Fault::SlowSuccessor(_) => {}
                 Fault::CrashAfter(time) => {
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(time).await;

@@ -59,6 +59,9 @@ pub use signals::Signals;
 /// Between two looks at the workers' memory, and at the loop's own lag.
 const PULSE: Duration = Duration::from_secs(1);
 
+/// Between two looks at the queues of slots that accept nothing.
+const TENDING: Duration = Duration::from_millis(100);
+
 /// Events of workers that may wait before the workers' tasks have to.
 const EVENTS: usize = 1024;
 
@@ -187,6 +190,8 @@ impl Reactor {
     ) -> Outcome {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tending = tokio::time::interval(TENDING);
+        tending.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.export_pools();
         let actions = self.fleet.start(self.now());
         self.carry_out(actions);
@@ -196,6 +201,7 @@ impl Reactor {
                 Some(event) = events.recv() => self.feed(event),
                 Some(request) = requests.recv() => self.answer(request),
                 asked = signals.next() => self.heed(asked),
+                _ = tending.tick(), if self.has_own_sockets() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.feed(Event::Tick),
                 () = std::future::ready(()), if !self.spawns.is_empty() => {

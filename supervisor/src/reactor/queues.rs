@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use prefork_proto::control::SlotState;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
-use super::Reactor;
 use super::process::{Call, Order};
 use super::sockets::Sockets;
+use super::{Edition, Reactor};
 use crate::fleet::Worker;
 use crate::listener::Listener;
 
@@ -73,11 +73,25 @@ impl Reactor {
         !own.is_empty()
     }
 
-    /// A slot hangs: the others serve what waits in its own queues.
-    pub(super) fn rescue_slot(&self, worker: Worker) {
-        for sockets in self.sockets_of(worker) {
-            if let Some(listener) = sockets.own_of_slot(worker.slot) {
-                self.rescue(&self.pool_name(worker), Some(worker.slot), &listener);
+    /// Whether any slot has a listener of its own.
+    pub(super) fn has_own_sockets(&self) -> bool {
+        let own = |edition: &Rc<Edition>| edition.sockets.iter().any(|sockets| sockets.are_own());
+        self.editions.newest().any(own)
+    }
+
+    /// Has others serve what waits where a slot accepts nothing: it hangs,
+    /// starts, waits for its next start, or is paused.
+    pub(super) fn tend_queues(&self) {
+        for pool in self.fleet.pools() {
+            let Some(edition) = self.editions.of(pool.name(), self.fleet.generation()) else {
+                continue;
+            };
+            for slot in pool.shown().filter(|slot| slot.state() != SlotState::Ready) {
+                for sockets in &edition.sockets {
+                    if let Some(listener) = sockets.own_of_slot(slot.index()) {
+                        self.rescue(pool.name(), Some(slot.index()), &listener);
+                    }
+                }
             }
         }
     }
@@ -92,21 +106,20 @@ impl Reactor {
     /// of the pool other than the one in this slot.
     pub(super) fn retire(&self, pool: &str, slot: Option<u32>, listener: &Rc<Listener>) {
         seal(listener);
-        self.rescue(pool, slot, listener);
+        if !self.rescue(pool, slot, listener) {
+            let address = listener.address();
+            warn!(pool, "no worker can serve what waits on {address}");
+        }
     }
 
-    fn rescue(&self, pool: &str, not: Option<u32>, listener: &Rc<Listener>) {
+    /// Has another worker serve what waits; `false` if there is none.
+    fn rescue(&self, pool: &str, not: Option<u32>, listener: &Rc<Listener>) -> bool {
         if listener.backlog().0 == Some(0) {
-            return;
+            return true;
         }
         let Some((rescuer, duplicate)) = self.rescuer(pool, not).zip(listener.duplicate().ok())
         else {
-            warn!(
-                pool,
-                "no worker can serve what waits on {}",
-                listener.address()
-            );
-            return;
+            return false;
         };
         let (answer, answered) = oneshot::channel();
         let call = Call::Rescue {
@@ -119,10 +132,11 @@ impl Reactor {
         let (slot, address) = (self.slot_name(rescuer), listener.address().to_owned());
         tokio::task::spawn_local(async move {
             match tokio::time::timeout(RESCUE, answered).await {
-                Ok(Ok(Ok(data))) => info!(%slot, "served the queue of {address}: {data}"),
+                Ok(Ok(Ok(data))) => debug!(%slot, "served the queue of {address}: {data}"),
                 _ => warn!(%slot, "did not serve the queue of {address}"),
             }
         });
+        true
     }
 
     /// The worker of the pool with the fewest connections, among those that can.

@@ -72,7 +72,7 @@ impl Reactor {
             }
             Report::HeartbeatMissed { worker, silent } => {
                 self.slot_metrics(worker).heartbeat_missed();
-                self.rescue_slot(worker);
+                self.tend_queues();
                 let silent = seconds(silent.as_secs_f64());
                 self.warn(
                     "heartbeat_missed",

@@ -75,6 +75,11 @@ impl Sockets {
         }
     }
 
+    /// Whether each slot has a socket of its own.
+    pub(crate) fn are_own(&self) -> bool {
+        self.listen.borrow().mode == Mode::PerSlot
+    }
+
     /// The socket that only this slot's worker accepts from.
     pub(crate) fn own_of_slot(&self, slot: u32) -> Option<Rc<Listener>> {
         match self.listen.borrow().mode {
