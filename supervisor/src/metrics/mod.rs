@@ -35,10 +35,11 @@ use prometheus::{Registry, TextEncoder};
 
 use self::application::Application;
 pub(crate) use self::application::MAX_SERIES;
-use self::listener::ListenerFamilies;
+use self::listener::{HostMetrics, ListenerFamilies};
 use self::pool::PoolFamilies;
 use self::samples::Group;
 use crate::config::Detail;
+use crate::proc::ListenDrops;
 
 /// The values that labels can have; all are exported from a slot's birth.
 #[derive(Debug, Clone)]
@@ -63,6 +64,7 @@ pub struct Metrics {
     detail: Detail,
     labels: Rc<Labels>,
     supervisor: SupervisorMetrics,
+    host: HostMetrics,
     listener_families: ListenerFamilies,
     listeners: BTreeMap<String, Rc<ListenerMetrics>>,
     pool_families: PoolFamilies,
@@ -93,6 +95,7 @@ impl Metrics {
             }),
             detail: Detail::default(),
             supervisor: SupervisorMetrics::new(&registry, version, started_at),
+            host: HostMetrics::new(&registry),
             listener_families: ListenerFamilies::new(&registry),
             listeners: BTreeMap::new(),
             pool_families: PoolFamilies::new(&registry),
@@ -118,6 +121,11 @@ impl Metrics {
     /// on. Those that are exported already stay.
     pub fn set_max_series(&self, samples: u32) {
         self.application.set_max_series(samples);
+    }
+
+    /// What the host's listeners have turned away so far.
+    pub fn listen_drops(&self, totals: ListenDrops) {
+        self.host.record(totals);
     }
 
     /// A listener's, exported from the first call on. `name` is as configured,

@@ -142,6 +142,7 @@ impl Reactor {
         };
         let grip = births::spawn(edition, spawn, metrics, self.events.clone())?;
         let pid = grip.pid;
+        self.oom.watch(spawn.worker, pid);
         self.processes.insert(spawn.worker, grip);
         Ok(pid)
     }

@@ -183,6 +183,9 @@ impl Reactor {
 
     pub(super) fn exposition(&mut self) -> String {
         self.look_at_processes();
+        if let Ok(drops) = proc::listen_drops() {
+            self.metrics.listen_drops(drops);
+        }
         self.metrics.encode()
     }
 
@@ -213,10 +216,7 @@ impl Reactor {
             let metrics = self
                 .metrics
                 .listener(&status.name, &pool, &status.address, &status.mode);
-            metrics.backlog(
-                status.backlog.unwrap_or(0),
-                status.backlog_limit.unwrap_or(0),
-            );
+            metrics.backlog(status.backlog, status.backlog_limit.unwrap_or(0));
         }
     }
 

@@ -10,7 +10,7 @@
 //!   connections that wait where nobody accepts any more.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
-//! - `journal` keeps what happened.
+//! - `journal` keeps what happened; `oom` knows which workers the kernel killed.
 
 mod actions;
 mod answers;
@@ -20,6 +20,7 @@ mod documents;
 mod edition;
 mod editions;
 mod journal;
+mod oom;
 mod output;
 mod process;
 mod program;
@@ -33,6 +34,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use prefork_proto::channel::ChannelError;
@@ -50,6 +52,7 @@ use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
 use journal::Journal;
+use oom::OutOfMemory;
 use process::Grip;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::Reloads;
@@ -104,6 +107,7 @@ pub struct Reactor {
     /// When the processes' use of memory and time was last looked up.
     looked_up: Option<Instant>,
     journal: Journal,
+    oom: OutOfMemory,
     log: Log,
     reserve: Rc<Reserve>,
     events: mpsc::Sender<Event>,
@@ -172,6 +176,7 @@ impl Reactor {
             metrics,
             looked_up: None,
             journal: Journal::new(),
+            oom: OutOfMemory::default(),
             log: setup.log,
             reserve: setup.reserve,
             events,
@@ -219,9 +224,11 @@ impl Reactor {
     }
 
     /// Tells the fleet something and does what it answers.
-    fn feed(&mut self, event: Event) {
-        if let Event::Exited { worker, .. } = &event {
+    fn feed(&mut self, mut event: Event) {
+        if let Event::Exited { worker, exit } = &mut event {
             self.processes.remove(worker);
+            let by_sigkill = exit.signal == Some(Signal::SIGKILL as i32);
+            exit.oom = self.oom.was_killed(*worker, by_sigkill);
             // It may have hidden a stranger that ended meanwhile.
             self.reap_strangers();
         }
@@ -308,9 +315,11 @@ impl Reactor {
         }
     }
 
-    /// Once a second: how late the loop is, and memory where it has a limit.
+    /// Once a second: how late the loop is, kills for want of memory, and memory
+    /// where it has a limit.
     fn pulse(&mut self, due: Instant) {
         self.metrics.supervisor().loop_lag(due.elapsed());
+        self.oom.look();
         let limited: Vec<(Worker, i32)> = self
             .processes
             .iter()

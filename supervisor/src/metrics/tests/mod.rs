@@ -282,7 +282,7 @@ fn channel_totals_grow_by_what_each_channel_adds() {
         };
         let ping = ToWorker::KINDS.iter().position(|kind| *kind == "ping");
         counters.sent[ping.unwrap()] = pings;
-        counters.received[6] = 1;
+        counters.received[ToSupervisor::KINDS.len()] = 1;
         counters
     };
     slot.started(1, 100, 1, at(10));
@@ -372,7 +372,7 @@ fn the_exposition_is_as_promtool_wants_it() {
     metrics.supervisor().command("tell");
     metrics.supervisor().command_failed("tell");
     let listener = metrics.listener("unix:a\"b", "web", "unix:/run/a\"b", "shared");
-    listener.backlog(3, 4096);
+    listener.backlog(Some(3), 4096);
     for detail in [Detail::Slot, Detail::Pool] {
         metrics.set_detail(detail);
         promtool_is_silent_on(&metrics.encode());
