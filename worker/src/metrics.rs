@@ -53,7 +53,7 @@ impl Reporter {
         Self {
             sources,
             seq: 0,
-            next: Instant::now() + PACE,
+            next: Instant::now(),
             last: Vec::new(),
             unsent: VecDeque::new(),
             complained: false,

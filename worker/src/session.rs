@@ -95,6 +95,8 @@ impl Session {
             replies,
             settling: Vec::new(),
         };
+        // A successor's gauges are there before its predecessor's go.
+        self.report_metrics(&mut course);
         let leave = loop {
             let next = self.next(&course, &mut done).await;
             if let Some(leave) = self.act(next, &mut course) {
