@@ -8,6 +8,8 @@
 //!   reactor through a [`handle`] and see nothing else of it.
 //! - [`config`] turns text into checked values, [`cli`] the command line into
 //!   requests, [`metrics`] numbers into the exposition.
+//! - `state` keeps what the next supervisor needs, should this one be killed;
+//!   `recovery` finds what it left, and the workers come back by `rejoin`.
 //! - [`run`] puts them together; `boot_check` does so for one worker that is
 //!   thrown away.
 
@@ -23,9 +25,13 @@ mod log;
 pub mod metrics;
 pub mod proc;
 pub mod reactor;
+mod recovery;
+mod rejoin;
 pub mod reserve;
 pub mod run;
 pub mod runtime_dir;
+mod startup;
+mod state;
 mod sys;
 
 pub use reactor::BUNDLED_ARGUMENT;

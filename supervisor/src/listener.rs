@@ -118,6 +118,29 @@ impl Listener {
         })
     }
 
+    /// A socket that is listening already, from another holder. `address` is
+    /// what it was bound to.
+    pub(crate) fn adopt(listen: &Listen, address: &str, socket: OwnedFd) -> Self {
+        let path = match &listen.address {
+            Address::Tcp(_) => None,
+            Address::Unix(path) => Some(path.clone()),
+        };
+        Self {
+            name: listen.name.clone(),
+            address: address.to_owned(),
+            limit: listen.backlog,
+            socket,
+            is_unix: path.is_some(),
+            path: RefCell::new(path),
+        }
+    }
+
+    /// What tells this socket from every other of this boot, whoever holds it
+    /// (socket(7), `SO_COOKIE`).
+    pub(crate) fn cookie(&self) -> io::Result<u64> {
+        SockRef::from(&self.socket).cookie()
+    }
+
     /// As configured; its name everywhere.
     pub fn name(&self) -> &str {
         &self.name

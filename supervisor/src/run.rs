@@ -16,9 +16,10 @@ use crate::config::{Config, Options};
 use crate::control::{self, Allowed};
 use crate::handle::Handle;
 use crate::log::Log;
-use crate::reactor::{Outcome, PoolError, Reactor, Setup, Signals};
+use crate::reactor::{Outcome, PoolError, Setup, Signals};
 use crate::reserve::{DEFAULT_SIZE, Reserve};
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
+use crate::startup;
 use crate::sys;
 
 /// Requests from the servers that may wait for the reactor.
@@ -106,13 +107,15 @@ async fn supervise(
         .map_err(io("look up the control socket's group"))?;
     let admin = config.supervisor.admin.map(bind_admin).transpose()?;
     announce(&config.source, &runtime_dir);
-    let (reactor, inbox) = Reactor::new(Setup {
+    let setup = Setup {
         options,
         config,
         nofile,
         log,
         reserve: Rc::clone(&reserve),
-    })?;
+        keep: None,
+    };
+    let (reactor, inbox) = startup::begin(setup, &runtime_dir).await?;
 
     let (requests, mut received) = mpsc::channel(REQUESTS);
     let control = tokio::net::UnixListener::from_std(control).map_err(io("watch control.sock"))?;

@@ -12,6 +12,9 @@ use nix::fcntl::{Flock, FlockArg};
 /// The control socket's name in the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
+/// The name of the socket for workers that come back.
+const REJOIN_SOCKET: &str = "rejoin.sock";
+
 const LOCK: &str = "lock";
 
 /// Why the runtime directory can't be used.
@@ -129,23 +132,23 @@ impl RuntimeDir {
 
     /// Binds the control socket, in place of one that a dead supervisor left.
     pub fn bind_control(&self, mode: u32) -> Result<UnixListener, RuntimeDirError> {
-        let path = self.control_socket();
-        let io = |step| {
-            let path = path.clone();
-            move |source| RuntimeDirError::Io { step, path, source }
-        };
-        // The lock is ours, so whoever bound this is gone.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io("remove the old")(error));
-            }
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path).map_err(io("bind"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-            .map_err(io("set the permissions of"))?;
-        listener.set_nonblocking(true).map_err(io("prepare"))?;
-        Ok(listener)
+        bind(&self.control_socket(), mode)
+    }
+
+    /// Binds the socket to which workers come back. Those of a pool with a user
+    /// of its own have to be able to connect; who comes is checked anyway.
+    pub(crate) fn bind_rejoin(&self, for_all: bool) -> Result<UnixListener, RuntimeDirError> {
+        bind(&self.rejoin_socket(), if for_all { 0o666 } else { 0o600 })
+    }
+
+    /// Where workers come back to.
+    pub(crate) fn rejoin_socket(&self) -> PathBuf {
+        self.path.join(REJOIN_SOCKET)
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where the control socket is.
@@ -158,7 +161,28 @@ impl Drop for RuntimeDir {
     fn drop(&mut self) {
         // A client then reads "no supervisor is running" instead of a refusal.
         let _ = fs::remove_file(self.control_socket());
+        let _ = fs::remove_file(self.rejoin_socket());
     }
+}
+
+/// Binds a socket in place of one that a dead supervisor left: the lock is ours,
+/// so whoever bound it is gone.
+fn bind(path: &Path, mode: u32) -> Result<UnixListener, RuntimeDirError> {
+    let io = |step| {
+        let path = path.to_owned();
+        move |source| RuntimeDirError::Io { step, path, source }
+    };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io("remove the old")(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(io("bind"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(io("set the permissions of"))?;
+    listener.set_nonblocking(true).map_err(io("prepare"))?;
+    Ok(listener)
 }
 
 fn holder(mut lock: File) -> String {

@@ -179,11 +179,23 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
     nix::Error::result(result).map(drop)
 }
 
-/// A descriptor for a process that is a child of ours and not reaped yet, so
-/// that its number can't have been given to another.
+/// A descriptor for a process. Of a child that is not reaped yet the number
+/// can't have been given to another; of any other process the caller has to
+/// look again afterwards which one it is.
 pub(crate) fn pidfd_open(child: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: takes numbers, returns a new descriptor or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
+    let fd = nix::Error::result(fd)?;
+    let fd = RawFd::try_from(fd).map_err(|_| nix::Error::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A duplicate of another process's descriptor, close-on-exec. Needs the right
+/// to trace it (pidfd_getfd(2)).
+pub(crate) fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: takes numbers, returns a new descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0) };
     let fd = nix::Error::result(fd)?;
     let fd = RawFd::try_from(fd).map_err(|_| nix::Error::EBADF)?;
     // SAFETY: the kernel has just made this descriptor; nobody else knows it.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::link::Link;
-use crate::stderr::say;
+use crate::output::say;
 
 /// The least time between two reports.
 const PACE: Duration = Duration::from_secs(1);
@@ -77,10 +77,17 @@ impl Reporter {
     /// Makes what [`Self::next`] gives from now on the last report: everything
     /// up to this moment, whenever the report before was.
     pub(crate) fn conclude(&mut self) {
-        self.unsent.clear();
-        self.last.clear();
+        self.begin_anew();
         self.gather();
         self.next = Instant::now() + Duration::from_secs(3600);
+    }
+
+    /// Another supervisor listens, who knows of no report before: the next one
+    /// says everything.
+    pub(crate) fn begin_anew(&mut self) {
+        self.unsent.clear();
+        self.last.clear();
+        self.next = Instant::now();
     }
 
     fn gather(&mut self) {

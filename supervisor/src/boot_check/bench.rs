@@ -58,6 +58,7 @@ impl Bench<'_> {
             nofile,
             log: self.log.clone(),
             reserve: Rc::new(reserve),
+            keep: None,
         };
         let (reactor, inbox) = match Reactor::new(setup) {
             Ok(made) => made,

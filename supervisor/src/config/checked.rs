@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::fleet::Policy;
 
 /// A whole configuration.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// `[supervisor]`.
     pub supervisor: Supervisor,
@@ -39,7 +41,7 @@ impl Config {
 }
 
 /// `[supervisor]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervisor {
     /// Holds the control socket and the lock.
     pub runtime_dir: PathBuf,
@@ -52,7 +54,7 @@ pub struct Supervisor {
 }
 
 /// How finely the exposition tells workers apart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Detail {
     /// A series for each slot.
     #[default]
@@ -73,7 +75,7 @@ impl Detail {
 }
 
 /// `[pool.NAME]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
     /// The numbers that the fleet decides by; holds the name.
     pub policy: Policy,
@@ -94,7 +96,7 @@ pub struct Pool {
 }
 
 /// What a pool's workers run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Program {
     /// The web server inside this binary.
     Bundled,
@@ -108,7 +110,7 @@ pub enum Program {
 }
 
 /// A user and group, looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunAs {
     /// The user's name, for initgroups and for people.
     pub user: String,
@@ -121,7 +123,7 @@ pub struct RunAs {
 }
 
 /// A listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listen {
     /// As it is written in the configuration; its name everywhere.
     pub name: String,
@@ -136,7 +138,7 @@ pub struct Listen {
 }
 
 /// How a listener's connections come to the workers of its pool.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// One socket: every worker accepts from it.
     #[default]
@@ -157,7 +159,7 @@ impl Mode {
 }
 
 /// What a listener is bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// TCP.
     Tcp(SocketAddr),

@@ -28,6 +28,21 @@ impl Pools {
         id
     }
 
+    /// The pools that were written down, in their order. `added` is how many there
+    /// have ever been.
+    pub(super) fn of(pools: Vec<Pool>, added: u32) -> Self {
+        Self {
+            order: pools.iter().map(|pool| pool.id).collect(),
+            added: pools.iter().map(|pool| pool.id.0 + 1).fold(added, u32::max),
+            by_id: pools.into_iter().map(|pool| (pool.id, pool)).collect(),
+        }
+    }
+
+    /// How many pools there have ever been.
+    pub(super) fn added(&self) -> u32 {
+        self.added
+    }
+
     /// The pool with this id; none if it has gone or never was.
     pub(super) fn get(&self, id: PoolId) -> Option<&Pool> {
         self.by_id.get(&id)

@@ -9,6 +9,7 @@
 use std::rc::Rc;
 
 use prefork_proto::control::ExitReason;
+use serde::{Deserialize, Serialize};
 
 use super::Fleet;
 use super::event::{JobId, PoolId, Time};
@@ -55,7 +56,7 @@ pub(super) struct Rollback {
 }
 
 /// What a rollout wants of one pool.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Part {
     /// The numbers that the new generation is run by.
     pub(super) policy: Rc<Policy>,
@@ -68,7 +69,8 @@ pub(super) struct Part {
 }
 
 /// The first slots of a pool that a rollout replaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Batch {
     /// Their turn has not come.
     Waiting,

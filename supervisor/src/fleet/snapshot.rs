@@ -8,18 +8,20 @@
 //! and acts by itself again from [`Fleet::resume`] on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use prefork_proto::control::ExitReason;
 use prefork_proto::message::RejoinState;
 use serde::{Deserialize, Serialize};
 
 use super::deadlines::Deadlines;
-use super::event::{Action, Time, Worker};
+use super::event::{Action, PoolId, Time, Worker};
 use super::leave::How;
 use super::policy::Policy;
 use super::pool::Pool;
+use super::pools::Pools;
 use super::process::{Leave, Process, Stage};
-use super::replacement::Progress;
+use super::replacement::{Cause, Progress};
 use super::slot::{Place, SlotId};
 use super::{Fleet, Phase, Tally};
 
@@ -28,7 +30,8 @@ use super::{Fleet, Phase, Tally};
 pub struct SnapshotRef<'a> {
     generation: u64,
     stopping: bool,
-    pools: &'a [Pool],
+    pools_added: u32,
+    pools: Vec<&'a Pool>,
 }
 
 /// A fleet as it was written down.
@@ -36,6 +39,7 @@ pub struct SnapshotRef<'a> {
 pub struct Snapshot {
     generation: u64,
     stopping: bool,
+    pools_added: u32,
     pools: Vec<Pool>,
 }
 
@@ -58,9 +62,10 @@ impl Snapshot {
         self.generation
     }
 
-    /// The pools' names, by id.
-    pub fn pools(&self) -> impl Iterator<Item = &str> {
-        self.pools.iter().map(|pool| pool.policy.name.as_str())
+    /// The pools with their names.
+    pub fn pools(&self) -> impl Iterator<Item = (PoolId, &str)> {
+        let pools = self.pools.iter();
+        pools.map(|pool| (pool.id, pool.policy.name.as_str()))
     }
 
     /// Every process that had not been reaped.
@@ -87,7 +92,8 @@ impl Fleet {
         SnapshotRef {
             generation: self.generation,
             stopping: self.stopping(),
-            pools: &self.pools,
+            pools_added: self.pools.added(),
+            pools: self.pools.iter().collect(),
         }
     }
 
@@ -108,11 +114,13 @@ impl Fleet {
         };
         let mut pools = snapshot.pools;
         for pool in &mut pools {
-            match policies.get(&pool.policy.name) {
-                Some(policy) => pool.policy.clone_from(policy),
-                None => pool.desired = 0,
+            pool.leave_reload();
+            match policies.get(&pool.policy.name).filter(|_| !pool.retired) {
+                Some(policy) => pool.policy = Rc::new(policy.clone()),
+                None => (pool.desired, pool.retired) = (0, true),
             }
             for slot in &mut pool.slots {
+                slot.generation = snapshot.generation;
                 slot.forget_jobs();
                 slot.hear_all(now);
             }
@@ -122,7 +130,8 @@ impl Fleet {
             generation: snapshot.generation,
             phase,
             booted: true,
-            pools,
+            pools: Pools::of(pools, snapshot.pools_added),
+            rollout: None,
             total: Tally::default(),
             deadlines: Deadlines::default(),
             jobs: BTreeMap::new(),
@@ -170,12 +179,7 @@ impl Fleet {
     /// Goes on from where the fleet was: what was to leave is told so again, a
     /// reload that was in progress is undone, and vacant slots are filled.
     pub fn resume(&mut self, now: Time) -> Vec<Action> {
-        let ids: Vec<SlotId> = self
-            .pools
-            .iter()
-            .flat_map(|pool| pool.slots.iter().map(|slot| slot.id))
-            .collect();
-        for id in ids {
+        for id in self.pools.slot_ids() {
             for index in 0..self.slot_mut(id).leaving.len() {
                 self.press(now, id, index);
             }
@@ -221,12 +225,29 @@ impl Fleet {
     }
 }
 
+impl Pool {
+    /// Takes back what a reload in progress has changed of its size.
+    fn leave_reload(&mut self) {
+        if let Some(part) = self.part.take() {
+            match part.before {
+                Some(before) => self.desired = before,
+                None => self.retired = true,
+            }
+        }
+    }
+}
+
 impl super::slot::Slot {
-    /// Forgets a replacement whose place in a queue is gone; a recycle finds
-    /// its reason again.
+    /// Forgets a replacement whose place in a queue is gone, or whose reload is; a
+    /// recycle finds its reason again.
     fn forget_jobs(&mut self) {
         self.replacement
-            .take_if(|replacement| matches!(replacement.progress, Progress::Queued(_)));
+            .take_if(|it| !matches!(it.progress, Progress::Booting(_)));
+        if let Some(replacement) = &mut self.replacement
+            && matches!(replacement.cause, Cause::Reload { .. })
+        {
+            replacement.cause = Cause::Restart;
+        }
     }
 
     /// Begins every heartbeat anew: nobody was there to hear it.
@@ -354,7 +375,7 @@ mod tests {
     #[test]
     fn workers_of_a_generation_that_is_not_in_force_are_replaced_one_after_the_other() {
         let mut driver = Driver::ready(policy("web", 2));
-        for slot in &mut driver.fleet.pools[0].slots {
+        for slot in &mut driver.fleet.pool_mut(PoolId(0)).slots {
             slot.current_mut().unwrap().generation = 2;
         }
         hand_over(&mut driver, &[policy("web", 2)]);
@@ -371,7 +392,7 @@ mod tests {
         let mut driver = Driver::start_pools(1, vec![policy("web", 1), policy("new", 1)]);
         driver.say_ready(worker(0, 1));
         let new = Worker {
-            pool: super::super::PoolId(1),
+            pool: PoolId(1),
             ..worker(0, 1)
         };
         driver.say_ready(new);
@@ -452,7 +473,7 @@ mod tests {
     #[test]
     fn the_first_version_is_still_understood() {
         let snapshot: Snapshot = serde_json::from_str(GOLDEN).unwrap();
-        assert_eq!(snapshot.pools().collect::<Vec<_>>(), ["web"]);
+        assert_eq!(snapshot.pools().collect::<Vec<_>>(), [(PoolId(0), "web")]);
         let processes = snapshot.processes();
         assert_eq!(processes.len(), 4);
         let starting = processes.iter().filter(|process| process.starting);

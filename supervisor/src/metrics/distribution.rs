@@ -32,6 +32,31 @@ impl Distribution {
         self.sum += value;
     }
 
+    /// Adds what another process has counted. Buckets of other bounds are of no
+    /// use here: then only the sum of observations is kept, above every bound.
+    pub(super) fn go_on_from(&mut self, counts: &[u64], sum: f64) {
+        if counts.len() == self.counts.len() {
+            for (ours, theirs) in self.counts.iter_mut().zip(counts) {
+                *ours = ours.saturating_add(*theirs);
+            }
+        } else if let Some(above) = self.counts.last_mut() {
+            *above = counts
+                .iter()
+                .fold(*above, |sum, count| sum.saturating_add(*count));
+        }
+        self.sum += sum;
+    }
+
+    /// Not cumulative: one for each bound, then one for what lies above.
+    pub(super) fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// The sum of what was observed.
+    pub(super) fn sum(&self) -> f64 {
+        self.sum
+    }
+
     /// Both together; they have the same bounds.
     pub(super) fn and(mut self, other: &Self) -> Self {
         for (ours, theirs) in self.counts.iter_mut().zip(&other.counts) {

@@ -13,6 +13,14 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// An incarnation's that another supervisor has followed until now.
+    pub(super) fn from(counts: &HttpCounts) -> Self {
+        Self {
+            held: counts.clone(),
+            said: counts.clone(),
+        }
+    }
+
     /// Takes over what a worker says now, cell by cell. A cell that is lower
     /// than it was holds its highest value. The answer is how many cells have
     /// run backwards since the last look: one that stays low is counted once,

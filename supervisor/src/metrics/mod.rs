@@ -12,10 +12,12 @@
 mod application;
 mod distribution;
 mod families;
+mod histograms;
 mod http;
 mod listener;
 mod pool;
 mod samples;
+mod saved;
 mod slot;
 mod supervisor;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod tests;
 
 pub use listener::ListenerMetrics;
 pub use pool::PoolMetrics;
+pub use saved::SavedMetrics;
 pub use slot::SlotMetrics;
 pub use supervisor::SupervisorMetrics;
 

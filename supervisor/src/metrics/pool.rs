@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::histograms::Histograms;
+use super::saved::SavedPool;
 use super::supervisor::registered;
 
 /// From a quick native program to the longest deadlines, in seconds.
@@ -15,23 +17,23 @@ const BOUNDS: [f64; 14] = [
 #[derive(Debug)]
 pub(super) struct PoolFamilies {
     desired: IntGaugeVec,
-    boot: HistogramVec,
-    drain: HistogramVec,
+    boot: Histograms,
+    drain: Histograms,
 }
 
 /// One pool's metrics.
 #[derive(Debug)]
 pub struct PoolMetrics {
+    name: String,
     desired: IntGauge,
-    boot: Histogram,
-    drain: Histogram,
+    boot: Histograms,
+    drain: Histograms,
 }
 
 impl PoolFamilies {
     pub(super) fn new(registry: &Registry) -> Self {
         let histogram = |name: &str, help: &str| {
-            let opts = HistogramOpts::new(name, help).buckets(BOUNDS.to_vec());
-            registered(registry, HistogramVec::new(opts, &["pool"]))
+            registered(registry, Histograms::new(name, help, Some("pool"), &BOUNDS))
         };
         let desired = Opts::new(
             "prefork_workers_desired",
@@ -51,18 +53,21 @@ impl PoolFamilies {
     }
 
     pub(super) fn pool(&self, name: &str) -> PoolMetrics {
+        self.boot.add(name);
+        self.drain.add(name);
         PoolMetrics {
+            name: name.to_owned(),
             desired: self.desired.with_label_values(&[name]),
-            boot: self.boot.with_label_values(&[name]),
-            drain: self.drain.with_label_values(&[name]),
+            boot: self.boot.clone(),
+            drain: self.drain.clone(),
         }
     }
 
     pub(super) fn remove(&self, name: &str) {
         let known = "a pool's series are there until they are removed";
         self.desired.remove_label_values(&[name]).expect(known);
-        self.boot.remove_label_values(&[name]).expect(known);
-        self.drain.remove_label_values(&[name]).expect(known);
+        self.boot.remove(name);
+        self.drain.remove(name);
     }
 }
 
@@ -74,11 +79,28 @@ impl PoolMetrics {
 
     /// A worker has become ready, this long after its start.
     pub fn booted(&self, took: Duration) {
-        self.boot.observe(took.as_secs_f64());
+        self.boot.observe(&self.name, took.as_secs_f64());
     }
 
     /// A worker has gone, this long after it was told to drain.
     pub fn drained(&self, took: Duration) {
-        self.drain.observe(took.as_secs_f64());
+        self.drain.observe(&self.name, took.as_secs_f64());
+    }
+
+    pub(super) fn save(&self) -> SavedPool {
+        let saved = |histograms: &Histograms| {
+            let distribution = histograms.of(&self.name);
+            distribution.as_ref().map(Into::into).unwrap_or_default()
+        };
+        SavedPool {
+            boot: saved(&self.boot),
+            drain: saved(&self.drain),
+        }
+    }
+
+    pub(super) fn restore(&self, saved: &SavedPool) {
+        for (histograms, saved) in [(&self.boot, &saved.boot), (&self.drain, &saved.drain)] {
+            histograms.go_on_from(&self.name, &saved.counts, saved.sum);
+        }
     }
 }

@@ -17,6 +17,7 @@ use prefork_proto::scoreboard::Snapshot;
 
 use super::application::Application;
 use super::distribution::Distribution;
+use super::saved::{SavedProcess, SavedSlot, by_name, in_order};
 use super::{Labels, http};
 use crate::proc::Usage;
 
@@ -138,8 +139,7 @@ impl SlotMetrics {
         };
         self.application
             .exited(&self.pool, (self.slot, incarnation));
-        http::add(&mut numbers.http_base, process.http.counts());
-        numbers.cpu_base = numbers.cpu_base.saturating_add(process.usage.cpu);
+        numbers.fold(&process);
         if let Some(index) = ExitReason::ALL.iter().position(|known| *known == reason) {
             numbers.exits[index] += 1;
         }
@@ -251,6 +251,108 @@ impl SlotMetrics {
     }
 }
 
+/// What outlives the supervisor.
+impl SlotMetrics {
+    /// The counters as they are now.
+    pub(super) fn save(&self) -> SavedSlot {
+        let numbers = self.numbers();
+        let labels = &self.labels;
+        let channel = &numbers.channel;
+        let live = numbers.live.iter();
+        SavedSlot {
+            pool: self.pool.clone(),
+            slot: self.slot,
+            sent: by_name(&labels.sent_kinds, &channel.sent),
+            received: by_name(&labels.received_kinds, &channel.received),
+            sent_bytes: channel.sent_bytes,
+            received_bytes: channel.received_bytes,
+            fds_sent: channel.fds_sent,
+            fds_received: channel.fds_received,
+            fds_rejected: channel.fds_rejected,
+            decode_errors: by_name(&labels.decode_reasons, &numbers.decode_errors),
+            send_errors: by_name(&labels.send_reasons, &numbers.send_errors),
+            round_trips: (&numbers.round_trips).into(),
+            heartbeats_missed: numbers.heartbeats_missed,
+            counters_held: numbers.counters_held,
+            starts: numbers.starts,
+            exits: by_name(&ExitReason::ALL.map(ExitReason::as_str), &numbers.exits),
+            http: numbers.http_base.clone(),
+            cpu: numbers.cpu_base,
+            live: live
+                .map(|(incarnation, process)| (*incarnation, process.save()))
+                .collect(),
+        }
+    }
+
+    /// Goes on from counters that were written down.
+    pub(super) fn restore(&self, saved: &SavedSlot) {
+        let labels = &self.labels;
+        let mut numbers = self.numbers.borrow_mut();
+        numbers.channel = Counters {
+            sent_bytes: saved.sent_bytes,
+            received_bytes: saved.received_bytes,
+            fds_sent: saved.fds_sent,
+            fds_received: saved.fds_received,
+            fds_rejected: saved.fds_rejected,
+            sent: in_order(&labels.sent_kinds, &saved.sent),
+            received: in_order(&labels.received_kinds, &saved.received),
+        };
+        numbers.decode_errors = in_order(&labels.decode_reasons, &saved.decode_errors);
+        numbers.send_errors = in_order(&labels.send_reasons, &saved.send_errors);
+        let round_trips = &saved.round_trips;
+        numbers
+            .round_trips
+            .go_on_from(&round_trips.counts, round_trips.sum);
+        numbers.heartbeats_missed = saved.heartbeats_missed;
+        numbers.counters_held = saved.counters_held;
+        numbers.starts = saved.starts;
+        numbers.exits = in_order(&ExitReason::ALL.map(ExitReason::as_str), &saved.exits);
+        numbers.http_base = saved.http.clone();
+        numbers.cpu_base = saved.cpu;
+        let live = saved.live.iter();
+        numbers.live = live
+            .map(|(incarnation, process)| (*incarnation, Process::restore(process)))
+            .collect();
+    }
+
+    /// A process that is known by name only is gone, for a reason that was
+    /// never seen. What it counted stays counted.
+    pub(super) fn forget(&self, incarnation: u64) {
+        let mut numbers = self.numbers.borrow_mut();
+        if let Some(process) = numbers.live.remove(&incarnation) {
+            numbers.fold(&process);
+        }
+    }
+}
+
+impl Process {
+    fn save(&self) -> SavedProcess {
+        SavedProcess {
+            pid: self.pid,
+            generation: self.generation,
+            started_at: self.started_at,
+            last_heartbeat: self.last_heartbeat,
+            http: self.http.counts().clone(),
+            cpu: self.usage.cpu,
+        }
+    }
+
+    fn restore(saved: &SavedProcess) -> Self {
+        Self {
+            pid: saved.pid,
+            generation: saved.generation,
+            started_at: saved.started_at,
+            last_heartbeat: saved.last_heartbeat,
+            http: http::Totals::from(&saved.http),
+            usage: Usage {
+                cpu: saved.cpu,
+                ..Usage::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 /// What status shows.
 impl SlotMetrics {
     /// Requests served by all of the slot's processes.
@@ -302,6 +404,17 @@ impl SlotMetrics {
 }
 
 impl Numbers {
+    /// Keeps what a process counted that has gone.
+    fn fold(&mut self, process: &Process) {
+        http::add(&mut self.http_base, process.http.counts());
+        self.cpu_base = self.cpu_base.saturating_add(process.usage.cpu);
+    }
+
+    /// The incarnations that live.
+    pub(super) fn live_incarnations(&self) -> Vec<u64> {
+        self.live.keys().copied().collect()
+    }
+
     /// The process that status shows.
     pub(super) fn current(&self) -> Option<&Process> {
         self.live.get(&self.current?)

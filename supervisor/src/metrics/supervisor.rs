@@ -1,15 +1,16 @@
 //! What the supervisor counts of itself.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use prometheus::core::Collector;
-use prometheus::{
-    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry,
-};
+use prometheus::{Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use super::histograms::Histograms;
+use super::saved::SavedSupervisor;
 use crate::proc;
 
 /// The commands that change something, as on the command line.
@@ -28,15 +29,19 @@ const COMMANDS: [&str; 12] = [
     "upgrade",
 ];
 
+/// Why a worker that came back was not taken.
+const REFUSALS: [&str; 4] = ["secret", "peer", "taken", "protocol"];
+
 /// From a loop that is never late to one that is stuck, in seconds.
 const LAG_BOUNDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 /// The supervisor's own metrics.
 #[derive(Debug)]
 pub struct SupervisorMetrics {
-    loop_lag: Histogram,
+    loop_lag: Histograms,
     commands: IntCounterVec,
     command_failures: IntCounterVec,
+    rejoins_refused: IntCounterVec,
     reloads: IntCounter,
     reload_failures: IntCounter,
     last_reload_ok: IntGauge,
@@ -48,6 +53,8 @@ pub struct SupervisorMetrics {
 #[derive(Debug)]
 struct ProcessMetrics {
     cpu: Counter,
+    /// What supervisors before this one have used.
+    cpu_before: Cell<f64>,
     resident: IntGauge,
     address_space: IntGauge,
     open_fds: IntGauge,
@@ -78,24 +85,24 @@ impl SupervisorMetrics {
         let build = Opts::new("prefork_build_info", "The supervisor's version; always 1.");
         let build = registered(registry, GaugeVec::new(build, &["version"]));
         build.with_label_values(&[version]).set(1.0);
-        let lag = HistogramOpts::new(
+        let lag = Histograms::new(
             "prefork_supervisor_loop_lag_seconds",
             "How late the supervisor's event loop came to what was due.",
+            None,
+            &LAG_BOUNDS,
         );
         let counter = |name, help| registered(registry, IntCounter::new(name, help));
-        let commands = |name, help| {
-            let counters = IntCounterVec::new(Opts::new(name, help), &["command"]);
+        let counters = |name, help, label: &str, values: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label]);
             let counters = registered(registry, counters);
-            for command in COMMANDS {
-                counters.with_label_values(&[command]);
+            for value in values {
+                counters.with_label_values(&[*value]);
             }
             counters
         };
+        let commands = |name, help| counters(name, help, "command", &COMMANDS);
         let metrics = Self {
-            loop_lag: registered(
-                registry,
-                Histogram::with_opts(lag.buckets(LAG_BOUNDS.to_vec())),
-            ),
+            loop_lag: registered(registry, lag),
             commands: commands(
                 "prefork_control_commands_total",
                 "Commands that operators gave.",
@@ -103,6 +110,12 @@ impl SupervisorMetrics {
             command_failures: commands(
                 "prefork_control_command_failures_total",
                 "Commands that were refused or that failed.",
+            ),
+            rejoins_refused: counters(
+                "prefork_rejoins_refused_total",
+                "Workers that came back after their supervisor's end and were not taken.",
+                "reason",
+                &REFUSALS,
             ),
             reloads: counter(
                 "prefork_config_reloads_total",
@@ -130,6 +143,7 @@ impl SupervisorMetrics {
         };
         // The first configuration counts as loaded: an alert on a failed reload
         // must not fire before there has been one.
+        metrics.loop_lag.add("");
         metrics.last_reload_ok.set(1);
         metrics.last_reload_at.set(unix_seconds(started_at));
         metrics
@@ -137,7 +151,7 @@ impl SupervisorMetrics {
 
     /// The event loop came this late to what was due.
     pub fn loop_lag(&self, lag: Duration) {
-        self.loop_lag.observe(lag.as_secs_f64());
+        self.loop_lag.observe("", lag.as_secs_f64());
     }
 
     /// An operator gave a command; its name is as on the command line.
@@ -148,6 +162,11 @@ impl SupervisorMetrics {
     /// A command was refused or failed.
     pub fn command_failed(&self, command: &'static str) {
         self.command_failures.with_label_values(&[command]).inc();
+    }
+
+    /// A worker that came back was not taken.
+    pub fn rejoin_refused(&self, reason: &'static str) {
+        self.rejoins_refused.with_label_values(&[reason]).inc();
     }
 
     /// A reload ended then.
@@ -161,9 +180,52 @@ impl SupervisorMetrics {
         }
     }
 
+    pub(super) fn save(&self) -> SavedSupervisor {
+        let lag = self.loop_lag.of("");
+        SavedSupervisor {
+            loop_lag: lag.as_ref().map(Into::into).unwrap_or_default(),
+            commands: saved(&self.commands, &COMMANDS),
+            command_failures: saved(&self.command_failures, &COMMANDS),
+            rejoins_refused: saved(&self.rejoins_refused, &REFUSALS),
+            reloads: self.reloads.get(),
+            reload_failures: self.reload_failures.get(),
+            last_reload_ok: self.last_reload_ok.get() == 1,
+            last_reload_at: self.last_reload_at.get(),
+            cpu_seconds: self.process.cpu.get(),
+        }
+    }
+
+    pub(super) fn restore(&self, saved: &SavedSupervisor) {
+        let lag = &saved.loop_lag;
+        self.loop_lag.go_on_from("", &lag.counts, lag.sum);
+        restore(&self.commands, &COMMANDS, &saved.commands);
+        restore(&self.command_failures, &COMMANDS, &saved.command_failures);
+        restore(&self.rejoins_refused, &REFUSALS, &saved.rejoins_refused);
+        self.reloads.inc_by(saved.reloads);
+        self.reload_failures.inc_by(saved.reload_failures);
+        self.last_reload_ok.set(saved.last_reload_ok.into());
+        self.last_reload_at.set(saved.last_reload_at);
+        self.process.go_on_from(saved.cpu_seconds);
+    }
+
     /// Looks up what this process uses.
     pub(super) fn refresh_process(&self) {
         self.process.refresh();
+    }
+}
+
+/// A family's counters by their label's value.
+fn saved(counters: &IntCounterVec, values: &[&str]) -> BTreeMap<String, u64> {
+    let numbers = values
+        .iter()
+        .map(|value| counters.with_label_values(&[*value]).get());
+    super::saved::by_name(values, &numbers.collect::<Vec<_>>())
+}
+
+fn restore(counters: &IntCounterVec, values: &[&str], saved: &BTreeMap<String, u64>) {
+    for value in values {
+        let number = saved.get(*value).copied().unwrap_or(0);
+        counters.with_label_values(&[*value]).inc_by(number);
     }
 }
 
@@ -181,6 +243,7 @@ impl ProcessMetrics {
         );
         Self {
             cpu: registered(registry, cpu),
+            cpu_before: Cell::new(0.0),
             resident: gauge(
                 "process_resident_memory_bytes",
                 "Resident memory of the supervisor.",
@@ -200,6 +263,13 @@ impl ProcessMetrics {
         }
     }
 
+    /// Adds what a supervisor before this one has used, since it is one service
+    /// to whoever looks at the rate.
+    fn go_on_from(&self, seconds: f64) {
+        self.cpu_before.set(seconds);
+        self.cpu.inc_by(seconds.max(0.0));
+    }
+
     /// At the limit of descriptors `/proc` cannot be read: the last values stay.
     fn refresh(&self) {
         let gauge =
@@ -208,7 +278,7 @@ impl ProcessMetrics {
             gauge(&self.max_fds, soft);
         }
         if let Ok(usage) = proc::usage(Pid::this()) {
-            let cpu = usage.cpu.as_secs_f64() - self.cpu.get();
+            let cpu = usage.cpu.as_secs_f64() + self.cpu_before.get() - self.cpu.get();
             self.cpu.inc_by(cpu.max(0.0));
             gauge(&self.resident, usage.resident_bytes);
             gauge(&self.address_space, usage.virtual_bytes);

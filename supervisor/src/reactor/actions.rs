@@ -140,7 +140,8 @@ impl Reactor {
         let Some(edition) = self.editions.of(&pool, spawn.generation) else {
             return Err(BirthError::NoEdition);
         };
-        let grip = births::spawn(edition, spawn, metrics, self.events.clone())?;
+        let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
+        let grip = births::spawn(edition, spawn, metrics, rejoin, self.events.clone())?;
         let pid = grip.pid;
         self.oom.watch(spawn.worker, pid);
         self.processes.insert(spawn.worker, grip);

@@ -10,14 +10,14 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, ChannelError};
-use prefork_proto::message::{PROTOCOL, Welcome};
+use prefork_proto::message::{PROTOCOL, RejoinOffer, Welcome};
 use prefork_proto::scoreboard::{self, ScoreboardError};
 use tokio::sync::mpsc;
 
 use super::Spawn;
 use super::edition::Edition;
 use super::process::{self, Grip, SlotName, Start};
-use crate::fleet::Event;
+use crate::fleet::{Event, Worker};
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
 use crate::sys;
@@ -98,6 +98,7 @@ pub(crate) fn spawn(
     edition: &Edition,
     spawn: Spawn,
     metrics: Rc<SlotMetrics>,
+    rejoin: Option<RejoinOffer>,
     events: mpsc::Sender<Event>,
 ) -> Result<Grip, BirthError> {
     let io = |step| move |source| BirthError::Io { step, source };
@@ -160,18 +161,7 @@ pub(crate) fn spawn(
         channel: ours,
         stdout,
         stderr,
-        welcome: Welcome {
-            protocol: PROTOCOL,
-            pool: edition.name.to_string(),
-            slot: worker.slot,
-            generation,
-            incarnation: worker.incarnation,
-            heartbeat_ms: millis(config.heartbeat_interval),
-            idle_grace_ms: millis(config.idle_grace),
-            app: config.app.clone(),
-            paused,
-            rejoin: None,
-        },
+        welcome: welcome(edition, worker, generation, paused, rejoin),
         scoreboard,
         listeners,
         metrics,
@@ -184,6 +174,29 @@ pub(crate) fn spawn(
             source,
         }
     })
+}
+
+/// What a worker of this edition is told.
+pub(crate) fn welcome(
+    edition: &Edition,
+    worker: Worker,
+    generation: u64,
+    paused: bool,
+    rejoin: Option<RejoinOffer>,
+) -> Welcome {
+    let config = &edition.config;
+    Welcome {
+        protocol: PROTOCOL,
+        pool: edition.name.to_string(),
+        slot: worker.slot,
+        generation,
+        incarnation: worker.incarnation,
+        heartbeat_ms: millis(config.heartbeat_interval),
+        idle_grace_ms: millis(config.idle_grace),
+        app: config.app.clone(),
+        paused,
+        rejoin,
+    }
 }
 
 fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {

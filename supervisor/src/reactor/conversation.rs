@@ -124,6 +124,15 @@ impl Conversation {
         }
     }
 
+    /// A talk that another supervisor began: the handshake is over.
+    pub(crate) fn resumed(pid: i32, draining: bool, now: Instant) -> Self {
+        Self {
+            phase: Phase::Up,
+            draining,
+            ..Self::new(pid, now)
+        }
+    }
+
     /// Whether the handshake is over.
     pub(crate) fn is_up(&self) -> bool {
         self.phase == Phase::Up

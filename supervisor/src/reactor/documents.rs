@@ -181,11 +181,14 @@ impl Reactor {
         }
     }
 
+    /// What is scraped is written down first: the next supervisor's counters
+    /// are never below what somebody has seen.
     pub(super) fn exposition(&mut self) -> String {
         self.look_at_processes();
         if let Ok(drops) = proc::listen_drops() {
             self.metrics.listen_drops(drops);
         }
+        self.write_state();
         self.metrics.encode()
     }
 
@@ -221,7 +224,7 @@ impl Reactor {
     }
 
     /// What live processes have counted, up to this moment.
-    fn read_scoreboards(&self) {
+    pub(super) fn read_scoreboards(&self) {
         for (worker, grip) in &self.processes {
             let Some(counted) = grip.vitals.borrow().counted() else {
                 continue;

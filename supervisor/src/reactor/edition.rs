@@ -79,6 +79,15 @@ impl Edition {
                 })?),
             });
         }
+        Self::of(config, program, sockets)
+    }
+
+    /// An edition of what is pinned and bound already.
+    pub(crate) fn of(
+        config: config::Pool,
+        program: PinnedProgram,
+        sockets: Vec<Rc<Sockets>>,
+    ) -> Result<Self, PoolError> {
         Ok(Self {
             name: config.policy.name.as_str().into(),
             program,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::edition::Edition;
 use super::sockets::Sockets;
+use crate::state::SavedEdition;
 
 /// Editions by pool and generation.
 #[derive(Debug, Default)]
@@ -24,6 +25,17 @@ impl Editions {
         self.pools
             .values()
             .filter_map(|generations| generations.values().next_back())
+    }
+
+    /// What the next supervisor has to know of them.
+    pub(crate) fn save(&self) -> Vec<SavedEdition> {
+        let generations = self.pools.values().flatten();
+        let saved = generations.map(|(generation, edition)| SavedEdition {
+            generation: *generation,
+            pinned: edition.program.is_pinned(),
+            config: edition.config.clone(),
+        });
+        saved.collect()
     }
 
     /// Adds a generation.

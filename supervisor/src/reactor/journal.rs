@@ -38,6 +38,16 @@ impl Journal {
         }
     }
 
+    /// Numbers events on from where another supervisor was.
+    pub(crate) fn go_on_from(&mut self, next_seq: u64) {
+        self.next_seq = self.next_seq.max(next_seq);
+    }
+
+    /// The number of the next event.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// Notes that something happened.
     pub(crate) fn note(&mut self, kind: &str, about: About, message: String) {
         let event = Event {

@@ -10,9 +10,12 @@
 //!   connections that wait where nobody accepts any more.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
-//! - `journal` keeps what happened; `oom` knows which workers the kernel killed.
+//! - `journal` keeps what happened; `adoption` goes on where a supervisor was
+//!   killed, and writes down what the next one needs; `oom` knows
+//!   which workers the kernel killed.
 
 mod actions;
+mod adoption;
 mod answers;
 mod births;
 mod conversation;
@@ -36,6 +39,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use prefork_proto::channel::ChannelError;
 use prefork_proto::control::{Exit, JobLine};
@@ -46,8 +50,10 @@ use crate::config::{Config, Options};
 use crate::fleet::{Action, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::Request;
 use crate::log::Log;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SavedMetrics};
+use crate::rejoin::Door;
 use crate::reserve::Reserve;
+use crate::state::StateFile;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
@@ -87,6 +93,8 @@ pub enum Outcome {
 /// Everything that the supervisor is, besides its servers.
 pub struct Reactor {
     started: Instant,
+    /// What the fleet's clock showed then.
+    epoch: Time,
     fleet: Fleet,
     editions: Editions,
     /// A pool's name outlives it, for what its last processes do.
@@ -110,6 +118,12 @@ pub struct Reactor {
     oom: OutOfMemory,
     log: Log,
     reserve: Rc<Reserve>,
+    /// What outlives this supervisor; none for one that is thrown away.
+    keep: Option<Keep>,
+    /// Whether the fleet goes on, or begins.
+    recovered: bool,
+    /// Whether a reload that was in progress is being undone.
+    undoing: bool,
     events: mpsc::Sender<Event>,
     outcome: Option<Outcome>,
     ended: bool,
@@ -127,6 +141,23 @@ pub struct Setup {
     pub log: Log,
     /// Spare descriptors, shared with the servers.
     pub reserve: Rc<Reserve>,
+    /// What outlives this supervisor; none for one that is thrown away.
+    pub(crate) keep: Option<Keep>,
+}
+
+/// What outlives a supervisor.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    /// Where workers come back.
+    pub(crate) door: Rc<Door>,
+    /// Where the state is written; none while that happens.
+    pub(crate) file: Option<StateFile>,
+    /// What names this boot.
+    pub(crate) boot_id: String,
+    /// This process's id.
+    pub(crate) pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub(crate) start_ticks: u64,
 }
 
 /// A fork to be done.
@@ -140,18 +171,29 @@ struct Spawn {
 impl Reactor {
     /// Pins the programs and binds the listeners; nothing is started yet.
     pub fn new(setup: Setup) -> Result<(Self, Inbox), PoolError> {
-        let (events, received) = mpsc::channel(EVENTS);
-        let pools = &setup.config.pools;
-        let policies = pools.iter().map(|pool| pool.policy.clone());
-        let fleet = Fleet::new(fastrand::u64(..), policies.collect());
+        let pools = setup.config.pools.clone();
+        let policies = pools.iter().map(|pool| pool.policy.clone()).collect();
         let mut first = Vec::new();
         for pool in pools {
-            let edition = Edition::set_up(pool.clone(), setup.nofile, &[])?;
+            let edition = Edition::set_up(pool, setup.nofile, &[])?;
             edition.announce();
             first.push(edition);
         }
-        let mut editions = Editions::default();
-        editions.add(fleet.generation(), first);
+        let (mut reactor, inbox) =
+            Self::assemble(setup, |_| Fleet::new(fastrand::u64(..), policies));
+        let generation = reactor.fleet.generation();
+        reactor.editions.add(generation, first);
+        Ok((reactor, inbox))
+    }
+
+    /// Goes on with the counters of a supervisor whose workers are all gone.
+    pub(crate) fn go_on_counting(&mut self, counted: &SavedMetrics) {
+        self.metrics.restore(counted);
+        self.metrics.bury_all();
+    }
+
+    fn assemble(setup: Setup, fleet: impl FnOnce(Time) -> Fleet) -> (Self, Inbox) {
+        let (events, received) = mpsc::channel(EVENTS);
         let mut metrics = Metrics::new(
             env!("CARGO_PKG_VERSION"),
             SystemTime::now(),
@@ -160,10 +202,14 @@ impl Reactor {
         );
         metrics.set_detail(setup.config.metrics);
         metrics.set_max_series(setup.config.max_series);
+        let epoch = since_boot();
+        let fleet = fleet(epoch);
         let reactor = Self {
             started: Instant::now(),
+            epoch,
+            recovered: fleet.booted(),
             fleet,
-            editions,
+            editions: Editions::default(),
             names: HashMap::new(),
             options: setup.options,
             config: setup.config,
@@ -179,11 +225,13 @@ impl Reactor {
             oom: OutOfMemory::default(),
             log: setup.log,
             reserve: setup.reserve,
+            keep: setup.keep,
+            undoing: false,
             events,
             outcome: None,
             ended: false,
         };
-        Ok((reactor, Inbox(received)))
+        (reactor, Inbox(received))
     }
 
     /// Runs until the end.
@@ -198,10 +246,14 @@ impl Reactor {
         let mut tending = tokio::time::interval(TENDING);
         tending.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.export_pools();
-        let actions = self.fleet.start(self.now());
+        let actions = if self.recovered {
+            self.fleet.resume(self.now())
+        } else {
+            self.fleet.start(self.now())
+        };
         self.carry_out(actions);
         while !self.ended {
-            let deadline = self.fleet.next_deadline().map(|at| self.started + at.0);
+            let deadline = self.fleet.next_deadline().map(|at| self.instant(at));
             tokio::select! {
                 Some(event) = events.recv() => self.feed(event),
                 Some(request) = requests.recv() => self.answer(request),
@@ -209,6 +261,7 @@ impl Reactor {
                 _ = tending.tick(), if self.has_own_sockets() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.feed(Event::Tick),
+                () = process::at(self.state_due()) => self.write_state(),
                 () = std::future::ready(()), if !self.spawns.is_empty() => {
                     self.spawn_next();
                     // A thousand forks in a row must not keep anyone waiting.
@@ -216,11 +269,19 @@ impl Reactor {
                 }
             }
         }
+        if let Some(file) = self.keep.as_ref().and_then(|keep| keep.file.as_ref()) {
+            file.remove();
+        }
         self.outcome.unwrap_or(Outcome::Stopped)
     }
 
+    /// The fleet's clock.
     fn now(&self) -> Time {
-        Time(self.started.elapsed())
+        self.epoch.after(self.started.elapsed())
+    }
+
+    fn instant(&self, at: Time) -> Instant {
+        self.started + at.since(self.epoch)
     }
 
     /// Tells the fleet something and does what it answers.
@@ -233,11 +294,19 @@ impl Reactor {
             self.reap_strangers();
         }
         let ended = matches!(&event, Event::Exited { .. });
+        let usual = matches!(
+            &event,
+            Event::Health { .. } | Event::Memory { .. } | Event::Tick
+        );
         let actions = self.fleet.step(self.now(), event);
+        if !usual || !actions.is_empty() {
+            self.touch_state();
+        }
         self.carry_out(actions);
         if ended {
             self.forget_pools();
         }
+        self.finish_undoing();
     }
 
     /// Ends the series of pools that a reload has removed, with their last worker.
@@ -340,6 +409,13 @@ impl Reactor {
 
 /// Where the workers' tasks leave their events.
 pub struct Inbox(mpsc::Receiver<Event>);
+
+/// CLOCK_MONOTONIC, which the standard library's `Instant` follows as well.
+fn since_boot() -> Time {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    // It is always there (clock_gettime(2)).
+    Time(now.map(Duration::from).unwrap_or_default())
+}
 
 fn unix_time() -> Duration {
     // A clock before 1970 is no reason to stop serving.

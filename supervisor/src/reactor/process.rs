@@ -28,7 +28,8 @@ use super::output::{Output, Progress};
 use crate::fleet::{Death, Event, Worker};
 use crate::metrics::SlotMetrics;
 use crate::proc;
-use crate::sys;
+use crate::state::{self, SavedProcess};
+use crate::sys::{self, Reaped};
 
 /// Messages handled before the other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 64;
@@ -126,6 +127,27 @@ pub(crate) struct Start {
     pub(crate) heartbeat_timeout: Duration,
 }
 
+/// What the task of a process is given that another supervisor started.
+pub(crate) struct Adopted {
+    pub(crate) worker: Worker,
+    /// `web/0`, for the log.
+    pub(crate) slot: SlotName,
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+    pub(crate) pidfd: OwnedFd,
+    /// What it said first to whoever started it.
+    pub(crate) hello: Option<Hello>,
+    /// The channel that it came back on, and the answer to that.
+    pub(crate) channel: Option<(AsyncFd<SupervisorEnd>, Welcome)>,
+    /// Where it counts.
+    pub(crate) board: Option<Board>,
+    /// Whether it is on its way out.
+    pub(crate) draining: bool,
+    pub(crate) metrics: Rc<SlotMetrics>,
+    /// As in [`Start`].
+    pub(crate) heartbeat_timeout: Duration,
+}
+
 /// A slot's name: the pool's and the index.
 #[derive(Debug, Clone)]
 pub(crate) struct SlotName {
@@ -143,6 +165,7 @@ impl std::fmt::Display for SlotName {
 #[derive(Debug)]
 pub(crate) struct Grip {
     pub(crate) pid: i32,
+    start_ticks: u64,
     pub(crate) vitals: Rc<RefCell<Vitals>>,
     /// Whether its use of memory and time is known.
     pub(crate) looked_up: Cell<bool>,
@@ -154,6 +177,15 @@ impl Grip {
     pub(crate) fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
+
+    /// What the next supervisor has to know of it.
+    pub(crate) fn save(&self) -> SavedProcess {
+        SavedProcess {
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+            hello: self.vitals.borrow().hello.clone(),
+        }
+    }
 }
 
 /// Starts the task. Its events end with [`Event::Exited`].
@@ -162,6 +194,7 @@ pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Gri
     let vitals = Rc::new(RefCell::new(Vitals::default()));
     let grip = Grip {
         pid: start.pid,
+        start_ticks: state::start_ticks(start.pid)?,
         vitals: Rc::clone(&vitals),
         looked_up: Cell::new(false),
         orders,
@@ -171,16 +204,71 @@ pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Gri
     Ok(grip)
 }
 
+/// Starts the task of a process that another supervisor started.
+pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result<Grip> {
+    let (orders, received) = mpsc::unbounded_channel();
+    let vitals = Rc::new(RefCell::new(Vitals {
+        hello: adopted.hello,
+        health: None,
+        board: adopted.board,
+    }));
+    let grip = Grip {
+        pid: adopted.pid,
+        start_ticks: adopted.start_ticks,
+        vitals: Rc::clone(&vitals),
+        looked_up: Cell::new(false),
+        orders,
+    };
+    let (channel, welcome) = adopted.channel.unzip();
+    let mut process = Process {
+        worker: adopted.worker,
+        slot: adopted.slot,
+        pid: adopted.pid,
+        pidfd: sys::watch_pidfd(adopted.pidfd)?,
+        is_child: false,
+        channel,
+        conversation: Conversation::resumed(adopted.pid, adopted.draining, Instant::now()),
+        stdout: None,
+        stderr: None,
+        stderr_ended: true,
+        welcome: None,
+        scoreboard: None,
+        unsealed: None,
+        listeners: Vec::new(),
+        metrics: adopted.metrics,
+        heartbeat_timeout: adopted.heartbeat_timeout,
+        vitals,
+        orders: received,
+        events,
+        closed: None,
+        deaf: false,
+        throttled: None,
+        retry: None,
+    };
+    if let Some(welcome) = welcome {
+        // One that takes no welcome closes the channel or falls silent.
+        let _ = process.send(&ToWorker::Welcome(welcome));
+        process
+            .metrics
+            .channel_up(process.worker.incarnation, process.channel.is_some());
+    }
+    tokio::task::spawn_local(process.run());
+    Ok(grip)
+}
+
 struct Process {
     worker: Worker,
     slot: SlotName,
     pid: i32,
     pidfd: AsyncFd<OwnedFd>,
+    /// Whether it is ours to reap; one that was adopted is not.
+    is_child: bool,
     /// `None` once it is closed or broken.
     channel: Option<AsyncFd<SupervisorEnd>>,
     conversation: Conversation,
     stdout: Option<Output>,
-    stderr: Output,
+    /// Kept beyond its end for the certificate; none of an adopted process.
+    stderr: Option<Output>,
     stderr_ended: bool,
     welcome: Option<Welcome>,
     /// Until `hello` says whether the worker can use it.
@@ -226,10 +314,11 @@ impl Process {
             slot: start.slot,
             pid: start.pid,
             pidfd: sys::watch_pidfd(start.pidfd)?,
+            is_child: true,
             channel: Some(sys::watch_channel(start.channel)?),
             conversation: Conversation::new(start.pid, Instant::now()),
             stdout: Some(Output::new(start.stdout)?),
-            stderr: Output::new(start.stderr)?,
+            stderr: Some(Output::new(start.stderr)?),
             stderr_ended: false,
             welcome: Some(start.welcome),
             scoreboard: Some(start.scoreboard),
@@ -283,7 +372,7 @@ impl Process {
             _ = self.pidfd.readable() => Wake::Died,
             _ = ready(reading, Interest::READABLE) => Wake::Readable,
             _ = ready(writing, Interest::WRITABLE) => Wake::Writable,
-            () = self.stderr.readable(), if !self.stderr_ended => Wake::Stderr,
+            () = readable(self.stderr.as_ref()), if !self.stderr_ended => Wake::Stderr,
             () = readable(self.stdout.as_ref()) => Wake::Stdout,
             () = at(timer) => Wake::Timer,
         }
@@ -304,6 +393,10 @@ impl Process {
                     deadline_ms,
                     sweep,
                 };
+                if self.channel.is_none() && !self.is_child {
+                    // It lost its supervisor and drains by itself.
+                    return;
+                }
                 if self.send(&drain).is_err() {
                     // The SDK takes it for a drain, and other programs leave.
                     self.signal(Signal::SIGTERM);
@@ -653,10 +746,12 @@ impl Process {
     }
 
     fn read_stderr(&mut self) {
+        let Some(stderr) = &mut self.stderr else {
+            return;
+        };
         let (slot, pid) = (&self.slot, self.pid);
-        if self.stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
-            self.stderr
-                .finish_line(|line| log_line(slot, pid, "stderr", line));
+        if stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
+            stderr.finish_line(|line| log_line(slot, pid, "stderr", line));
             self.stderr_ended = true;
         }
     }
@@ -677,7 +772,7 @@ impl Process {
         let (slot, pid) = (self.slot.clone(), self.pid);
         for (stream, output) in [
             ("stdout", self.stdout.as_mut()),
-            ("stderr", Some(&mut self.stderr)),
+            ("stderr", self.stderr.as_mut()),
         ] {
             let Some(output) = output else { continue };
             let log = |line: &str| log_line(&slot, pid, stream, line);
@@ -690,22 +785,34 @@ impl Process {
         if let Ok(usage) = proc::usage(Pid::from_raw(self.pid)) {
             self.metrics.process(self.worker.incarnation, usage);
         }
-        let reaped = match sys::reap(self.pidfd.get_ref()) {
-            Ok(Some(reaped)) => Some(reaped),
-            Ok(None) => None,
-            Err(errno) => {
-                warn!(slot = %self.slot, pid = self.pid, "cannot reap: {errno}");
-                None
-            }
-        };
+        let reaped = self.reap().await;
         Death {
             code: reaped.and_then(|reaped| reaped.code),
             signal: reaped.and_then(|reaped| reaped.signal),
             oom: false,
             requests: self.metrics.requests_of(self.worker.incarnation),
             peak_memory_bytes: reaped.map_or(0, |reaped| reaped.peak_memory_bytes),
-            stderr: self.stderr.tail(),
+            stderr: self.stderr.as_ref().map_or_else(String::new, Output::tail),
             at_unix_ms: super::unix_ms(),
+        }
+    }
+}
+
+impl Process {
+    /// Reaps it, if it is ours to reap; how another's child ended is not known.
+    async fn reap(&self) -> Option<Reaped> {
+        if !self.is_child {
+            let worker = self.worker;
+            let reason = "adopted; exit status unknown".to_owned();
+            self.tell(Event::Bye { worker, reason }).await;
+            return None;
+        }
+        match sys::reap(self.pidfd.get_ref()) {
+            Ok(reaped) => reaped,
+            Err(errno) => {
+                warn!(slot = %self.slot, pid = self.pid, "cannot reap: {errno}");
+                None
+            }
         }
     }
 }

@@ -98,6 +98,29 @@ impl PinnedProgram {
         })
     }
 
+    /// Pins what a worker runs that another supervisor has started, whatever
+    /// lies on the disk by now; a script is started anew from its path.
+    pub(crate) fn pin_running(
+        pool: &Pool,
+        nofile: u64,
+        worker: Option<i32>,
+    ) -> Result<Self, ProgramError> {
+        let mut program = Self::pin(pool, nofile)?;
+        let running = worker.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
+        if let Some(path) = running
+            && let Ok(Some(executable)) = pin_if_elf(&path)
+        {
+            program.executable = Some(executable);
+            program.file = FileIdentity::of(&path).ok();
+        }
+        Ok(program)
+    }
+
+    /// Whether what runs is pinned, or is a script.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.executable.is_some()
+    }
+
     /// Forks a worker with these ends of its pipes and its channel.
     pub(crate) fn spawn(
         &self,

@@ -29,7 +29,7 @@ pub(super) struct Reloads {
     /// How the last one went.
     pub(super) last: Option<LastReload>,
     /// The highest generation number ever tried.
-    tried: u64,
+    pub(super) tried: u64,
 }
 
 /// A reload in progress.
@@ -84,7 +84,11 @@ impl Reactor {
                 }
                 JobResult {
                     ok: true,
-                    message: format!("{count} changes; nothing was touched"),
+                    message: if count == 1 {
+                        "1 change; nothing was touched".to_owned()
+                    } else {
+                        format!("{count} changes; nothing was touched")
+                    },
                     generation: Some(self.fleet.generation()),
                     error: None,
                 }
@@ -215,14 +219,19 @@ impl Reactor {
             self.metrics.set_detail(self.config.metrics);
             self.metrics.set_max_series(self.config.max_series);
         }
+        self.retire_all(orphans);
+        self.export_pools();
+        self.reload_again();
+    }
+
+    /// Ends listeners that no generation in force has.
+    pub(super) fn retire_all(&mut self, orphans: Vec<(Rc<str>, Rc<Sockets>)>) {
         for (pool, sockets) in orphans {
             self.metrics.remove_listener(&sockets.status().name);
             for listener in sockets.all() {
                 self.retire(&pool, None, &listener);
             }
         }
-        self.export_pools();
-        self.reload_again();
     }
 
     /// Kept sockets take what the new configuration says of them.
@@ -234,7 +243,7 @@ impl Reactor {
         }
     }
 
-    fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
+    pub(super) fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
         self.metrics
             .supervisor()
             .reloaded(ok, std::time::SystemTime::now());

@@ -9,6 +9,7 @@ use prefork_proto::control::ListenerStatus;
 
 use crate::config::{Address, Listen, Mode};
 use crate::listener::{ListenError, Listener};
+use crate::state::SavedListener;
 
 /// The sockets of one configured listener.
 #[derive(Debug)]
@@ -28,6 +29,30 @@ impl Sockets {
         };
         sockets.of_slot(0)?;
         Ok(sockets)
+    }
+
+    /// Takes over sockets that are bound already, by slot.
+    pub(crate) fn adopt(listen: &Listen, sockets: BTreeMap<u32, Listener>) -> Self {
+        let of_slots = sockets.into_iter().map(|(slot, it)| (slot, Rc::new(it)));
+        Self {
+            listen: RefCell::new(listen.clone()),
+            of_slots: RefCell::new(of_slots.collect()),
+        }
+    }
+
+    /// What the next supervisor has to know of them.
+    pub(crate) fn save(&self) -> Vec<SavedListener> {
+        let listen = self.listen.borrow();
+        let of_slots = self.of_slots.borrow();
+        let saved = of_slots.iter().filter_map(|(slot, listener)| {
+            Some(SavedListener {
+                listen: listen.clone(),
+                address: listener.address().to_owned(),
+                slot: *slot,
+                cookie: listener.cookie().ok()?,
+            })
+        });
+        saved.collect()
     }
 
     /// The socket from which a slot's worker accepts.

@@ -11,6 +11,24 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
+fn the_page_on_the_configuration_is_a_configuration() {
+    let page = include_str!("../../../CONFIG.md");
+    let (_, rest) = page.split_once("```toml\n").expect("it has an example");
+    let (example, _) = rest.split_once("```").expect("the example ends");
+    let config = valid(example);
+    // What the page calls a default is one.
+    let shown = &config.pools[0];
+    let plain = valid("[pool.web]\nlisten = [\"0.0.0.0:8080\"]").pools[0].clone();
+    let mut defaults = plain.policy;
+    defaults.max_rss = Some(1 << 30);
+    defaults.max_age = Some(24 * 3600 * SECOND);
+    assert_eq!(shown.policy, defaults);
+    assert_eq!(shown.heartbeat_interval, plain.heartbeat_interval);
+    assert_eq!(shown.idle_grace, plain.idle_grace);
+    assert_eq!(shown.listen[0], plain.listen[0]);
+}
+
+#[test]
 fn every_key_reaches_its_value() {
     let config = valid(
         r#"

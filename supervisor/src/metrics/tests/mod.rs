@@ -4,6 +4,7 @@ mod application;
 mod detail;
 mod page;
 mod removal;
+mod saved;
 
 use std::collections::BTreeMap;
 use std::io::Write;

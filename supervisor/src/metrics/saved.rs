@@ -1,0 +1,157 @@
+//! The counters as they are written down, so that those of the next supervisor
+//! go on from there. By name, so that a version with more kinds or reasons
+//! reads what one with fewer wrote; what is 0 is left out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prefork_proto::message::HttpCounts;
+use serde::{Deserialize, Serialize};
+
+use super::Metrics;
+use super::distribution::Distribution;
+use super::slot::SlotMetrics;
+
+/// Every counter there is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedMetrics {
+    supervisor: SavedSupervisor,
+    pools: BTreeMap<String, SavedPool>,
+    slots: Vec<SavedSlot>,
+}
+
+/// What the supervisor counts of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedSupervisor {
+    pub(super) loop_lag: SavedHistogram,
+    pub(super) commands: BTreeMap<String, u64>,
+    pub(super) command_failures: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub(super) rejoins_refused: BTreeMap<String, u64>,
+    pub(super) reloads: u64,
+    pub(super) reload_failures: u64,
+    pub(super) last_reload_ok: bool,
+    pub(super) last_reload_at: f64,
+    pub(super) cpu_seconds: f64,
+}
+
+/// What is counted for a pool as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedPool {
+    pub(super) boot: SavedHistogram,
+    pub(super) drain: SavedHistogram,
+}
+
+/// What is counted for a slot.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedSlot {
+    pub(super) pool: String,
+    pub(super) slot: u32,
+    pub(super) sent: BTreeMap<String, u64>,
+    pub(super) received: BTreeMap<String, u64>,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    pub(super) fds_sent: u64,
+    pub(super) fds_received: u64,
+    pub(super) fds_rejected: u64,
+    pub(super) decode_errors: BTreeMap<String, u64>,
+    pub(super) send_errors: BTreeMap<String, u64>,
+    pub(super) round_trips: SavedHistogram,
+    pub(super) heartbeats_missed: u64,
+    pub(super) counters_held: u64,
+    pub(super) starts: u64,
+    pub(super) exits: BTreeMap<String, u64>,
+    pub(super) http: HttpCounts,
+    pub(super) cpu: Duration,
+    /// By incarnation.
+    pub(super) live: BTreeMap<u64, SavedProcess>,
+}
+
+/// What one live process has counted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedProcess {
+    pub(super) pid: i32,
+    pub(super) generation: u64,
+    pub(super) started_at: f64,
+    pub(super) last_heartbeat: f64,
+    pub(super) http: HttpCounts,
+    pub(super) cpu: Duration,
+}
+
+/// A histogram: counts per bucket, not cumulative, the last without bound.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedHistogram {
+    pub(super) counts: Vec<u64>,
+    pub(super) sum: f64,
+}
+
+impl From<&Distribution> for SavedHistogram {
+    fn from(distribution: &Distribution) -> Self {
+        Self {
+            counts: distribution.counts().to_vec(),
+            sum: distribution.sum(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Every counter as it is now.
+    pub fn save(&self) -> SavedMetrics {
+        let slots = self.slots.values().flat_map(BTreeMap::values);
+        let pools = self.pools.iter();
+        SavedMetrics {
+            supervisor: self.supervisor.save(),
+            pools: pools.map(|(name, it)| (name.clone(), it.save())).collect(),
+            slots: slots.map(|slot| slot.save()).collect(),
+        }
+    }
+
+    /// Goes on from what was written down; to be called before anything is
+    /// counted.
+    pub fn restore(&mut self, saved: &SavedMetrics) {
+        self.supervisor.restore(&saved.supervisor);
+        for (name, pool) in &saved.pools {
+            self.pool(name).restore(pool);
+        }
+        for slot in &saved.slots {
+            self.slot(&slot.pool, slot.slot).restore(slot);
+        }
+    }
+
+    /// Drops what was written down of processes that are not there any more,
+    /// which keeps what they had counted.
+    pub fn bury_all(&self) {
+        let slots = self.slots.values().flat_map(BTreeMap::values);
+        slots.for_each(|slot| slot.bury_all());
+    }
+}
+
+/// The numbers that are not 0, by name.
+pub(super) fn by_name(names: &[&str], numbers: &[u64]) -> BTreeMap<String, u64> {
+    let named = names.iter().zip(numbers).filter(|(_, number)| **number > 0);
+    named
+        .map(|(name, number)| ((*name).to_owned(), *number))
+        .collect()
+}
+
+/// The numbers in the order of the names. One whose name is gone is counted
+/// with the last, so that no sum runs backwards.
+pub(super) fn in_order(names: &[&str], saved: &BTreeMap<String, u64>) -> Vec<u64> {
+    let mut numbers = vec![0; names.len()];
+    for (name, number) in saved {
+        let known = names.iter().position(|known| known == name);
+        if let Some(place) = known.or(names.len().checked_sub(1)) {
+            numbers[place] += number;
+        }
+    }
+    numbers
+}
+
+impl SlotMetrics {
+    /// Nothing lives any more: everything is base.
+    fn bury_all(&self) {
+        let live: Vec<u64> = self.numbers().live_incarnations();
+        live.into_iter()
+            .for_each(|incarnation| self.forget(incarnation));
+    }
+}

@@ -1,0 +1,392 @@
+//! Going on where a supervisor was killed: the same fleet, the same processes,
+//! the same listeners, the same counters.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::Instant;
+
+use prefork_proto::message::{Hello, RejoinState};
+use prefork_proto::scoreboard::Board;
+use tracing::{error, info, warn};
+
+use super::births;
+use super::edition::{Edition, PoolError};
+use super::journal::About;
+use super::process::{self, Adopted};
+use super::program::PinnedProgram;
+use super::sockets::Sockets;
+use super::{Inbox, Reactor, Setup, unix_ms};
+use crate::config::{self, Address, Config, Listen};
+use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Survivor, Worker};
+use crate::listener::Listener;
+use crate::recovery::{Living, Remains};
+use crate::state::{Document, SavedEdition, SavedListener};
+
+/// What the certificate of a process says that is not our child.
+const UNKNOWN_EXIT: &str = "adopted; exit status unknown";
+
+/// Why a process is killed that was not ready when its supervisor died.
+const STARTING: &str = "it was still starting when the supervisor was killed";
+
+/// Why a process is killed that can come back and did not.
+const ABSENT: &str = "it did not come back to the new supervisor in time";
+
+impl Reactor {
+    /// Goes on from what a supervisor left that was killed.
+    pub(crate) fn recover(
+        mut setup: Setup,
+        mut remains: Remains,
+        begun: Instant,
+    ) -> Result<(Self, Inbox), PoolError> {
+        let held = remains.listeners();
+        let Remains {
+            document,
+            living,
+            gone,
+        } = remains;
+        let document = *document;
+        let snapshot = document.fleet;
+        let generation = snapshot.generation();
+        let sockets = Stock::new(document.listeners, held);
+        let editions = set_up(
+            document.editions,
+            generation,
+            &living,
+            sockets,
+            setup.nofile,
+        )?;
+        let in_force = editions.iter().filter(|(of, _)| *of == generation);
+        let policies: BTreeMap<String, Policy> = in_force
+            .map(|(_, edition)| (edition.name.to_string(), edition.config.policy.clone()))
+            .collect();
+
+        // What concerns this process is as it was told; what concerns the
+        // workers stays until a reload.
+        setup.config = Config {
+            supervisor: setup.config.supervisor,
+            ..document.config
+        };
+        let names: HashMap<PoolId, Rc<str>> = snapshot
+            .pools()
+            .map(|(id, name)| (id, name.into()))
+            .collect();
+        let undoing =
+            document.tried > generation && editions.iter().any(|(number, _)| *number > generation);
+        let (mut reactor, inbox) = Self::assemble(setup, |now| {
+            Fleet::restore(now, fastrand::u64(..), snapshot, &policies)
+        });
+        for (number, edition) in editions {
+            reactor.editions.add(number, vec![edition]);
+        }
+        reactor.names = names;
+        reactor.next_job = document.next_job;
+        reactor.journal.go_on_from(document.next_seq);
+        reactor.reloads.last = document.last_reload;
+        reactor.reloads.tried = document.tried;
+        reactor.metrics.restore(&document.metrics);
+        reactor.undoing = undoing;
+        if undoing {
+            let why = "the supervisor was killed before it was in force";
+            reactor.note_reload(false, generation, why);
+        }
+        reactor.adopt_all(living, gone, begun);
+        Ok((reactor, inbox))
+    }
+
+    fn adopt_all(&mut self, living: Vec<Living>, gone: Vec<Survivor>, begun: Instant) {
+        let mut back = 0;
+        let mut events = Vec::new();
+        for survivor in gone {
+            let worker = survivor.worker;
+            match survivor.pid {
+                Some(_) => events.extend(self.obituary(worker)),
+                None => events.push(Event::SpawnFailed {
+                    worker,
+                    error: "the supervisor was killed before it was started".to_owned(),
+                }),
+            }
+        }
+        let mut draining = Vec::new();
+        for living in living {
+            let worker = living.survivor.worker;
+            let (starting, can_return) = (living.survivor.starting, living.can_return());
+            let state = living.returned.as_ref().map(|it| it.rejoin.state);
+            if let Err(error) = self.adopt(living) {
+                error!(slot = %self.slot_name(worker), "cannot adopt a worker: {error}");
+                continue;
+            }
+            match state {
+                Some(state) => {
+                    back += 1;
+                    let now = self.now();
+                    let actions = self.fleet.rejoined(now, worker, state);
+                    self.carry_out(actions);
+                }
+                None if starting => events.push(misbehaved(worker, STARTING)),
+                None if can_return => events.push(misbehaved(worker, ABSENT)),
+                // It drains by itself; the slot needs another.
+                None => draining.push(worker),
+            }
+        }
+        for event in events {
+            self.feed(event);
+        }
+        for worker in draining {
+            let now = self.now();
+            let actions = self.fleet.rejoined(now, worker, RejoinState::Draining);
+            self.carry_out(actions);
+        }
+        let message = format!(
+            "adopted {back} workers in {} ms",
+            begun.elapsed().as_millis()
+        );
+        info!("{message}");
+        self.journal.note("adopted", About::default(), message);
+    }
+
+    /// What is to be said of a process that has gone unseen.
+    fn obituary(&self, worker: Worker) -> [Event; 2] {
+        let metrics = self
+            .metrics
+            .known_slot(&self.pool_name(worker), worker.slot);
+        let requests = metrics.map_or(0, |metrics| metrics.requests_of(worker.incarnation));
+        let exit = Death {
+            requests,
+            at_unix_ms: unix_ms(),
+            ..Death::default()
+        };
+        let reason = UNKNOWN_EXIT.to_owned();
+        [
+            Event::Bye { worker, reason },
+            Event::Exited { worker, exit },
+        ]
+    }
+
+    /// Takes a living process over, with its channel if it came back.
+    fn adopt(&mut self, living: Living) -> std::io::Result<()> {
+        let Living {
+            survivor,
+            pid,
+            start_ticks,
+            pidfd,
+            hello,
+            returned,
+        } = living;
+        let worker = survivor.worker;
+        let edition = self
+            .editions
+            .of(&self.pool_name(worker), survivor.generation);
+        let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
+        let welcome = edition
+            .map(|edition| births::welcome(edition, worker, survivor.generation, false, rejoin));
+        let heartbeat_timeout = edition.map_or(std::time::Duration::MAX, |edition| {
+            edition.config.policy.heartbeat_timeout
+        });
+        let mut adopted = Adopted {
+            worker,
+            slot: self.slot_name(worker),
+            pid,
+            start_ticks,
+            pidfd,
+            hello,
+            channel: None,
+            board: None,
+            draining: false,
+            metrics: self.slot_metrics(worker),
+            heartbeat_timeout,
+        };
+        if let Some((returned, welcome)) = returned.zip(welcome) {
+            let board = returned.scoreboard.map(Board::adopt).transpose();
+            match board {
+                Ok(board) => adopted.board = board,
+                Err(error) => {
+                    warn!(slot = %adopted.slot, pid, "its scoreboard is not used: {error}");
+                }
+            }
+            let said = returned.rejoin;
+            adopted.draining = said.state == RejoinState::Draining;
+            adopted.hello = Some(Hello {
+                protocol: said.protocol,
+                pid: said.pid,
+                program: said.program,
+                version: said.version,
+                capabilities: said.capabilities,
+            });
+            adopted.channel = Some((returned.channel, welcome));
+        }
+        let grip = process::adopt(adopted, self.events.clone())?;
+        self.processes.insert(worker, grip);
+        Ok(())
+    }
+
+    /// Ends the undoing of a reload once every worker is of the generation in
+    /// force again: what only the other one had is closed.
+    pub(super) fn finish_undoing(&mut self) {
+        if !self.undoing || !self.fleet.is_uniform() {
+            return;
+        }
+        self.undoing = false;
+        let orphans = self.editions.keep_only(self.fleet.generation());
+        self.retire_all(orphans);
+    }
+
+    /// What the next supervisor has to know now.
+    pub(super) fn document(&self) -> Option<Document<crate::fleet::SnapshotRef<'_>>> {
+        let keep = self.keep.as_ref()?;
+        let processes = self.processes.values().map(process::Grip::save);
+        let sockets = self.editions.bound();
+        Some(Document {
+            version: crate::state::VERSION,
+            boot_id: keep.boot_id.clone(),
+            pid: keep.pid,
+            start_ticks: keep.start_ticks,
+            secret: keep.door.secret().to_owned(),
+            config: self.config.clone(),
+            editions: self.editions.save(),
+            tried: self.reloads.tried,
+            next_job: self.next_job,
+            next_seq: self.journal.next_seq(),
+            last_reload: self.reloads.last.clone(),
+            listeners: sockets.iter().flat_map(|(_, it)| it.save()).collect(),
+            processes: processes.collect(),
+            fleet: self.fleet.snapshot(),
+            metrics: self.metrics.save(),
+        })
+    }
+
+    /// Writes down what the next supervisor has to know.
+    pub(super) fn write_state(&mut self) {
+        self.read_scoreboards();
+        let refusals = self.keep.as_ref().map(|keep| keep.door.take_refusals());
+        for reason in refusals.into_iter().flatten() {
+            self.metrics.supervisor().rejoin_refused(reason);
+        }
+        // Taken out, since the document borrows everything else.
+        let Some(mut file) = self.keep.as_mut().and_then(|keep| keep.file.take()) else {
+            return;
+        };
+        if let Some(document) = self.document() {
+            file.write(&document);
+        }
+        if let Some(keep) = &mut self.keep {
+            keep.file = Some(file);
+        }
+    }
+
+    /// When the state is to be written.
+    pub(super) fn state_due(&self) -> Option<Instant> {
+        let file = self.keep.as_ref()?.file.as_ref()?;
+        Some(file.due())
+    }
+
+    /// Something has changed that the next supervisor has to know.
+    pub(super) fn touch_state(&mut self) {
+        if let Some(file) = self.keep.as_mut().and_then(|keep| keep.file.as_mut()) {
+            file.touch();
+        }
+    }
+}
+
+fn misbehaved(worker: Worker, rule: &str) -> Event {
+    let rule = rule.to_owned();
+    Event::Misbehaved { worker, rule }
+}
+
+/// The sockets that were bound: what they were for, and those that are held.
+struct Stock {
+    saved: Vec<SavedListener>,
+    held: BTreeMap<u64, std::os::fd::OwnedFd>,
+    ready: Vec<Rc<Sockets>>,
+}
+
+impl Stock {
+    fn new(saved: Vec<SavedListener>, held: BTreeMap<u64, std::os::fd::OwnedFd>) -> Self {
+        Self {
+            saved,
+            held,
+            ready: Vec::new(),
+        }
+    }
+
+    /// The sockets of a listener: the very ones, or bound anew where nobody
+    /// holds any.
+    fn sockets(&mut self, pool: &str, listen: &Listen) -> Result<Rc<Sockets>, PoolError> {
+        if let Some(known) = self.ready.iter().find(|known| known.are_for(listen)) {
+            return Ok(Rc::clone(known));
+        }
+        let mut of_slots = BTreeMap::new();
+        let mut bound = None;
+        for saved in &self.saved {
+            if saved.listen.address != listen.address || saved.listen.mode != listen.mode {
+                continue;
+            }
+            bound = bound.or_else(|| saved.address.parse().ok());
+            if let Some(fd) = self.held.remove(&saved.cookie) {
+                let listener = Listener::adopt(listen, &saved.address, fd);
+                of_slots.insert(saved.slot, listener);
+            }
+        }
+        if of_slots.is_empty() {
+            let again = Listen {
+                // The port that was chosen, where 0 was asked for.
+                address: bound.map_or_else(|| listen.address.clone(), Address::Tcp),
+                ..listen.clone()
+            };
+            let listener = Listener::bind(&again).map_err(|source| PoolError::Listen {
+                pool: pool.to_owned(),
+                source,
+            })?;
+            info!(pool, "nobody held {}: bound again", listener.address());
+            of_slots.insert(0, listener);
+        }
+        let sockets = Rc::new(Sockets::adopt(listen, of_slots));
+        self.ready.push(Rc::clone(&sockets));
+        Ok(sockets)
+    }
+}
+
+/// The editions that are in force or have processes, the older first.
+fn set_up(
+    saved: Vec<SavedEdition>,
+    in_force: u64,
+    living: &[Living],
+    mut stock: Stock,
+    nofile: u64,
+) -> Result<Vec<(u64, Edition)>, PoolError> {
+    let mut editions = Vec::new();
+    for SavedEdition {
+        generation,
+        pinned,
+        config,
+    } in saved
+    {
+        let worker = living
+            .iter()
+            .filter(|it| it.survivor.generation == generation && !it.survivor.starting)
+            .find(|it| {
+                let returned = it.returned.as_ref();
+                returned.is_some_and(|it| it.rejoin.pool == config.policy.name)
+            });
+        if generation != in_force && worker.is_none() {
+            continue;
+        }
+        let running = worker.filter(|_| pinned).map(|it| it.pid);
+        editions.push((generation, restored(config, nofile, running, &mut stock)?));
+    }
+    Ok(editions)
+}
+
+fn restored(
+    config: config::Pool,
+    nofile: u64,
+    running: Option<i32>,
+    stock: &mut Stock,
+) -> Result<Edition, PoolError> {
+    let program = PinnedProgram::pin_running(&config, nofile, running)?;
+    let name = config.policy.name.clone();
+    let mut sockets = Vec::new();
+    for listen in &config.listen {
+        sockets.push(stock.sockets(&name, listen)?);
+    }
+    Edition::of(config, program, sockets)
+}

@@ -1,0 +1,237 @@
+//! What a supervisor that was killed has left: which of its processes live,
+//! which of them come back, and every listener that one of them holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+use prefork_proto::message::Hello;
+use socket2::SockRef;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::fleet::{Snapshot, Survivor};
+use crate::rejoin::{Awaited, Door, Returned};
+use crate::state::{Document, SavedProcess, lives};
+use crate::sys;
+
+/// How long workers may take to come back. One that has not by then hangs: an
+/// orphan tries ten times a second at least.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a worker that is awaited is looked at: it may have died.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The capability of a worker that comes back.
+const CAPABILITY: &str = "rejoin";
+
+/// A process that has outlived its supervisor.
+#[derive(Debug)]
+pub(crate) struct Living {
+    pub(crate) survivor: Survivor,
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) hello: Option<Hello>,
+    /// What it brought, if it came back.
+    pub(crate) returned: Option<Returned>,
+}
+
+impl Living {
+    /// Whether it can come back at all: one that can't drains by itself.
+    pub(crate) fn can_return(&self) -> bool {
+        let hello = self.hello.as_ref();
+        hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == CAPABILITY))
+    }
+}
+
+/// What is left of a supervisor.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    pub(crate) document: Box<Document<Snapshot>>,
+    pub(crate) living: Vec<Living>,
+    /// Processes that have gone, or never were.
+    pub(crate) gone: Vec<Survivor>,
+}
+
+impl Remains {
+    /// Looks which of the document's processes live. None of the others is ever
+    /// touched, whoever has its number now.
+    pub(crate) fn of(document: Box<Document<Snapshot>>) -> Self {
+        let known: HashMap<i32, &SavedProcess> = document
+            .processes
+            .iter()
+            .map(|process| (process.pid, process))
+            .collect();
+        let (mut living, mut gone) = (Vec::new(), Vec::new());
+        for survivor in document.fleet.processes() {
+            let saved = survivor.pid.and_then(|pid| known.get(&pid));
+            match saved.and_then(|saved| hold(survivor, saved)) {
+                Some(alive) => living.push(alive),
+                None => gone.push(survivor),
+            }
+        }
+        Self {
+            document,
+            living,
+            gone,
+        }
+    }
+
+    /// Waits until everyone has come back who lives and can.
+    pub(crate) async fn collect(
+        &mut self,
+        door: &Rc<Door>,
+        returned: &mut mpsc::UnboundedReceiver<Returned>,
+    ) {
+        let begun = Instant::now();
+        self.expect_all(door);
+        while !door.absent().is_empty() && begun.elapsed() < PATIENCE {
+            match tokio::time::timeout(LOOK, returned.recv()).await {
+                Ok(Some(one)) => self.take(one),
+                Ok(None) => break,
+                Err(_) => self.forget_dead(door),
+            }
+        }
+        for pid in door.absent() {
+            door.forget(pid);
+        }
+        while let Ok(one) = returned.try_recv() {
+            self.take(one);
+        }
+        let back = self.living.iter().filter(|it| it.returned.is_some());
+        info!(
+            "{} of {} workers came back within {} ms",
+            back.count(),
+            self.living.len(),
+            begun.elapsed().as_millis()
+        );
+    }
+
+    fn expect_all(&self, door: &Door) {
+        let pools: BTreeMap<_, _> = self.document.fleet.pools().collect();
+        for living in self.living.iter().filter(|living| living.can_return()) {
+            let worker = living.survivor.worker;
+            let Some(pool) = pools.get(&worker.pool) else {
+                continue;
+            };
+            if living.survivor.starting {
+                continue;
+            }
+            let run_as = self.run_as(pool, living.survivor.generation);
+            let us = nix::unistd::geteuid().as_raw();
+            let awaited = Awaited {
+                pool: (*pool).to_owned(),
+                slot: worker.slot,
+                incarnation: worker.incarnation,
+                uid: run_as.unwrap_or(us),
+            };
+            door.expect(living.pid, awaited);
+        }
+    }
+
+    /// The user of a generation's workers, if they have one of their own.
+    fn run_as(&self, pool: &str, generation: u64) -> Option<u32> {
+        let mut editions = self.document.editions.iter();
+        let edition = editions.find(|edition| {
+            edition.generation == generation && edition.config.policy.name == pool
+        })?;
+        edition.config.run_as.as_ref().map(|who| who.uid)
+    }
+
+    fn take(&mut self, returned: Returned) {
+        let pid = returned.rejoin.pid;
+        if let Some(living) = self.living.iter_mut().find(|living| living.pid == pid) {
+            living.returned = Some(returned);
+        }
+    }
+
+    /// Waits no longer for those who have died meanwhile.
+    fn forget_dead(&self, door: &Door) {
+        for pid in door.absent() {
+            let living = self.living.iter().find(|living| living.pid == pid);
+            if living.is_none_or(|living| !lives(pid, living.start_ticks)) {
+                door.forget(pid);
+            }
+        }
+    }
+
+    /// Every listener of the document that somebody holds, by its cookie. What
+    /// workers brought goes first; a duplicate is closed; and what only those
+    /// hold who did not come back is taken from them.
+    pub(crate) fn listeners(&mut self) -> BTreeMap<u64, OwnedFd> {
+        let mut wanted: Vec<u64> = self.document.listeners.iter().map(|it| it.cookie).collect();
+        let mut found = BTreeMap::new();
+        let mut keep = |fd: OwnedFd| {
+            let cookie = cookie(fd.as_fd());
+            if let Some(place) = wanted.iter().position(|it| Some(*it) == cookie) {
+                found.insert(wanted.swap_remove(place), fd);
+            }
+            wanted.is_empty()
+        };
+        for returned in self.living.iter_mut().filter_map(|it| it.returned.as_mut()) {
+            for (_, fd) in returned.listeners.drain(..) {
+                keep(fd);
+            }
+        }
+        for living in self.living.iter().filter(|it| it.returned.is_none()) {
+            if sockets_of(living).into_iter().any(&mut keep) {
+                break;
+            }
+        }
+        found
+    }
+}
+
+/// A grip on a process, if it is the one that was written down.
+fn hold(survivor: Survivor, saved: &SavedProcess) -> Option<Living> {
+    if !lives(saved.pid, saved.start_ticks) {
+        return None;
+    }
+    let pidfd = sys::pidfd_open(Pid::from_raw(saved.pid)).ok()?;
+    // It may have ended between the look and the grip.
+    lives(saved.pid, saved.start_ticks).then(|| Living {
+        survivor,
+        pid: saved.pid,
+        start_ticks: saved.start_ticks,
+        pidfd,
+        hello: saved.hello.clone(),
+        returned: None,
+    })
+}
+
+/// Duplicates of the listening sockets that a process holds.
+fn sockets_of(living: &Living) -> Vec<OwnedFd> {
+    let Ok(numbers) = fs::read_dir(format!("/proc/{}/fd", living.pid)) else {
+        return Vec::new();
+    };
+    let numbers = numbers.flatten().filter_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        let is_socket = target.to_string_lossy().starts_with("socket:");
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        is_socket.then_some(number)
+    });
+    let mut sockets = Vec::new();
+    for number in numbers {
+        match sys::pidfd_getfd(&living.pidfd, number) {
+            Ok(fd) => sockets.push(fd),
+            Err(errno) => {
+                warn!(
+                    pid = living.pid,
+                    "cannot take a socket from a worker that did not come back: {errno}"
+                );
+                break;
+            }
+        }
+    }
+    sockets.retain(|fd| SockRef::from(fd).is_listener().unwrap_or(false));
+    sockets
+}
+
+/// What tells a socket from every other; none for what is no socket.
+fn cookie(socket: BorrowedFd<'_>) -> Option<u64> {
+    SockRef::from(&socket).cookie().ok()
+}

@@ -1,0 +1,312 @@
+//! `rejoin.sock` in the runtime directory: where workers come whose supervisor
+//! is gone.
+//!
+//! Nothing that a worker says is believed before the kernel has said which
+//! process it is and the secret is right; then it is taken if it is one of those
+//! that are awaited. The socket stays for the supervisor's life, so that a worker
+//! that nobody awaits is told at once to drain, and need not hold its listeners
+//! until its time as an orphan is over.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prefork_proto::channel::{Receive, Received, SupervisorEnd};
+use prefork_proto::message::{
+    ListenerOffer, PROTOCOL, Rejoin, RejoinOffer, ToSupervisor, ToWorker,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{debug, warn};
+
+use crate::sys;
+
+/// How long a worker without a supervisor goes on serving.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a worker may take to say who it is and to hand over what it has.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections heard at a time; the rest wait in the kernel's queue.
+const HEARD_AT_ONCE: usize = 128;
+
+/// More listeners than any worker has.
+const MOST_LISTENERS: u32 = 1024;
+
+/// `accept` fails at once for ever while descriptors are out: wait this long.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who may come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    /// Its pool's name.
+    pub(crate) pool: String,
+    /// Its slot.
+    pub(crate) slot: u32,
+    /// Which of the slot's processes it is.
+    pub(crate) incarnation: u64,
+    /// The user that it runs as.
+    pub(crate) uid: u32,
+}
+
+/// A worker that came back, with all that it handed over.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) rejoin: Rejoin,
+    /// Its new channel, on which it waits for `welcome`.
+    pub(crate) channel: AsyncFd<SupervisorEnd>,
+    pub(crate) scoreboard: Option<OwnedFd>,
+    pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
+}
+
+/// Why a worker is not taken.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal {
+    /// The metric's label.
+    reason: &'static str,
+    /// One sentence for people.
+    why: String,
+}
+
+impl Refusal {
+    fn new(reason: &'static str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { reason, why }
+    }
+
+    fn protocol(why: impl Into<String>) -> Self {
+        Self::new("protocol", why)
+    }
+}
+
+/// Who is let in.
+#[derive(Debug)]
+pub(crate) struct Door {
+    path: PathBuf,
+    secret: String,
+    /// By process id.
+    awaited: RefCell<HashMap<i32, Awaited>>,
+    /// The reasons of refusals that have not been counted yet.
+    refusals: RefCell<Vec<&'static str>>,
+    returned: mpsc::UnboundedSender<Returned>,
+}
+
+impl Door {
+    /// A door at which nobody is awaited. Who is let in comes out of the receiver.
+    pub(crate) fn new(
+        path: &Path,
+        secret: String,
+    ) -> (Rc<Self>, mpsc::UnboundedReceiver<Returned>) {
+        let (returned, received) = mpsc::unbounded_channel();
+        let door = Self {
+            path: path.to_owned(),
+            secret,
+            awaited: RefCell::default(),
+            refusals: RefCell::default(),
+            returned,
+        };
+        (Rc::new(door), received)
+    }
+
+    /// What every worker is told.
+    pub(crate) fn offer(&self) -> RejoinOffer {
+        RejoinOffer {
+            path: self.path.to_string_lossy().into_owned(),
+            secret: self.secret.clone(),
+            orphan_timeout_ms: u64::try_from(ORPHAN_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// What workers have to show.
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Lets this process in when it comes.
+    pub(crate) fn expect(&self, pid: i32, who: Awaited) {
+        self.awaited.borrow_mut().insert(pid, who);
+    }
+
+    /// Lets it in no more.
+    pub(crate) fn forget(&self, pid: i32) {
+        self.awaited.borrow_mut().remove(&pid);
+    }
+
+    /// Those who have not come yet.
+    pub(crate) fn absent(&self) -> Vec<i32> {
+        self.awaited.borrow().keys().copied().collect()
+    }
+
+    /// The reasons of the refusals since the last call.
+    pub(crate) fn take_refusals(&self) -> Vec<&'static str> {
+        self.refusals.take()
+    }
+
+    /// Hears whoever comes, for ever.
+    pub(crate) async fn serve(self: Rc<Self>, listener: UnixListener) {
+        let places = Arc::new(Semaphore::new(HEARD_AT_ONCE));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let door = Rc::clone(&self);
+                    tokio::task::spawn_local(async move {
+                        door.attend(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    debug!("cannot accept on {}: {error}", self.path.display());
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn attend(&self, stream: UnixStream) {
+        let peer = stream.peer_cred();
+        let (pid, uid) = match &peer {
+            Ok(peer) => (peer.pid().unwrap_or(0), peer.uid()),
+            Err(_) => (0, u32::MAX),
+        };
+        let watched = stream
+            .into_std()
+            .map(OwnedFd::from)
+            .and_then(|fd| sys::watch_channel(SupervisorEnd::new(fd)));
+        let Ok(mut channel) = watched else {
+            return;
+        };
+        let heard = tokio::time::timeout(PATIENCE, self.hear(&mut channel, pid, uid)).await;
+        let heard = heard.unwrap_or_else(|_| Err(Refusal::protocol("it did not say who it is")));
+        match heard {
+            Ok((rejoin, scoreboard, listeners)) => {
+                let returned = Returned {
+                    rejoin,
+                    channel,
+                    scoreboard,
+                    listeners,
+                };
+                // Nobody collects any more: it comes again and is refused.
+                let _ = self.returned.send(returned);
+            }
+            Err(refusal) => self.refuse(channel.get_mut(), refusal, pid, uid),
+        }
+    }
+
+    fn refuse(&self, channel: &mut SupervisorEnd, refusal: Refusal, pid: i32, uid: u32) {
+        let Refusal { reason, why } = refusal;
+        warn!(
+            pid,
+            uid, reason, "a worker that came to rejoin is refused: {why}"
+        );
+        self.refusals.borrow_mut().push(reason);
+        let refused = ToWorker::Refused { reason: why };
+        // Who doesn't listen finds the connection closed.
+        let _ = channel.queue(&refused).and_then(|()| channel.flush());
+    }
+
+    async fn hear(
+        &self,
+        channel: &mut AsyncFd<SupervisorEnd>,
+        pid: i32,
+        uid: u32,
+    ) -> Result<Handed, Refusal> {
+        let ToSupervisor::Rejoin(rejoin) = next(channel).await?.0 else {
+            return Err(Refusal::protocol("`rejoin` must come first"));
+        };
+        self.check(&rejoin, pid, uid)?;
+        let mut scoreboard = None;
+        if rejoin.scoreboard {
+            match next(channel).await? {
+                (ToSupervisor::Scoreboard(_), Some(fd)) => scoreboard = Some(fd),
+                _ => return Err(Refusal::protocol("`scoreboard` must follow `rejoin`")),
+            }
+        }
+        let mut listeners = Vec::new();
+        for _ in 0..rejoin.listeners {
+            match next(channel).await? {
+                (ToSupervisor::Listener(offer), Some(fd)) => listeners.push((offer, fd)),
+                _ => return Err(Refusal::protocol("too few `listener` follow `rejoin`")),
+            }
+        }
+        // Only now: one that is cut off in the middle may come again.
+        if self.awaited.borrow_mut().remove(&pid).is_none() {
+            return Err(Refusal::new("taken", "it is here already"));
+        }
+        Ok((rejoin, scoreboard, listeners))
+    }
+
+    fn check(&self, rejoin: &Rejoin, pid: i32, uid: u32) -> Result<(), Refusal> {
+        if rejoin.protocol != PROTOCOL {
+            let theirs = rejoin.protocol;
+            let why = format!("it speaks protocol {theirs}, this supervisor {PROTOCOL}");
+            return Err(Refusal::protocol(why));
+        }
+        if !equal(rejoin.secret.as_bytes(), self.secret.as_bytes()) {
+            return Err(Refusal::new("secret", "its secret is wrong"));
+        }
+        if rejoin.pid != pid {
+            let why = format!("it says it is process {}, and is {pid}", rejoin.pid);
+            return Err(Refusal::new("peer", why));
+        }
+        if rejoin.listeners > MOST_LISTENERS {
+            return Err(Refusal::protocol("it announces too many listeners"));
+        }
+        let name = format!("{}/{}", rejoin.pool, rejoin.slot);
+        let awaited = self.awaited.borrow();
+        let Some(who) = awaited.get(&pid) else {
+            let why = format!("{name} is taken, or not awaited");
+            return Err(Refusal::new("taken", why));
+        };
+        if who.uid != uid {
+            let why = format!("it runs as user id {uid}, and {name} as {}", who.uid);
+            return Err(Refusal::new("peer", why));
+        }
+        let same = who.pool == rejoin.pool
+            && who.slot == rejoin.slot
+            && who.incarnation == rejoin.incarnation;
+        if !same {
+            let why = format!("process {pid} is not the one that was in {name}");
+            return Err(Refusal::new("taken", why));
+        }
+        Ok(())
+    }
+}
+
+/// What a worker says and hands over.
+type Handed = (Rejoin, Option<OwnedFd>, Vec<(ListenerOffer, OwnedFd)>);
+
+/// The next message, with its descriptor.
+async fn next(
+    channel: &mut AsyncFd<SupervisorEnd>,
+) -> Result<(ToSupervisor, Option<OwnedFd>), Refusal> {
+    loop {
+        let received = channel
+            .async_io_mut(Interest::READABLE, |channel| match channel.receive() {
+                Ok(Receive::Blocked) => Err(std::io::ErrorKind::WouldBlock.into()),
+                other => Ok(other),
+            })
+            .await;
+        match received {
+            Ok(Ok(Receive::Message(Received { message, fd }))) => return Ok((message, fd)),
+            Ok(Ok(Receive::Unknown { .. } | Receive::Blocked)) => {}
+            Ok(Ok(Receive::Closed)) => return Err(Refusal::protocol("it left")),
+            Ok(Err(error)) => return Err(Refusal::protocol(error.to_string())),
+            Err(error) => return Err(Refusal::protocol(error.to_string())),
+        }
+    }
+}
+
+/// Whether both are equal, in a time that does not depend on where they differ.
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    let differences = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
+    one.len() == other.len() && differences == 0
+}

@@ -1,0 +1,102 @@
+//! How a supervisor begins: anew, or where one was killed.
+
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tracing::{info, warn};
+
+use crate::fleet::Snapshot;
+use crate::reactor::{Inbox, Keep, Reactor, Setup};
+use crate::recovery::Remains;
+use crate::rejoin::{Door, Returned};
+use crate::run::RunError;
+use crate::runtime_dir::RuntimeDir;
+use crate::state::{self, Document, Found, StateFile};
+
+/// How long workers of a supervisor that is not believed get to hear that they
+/// are not awaited, and to let go of their listeners.
+const TURN_AWAY: Duration = Duration::from_millis(500);
+
+/// Makes the reactor: with the fleet that a killed supervisor left, where one of
+/// its workers lives, and with a new one where none does.
+pub(crate) async fn begin(
+    mut setup: Setup,
+    runtime_dir: &RuntimeDir,
+) -> Result<(Reactor, Inbox), RunError> {
+    let begun = Instant::now();
+    let found = state::read(runtime_dir.path());
+    let secret = match &found {
+        Found::State(document) => document.secret.clone(),
+        _ => state::new_secret().map_err(io("draw a secret"))?,
+    };
+    let (door, mut returned) = Door::new(&runtime_dir.rejoin_socket(), secret);
+    let socket = runtime_dir.bind_rejoin(has_own_users(&setup, &found))?;
+    let socket = UnixListener::from_std(socket).map_err(io("watch rejoin.sock"))?;
+    spawn_local(std::rc::Rc::clone(&door).serve(socket));
+
+    let pid = nix::unistd::Pid::this().as_raw();
+    setup.keep = Some(Keep {
+        door: std::rc::Rc::clone(&door),
+        file: Some(StateFile::new(runtime_dir.path())),
+        boot_id: state::boot_id().map_err(io("read the boot's id"))?,
+        pid,
+        start_ticks: state::start_ticks(pid).map_err(io("read /proc/self/stat"))?,
+    });
+    match found {
+        Found::State(document) => go_on(setup, document, &door, &mut returned, begun).await,
+        Found::Nothing => Ok(Reactor::new(setup)?),
+        Found::OtherBoot => {
+            info!("the state in the runtime directory is of another boot: nothing of it lives");
+            Ok(Reactor::new(setup)?)
+        }
+        Found::Unusable(why) => {
+            state::set_aside(runtime_dir.path(), &why);
+            // Whoever serves by it would keep the addresses.
+            tokio::time::sleep(TURN_AWAY).await;
+            Ok(Reactor::new(setup)?)
+        }
+    }
+}
+
+async fn go_on(
+    setup: Setup,
+    document: Box<Document<Snapshot>>,
+    door: &std::rc::Rc<Door>,
+    returned: &mut mpsc::UnboundedReceiver<Returned>,
+    begun: Instant,
+) -> Result<(Reactor, Inbox), RunError> {
+    let mut remains = Remains::of(document);
+    if remains.living.is_empty() {
+        info!("no worker of the supervisor before lives; its counters go on");
+        let (mut reactor, inbox) = Reactor::new(setup)?;
+        reactor.go_on_counting(&remains.document.metrics);
+        return Ok((reactor, inbox));
+    }
+    warn!(
+        "the supervisor before (pid {}) was killed; {} of its workers live",
+        remains.document.pid,
+        remains.living.len()
+    );
+    if remains.document.config.pools != setup.config.pools {
+        info!("the configuration has changed since: a reload puts the new one in force");
+    }
+    remains.collect(door, returned).await;
+    Ok(Reactor::recover(setup, remains, begun)?)
+}
+
+/// Whether a worker runs as a user that is not ours.
+fn has_own_users(setup: &Setup, found: &Found) -> bool {
+    let before = match found {
+        Found::State(document) => document.editions.as_slice(),
+        _ => &[],
+    };
+    let before = before.iter().map(|edition| &edition.config);
+    let mut pools = setup.config.pools.iter().chain(before);
+    pools.any(|pool| pool.run_as.is_some())
+}
+
+fn io(step: &'static str) -> impl Fn(std::io::Error) -> RunError {
+    move |source| RunError::Io { step, source }
+}

@@ -1,0 +1,223 @@
+//! `state.json` on the disk. It is replaced by rename, so that whoever reads it
+//! finds a whole one whenever the writer was killed; it is never synced, since
+//! after a crash of the machine nothing in it is of use.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::document::{Document, VERSION};
+use super::identity;
+use crate::fleet::Snapshot;
+
+/// Its name in the runtime directory.
+const NAME: &str = "state.json";
+
+/// Where one goes that can't be used.
+const BAD: &str = "state.json.bad";
+
+/// The least time between two writes.
+const LEAST_GAP: Duration = Duration::from_millis(20);
+
+/// Writing may take this share of the loop's time at most: a gap is so many
+/// times what the last write took.
+const GAP_FACTOR: u32 = 20;
+
+/// Counters change all the time; they are written this often.
+const COUNTERS: Duration = Duration::from_secs(1);
+
+/// No state is larger; what is was not written by a supervisor.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// Why a state can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    /// The system refused.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// Somebody else wrote it, who could have us signal any process.
+    #[error("it belongs to user id {0}")]
+    Foreign(u32),
+    /// It is no regular file, or too large.
+    #[error("it is not a file that a supervisor writes")]
+    NotOurs,
+    /// It is not what it was when it was written.
+    #[error("it is damaged: {0}")]
+    Damaged(serde_json::Error),
+    /// A later program wrote it.
+    #[error("it is of version {0}, and this program knows version {VERSION}")]
+    Future(u32),
+}
+
+/// What there is of an earlier supervisor.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nothing.
+    Nothing,
+    /// Something of another boot, which concerns nothing that lives.
+    OtherBoot,
+    /// Something that can't be used.
+    Unusable(StateError),
+    /// Its state.
+    State(Box<Document<Snapshot>>),
+}
+
+/// Looks for the state that an earlier supervisor left in its runtime directory.
+pub(crate) fn read(runtime_dir: &Path) -> Found {
+    match document(&runtime_dir.join(NAME)) {
+        Err(StateError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+        Err(error) => Found::Unusable(error),
+        Ok(document) => match identity::boot_id() {
+            Ok(boot_id) if boot_id == document.boot_id => Found::State(Box::new(document)),
+            Ok(_) => Found::OtherBoot,
+            Err(error) => Found::Unusable(error.into()),
+        },
+    }
+}
+
+fn document(path: &Path) -> Result<Document<Snapshot>, StateError> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() > MOST_BYTES {
+        return Err(StateError::NotOurs);
+    }
+    if found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(StateError::Foreign(found.uid()));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    parse(&text)
+}
+
+fn parse(text: &[u8]) -> Result<Document<Snapshot>, StateError> {
+    /// All that every version has.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_slice(text).map_err(StateError::Damaged)?;
+    if version > VERSION {
+        return Err(StateError::Future(version));
+    }
+    serde_json::from_slice(text).map_err(StateError::Damaged)
+}
+
+/// Moves a state that can't be used out of the way, for whoever wants to look
+/// at it.
+pub(crate) fn set_aside(runtime_dir: &Path, why: &dyn std::fmt::Display) {
+    let (from, to) = (runtime_dir.join(NAME), runtime_dir.join(BAD));
+    match fs::rename(&from, &to) {
+        Ok(()) => warn!(
+            "the state that an earlier supervisor left in {} is not used: {why}; it is now {}",
+            from.display(),
+            to.display()
+        ),
+        Err(error) => warn!(
+            "the state in {} is not used: {why}; it could not be moved aside: {error}",
+            from.display()
+        ),
+    }
+}
+
+/// The state file of this supervisor: when to write it, and how.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    /// Since when it lacks a change.
+    dirty: bool,
+    written: Option<Instant>,
+    /// From when on it may be written again.
+    not_before: Option<Instant>,
+    /// Whether the last write failed, which is said once.
+    failing: bool,
+}
+
+impl StateFile {
+    /// The one in this runtime directory; nothing is written yet.
+    pub(crate) fn new(runtime_dir: &Path) -> Self {
+        Self {
+            path: runtime_dir.join(NAME),
+            dirty: true,
+            written: None,
+            not_before: None,
+            failing: false,
+        }
+    }
+
+    /// Something has changed that the next supervisor has to know.
+    pub(crate) fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    /// When it is to be written.
+    pub(crate) fn due(&self) -> Instant {
+        let now = Instant::now();
+        let wanted = match self.written {
+            Some(written) if !self.dirty => written + COUNTERS,
+            _ => now,
+        };
+        self.not_before
+            .map_or(wanted, |earliest| earliest.max(wanted))
+    }
+
+    /// Writes it. A disk that takes nothing is a warning: the workers serve, and
+    /// only a supervisor that is killed now has an old state to go on from.
+    pub(crate) fn write(&mut self, document: &impl Serialize) {
+        let begun = Instant::now();
+        match self.replace(document) {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    info!("{} is written again", self.path.display());
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    let path = self.path.display();
+                    warn!("cannot write {path}, which a supervisor after this one needs: {error}");
+                }
+            }
+        }
+        self.dirty = false;
+        let now = Instant::now();
+        self.written = Some(now);
+        let gap = (begun.elapsed() * GAP_FACTOR).max(LEAST_GAP);
+        self.not_before = Some(now + gap);
+    }
+
+    fn replace(&self, document: &impl Serialize) -> io::Result<()> {
+        let new = self.path.with_extension("json.new");
+        let text = serde_json::to_vec(document)?;
+        let written = create(&new).and_then(|mut file| file.write_all(&text));
+        match written.and_then(|()| fs::rename(&new, &self.path)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let _ = fs::remove_file(&new);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes it: nothing is left to go on from.
+    pub(crate) fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// It holds the secret, and the whole configuration.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}

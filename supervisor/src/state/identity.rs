@@ -1,0 +1,70 @@
+//! Who is who: a process id alone is used again, and so is a boot's clock.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use nix::unistd::Pid;
+
+use crate::proc;
+
+/// Bytes of randomness in a secret.
+const SECRET: usize = 32;
+
+/// What names this boot of this kernel.
+pub(crate) fn boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+}
+
+/// When a process started, in clock ticks since boot.
+pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
+    proc::stat(Pid::from_raw(pid)).map(|stat| stat.start_ticks)
+}
+
+/// Whether the process is there, is the one that started then, and is no
+/// zombie. To be asked again once there is a pidfd, since it may end any moment.
+pub(crate) fn lives(pid: i32, started: u64) -> bool {
+    // 0 and negative numbers name groups to the kernel.
+    pid > 0
+        && proc::stat(Pid::from_raw(pid))
+            .is_ok_and(|stat| stat.start_ticks == started && !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// A new secret, in hexadecimal digits.
+pub(crate) fn new_secret() -> io::Result<String> {
+    let mut bytes = [0; SECRET];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_with_the_same_number_is_not_believed() {
+        let us = Pid::this().as_raw();
+        let started = start_ticks(us).unwrap();
+        assert!(lives(us, started));
+        assert!(!lives(us, started + 1));
+        assert!(!lives(0, started) && !lives(-us, started));
+    }
+
+    #[test]
+    fn a_zombie_does_not_live() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        let started = start_ticks(pid).unwrap();
+        let id = nix::sys::wait::Id::Pid(Pid::from_raw(pid));
+        let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+        nix::sys::wait::waitid(id, flags).unwrap();
+        assert!(!lives(pid, started));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn secrets_differ() {
+        let (one, other) = (new_secret().unwrap(), new_secret().unwrap());
+        assert_eq!(one.len(), 2 * SECRET);
+        assert_ne!(one, other);
+    }
+}

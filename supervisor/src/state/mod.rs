@@ -1,0 +1,15 @@
+//! What the next supervisor needs to know, should this one be killed:
+//! `state.json` in the runtime directory.
+//!
+//! - `document` has its shape, with a version in it.
+//! - `file` writes it so that it is always whole, and tells a document that can
+//!   be believed from one that can't.
+//! - `identity` tells a process from a stranger that has its number.
+
+mod document;
+mod file;
+mod identity;
+
+pub(crate) use document::{Document, SavedEdition, SavedListener, SavedProcess, VERSION};
+pub(crate) use file::{Found, StateFile, read, set_aside};
+pub(crate) use identity::{boot_id, lives, new_secret, start_ticks};
