@@ -14,6 +14,7 @@
 //!   [`channel::Channel`] sends and receives on one end of it.
 //! - [`error`] has what can go wrong on it, each with a short name for metrics
 //!   and with advice for people.
+//! - [`metrics`] has the part of them that carries an application's own metrics.
 //! - [`scoreboard`] is the memory in which a worker counts and which the
 //!   supervisor reads, whatever becomes of the worker.
 //! - [`listening`] has what may be done to a listener that several processes hold.
@@ -53,6 +54,7 @@ pub mod control;
 pub mod error;
 pub mod listening;
 pub mod message;
+pub mod metrics;
 pub mod scoreboard;
 
 mod inbox;

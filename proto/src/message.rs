@@ -9,6 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::metrics::Metrics;
+
 /// The protocol version that `hello` and `welcome` carry.
 pub const PROTOCOL: u32 = 1;
 
@@ -220,6 +222,8 @@ pub enum ToSupervisor {
     Health(Health),
     /// The answer to a request that carried `id`.
     Reply(Reply),
+    /// The application's own metrics, or a part of them.
+    Metrics(Metrics),
     /// Nothing is left in flight; the worker leaves by itself after this.
     Drained,
     /// Said before a voluntary exit.
@@ -490,6 +494,7 @@ impl Message for ToSupervisor {
         "ready",
         "health",
         "reply",
+        "metrics",
         "drained",
         "bye",
     ];
@@ -504,6 +509,7 @@ impl Message for ToSupervisor {
             Self::Ready => "ready",
             Self::Health(_) => "health",
             Self::Reply(_) => "reply",
+            Self::Metrics(_) => "metrics",
             Self::Drained => "drained",
             Self::Bye { .. } => "bye",
         }

@@ -15,8 +15,8 @@ use prefork_proto::control::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::control::accept::{self, Bounds};
-use crate::control::answer::{self, Answer, EXPOSITION, Rejection};
-use crate::control::{ask, live, ready};
+use crate::control::answer::{self, Answer, Rejection};
+use crate::control::{ask, compressed, live, ready};
 use crate::handle::Handle;
 use crate::reserve::Reserve;
 
@@ -33,7 +33,7 @@ pub async fn serve(listener: TcpListener, handle: Handle, reserve: Rc<Reserve>) 
         Some(service_fn(move |request: Request<Incoming>| {
             let handle = handle.clone();
             async move {
-                let found = answer(&handle, request.method(), request.uri().path()).await;
+                let found = answer(&handle, &request).await;
                 Ok::<_, Infallible>(found.unwrap_or_else(Answer::from))
             }
         }))
@@ -41,7 +41,8 @@ pub async fn serve(listener: TcpListener, handle: Handle, reserve: Rc<Reserve>) 
     .await
 }
 
-async fn answer(handle: &Handle, method: &Method, path: &str) -> Result<Answer, Rejection> {
+async fn answer<B>(handle: &Handle, request: &Request<B>) -> Result<Answer, Rejection> {
+    let (method, path) = (request.method(), request.uri().path());
     let known = ["/", "/metrics", "/livez", "/readyz", "/status.json"];
     if !known.contains(&path) {
         return Err(Rejection::new(
@@ -53,11 +54,10 @@ async fn answer(handle: &Handle, method: &Method, path: &str) -> Result<Answer, 
         return Err(Rejection::method("GET, HEAD"));
     }
     match path {
-        "/metrics" => Ok(answer::whole(
-            StatusCode::OK,
-            EXPOSITION,
-            ask::metrics(handle).await?,
-        )),
+        "/metrics" => {
+            let text = ask::metrics(handle).await?;
+            Ok(compressed::exposition(text, request.headers()))
+        }
         "/livez" => Ok(live()),
         "/readyz" => ready(handle).await,
         "/status.json" => Ok(answer::json(StatusCode::OK, &ask::status(handle).await?)),
@@ -104,7 +104,8 @@ mod tests {
     }
 
     async fn get(handle: &Handle, method: Method, path: &str) -> (u16, String) {
-        let answer = answer(handle, &method, path)
+        let request = Request::builder().method(method).uri(path);
+        let answer = answer(handle, &request.body(()).unwrap())
             .await
             .unwrap_or_else(Answer::from);
         let status = answer.status().as_u16();

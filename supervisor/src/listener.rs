@@ -1,6 +1,8 @@
 //! Listening sockets. The supervisor owns each for its whole life; workers get
 //! duplicates through their channels.
 
+mod unix_queue;
+
 use std::cell::RefCell;
 use std::fs;
 use std::io;
@@ -186,7 +188,7 @@ impl Listener {
     }
 
     /// Depth and limit of the accept queue as it is now; the depth of a unix
-    /// socket's queue is unknown.
+    /// socket's queue is unknown where the kernel has no `unix_diag`.
     pub fn backlog(&self) -> (Option<u64>, u64) {
         let queue = self.queue();
         (
@@ -195,10 +197,10 @@ impl Listener {
         )
     }
 
-    /// Depth and limit of the accept queue; the kernel tells them for TCP only.
+    /// Depth and limit of the accept queue, if the kernel tells.
     fn queue(&self) -> Option<(u64, u64)> {
         if self.is_unix {
-            return None;
+            return unix_queue::accept_queue(&self.socket).ok();
         }
         sys::accept_queue(&self.socket).ok()
     }

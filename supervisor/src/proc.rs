@@ -34,6 +34,42 @@ pub struct Stat {
     pub start_ticks: u64,
 }
 
+/// Connections that the host's listeners of TCP turned away, all programs'
+/// together, since the network namespace began: proc_pid_net(5), snmp(7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListenDrops {
+    /// Because an accept queue was full.
+    pub overflows: u64,
+    /// For any reason, that one included.
+    pub drops: u64,
+}
+
+/// What the host's listeners have turned away.
+///
+/// # Errors
+///
+/// EMFILE and its like, since reading takes a descriptor.
+pub fn listen_drops() -> io::Result<ListenDrops> {
+    let path = "/proc/net/netstat";
+    parse_netstat(&fs::read_to_string(path)?).ok_or_else(|| malformed(path))
+}
+
+/// Two lines for each protocol: its counters' names, then their values.
+fn parse_netstat(text: &str) -> Option<ListenDrops> {
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let value = |wanted: &str| {
+        let index = names.split(' ').position(|name| name == wanted)?;
+        values.split(' ').nth(index)?.parse().ok()
+    };
+    Some(ListenDrops {
+        overflows: value("ListenOverflows")?,
+        drops: value("ListenDrops")?,
+    })
+}
+
 /// What a process uses now.
 ///
 /// # Errors
@@ -129,6 +165,19 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn listen_drops_are_found_by_their_names() {
+        let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPHPHits\n\
+                    TcpExt: 1 22 333 4444\nIpExt: InNoRoutes ListenDrops\nIpExt: 5 6\n";
+        let drops = ListenDrops {
+            overflows: 22,
+            drops: 333,
+        };
+        assert_eq!(parse_netstat(text), Some(drops));
+        assert_eq!(parse_netstat("TcpExt: ListenDrops\nTcpExt: x\n"), None);
+        listen_drops().expect("Linux has them");
+    }
 
     #[test]
     fn a_name_with_parentheses_and_blanks_does_not_shift_the_fields() {

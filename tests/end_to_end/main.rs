@@ -6,6 +6,8 @@
 
 mod harness;
 
+mod application_metrics;
+mod backlog;
 mod boot_check;
 mod broken_reload;
 mod config_errors;
@@ -13,6 +15,7 @@ mod control;
 mod crash_loop;
 mod death;
 mod descriptors;
+mod exact_counters;
 mod examples;
 mod exit_codes;
 mod hostile;

@@ -13,6 +13,8 @@
 //! `request`. What they share is in `serving`. Everything runs on one thread,
 //! so that a `health` report says that requests are served, too.
 //!
+//! `metrics` reports what the application counts itself.
+//!
 //! [`web`] is the web server that `prefork` has inside.
 
 mod accept;
@@ -29,6 +31,7 @@ mod http1;
 mod http2;
 mod link;
 mod listener;
+mod metrics;
 mod output;
 mod patience;
 mod rejoin;
@@ -45,4 +48,5 @@ mod worker;
 pub use application::{Refused, Reload, Tell};
 pub use context::Context;
 pub use error::StartError;
+pub use prefork_proto::metrics::Rule;
 pub use worker::Worker;

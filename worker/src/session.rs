@@ -18,6 +18,7 @@ use crate::error::WorkerError;
 use crate::gate::{Gate, State};
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
+use crate::metrics::Reporter;
 use crate::output::{let_go_of_unread_output, say};
 use crate::rejoin::{Answer, Papers};
 use crate::serving::Serving;
@@ -50,6 +51,7 @@ pub(crate) struct Session {
     pub(crate) serve: Serve,
     pub(crate) signals: Signals,
     pub(crate) pace: Pace,
+    pub(crate) metrics: Reporter,
 }
 
 /// The times that a session keeps.
@@ -109,6 +111,8 @@ impl Session {
             done,
             settling: Vec::new(),
         };
+        // A successor's gauges are there before its predecessor's go.
+        self.report_metrics(&mut course);
         let leave = loop {
             let next = self.next(&mut course).await;
             if let Some(leave) = self.act(next, &mut course) {
@@ -322,6 +326,7 @@ impl Session {
         course: &mut Course,
     ) {
         self.uplink = Uplink::Link(link);
+        self.metrics.begin_anew();
         self.pace = Pace::of(&welcome);
         self.papers = welcome.rejoin.map(|offer| {
             papers.offer = offer;
@@ -359,6 +364,33 @@ impl Session {
             let health = self.health(late, course);
             self.say(&ToSupervisor::Health(health), course);
         }
+        self.report_metrics(course);
+    }
+
+    /// Reports the application's metrics as far as the link takes them; health
+    /// goes first, and the rest waits for the next time.
+    fn report_metrics(&mut self, course: &mut Course) {
+        while let Uplink::Link(link) = &self.uplink
+            && let Some(message) = self.metrics.next(link)
+        {
+            self.say(&message, course);
+        }
+    }
+
+    /// The last report on the application's metrics, for which the link is
+    /// waited for.
+    async fn report_last_metrics(&mut self, course: &mut Course) {
+        self.metrics.conclude();
+        self.report_metrics(course);
+        while let Uplink::Link(link) = &mut self.uplink
+            && !link.is_clear()
+        {
+            link.finish().await;
+            if !link.is_clear() {
+                return;
+            }
+            self.report_metrics(course);
+        }
     }
 
     fn health(&self, late: Duration, course: &mut Course) -> Health {
@@ -389,6 +421,7 @@ impl Session {
             self.remark(reason);
             cut(self.serving).await;
         }
+        self.report_last_metrics(course).await;
         let health = self.health(Duration::ZERO, course);
         self.say(&ToSupervisor::Health(health), course);
         let goodbye = match leave {

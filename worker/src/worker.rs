@@ -10,6 +10,7 @@ use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
 use prefork_proto::channel::WorkerEnd;
 use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor};
+use prefork_proto::metrics::Rule;
 use prefork_proto::scoreboard::Tally;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, LocalOptions};
@@ -24,6 +25,7 @@ use crate::error::{StartError, WorkerError};
 use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
+use crate::metrics::{Reporter, Sources};
 use crate::output::say;
 use crate::patience::Patience;
 use crate::rejoin::Papers;
@@ -51,6 +53,7 @@ pub struct Worker {
     program: String,
     version: String,
     application: Application,
+    metrics: Sources,
     patience: Patience,
     alone: Alone,
 }
@@ -71,6 +74,7 @@ impl Worker {
             program: program.into(),
             version: version.into(),
             application: Application::default(),
+            metrics: Sources::default(),
             patience: Patience::default(),
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
@@ -99,6 +103,21 @@ impl Worker {
         Fut: Future<Output = Result<(), Refused>> + 'static,
     {
         self.application.on_reload = Some(Rc::new(move |reload| Box::pin(handler(reload))));
+        self
+    }
+
+    /// Reports the metrics of this registry, too; those of the `prometheus`
+    /// crate's default registry are reported without being asked for. The
+    /// supervisor exports them for the whole pool: see this crate's README.
+    pub fn registry(mut self, registry: prometheus::Registry) -> Self {
+        self.metrics.registries.push(registry);
+        self
+    }
+
+    /// What becomes of the values that this gauge has in several workers. The
+    /// rule of a gauge for which this is not called is [`Rule::Sum`].
+    pub fn gauge_rule(mut self, name: impl Into<String>, rule: Rule) -> Self {
+        self.metrics.rules.insert(name.into(), rule);
         self
     }
 
@@ -255,6 +274,7 @@ impl Worker {
             }),
             context,
             application: self.application,
+            metrics: Reporter::new(self.metrics),
             serving,
             gate,
             serve,
@@ -287,6 +307,7 @@ impl Worker {
             papers: None,
             context,
             application: self.application,
+            metrics: Reporter::new(self.metrics),
             serving,
             gate,
             serve,

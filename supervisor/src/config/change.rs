@@ -26,6 +26,13 @@ pub enum Change {
         /// How they are to be.
         to: Detail,
     },
+    /// A pool may have another number of samples of its application's own.
+    MaxSeries {
+        /// How many they may be.
+        from: u32,
+        /// How many they may be then.
+        to: u32,
+    },
     /// A pool comes.
     PoolAdded {
         /// Its name.
@@ -102,6 +109,7 @@ impl Change {
         match self {
             Self::Supervisor { .. }
             | Self::Metrics { .. }
+            | Self::MaxSeries { .. }
             | Self::Setting { .. }
             | Self::Entries { .. } => "setting",
             Self::PoolAdded { .. } | Self::PoolRemoved { .. } => "pool",
@@ -129,6 +137,7 @@ impl fmt::Display for Change {
             Self::Metrics { from, to } => {
                 write!(f, "[metrics] detail {} → {}", from.as_str(), to.as_str())
             }
+            Self::MaxSeries { from, to } => write!(f, "[metrics] max_series {from} → {to}"),
             Self::PoolAdded { pool } => write!(f, "pool {pool} would be added"),
             Self::PoolRemoved { pool } => write!(f, "pool {pool} would be removed"),
             Self::Setting {

@@ -17,6 +17,8 @@ pub struct Config {
     pub supervisor: Supervisor,
     /// `[metrics]`: how finely the workers' are told apart.
     pub metrics: Detail,
+    /// `[metrics]`: how many samples of the application's own a pool may have.
+    pub max_series: u32,
     /// `[pool.*]`, in the order of the file.
     pub pools: Vec<Pool>,
     /// Where it came from, for people: a path, `command line` or `embedded default`.

@@ -68,6 +68,7 @@ pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigErr
     problems.result(Config {
         supervisor,
         metrics: defaults::metrics([&web]),
+        max_series: defaults::MAX_SERIES,
         pools: vec![web],
         source: source.to_owned(),
     })

@@ -24,6 +24,9 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
 /// The most workers in all whose slots are told apart in the metrics by default.
 const MOST_SLOTS_IN_DETAIL: u64 = 64;
 
+/// Samples of the application's own that a pool may have.
+pub(super) const MAX_SERIES: u32 = crate::metrics::MAX_SERIES;
+
 /// `[metrics]`, for these pools.
 pub(super) fn metrics<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Detail {
     let workers = pools.into_iter().map(|pool| u64::from(pool.policy.workers));

@@ -20,6 +20,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
             to: new.metrics,
         });
     }
+    if old.max_series != new.max_series {
+        changes.push(Change::MaxSeries {
+            from: old.max_series,
+            to: new.max_series,
+        });
+    }
     for pool in &new.pools {
         let before = old.pool(&pool.policy.name);
         changes.extend(match before {

@@ -52,9 +52,11 @@ fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Probl
     }
     check_listeners(&pools, supervisor.admin, problems);
     let default = defaults::metrics(pools.iter().map(|read| &read.pool));
+    let (metrics, max_series) = metrics::read(metrics, default);
     Config {
         supervisor,
-        metrics: metrics::read(metrics, default),
+        metrics,
+        max_series,
         pools: pools.into_iter().map(|read| read.pool).collect(),
         source: path.to_owned(),
     }

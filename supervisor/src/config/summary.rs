@@ -26,6 +26,9 @@ pub fn render_checked(config: &Config) -> String {
     }
     lines.push("metrics".to_owned());
     lines.push(format!("  {:<20} {}", "detail", config.metrics.as_str()));
+    if config.max_series != defaults::MAX_SERIES {
+        lines.push(format!("  {:<20} {}", "max_series", config.max_series));
+    }
     for pool in &config.pools {
         lines.push(format!("pool {}", pool.policy.name));
         let mut row = |name: &str, value: &str| lines.push(format!("  {name:<20} {value}"));
@@ -70,7 +73,10 @@ pub fn checked_json(config: &Config) -> Value {
         "control_mode": units::show_permissions(supervisor.control_mode),
         "admin": supervisor.admin.map(|admin| admin.to_string()),
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
-        "metrics": { "detail": config.metrics.as_str() },
+        "metrics": {
+            "detail": config.metrics.as_str(),
+            "max_series": config.max_series,
+        },
         "pools": config.pools.iter().map(pool).collect::<Vec<_>>(),
     })
 }

@@ -8,6 +8,7 @@
 pub(crate) mod accept;
 pub(crate) mod answer;
 pub(crate) mod ask;
+pub(crate) mod compressed;
 mod events;
 #[cfg(test)]
 pub(crate) mod fake;

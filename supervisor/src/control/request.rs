@@ -10,8 +10,9 @@ use hyper::{Request, StatusCode};
 use prefork_proto::control::ErrorCode;
 use tokio::time::timeout;
 
-use super::answer::{self, Answer, EXPOSITION, Rejection, TEXT};
+use super::answer::{self, Answer, Rejection, TEXT};
 use super::ask;
+use super::compressed;
 use super::events;
 use super::job::Job;
 use super::route::{Order, Query, Route, route};
@@ -41,14 +42,14 @@ impl Visit {
             return self.refuse(&request).await;
         }
         let found = match route(request.method(), request.uri().path()) {
-            Ok(Route::Query(query)) => self.query(query, request.uri().query()).await,
+            Ok(Route::Query(query)) => self.query(query, request).await,
             Ok(Route::Order(order)) => self.order(order, request.into_body()).await,
             Err(rejection) => Err(rejection),
         };
         found.unwrap_or_else(Answer::from)
     }
 
-    async fn query(&self, query: Query, parameters: Option<&str>) -> Result<Answer, Rejection> {
+    async fn query<B>(&self, query: Query, request: Request<B>) -> Result<Answer, Rejection> {
         let handle = &self.handle;
         let answer = match query {
             Query::Status => answer::json(StatusCode::OK, &ask::status(handle).await?),
@@ -57,10 +58,11 @@ impl Visit {
                 answer::json(StatusCode::OK, &ask::describe(handle, pool, slot).await?)
             }
             Query::Metrics => {
-                answer::whole(StatusCode::OK, EXPOSITION, ask::metrics(handle).await?)
+                compressed::exposition(ask::metrics(handle).await?, request.headers())
             }
             Query::Events => {
-                let wanted = events::Wanted::parse(parameters.unwrap_or_default())?;
+                let parameters = request.uri().query().unwrap_or_default();
+                let wanted = events::Wanted::parse(parameters)?;
                 events::answer(handle, wanted).await?
             }
             Query::Live => live(),

@@ -1,8 +1,39 @@
 //! What is known of a listening socket.
 
-use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::supervisor::registered;
+use crate::proc::ListenDrops;
+
+/// What all listeners of the host have turned away.
+#[derive(Debug)]
+pub(super) struct HostMetrics {
+    overflows: IntCounter,
+    drops: IntCounter,
+}
+
+impl HostMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let counter = |name, help| registered(registry, IntCounter::new(name, help));
+        Self {
+            overflows: counter(
+                "prefork_host_listen_overflows_total",
+                "Connections that TCP listeners of this host, of all programs, turned away because their queue was full.",
+            ),
+            drops: counter(
+                "prefork_host_listen_drops_total",
+                "Connections that TCP listeners of this host, of all programs, turned away for any reason.",
+            ),
+        }
+    }
+
+    /// Takes the host's totals.
+    pub(super) fn record(&self, now: ListenDrops) {
+        for (counter, now) in [(&self.overflows, now.overflows), (&self.drops, now.drops)] {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
+    }
+}
 
 /// The families by `listener`.
 #[derive(Debug)]
@@ -17,7 +48,8 @@ pub(super) struct ListenerFamilies {
 pub struct ListenerMetrics {
     /// Its name, pool, address and mode.
     info: [String; 4],
-    backlog: IntGauge,
+    /// The family, since the kernel may not tell how many wait.
+    backlog: IntGaugeVec,
     limit: IntGauge,
 }
 
@@ -51,7 +83,7 @@ impl ListenerFamilies {
         self.info.with_label_values(&info).set(1);
         ListenerMetrics {
             info: info.map(str::to_owned),
-            backlog: self.backlog.with_label_values(&[name]),
+            backlog: self.backlog.clone(),
             limit: self.limit.with_label_values(&[name]),
         }
     }
@@ -61,7 +93,8 @@ impl ListenerFamilies {
         let info = listener.info.each_ref().map(String::as_str);
         let name = &info[..1];
         self.info.remove_label_values(&info).expect(known);
-        self.backlog.remove_label_values(name).expect(known);
+        // Absent where the kernel did not tell.
+        let _ = self.backlog.remove_label_values(name);
         self.limit.remove_label_values(name).expect(known);
     }
 }
@@ -71,9 +104,16 @@ impl ListenerMetrics {
         self.info.each_ref().map(String::as_str) == info
     }
 
-    /// How many connections wait, and how many may.
-    pub fn backlog(&self, waiting: u64, limit: u64) {
-        self.backlog.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    /// How many connections wait, if the kernel tells, and how many may.
+    pub fn backlog(&self, waiting: Option<u64>, limit: u64) {
+        let name = [self.info[0].as_str()];
+        if let Some(waiting) = waiting {
+            let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+            self.backlog.with_label_values(&name).set(waiting);
+        } else {
+            // It is not there where the kernel never told.
+            let _ = self.backlog.remove_label_values(&name);
+        }
         self.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 }

@@ -6,8 +6,10 @@
 //! `channels` show the same numbers; a table (`families`) says how each is
 //! exported, and `samples` does it, slot by slot or pool by pool. Totals are the
 //! sum of the incarnations that have gone and of those that live, so that they
-//! never go backwards. METRICS.md describes every family.
+//! never go backwards. What applications count themselves is put together in
+//! `application`. METRICS.md describes every family.
 
+mod application;
 mod distribution;
 mod families;
 mod histograms;
@@ -34,10 +36,13 @@ use std::time::SystemTime;
 use prefork_proto::message::{Message, ToSupervisor, ToWorker};
 use prometheus::{Registry, TextEncoder};
 
-use self::listener::ListenerFamilies;
+use self::application::Application;
+pub(crate) use self::application::MAX_SERIES;
+use self::listener::{HostMetrics, ListenerFamilies};
 use self::pool::PoolFamilies;
 use self::samples::Group;
 use crate::config::Detail;
+use crate::proc::ListenDrops;
 
 /// The values that labels can have; all are exported from a slot's birth.
 #[derive(Debug, Clone)]
@@ -62,11 +67,13 @@ pub struct Metrics {
     detail: Detail,
     labels: Rc<Labels>,
     supervisor: SupervisorMetrics,
+    host: HostMetrics,
     listener_families: ListenerFamilies,
     listeners: BTreeMap<String, Rc<ListenerMetrics>>,
     pool_families: PoolFamilies,
     pools: BTreeMap<String, Rc<PoolMetrics>>,
     slots: BTreeMap<String, BTreeMap<u32, Rc<SlotMetrics>>>,
+    application: Rc<Application>,
 }
 
 impl Metrics {
@@ -91,11 +98,13 @@ impl Metrics {
             }),
             detail: Detail::default(),
             supervisor: SupervisorMetrics::new(&registry, version, started_at),
+            host: HostMetrics::new(&registry),
             listener_families: ListenerFamilies::new(&registry),
             listeners: BTreeMap::new(),
             pool_families: PoolFamilies::new(&registry),
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
+            application: Rc::new(Application::new(&registry)),
             registry,
         }
     }
@@ -109,6 +118,17 @@ impl Metrics {
     /// counted is lost by a change, but it goes on under other series.
     pub fn set_detail(&mut self, detail: Detail) {
         self.detail = detail;
+    }
+
+    /// How many samples of the application's own each pool may have from now
+    /// on. Those that are exported already stay.
+    pub fn set_max_series(&self, samples: u32) {
+        self.application.set_max_series(samples);
+    }
+
+    /// What the host's listeners have turned away so far.
+    pub fn listen_drops(&self, totals: ListenDrops) {
+        self.host.record(totals);
     }
 
     /// A listener's, exported from the first call on. `name` is as configured,
@@ -142,6 +162,9 @@ impl Metrics {
 
     /// A pool's, exported from the first call on.
     pub fn pool(&mut self, name: &str) -> Rc<PoolMetrics> {
+        if !self.pools.contains_key(name) {
+            self.application.pool(name);
+        }
         let families = &self.pool_families;
         let pool = self.pools.entry(name.to_owned());
         Rc::clone(pool.or_insert_with(|| Rc::new(families.pool(name))))
@@ -153,6 +176,7 @@ impl Metrics {
     /// pool's or a slot's metrics makes new ones.
     pub fn remove_pool(&mut self, name: &str) {
         self.slots.remove(name);
+        self.application.remove_pool(name);
         if self.pools.remove(name).is_some() {
             self.pool_families.remove(name);
         }
@@ -162,9 +186,11 @@ impl Metrics {
     /// lost keeps its counters and finds them here when it comes back.
     pub fn slot(&mut self, pool: &str, slot: u32) -> Rc<SlotMetrics> {
         let slots = self.slots.entry(pool.to_owned()).or_default();
-        let labels = &self.labels;
-        let metrics = slots.entry(slot);
-        Rc::clone(metrics.or_insert_with(|| Rc::new(SlotMetrics::new(pool, slot, labels))))
+        let metrics = slots.entry(slot).or_insert_with(|| {
+            let new = SlotMetrics::new(pool, slot, &self.labels, &self.application);
+            Rc::new(new)
+        });
+        Rc::clone(metrics)
     }
 
     /// A slot's, if it has been exported.
@@ -180,7 +206,8 @@ impl Metrics {
         let groups = self.groups();
         // One family at a time: a thousand slots have tens of thousands of samples.
         let of_slots = samples::collect(&groups);
-        for family in self.registry.gather().into_iter().chain(of_slots) {
+        let own = self.registry.gather().into_iter().chain(of_slots);
+        for family in own.chain(self.application.collect()) {
             encoder
                 .encode_utf8(&[family], &mut text)
                 .expect("names are valid, families have samples, and a String takes all");

@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prefork_proto::channel::Counters;
 use prefork_proto::control::{ChannelStatus, ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
+use prefork_proto::metrics::Metrics;
 use prefork_proto::scoreboard::Snapshot;
 
+use super::application::Application;
 use super::distribution::Distribution;
 use super::saved::{SavedProcess, SavedSlot, by_name, in_order};
 use super::{Labels, http};
@@ -30,6 +32,7 @@ pub struct SlotMetrics {
     pub(super) pool: String,
     pub(super) slot: u32,
     pub(super) labels: Rc<Labels>,
+    application: Rc<Application>,
     numbers: RefCell<Numbers>,
 }
 
@@ -75,7 +78,12 @@ pub(super) struct Process {
 }
 
 impl SlotMetrics {
-    pub(super) fn new(pool: &str, slot: u32, labels: &Rc<Labels>) -> Self {
+    pub(super) fn new(
+        pool: &str,
+        slot: u32,
+        labels: &Rc<Labels>,
+        application: &Rc<Application>,
+    ) -> Self {
         let numbers = Numbers {
             state: SlotState::Empty,
             current: None,
@@ -101,6 +109,7 @@ impl SlotMetrics {
             pool: pool.to_owned(),
             slot,
             labels: Rc::clone(labels),
+            application: Rc::clone(application),
             numbers: RefCell::new(numbers),
         }
     }
@@ -128,6 +137,8 @@ impl SlotMetrics {
         let Some(process) = numbers.live.remove(&incarnation) else {
             return;
         };
+        self.application
+            .exited(&self.pool, (self.slot, incarnation));
         numbers.fold(&process);
         if let Some(index) = ExitReason::ALL.iter().position(|known| *known == reason) {
             numbers.exits[index] += 1;
@@ -205,6 +216,14 @@ impl SlotMetrics {
             process.in_flight = counted.in_flight;
             process.connections = counted.connections;
             numbers.counters_held += process.http.advance(&counted.http);
+        });
+    }
+
+    /// A report on the application's own metrics came.
+    pub fn application(&self, incarnation: u64, report: &Metrics) {
+        self.on(incarnation, |numbers, _| {
+            let who = (self.slot, incarnation);
+            numbers.counters_held += self.application.report(&self.pool, who, report);
         });
     }
 

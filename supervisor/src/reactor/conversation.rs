@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use prefork_proto::message::{Health, Hello, PROTOCOL, Reply, ToSupervisor};
+use prefork_proto::metrics::Metrics;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -64,6 +65,8 @@ pub(crate) enum Heard {
     Ready,
     /// It reports.
     Health(Health),
+    /// It reports the application's own metrics.
+    Metrics(Metrics),
     /// A ping came back after this long.
     Pong(Duration),
     /// A call was answered, or a reply came that nobody waits for any more.
@@ -221,6 +224,7 @@ impl Conversation {
             (Phase::Booting | Phase::Up, ToSupervisor::Bye { reason }) => Ok(Heard::Bye(reason)),
             (Phase::Booting | Phase::Up, ToSupervisor::Reply(reply)) => self.settle(reply, now),
             (Phase::Up, ToSupervisor::Health(health)) => Ok(Heard::Health(health)),
+            (Phase::Up, ToSupervisor::Metrics(metrics)) => Ok(Heard::Metrics(metrics)),
             (Phase::Booting | Phase::Up, ToSupervisor::Drained) if self.draining => {
                 Ok(Heard::Drained)
             }

@@ -184,6 +184,9 @@ impl Reactor {
     /// supervisor's counters are never below it.
     pub(super) fn exposition(&mut self) -> String {
         self.look_at_processes();
+        if let Ok(drops) = proc::listen_drops() {
+            self.metrics.listen_drops(drops);
+        }
         let text = self.metrics.encode();
         self.write_state();
         text
@@ -216,10 +219,7 @@ impl Reactor {
             let metrics = self
                 .metrics
                 .listener(&status.name, &pool, &status.address, &status.mode);
-            metrics.backlog(
-                status.backlog.unwrap_or(0),
-                status.backlog_limit.unwrap_or(0),
-            );
+            metrics.backlog(status.backlog, status.backlog_limit.unwrap_or(0));
         }
     }
 

@@ -12,7 +12,8 @@
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
-//!   killed, and writes down what the next one needs.
+//!   killed, and writes down what the next one needs; `oom` knows
+//!   which workers the kernel killed.
 
 mod actions;
 mod adoption;
@@ -24,6 +25,7 @@ mod edition;
 mod editions;
 mod grip;
 mod journal;
+mod oom;
 mod output;
 mod process;
 mod program;
@@ -37,6 +39,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -58,6 +61,7 @@ pub use edition::{Edition, PoolError};
 use editions::Editions;
 use grip::Grip;
 use journal::Journal;
+use oom::OutOfMemory;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::Reloads;
 use signals::Asked;
@@ -113,6 +117,7 @@ pub struct Reactor {
     /// When the processes' use of memory and time was last looked up.
     looked_up: Option<Instant>,
     journal: Journal,
+    oom: OutOfMemory,
     log: Log,
     reserve: Rc<Reserve>,
     /// What outlives this supervisor; none for one that is thrown away.
@@ -198,6 +203,7 @@ impl Reactor {
             ChannelError::SEND_REASONS,
         );
         metrics.set_detail(setup.config.metrics);
+        metrics.set_max_series(setup.config.max_series);
         let epoch = since_boot();
         let fleet = fleet(epoch);
         let reactor = Self {
@@ -218,6 +224,7 @@ impl Reactor {
             metrics,
             looked_up: None,
             journal: Journal::new(),
+            oom: OutOfMemory::default(),
             log: setup.log,
             reserve: setup.reserve,
             keep: setup.keep,
@@ -280,9 +287,11 @@ impl Reactor {
     }
 
     /// Tells the fleet something and does what it answers.
-    fn feed(&mut self, event: Event) {
-        if let Event::Exited { worker, .. } = &event {
+    fn feed(&mut self, mut event: Event) {
+        if let Event::Exited { worker, exit } = &mut event {
             self.processes.remove(worker);
+            let by_sigkill = exit.signal == Some(Signal::SIGKILL as i32);
+            exit.oom = self.oom.was_killed(*worker, by_sigkill);
             // It may have hidden a stranger that ended meanwhile.
             self.reap_strangers();
         }
@@ -377,9 +386,11 @@ impl Reactor {
         }
     }
 
-    /// Once a second: how late the loop is, and memory where it has a limit.
+    /// Once a second: how late the loop is, kills for want of memory, and memory
+    /// where it has a limit.
     fn pulse(&mut self, due: Instant) {
         self.metrics.supervisor().loop_lag(due.elapsed());
+        self.oom.look();
         let limited: Vec<(Worker, i32)> = self
             .processes
             .iter()

@@ -217,6 +217,7 @@ impl Reactor {
         if committed {
             self.adjust_sockets();
             self.metrics.set_detail(self.config.metrics);
+            self.metrics.set_max_series(self.config.max_series);
         }
         self.retire_all(orphans);
         self.export_pools();

@@ -1,5 +1,6 @@
 //! What a scrape shows of what has been recorded.
 
+mod application;
 mod detail;
 mod page;
 mod removal;
@@ -372,7 +373,7 @@ fn the_exposition_is_as_promtool_wants_it() {
     metrics.supervisor().command("tell");
     metrics.supervisor().command_failed("tell");
     let listener = metrics.listener("unix:a\"b", "web", "unix:/run/a\"b", "shared");
-    listener.backlog(3, 4096);
+    listener.backlog(Some(3), 4096);
     for detail in [Detail::Slot, Detail::Pool] {
         metrics.set_detail(detail);
         promtool_is_silent_on(&metrics.encode());

@@ -57,7 +57,8 @@ fn exposition(detail: Detail) -> BTreeMap<String, Described> {
     metrics.set_detail(detail);
     metrics.pool("web");
     metrics.slot("web", 0);
-    metrics.listener("0.0.0.0:80", "web", "0.0.0.0:80", "shared");
+    let listener = metrics.listener("0.0.0.0:80", "web", "0.0.0.0:80", "shared");
+    listener.backlog(Some(0), 4096);
     let text = metrics.encode();
     let mut families = BTreeMap::new();
     for line in text.lines() {

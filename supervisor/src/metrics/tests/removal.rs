@@ -54,7 +54,7 @@ fn a_listener_that_is_closed_takes_its_series_along() {
         let name = format!("0.0.0.0:{port}");
         metrics
             .listener(&name, "web", &name, "shared")
-            .backlog(3, 4096);
+            .backlog(Some(3), 4096);
     }
     assert_eq!(labelled(&metrics, "listener=\"0.0.0.0:81\"").len(), 3);
     metrics.remove_listener("0.0.0.0:81");
@@ -70,14 +70,14 @@ fn a_listener_that_moves_to_another_pool_is_there_once() {
     let name = "0.0.0.0:80";
     metrics
         .listener(name, "web", name, "shared")
-        .backlog(3, 4096);
+        .backlog(Some(3), 4096);
     metrics.listener(name, "web", name, "shared");
     let waiting = "prefork_listener_backlog_connections{listener=\"0.0.0.0:80\"}";
     assert_eq!(samples(&metrics)[waiting], 3.0, "nothing has changed");
 
     metrics
         .listener(name, "api", name, "per-slot")
-        .backlog(5, 4096);
+        .backlog(Some(5), 4096);
     assert_eq!(samples(&metrics)[waiting], 5.0);
     let info = labelled(&metrics, "prefork_listener_info");
     let expected = "prefork_listener_info{address=\"0.0.0.0:80\",listener=\"0.0.0.0:80\",\
