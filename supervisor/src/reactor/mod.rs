@@ -339,6 +339,12 @@ impl Reactor {
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
+        // Nobody is told to leave before it is on the disk who takes its place:
+        // should we be killed now, the next supervisor must know the successor.
+        let leaves = |action: &Action| matches!(action, Action::Drain { .. } | Action::Stop { .. });
+        if actions.iter().any(leaves) {
+            self.write_state();
+        }
         for action in actions {
             self.act(action);
         }
