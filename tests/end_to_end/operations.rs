@@ -191,7 +191,7 @@ fn under_wrk(pool: Pool, seconds: u64, operate: impl Fn(&Prefork)) {
 #[test]
 fn wrk_counts_no_error_while_it_reloads() {
     for mode in Mode::ALL {
-        under_wrk(Pool::service("web", 2).mode(mode), 3, |prefork| {
+        under_wrk(Pool::service("web", 2).mode(mode), 6, |prefork| {
             prefork.done(&["reload"]);
         });
     }

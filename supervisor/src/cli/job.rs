@@ -74,7 +74,7 @@ pub(super) async fn tell(
 /// What a worker gets of the time, in milliseconds: a little less than all, so
 /// that its silence is told before the whole command is out of time.
 fn worker_timeout_ms(given: Duration) -> u64 {
-    let margin = (given / 10).min(Duration::from_millis(500));
+    let margin = (given / 4).min(Duration::from_secs(1));
     u64::try_from((given - margin).as_millis())
         .unwrap_or(u64::MAX)
         .clamp(1, 3_600_000)
@@ -190,8 +190,8 @@ mod tests {
     #[test]
     fn workers_get_a_little_less_than_the_whole_time() {
         let ms = |given| worker_timeout_ms(Duration::from_millis(given));
-        assert_eq!(ms(10_000), 9_500);
-        assert_eq!(ms(1_000), 900);
+        assert_eq!(ms(10_000), 9_000);
+        assert_eq!(ms(1_000), 750);
         assert_eq!(ms(1), 1);
         assert_eq!(worker_timeout_ms(Duration::MAX), 3_600_000);
     }

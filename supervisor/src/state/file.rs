@@ -254,7 +254,6 @@ mod tests {
                 metrics: Detail::Slot,
                 pools: Vec::new(),
                 max_series: 1000,
-                max_series: 1000,
                 source: "command line".to_owned(),
             },
             editions: Vec::new(),
