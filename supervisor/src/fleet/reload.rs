@@ -5,7 +5,6 @@ use std::rc::Rc;
 use prefork_proto::control::ExitReason;
 
 use super::event::{Action, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
-use super::jobs::counted;
 use super::leave::How;
 use super::rollout::{Batch, Part, Rollout, Stage};
 use super::{Fleet, Phase};
@@ -113,9 +112,6 @@ impl Fleet {
             };
             let workers = part.policy.workers;
             pool.policy = part.policy;
-            for slot in &mut pool.slots {
-                slot.generation = rollout.generation;
-            }
             self.resize(now, id, workers, ExitReason::ScaleDown);
         }
         self.pools.put_first(&rollout.pools);
@@ -133,12 +129,10 @@ impl Fleet {
 
     fn in_force(&self) -> String {
         let message = format!("generation {} is in force", self.generation);
-        match self.leaving() {
+        match self.draining() {
             0 => message,
-            leaving => {
-                let workers = counted(leaving as u32);
-                format!("{message}; {workers} of before still drain")
-            }
+            1 => format!("{message}; 1 worker still drains"),
+            draining => format!("{message}; {draining} workers still drain"),
         }
     }
 
@@ -211,7 +205,7 @@ mod tests {
             driver.say_ready(worker(slot, 2));
             assert!(driver.drains(worker(slot, 1)) && driver.fleet.is_ready());
         }
-        let message = "generation 2 is in force; 3 workers of before still drain";
+        let message = "generation 2 is in force; 3 workers still drain";
         assert_eq!(driver.result(job), Some(&Ok(message.to_owned())));
         assert_eq!(driver.reloaded(), [(2, true, "")]);
         assert_eq!(
