@@ -116,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::driver::{Driver, code, plan, policy, worker};
-    use super::super::{Event, JobId, Worker};
+    use super::super::{Command, Event, JobId, Worker};
     use super::*;
 
     fn reload(driver: &mut Driver) -> JobId {
@@ -204,6 +204,23 @@ mod tests {
         driver.say_ready(successor);
         answer(&mut driver, 1, 2, Ok(()));
         assert!(driver.is_done(job));
+    }
+
+    #[test]
+    fn one_that_an_operator_pauses_meanwhile_is_replaced() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let (pool, slot) = ("web".to_owned(), 0);
+        driver.command(Command::Pause { pool, slot });
+        let job = reload(&mut driver);
+        assert!(!asked(&driver, worker(0, 1), 2));
+        driver.step(Event::Answered {
+            worker: worker(0, 1),
+            ask: Ask::Pause,
+            result: Ok(()),
+        });
+        driver.say_ready(worker(0, 2));
+        answer(&mut driver, 1, 2, Ok(()));
+        assert!(driver.is_done(job) && driver.fleet.is_ready());
     }
 
     #[test]

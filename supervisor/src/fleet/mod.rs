@@ -8,6 +8,12 @@
 //! follow, jobs whose wish has come true end, the next replacement takes its
 //! place, the next deadline is armed. So no handler has to know who else waits
 //! for what it does, and no event costs more than the slots that it touches.
+//!
+//! A reload is a transaction over all of that: `rollout` holds what it wants of
+//! each pool and takes its steps, `reload` begins it and puts it in force,
+//! `rollback` undoes it, `probation` and `in_place` are its two other ways to
+//! renew a slot. A slot runs the generation in force until its turn comes, and
+//! a pool's own numbers change only with the commit.
 
 mod ask;
 mod backoff;

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use prefork_proto::control::ExitReason;
 
 use super::event::{Action, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
-use super::jobs::counted;
 use super::leave::How;
 use super::rollout::{Batch, Part, Rollout, Stage};
 use super::{Fleet, Phase};
@@ -113,9 +112,6 @@ impl Fleet {
             };
             let workers = part.policy.workers;
             pool.policy = part.policy;
-            for slot in &mut pool.slots {
-                slot.generation = rollout.generation;
-            }
             self.resize(now, id, workers, ExitReason::ScaleDown);
         }
         self.pools.put_first(&rollout.pools);
@@ -133,12 +129,10 @@ impl Fleet {
 
     fn in_force(&self) -> String {
         let message = format!("generation {} is in force", self.generation);
-        match self.leaving() {
+        match self.draining() {
             0 => message,
-            leaving => {
-                let workers = counted(leaving as u32);
-                format!("{message}; {workers} of before still drain")
-            }
+            1 => format!("{message}; 1 worker still drains"),
+            draining => format!("{message}; {draining} workers still drain"),
         }
     }
 
@@ -175,10 +169,12 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prefork_proto::control::SlotState;
 
     use super::super::driver::{Driver, code, plan, policy, worker};
-    use super::super::{Command, Policy, Worker};
+    use super::super::{Command, Worker};
     use super::*;
 
     fn of_pool(pool: u32, slot: u32) -> Worker {
@@ -211,7 +207,7 @@ mod tests {
             driver.say_ready(worker(slot, 2));
             assert!(driver.drains(worker(slot, 1)) && driver.fleet.is_ready());
         }
-        let message = "generation 2 is in force; 3 workers of before still drain";
+        let message = "generation 2 is in force; 3 workers still drain";
         assert_eq!(driver.result(job), Some(&Ok(message.to_owned())));
         assert_eq!(driver.reloaded(), [(2, true, "")]);
         assert_eq!(
@@ -298,12 +294,16 @@ mod tests {
     fn a_worker_is_held_to_the_deadlines_of_its_own_generation() {
         let mut driver = Driver::ready(policy("web", 1));
         let mut strict = policy("web", 1);
-        strict.heartbeat_timeout = std::time::Duration::from_secs(1);
-        strict.boot_timeout = std::time::Duration::from_secs(60);
+        strict.heartbeat_timeout = Duration::from_secs(1);
+        strict.boot_timeout = Duration::from_secs(60);
         driver.reload(plan(2, vec![strict]));
         driver.pass_but(9.0, &[worker(0, 1)]);
         assert_eq!(driver.current(0), worker(0, 1));
-        driver.pass(40.0);
+        driver.exit(worker(0, 1), code(1));
+        driver.say_ready(worker(0, 3));
+        driver.pass_but(9.0, &[worker(0, 3)]);
+        assert_eq!(driver.current(0), worker(0, 3));
+        driver.pass(30.0);
         driver.say_ready(worker(0, 2));
         assert_eq!(driver.reloaded(), [(2, true, "")]);
         driver.pass_but(1.0, &[worker(0, 2)]);
@@ -379,19 +379,22 @@ mod tests {
 
     #[test]
     fn recycling_waits_for_the_end_of_a_reload() {
-        let mut aging = policy("web", 1);
-        aging.max_age = Some(std::time::Duration::from_secs(1000));
-        let (newer, mut driver) = (aging.clone(), Driver::ready(aging));
-        driver.pass(880.0);
-        let mut slow: Policy = newer;
-        slow.boot_timeout = std::time::Duration::from_secs(500);
-        driver.reload(plan(2, vec![slow]));
-        driver.pass(400.0);
+        let mut aging = policy("web", 2);
+        aging.max_age = Some(Duration::from_secs(100));
+        let mut driver = Driver::ready(aging.clone());
+        driver.pass(80.0);
+        // The slot that is to go after the reload has no part in it.
+        aging.workers = 1;
+        driver.reload(plan(2, vec![aging]));
+        driver.pass(25.0);
+        assert_eq!(driver.booting(), [0]);
         driver.exit(worker(0, 2), code(1));
         assert_eq!(driver.reloaded().len(), 1);
         driver.pass(0.1);
         let successor = driver.slot(0).successor().unwrap();
         assert_eq!(successor.generation(), 1);
+        driver.say_ready(worker(0, 3));
+        assert_eq!(driver.booting(), [1]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use prefork_proto::control::{Exit, ExitReason};
 
 use super::Fleet;
 use super::event::{Action, PoolId, Refusal, Time};
+use super::jobs::Awaiting;
 use super::leave::How;
 use super::lifecycle::Failure;
 use super::replacement::{Cause, Progress};
@@ -19,17 +20,16 @@ const RESTORE_ATTEMPTS: u32 = 3;
 impl Fleet {
     /// Turns the reload around because of a failure in the slot.
     pub(super) fn roll_back(&mut self, now: Time, id: SlotId, failure: &Failure) {
+        self.tell_watchers(id, &format!("{}; rolling back", failure.why));
         let why = format!("{}: {}", self.name(id), failure.why);
-        self.turn_around(now, id, why.clone());
-        let incarnation = failure.worker.incarnation;
+        self.turn_around(now, why.clone());
         self.boot_failed(now, id, failure);
-        let who = super::jobs::Awaiting::Reload;
-        self.tell_failure(id, incarnation, who, why, failure.exit.as_ref());
+        let incarnation = failure.worker.incarnation;
+        let exit = failure.exit.as_ref();
+        self.tell_failure(id, incarnation, Awaiting::Reload, why, exit);
     }
 
-    /// Turns the reload around.
-    pub(super) fn turn_around(&mut self, now: Time, id: SlotId, why: String) {
-        self.tell_watchers(id, &format!("rolling back: {why}"));
+    fn turn_around(&mut self, now: Time, why: String) {
         let Some(rollout) = &mut self.rollout else {
             return;
         };

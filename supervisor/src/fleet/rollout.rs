@@ -125,12 +125,6 @@ impl Pool {
             .as_ref()
             .is_some_and(|part| part.batch == Batch::Trial)
     }
-
-    fn is_proven(&self) -> bool {
-        self.part
-            .as_ref()
-            .is_none_or(|part| part.batch == Batch::Proven)
-    }
 }
 
 impl Fleet {
@@ -213,11 +207,7 @@ impl Fleet {
         let untold = rollout.job.is_some();
         match &rollout.stage {
             Stage::Opening if self.new_pools_are_up() => self.begin_replacing(now),
-            Stage::Replacing
-                if self.total.behind == 0 && self.pools.iter().all(Pool::is_proven) =>
-            {
-                self.commit(now);
-            }
+            Stage::Replacing if self.total.behind == 0 => self.commit(now),
             Stage::Back(back) if untold && back.stderr.is_some() && self.total.behind == 0 => {
                 self.tell_rollback();
             }
@@ -265,13 +255,13 @@ impl Fleet {
         }
     }
 
-    /// How many processes were told to leave and may still go.
-    pub(super) fn leaving(&self) -> usize {
+    /// How many processes drain.
+    pub(super) fn draining(&self) -> usize {
         self.pools
             .iter()
             .flat_map(|pool| &pool.slots)
             .flat_map(|slot| &slot.leaving)
-            .filter(|leaving| leaving.stage.deadline().is_some())
+            .filter(|leaving| leaving.stage.is_draining())
             .count()
     }
 }

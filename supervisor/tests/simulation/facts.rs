@@ -10,8 +10,9 @@ use prefork_supervisor::fleet::{
 };
 
 use crate::Happened;
+use crate::pools::{PoolFacts, SlotFacts};
 use crate::process::Process;
-use crate::reload::{Ended, Planned, Reload};
+use crate::reload::{Ended, Reload};
 
 /// How long a killed process is waited for.
 pub(crate) const REAPING_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,77 +47,6 @@ pub(crate) struct Facts {
     pub(crate) owed_start: Option<Worker>,
     /// The worker that served until it was told to leave at once.
     cut_off: Option<Worker>,
-}
-
-/// What has happened to a pool.
-pub(crate) struct PoolFacts {
-    pub(crate) policy: Policy,
-    pub(crate) desired: u32,
-    pub(crate) slots: Vec<SlotFacts>,
-    /// What the reload in progress wants of it.
-    pub(crate) planned: Option<Planned>,
-    /// Whether it is on its way out.
-    pub(crate) retired: bool,
-}
-
-impl PoolFacts {
-    /// A pool that is about to start.
-    pub(crate) fn new(policy: &Policy) -> Self {
-        let started = || SlotFacts {
-            reasons: 1,
-            ..SlotFacts::default()
-        };
-        Self {
-            policy: policy.clone(),
-            desired: policy.workers,
-            slots: (0..policy.workers).map(|_| started()).collect(),
-            planned: None,
-            retired: false,
-        }
-    }
-
-    /// Whether it goes by this name and stays.
-    pub(crate) fn is_named(&self, name: &str) -> bool {
-        self.policy.name == name && !self.retired
-    }
-
-    /// Slots from `from` on are to start.
-    fn add_slots(&mut self, from: u32) {
-        for slot in from..self.desired {
-            if slot as usize == self.slots.len() {
-                self.slots.push(SlotFacts::default());
-            }
-            let facts = &mut self.slots[slot as usize];
-            facts.reasons += 1;
-            facts.failures = 0;
-        }
-    }
-
-    /// It goes.
-    pub(crate) fn retire(&mut self) {
-        self.retired = true;
-        self.desired = 0;
-    }
-}
-
-/// What has happened to a slot.
-#[derive(Debug, Default)]
-pub(crate) struct SlotFacts {
-    incarnations: u64,
-    /// Processes that were ready and have not been told to leave, nor died.
-    pub(crate) serving: Vec<Worker>,
-    /// Failures in a row, by the law of backoff.
-    failures: u32,
-    last_failure: Time,
-    starts: u64,
-    /// How many starts it has had reason for.
-    pub(crate) reasons: u64,
-    /// Commands that may start a process before the wait is over.
-    pub(crate) commands: u32,
-    /// Processes that failed in a rollback while their predecessor served.
-    pub(crate) restores_failed: u32,
-    /// Commands that may drain without a successor.
-    drains: u32,
 }
 
 impl Facts {

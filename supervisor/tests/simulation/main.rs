@@ -10,6 +10,7 @@ mod checks;
 mod facts;
 mod operator;
 mod plan;
+mod pools;
 mod process;
 mod reload;
 mod schedule;

@@ -9,6 +9,7 @@ use prefork_supervisor::fleet::{
 };
 
 use crate::facts::{Facts, REAPING_PATIENCE};
+use crate::pools::PoolFacts;
 use crate::world::World;
 
 /// A reload in progress.
@@ -100,7 +101,7 @@ impl Facts {
                 slot.restores_failed = 0;
             }
         } else {
-            let mut pool = crate::facts::PoolFacts::new(policy);
+            let mut pool = PoolFacts::new(policy);
             pool.planned = Some(planned);
             self.pools.push(pool);
         }
