@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,10 @@ use socket2::SockRef;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::config::Config;
 use crate::fleet::{Snapshot, Survivor};
 use crate::rejoin::{Awaited, Door, Returned};
-use crate::state::{Document, SavedProcess, lives};
+use crate::state::{self, Document, Found, SavedProcess, lives};
 use crate::sys;
 
 /// How long workers may take to come back. One that has not by then hangs: an
@@ -46,6 +48,16 @@ impl Living {
         let hello = self.hello.as_ref();
         hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == CAPABILITY))
     }
+}
+
+/// The configuration by which workers serve whose supervisor was killed; none
+/// where there are no such workers.
+pub(crate) fn configuration_in_force(runtime_dir: &Path) -> Option<Config> {
+    let Found::State(document) = state::read(runtime_dir) else {
+        return None;
+    };
+    let config = document.config.clone();
+    (!Remains::of(document).living.is_empty()).then_some(config)
 }
 
 /// What is left of a supervisor.

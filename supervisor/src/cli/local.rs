@@ -9,11 +9,25 @@ use super::args::{CommandLine, Run};
 use super::error::Error;
 use super::terminal::Terminal;
 use crate::config;
+use crate::recovery::configuration_in_force;
 
 /// `prefork run`.
 pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
     let options = run.into_options(runtime_dir);
-    let config = config::load(&options)?;
+    let config = config::load(&options).or_else(|error| {
+        // A mistake in the file must not end a service whose workers live and
+        // wait for a supervisor.
+        let runtime_dir = config::runtime_dir(options.runtime_dir.as_deref());
+        match configuration_in_force(&runtime_dir) {
+            Some(config) => {
+                eprintln!(
+                    "prefork: {error}\nprefork: its workers serve: going on with what was in force"
+                );
+                Ok(config)
+            }
+            None => Err(error),
+        }
+    })?;
     Ok(crate::run::run(options, config)?)
 }
 

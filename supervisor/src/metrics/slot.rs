@@ -160,6 +160,11 @@ impl SlotMetrics {
         self.numbers.borrow_mut().backoff = delay.as_secs_f64();
     }
 
+    /// A process has taken the settings of this generation in place.
+    pub fn generation(&self, incarnation: u64, generation: u64) {
+        self.on(incarnation, |_, process| process.generation = generation);
+    }
+
     /// Whether the channel is open and past its handshake.
     pub fn channel_up(&self, incarnation: u64, up: bool) {
         self.on(incarnation, |_, process| process.channel_up = up);

@@ -205,7 +205,11 @@ impl Reactor {
             self.metrics.pool(pool.name()).desired(pool.desired());
             for slot in pool.slots() {
                 if let Some(metrics) = self.metrics.known_slot(pool.name(), slot.index()) {
-                    let current = slot.current().map(|current| current.worker().incarnation);
+                    let current = slot.current();
+                    if let Some(current) = &current {
+                        metrics.generation(current.worker().incarnation, current.generation());
+                    }
+                    let current = current.map(|current| current.worker().incarnation);
                     metrics.state(slot.state(), current);
                 }
             }

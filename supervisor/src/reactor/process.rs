@@ -151,6 +151,8 @@ struct Process {
     events: mpsc::Sender<Event>,
     /// The channel ended and the process has until then to end as well.
     closed: Option<Instant>,
+    /// When it was last asked whether it listens.
+    pinged: Option<Instant>,
     /// It reports and answers nothing.
     deaf: bool,
     /// Not reading until then: it floods.
@@ -198,6 +200,7 @@ impl Process {
             orders,
             events,
             closed: None,
+            pinged: None,
             deaf: false,
             throttled: None,
             retry: None,
@@ -531,11 +534,25 @@ impl Process {
             Some(_) => {}
             None => {
                 self.deaf = false;
-                let id = self.conversation.ping(now);
-                let _ = self.send(&ToWorker::Ping { id });
+                self.ping(now);
             }
         }
         self.tell(event).await;
+    }
+
+    /// Asks whether it listens: often enough to know within the heartbeat's
+    /// deadline, and not with each report, which would double an idle channel's
+    /// traffic.
+    fn ping(&mut self, now: Instant) {
+        if self
+            .pinged
+            .is_none_or(|last| now - last >= self.heartbeat_timeout / 4)
+        {
+            self.pinged = Some(now);
+            let id = self.conversation.ping(now);
+            // A full queue is noticed by the pings that wait in it.
+            let _ = self.send(&ToWorker::Ping { id });
+        }
     }
 
     /// Says so once per silence: its reports go on.

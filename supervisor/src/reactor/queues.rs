@@ -98,7 +98,11 @@ impl Reactor {
 
     fn sockets_of(&self, worker: Worker) -> Vec<Rc<Sockets>> {
         let name = self.pool_name(worker);
-        let editions = self.editions.of(&name, self.fleet.generation());
+        // Its own generation's: at the end of a reload that may be neither the
+        // one in force nor the new one.
+        let process = self.fleet.process(worker);
+        let generation = process.map_or_else(|| self.fleet.generation(), |it| it.generation());
+        let editions = self.editions.of(&name, generation);
         editions.map_or_else(Vec::new, |edition| edition.sockets.clone())
     }
 
