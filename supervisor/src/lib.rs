@@ -6,10 +6,12 @@
 //!   decisions out.
 //! - [`control`] and [`admin`] serve operators and Prometheus; they reach the
 //!   reactor through a [`handle`] and see nothing else of it.
+//! - [`notify`] tells the service manager how things stand.
 //! - [`config`] turns text into checked values, [`cli`] the command line into
 //!   requests, [`metrics`] numbers into the exposition.
 //! - [`run`] puts them together.
 
+mod activation;
 pub mod admin;
 pub mod cli;
 pub mod config;
@@ -19,6 +21,7 @@ pub mod handle;
 pub mod listener;
 mod log;
 pub mod metrics;
+pub mod notify;
 pub mod proc;
 pub mod reactor;
 pub mod reserve;

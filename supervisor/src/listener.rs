@@ -12,6 +12,7 @@ use prefork_proto::control::ListenerStatus;
 use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::activation;
 use crate::config::{Address, Listen};
 use crate::sys;
 
@@ -62,6 +63,7 @@ impl Listener {
         match &listen.address {
             Address::Tcp(address) => Self::bind_tcp(listen, *address).map_err(fail),
             Address::Unix(path) => Self::bind_unix(listen, path).map_err(fail),
+            Address::Systemd(name) => Self::inherit(listen, name).map_err(fail),
         }
     }
 
@@ -106,6 +108,27 @@ impl Listener {
             limit: listen.backlog,
             socket: socket.into(),
             path: Some(path.to_owned()),
+        })
+    }
+
+    /// Takes a socket that the service manager has bound.
+    fn inherit(listen: &Listen, name: &str) -> io::Result<Self> {
+        let socket = Socket::from(activation::socket(name).map_err(io::Error::other)?);
+        let bound = socket.local_addr()?;
+        let address = if let Some(address) = bound.as_socket() {
+            address.to_string()
+        } else if let Some(path) = bound.as_pathname() {
+            format!("unix:{}", path.display())
+        } else {
+            listen.name.clone()
+        };
+        Ok(Self {
+            name: listen.name.clone(),
+            address,
+            limit: listen.backlog,
+            socket: socket.into(),
+            // The file is the service manager's, like the socket.
+            path: None,
         })
     }
 

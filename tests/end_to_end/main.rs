@@ -17,4 +17,5 @@ mod hostile;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod service_manager;
 mod serving;

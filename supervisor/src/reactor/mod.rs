@@ -7,7 +7,7 @@
 //! - `births` makes processes of what `pool` and `program` hold.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
-//! - `journal` keeps what happened.
+//! - `journal` keeps what happened; `standing` is for the service manager.
 
 mod actions;
 mod answers;
@@ -21,6 +21,7 @@ mod process;
 mod program;
 mod reports;
 mod signals;
+mod standing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -37,6 +38,7 @@ use crate::fleet::{Action, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::Request;
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::notify::Notifier;
 use crate::reserve::Reserve;
 use conversation::BREACHES;
 use journal::Journal;
@@ -82,6 +84,7 @@ pub struct Reactor {
     /// When the processes' use of memory and time was last looked up.
     looked_up: Option<Instant>,
     journal: Journal,
+    notifier: Notifier,
     log: Log,
     reserve: Rc<Reserve>,
     events: mpsc::Sender<Event>,
@@ -112,6 +115,7 @@ impl Reactor {
             ),
             looked_up: None,
             journal: Journal::new(),
+            notifier: Notifier::from_environment(),
             log,
             reserve,
             events,
@@ -147,6 +151,7 @@ impl Reactor {
                     tokio::task::yield_now().await;
                 }
             }
+            self.notify_changes();
         }
         self.outcome.unwrap_or(Outcome::Stopped)
     }
@@ -219,9 +224,11 @@ impl Reactor {
         }
     }
 
-    /// Once a second: how late the loop is, and memory where it has a limit.
+    /// Once a second: how late the loop is, a sign of life, and memory where it
+    /// has a limit.
     fn pulse(&mut self, due: Instant) {
         self.metrics.supervisor().loop_lag(due.elapsed());
+        self.notify();
         let limited: Vec<(Worker, i32)> = self
             .processes
             .iter()
