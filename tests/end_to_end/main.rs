@@ -6,6 +6,8 @@
 
 mod harness;
 
+mod boot_check;
+mod broken_reload;
 mod config_errors;
 mod control;
 mod crash_loop;
@@ -14,8 +16,17 @@ mod descriptors;
 mod examples;
 mod exit_codes;
 mod hostile;
+mod hung_worker;
 mod lifecycle;
 mod limits;
+mod load_client;
+mod long_work;
 mod metrics;
+mod operations;
+mod pinned_program;
+mod reload;
+mod reload_command;
+mod scoreboard;
 mod service_manager;
 mod serving;
+mod stop;

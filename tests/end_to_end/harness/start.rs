@@ -48,7 +48,8 @@ impl Prefork {
     /// and given a listening socket named `http`.
     pub(crate) fn launch_as_service(notify: &Path, socket: OwnedFd, pools: &[Pool]) -> Self {
         let dir = directory();
-        let config = write_config(dir.path(), "", pools);
+        let config = configure(dir.path(), "", pools);
+        let config = config.to_str().expect("the path is text").to_owned();
         // The descriptor's number and the process's id have to be the new program's.
         let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"";
         let mut command = Command::new("/bin/sh");
@@ -66,8 +67,9 @@ impl Prefork {
     /// A supervisor with more keys in its `[supervisor]` section.
     pub(crate) fn launch_with(supervisor: &str, pools: &[Pool]) -> Self {
         let dir = directory();
-        let config = write_config(dir.path(), supervisor, pools);
-        Self::spawn(dir, &["run", "--config", &config])
+        let path = configure(dir.path(), supervisor, pools);
+        let path = path.to_str().expect("the path is text").to_owned();
+        Self::spawn(dir, &["run", "--config", &path])
     }
 
     /// A supervisor started with these arguments after `run`, without a
@@ -79,6 +81,18 @@ impl Prefork {
         let mut all = vec!["--runtime-dir", &runtime_dir, "run"];
         all.extend(args);
         Self::spawn(dir, &all)
+    }
+
+    /// Makes its configuration file one of these pools, for the next reload.
+    pub(crate) fn configure(&self, pools: &[Pool]) {
+        configure(self.dir(), "", pools);
+    }
+
+    /// Puts `text` at the end of its configuration file.
+    pub(crate) fn append_to_configuration(&self, text: &str) {
+        let path = self.dir().join("prefork.toml");
+        let config = fs::read_to_string(&path).expect("it was written");
+        fs::write(path, config + text).expect("the directory is writable");
     }
 
     /// Starts a supervisor of the same configuration once the first one has ended.
@@ -107,8 +121,8 @@ impl Prefork {
     }
 }
 
-/// Writes the configuration of a test in `dir`; gives its path.
-fn write_config(dir: &Path, supervisor: &str, pools: &[Pool]) -> String {
+/// Writes the configuration of these pools whole; gives its file.
+fn configure(dir: &Path, supervisor: &str, pools: &[Pool]) -> PathBuf {
     let mut config = format!(
         "[supervisor]\nruntime_dir = {:?}\nadmin = \"127.0.0.1:0\"\n{supervisor}\n",
         runtime_dir(dir)
@@ -117,8 +131,10 @@ fn write_config(dir: &Path, supervisor: &str, pools: &[Pool]) -> String {
         config.push_str(&pool.to_toml(dir, index));
     }
     let path = dir.join("prefork.toml");
-    fs::write(&path, config).expect("the directory is writable");
-    path.to_str().expect("the path is text").to_owned()
+    let draft = dir.join("prefork.toml.draft");
+    fs::write(&draft, config).expect("the directory is writable");
+    fs::rename(draft, &path).expect("the directory is writable");
+    path
 }
 
 fn prefork() -> Command {
