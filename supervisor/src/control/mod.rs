@@ -16,7 +16,6 @@ mod peer;
 mod request;
 mod route;
 mod stall;
-mod sys;
 #[cfg(test)]
 mod tests;
 
