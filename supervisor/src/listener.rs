@@ -125,8 +125,12 @@ impl Listener {
     /// Takes a socket that the service manager has bound.
     fn inherit(listen: &Listen, name: &str) -> io::Result<Self> {
         let socket = Socket::from(activation::socket(name).map_err(io::Error::other)?);
-        // The last holders of this socket may have left it refusing handshakes.
-        socket.detach_filter()?;
+        match socket.detach_filter() {
+            // It has none, as usual.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Workers that lost their supervisor for good had it refuse handshakes.
+            detached => detached?,
+        }
         let bound = socket.local_addr()?;
         let is_unix = bound.is_unix();
         let address = if let Some(address) = bound.as_socket() {

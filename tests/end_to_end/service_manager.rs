@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use prefork_proto::listening::refuse_handshakes;
 use tempfile::TempDir;
 
 use crate::harness::deadline::PATIENCE;
@@ -84,6 +85,29 @@ fn the_service_manager_learns_of_the_start_the_loop_and_the_stop() {
 }
 
 #[test]
+fn a_reload_is_told_from_its_beginning_to_its_end_also_when_it_is_rolled_back() {
+    let manager = Manager::new();
+    let prefork = manager.start("systemd:http");
+    prefork.wait_until_ready();
+    prefork.done(&["reload"]);
+    let told = manager.told_until("STATUS=ready 2/2, generation 2, reload ok just now");
+    let begun = told.iter().position(|line| line == "RELOADING=1");
+    let begun = begun.unwrap_or_else(|| panic!("no reload in {told:?}"));
+    assert!(told[begun + 1].starts_with("MONOTONIC_USEC="), "{told:?}");
+    assert!(
+        told[begun..].contains(&"READY=1".to_owned()),
+        "the reload has no end in {told:?}"
+    );
+
+    let config = prefork.dir().join("prefork.toml");
+    fs::write(config, "[pool.web]\nlisten = [").expect("the directory is writable");
+    assert_ne!(prefork.cli(&["reload"]).code, 0);
+    let told = manager.told_until("STATUS=ready 2/2, generation 2, reload failed just now");
+    assert!(told.contains(&"RELOADING=1".to_owned()), "{told:?}");
+    assert!(told.contains(&"READY=1".to_owned()), "{told:?}");
+}
+
+#[test]
 fn requests_are_served_from_the_service_managers_socket_which_outlives_the_supervisor() {
     let manager = Manager::new();
     let mut prefork = manager.start("systemd:http");
@@ -104,6 +128,8 @@ fn requests_are_served_from_the_service_managers_socket_which_outlives_the_super
     assert_eq!(prefork.exit_code(), 0);
     // A client that comes between two runs waits in the queue for the next.
     TcpStream::connect(manager.address()).expect("the socket still listens");
+    // As workers do that have lost their supervisor for good.
+    refuse_handshakes(&manager.http).expect("the filter is attached");
     let mut next = manager.start("systemd:http");
     next.wait_until_ready();
     let answer = http::get(manager.address(), "/").expect("the page is served");
