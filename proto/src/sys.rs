@@ -53,9 +53,10 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Read, Err
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     // IoSliceMut is guaranteed to have the layout of iovec.
     header.msg_iov = parts.as_mut_ptr().cast::<libc::iovec>();
-    header.msg_iovlen = parts.len();
+    // The types of these lengths differ between C libraries.
+    header.msg_iovlen = parts.len() as _;
     header.msg_control = ptr::from_mut(&mut control).cast();
-    header.msg_controllen = CONTROL_SIZE;
+    header.msg_controllen = CONTROL_SIZE as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the header points at one buffer and one control buffer, both alive
     // and exclusively borrowed for the call, with their true sizes.
@@ -78,7 +79,8 @@ fn take_fds(header: &libc::msghdr) -> Vec<OwnedFd> {
         while let Some(found) = message.as_ref() {
             if found.cmsg_level == libc::SOL_SOCKET && found.cmsg_type == libc::SCM_RIGHTS {
                 let data = libc::CMSG_DATA(message).cast::<RawFd>();
-                let count = (found.cmsg_len - libc::CMSG_LEN(0) as usize) / mem::size_of::<RawFd>();
+                let length: usize = found.cmsg_len as _;
+                let count = (length - libc::CMSG_LEN(0) as usize) / mem::size_of::<RawFd>();
                 for index in 0..count {
                     fds.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
                 }

@@ -6,6 +6,7 @@
 //!   decisions out.
 //! - [`control`] and [`admin`] serve operators and Prometheus; they reach the
 //!   reactor through a [`handle`] and see nothing else of it.
+//! - [`notify`] tells the service manager how things stand.
 //! - [`config`] turns text into checked values, [`cli`] the command line into
 //!   requests, [`metrics`] numbers into the exposition.
 //! - `state` keeps what the next supervisor needs, should this one be killed;
@@ -13,6 +14,7 @@
 //! - [`run`] puts them together; `boot_check` does so for one worker that is
 //!   thrown away.
 
+mod activation;
 pub mod admin;
 mod boot_check;
 pub mod cli;
@@ -23,6 +25,7 @@ pub mod handle;
 pub mod listener;
 mod log;
 pub mod metrics;
+pub mod notify;
 pub mod proc;
 pub mod reactor;
 mod recovery;

@@ -15,6 +15,7 @@ use prefork_proto::listening::refuse_handshakes;
 use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use crate::activation;
 use crate::config::{Address, Listen, Mode};
 use crate::sys;
 
@@ -57,6 +58,8 @@ pub struct Listener {
     is_unix: bool,
     /// The unix socket's path, to be removed when the listener ends.
     path: RefCell<Option<PathBuf>>,
+    /// Whether the service manager holds it as well, beyond our end.
+    inherited: bool,
 }
 
 impl Listener {
@@ -66,6 +69,7 @@ impl Listener {
         match &listen.address {
             Address::Tcp(address) => Self::bind_tcp(listen, *address).map_err(fail),
             Address::Unix(path) => Self::bind_unix(listen, path).map_err(fail),
+            Address::Systemd(name) => Self::inherit(listen, name).map_err(fail),
         }
     }
 
@@ -97,6 +101,7 @@ impl Listener {
             socket: socket.into(),
             is_unix: false,
             path: RefCell::new(None),
+            inherited: false,
         })
     }
 
@@ -115,6 +120,37 @@ impl Listener {
             socket: socket.into(),
             is_unix: true,
             path: RefCell::new(Some(path.to_owned())),
+            inherited: false,
+        })
+    }
+
+    /// Takes a socket that the service manager has bound.
+    fn inherit(listen: &Listen, name: &str) -> io::Result<Self> {
+        let socket = Socket::from(activation::socket(name).map_err(io::Error::other)?);
+        match socket.detach_filter() {
+            // It has none, as usual.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Workers that lost their supervisor for good had it refuse handshakes.
+            detached => detached?,
+        }
+        let bound = socket.local_addr()?;
+        let is_unix = bound.is_unix();
+        let address = if let Some(address) = bound.as_socket() {
+            address.to_string()
+        } else if let Some(path) = bound.as_pathname() {
+            format!("unix:{}", path.display())
+        } else {
+            listen.name.clone()
+        };
+        Ok(Self {
+            name: listen.name.clone(),
+            address,
+            limit: listen.backlog,
+            socket: socket.into(),
+            is_unix,
+            // The file is the service manager's, like the socket.
+            path: RefCell::new(None),
+            inherited: true,
         })
     }
 
@@ -122,7 +158,7 @@ impl Listener {
     /// what it was bound to.
     pub(crate) fn adopt(listen: &Listen, address: &str, socket: OwnedFd) -> Self {
         let path = match &listen.address {
-            Address::Tcp(_) => None,
+            Address::Tcp(_) | Address::Systemd(_) => None,
             Address::Unix(path) => Some(path.clone()),
         };
         Self {
@@ -130,8 +166,9 @@ impl Listener {
             address: address.to_owned(),
             limit: listen.backlog,
             socket,
-            is_unix: path.is_some(),
+            is_unix: address.starts_with("unix:"),
             path: RefCell::new(path),
+            inherited: matches!(listen.address, Address::Systemd(_)),
         }
     }
 
@@ -180,6 +217,10 @@ impl Listener {
     /// can still be accepted. A client that comes now is answered once the
     /// socket is closed: refused at its next try, never reset.
     pub fn seal(&self) -> io::Result<()> {
+        if self.inherited {
+            // Whoever comes now waits for the next to serve from it.
+            return Ok(());
+        }
         if self.is_unix {
             // Whoever comes now finds nothing there.
             return self.path.take().map_or(Ok(()), fs::remove_file);

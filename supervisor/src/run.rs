@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
+use crate::activation;
 use crate::admin;
 use crate::config::{Config, Options};
 use crate::control::{self, Allowed};
@@ -81,6 +82,7 @@ pub fn run(options: Options, config: Config) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     // Nothing that whoever started us left open may reach a worker.
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
+    activation::take().map_err(io("take the service manager's sockets"))?;
     let nofile = raise_descriptor_limit().map_err(io("raise RLIMIT_NOFILE"))?;
     let log = Log::start(config.supervisor.log.as_deref()).map_err(io("open the log"))?;
 

@@ -279,6 +279,19 @@ pub(crate) fn accept_queue(listener: impl AsFd) -> nix::Result<(u64, u64)> {
     Ok((info.tcpi_unacked.into(), info.tcpi_sacked.into()))
 }
 
+/// The descriptors that the service manager passed, by name; the environment
+/// says nothing of them afterwards. To be called before there is a thread.
+pub(crate) fn take_listen_fds() -> io::Result<Vec<(String, OwnedFd)>> {
+    // SAFETY: the process has one thread, so nobody reads the environment.
+    let passed = unsafe { sd_notify::listen_fds_with_names_and_unset_env() }?;
+    // SAFETY: they are open, or marking them close-on-exec would have failed,
+    // and were meant for this process; the environment that names them is
+    // gone, so nobody else takes them.
+    Ok(passed
+        .map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) }))
+        .collect())
+}
+
 /// The supplementary groups that the peer of a unix socket had when it
 /// connected (`SO_PEERGROUPS`, Linux 4.13).
 pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {

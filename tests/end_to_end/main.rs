@@ -31,5 +31,6 @@ mod recovery;
 mod reload;
 mod reload_command;
 mod scoreboard;
+mod service_manager;
 mod serving;
 mod stop;

@@ -111,7 +111,9 @@ fn throwaway(mut pool: config::Pool, scratch: &Path) -> config::Pool {
     policy.kill_timeout = policy.kill_timeout.min(FAREWELL);
     for (index, listen) in pool.listen.iter_mut().enumerate() {
         listen.address = match listen.address {
-            Address::Tcp(_) => Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            Address::Tcp(_) | Address::Systemd(_) => {
+                Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            }
             Address::Unix(_) => Address::Unix(scratch.join(format!("{index}.sock"))),
         };
     }

@@ -165,4 +165,6 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A unix stream socket at this path.
     Unix(PathBuf),
+    /// The socket that the service manager passes under this name.
+    Systemd(String),
 }

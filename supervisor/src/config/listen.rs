@@ -70,10 +70,20 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         let fault = Fault::new("`permissions` are for unix sockets; this listener is TCP");
         section.fault(bits.span, fault);
     }
+    let systemd =
+        matches!(&listen.value, Some(listen) if matches!(listen.address, Address::Systemd(_)));
     if !tcp && listen.value.is_some() && mode.value == Mode::PerSlot {
-        let fault = Fault::new("\"per-slot\" needs TCP; this listener is a unix socket");
+        let what = if systemd {
+            "one socket from systemd"
+        } else {
+            "a unix socket"
+        };
+        let fault = Fault::new(format!("\"per-slot\" needs TCP; this listener is {what}"));
         let help = "leave `mode` out for \"shared\"";
         section.fault(mode.span, fault.of_key("mode").help(help));
+    }
+    if systemd {
+        refuse_options_of_systemd(&section);
     }
     section.finish();
     listen.value.map(|listen| Listen {
@@ -82,6 +92,17 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         permissions: bits.value,
         ..listen
     })
+}
+
+/// A socket from systemd comes bound and listening.
+fn refuse_options_of_systemd(section: &Section<'_>) {
+    for (key, theirs) in [("backlog", "Backlog="), ("permissions", "SocketMode=")] {
+        if section.has(key) {
+            let fault = Fault::new(format!("`{key}` is not for a socket from systemd"));
+            let help = format!("set {theirs} in its socket unit");
+            section.fault(section.span.clone(), fault.help(help));
+        }
+    }
 }
 
 fn mode(value: &DeValue<'_>) -> Result<Mode, Fault> {
@@ -100,8 +121,8 @@ fn mode(value: &DeValue<'_>) -> Result<Mode, Fault> {
 pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
     let address = if let Some(path) = text.strip_prefix("unix:") {
         unix_address(path, host)?
-    } else if text.starts_with("systemd:") {
-        return Err(not_in_this_version("a listener from systemd").help("name an address"));
+    } else if let Some(name) = text.strip_prefix("systemd:") {
+        Address::Systemd(descriptor_name(name)?)
     } else {
         Address::Tcp(socket_address(text)?)
     };
@@ -128,6 +149,19 @@ fn unix_address(path: &str, host: &Host) -> Result<Address, Fault> {
         )));
     }
     Ok(Address::Unix(path))
+}
+
+/// A name as systemd.socket(5) has it for `FileDescriptorName=`.
+fn descriptor_name(name: &str) -> Result<String, Fault> {
+    let syntax = |byte: u8| byte.is_ascii_graphic() && byte != b':' || byte == b' ';
+    if (1..=255).contains(&name.len()) && name.bytes().all(syntax) {
+        return Ok(name.to_owned());
+    }
+    let fault = Fault::new(format!(
+        "\"systemd:{}\" names no socket",
+        name.escape_debug()
+    ));
+    Err(fault.help("write the FileDescriptorName= of a socket unit: \"systemd:http\""))
 }
 
 /// An IP address with its port, or what is missing.

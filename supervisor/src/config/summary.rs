@@ -112,6 +112,7 @@ fn address(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.to_string(),
         Address::Unix(path) => format!("unix:{}", path.display()),
+        Address::Systemd(name) => format!("systemd:{name}"),
     }
 }
 

@@ -12,8 +12,8 @@
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
-//!   killed, and writes down what the next one needs; `oom` knows
-//!   which workers the kernel killed.
+//!   killed, and writes down what the next one needs; `oom` knows which workers
+//!   the kernel killed; `standing` is for the service manager.
 
 mod actions;
 mod adoption;
@@ -34,6 +34,7 @@ mod reload;
 mod reports;
 mod signals;
 mod sockets;
+mod standing;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -53,6 +54,7 @@ use crate::fleet::{Action, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::Request;
 use crate::log::Log;
 use crate::metrics::{Metrics, SavedMetrics};
+use crate::notify::Notifier;
 use crate::rejoin::Door;
 use crate::reserve::Reserve;
 use crate::state::StateFile;
@@ -118,6 +120,7 @@ pub struct Reactor {
     looked_up: Option<Instant>,
     journal: Journal,
     oom: OutOfMemory,
+    notifier: Notifier,
     log: Log,
     reserve: Rc<Reserve>,
     /// What outlives this supervisor; none for one that is thrown away.
@@ -225,6 +228,7 @@ impl Reactor {
             looked_up: None,
             journal: Journal::new(),
             oom: OutOfMemory::default(),
+            notifier: Notifier::from_environment(),
             log: setup.log,
             reserve: setup.reserve,
             keep: setup.keep,
@@ -270,6 +274,7 @@ impl Reactor {
                     tokio::task::yield_now().await;
                 }
             }
+            self.notify_changes();
         }
         if let Some(file) = self.keep.as_ref().and_then(|keep| keep.file.as_ref()) {
             file.remove();
@@ -392,11 +397,12 @@ impl Reactor {
         }
     }
 
-    /// Once a second: how late the loop is, kills for want of memory, and memory
-    /// where it has a limit.
+    /// Once a second: how late the loop is, kills for want of memory, a sign of
+    /// life, and memory where it has a limit.
     fn pulse(&mut self, due: Instant) {
         self.metrics.supervisor().loop_lag(due.elapsed());
         self.oom.look();
+        self.notify();
         let limited: Vec<(Worker, i32)> = self
             .processes
             .iter()

@@ -109,6 +109,7 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         orders: received,
         events,
         closed: None,
+        pinged: None,
         deaf: false,
         throttled: None,
         retry: None,

@@ -54,6 +54,7 @@ impl Reactor {
     }
 
     fn reload_for(&mut self, askers: Vec<UnboundedSender<JobLine>>) {
+        self.notifier.reloading();
         match self.prepare() {
             Ok((plan, editions, config)) => {
                 let message = format!("generation {} begins", plan.generation);
@@ -247,6 +248,7 @@ impl Reactor {
         self.metrics
             .supervisor()
             .reloaded(ok, std::time::SystemTime::now());
+        self.notifier.reloaded(std::time::Instant::now(), ok);
         let message = if ok {
             format!("generation {generation} is in force")
         } else {

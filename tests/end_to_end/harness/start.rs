@@ -1,6 +1,7 @@
 //! Starting the supervisor: its directory, configuration and environment.
 
 use std::fs::{self, Permissions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,26 @@ impl Prefork {
         Self::launch_with("", pools)
     }
 
+    /// A supervisor that a service manager has started: told where to notify,
+    /// and given a listening socket named `http`.
+    pub(crate) fn launch_as_service(notify: &Path, socket: OwnedFd, pools: &[Pool]) -> Self {
+        let dir = directory();
+        let config = configure(dir.path(), "", pools);
+        let config = config.to_str().expect("the path is text").to_owned();
+        // The descriptor's number and the process's id have to be the new program's.
+        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"";
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", script, "sh"])
+            .arg(cli::binary())
+            .env("NOTIFY_SOCKET", notify)
+            .env("WATCHDOG_USEC", "3000000")
+            .env("LISTEN_FDS", "1")
+            .env("LISTEN_FDNAMES", "http")
+            .stdin(Stdio::from(socket));
+        Self::spawn_by(command, dir, &["run", "--config", &config])
+    }
+
     /// A supervisor with more keys in its `[supervisor]` section.
     pub(crate) fn launch_with(supervisor: &str, pools: &[Pool]) -> Self {
         let dir = directory();
@@ -78,14 +99,19 @@ impl Prefork {
     pub(crate) fn start_again(&mut self) {
         let config = self.dir().join("prefork.toml");
         let config = config.to_str().expect("the path is text").to_owned();
-        let (supervisor, log) = start(self.dir(), &self.marker, &["run", "--config", &config]);
+        let args = ["run", "--config", &config];
+        let (supervisor, log) = start(prefork(), self.dir(), &self.marker, &args);
         self.supervisor = supervisor;
         self.log = log;
     }
 
     fn spawn(dir: TempDir, args: &[&str]) -> Self {
+        Self::spawn_by(prefork(), dir, args)
+    }
+
+    fn spawn_by(command: Command, dir: TempDir, args: &[&str]) -> Self {
         let marker = new_marker();
-        let (supervisor, log) = start(dir.path(), &marker, args);
+        let (supervisor, log) = start(command, dir.path(), &marker, args);
         Self {
             dir,
             supervisor,
@@ -111,13 +137,18 @@ fn configure(dir: &Path, supervisor: &str, pools: &[Pool]) -> PathBuf {
     path
 }
 
-/// Starts `prefork ARGS` in a process group of its own.
-fn start(dir: &Path, marker: &str, args: &[&str]) -> (Child, Log) {
-    let mut supervisor = environment(Command::new(cli::binary()), marker)
+fn prefork() -> Command {
+    let mut command = Command::new(cli::binary());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Starts `prefork ARGS` by this command in a process group of its own.
+fn start(command: Command, dir: &Path, marker: &str, args: &[&str]) -> (Child, Log) {
+    let mut supervisor = environment(command, marker)
         .args(args)
         .current_dir(dir)
         .process_group(0)
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

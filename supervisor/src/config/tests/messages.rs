@@ -199,8 +199,16 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "\"unix:\" names no file (write a path: \"unix:/run/app.sock\")",
         ),
         (
-            "listen = [\"systemd:http\"]",
-            "a listener from systemd is not available in this version (name an address)",
+            "listen = [\"systemd:\"]",
+            "\"systemd:\" names no socket (write the FileDescriptorName= of a socket unit: \"systemd:http\")",
+        ),
+        (
+            "listen = [{ address = \"systemd:http\", backlog = 9 }]",
+            "`backlog` is not for a socket from systemd (set Backlog= in its socket unit)",
+        ),
+        (
+            "listen = [{ address = \"systemd:http\", mode = \"per-slot\" }]",
+            "`mode`: \"per-slot\" needs TCP; this listener is one socket from systemd (leave `mode` out for \"shared\")",
         ),
         (
             "listen = [{ backlog = 1 }]",

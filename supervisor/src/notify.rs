@@ -1,0 +1,423 @@
+//! What the service manager is told, by the protocol of sd_notify(3): ready,
+//! reloading, stopping, a line of status, and that the loop still turns.
+//!
+//! Without `$NOTIFY_SOCKET` all of it does nothing. The socket is never waited
+//! for: a service manager that is busy is told again at the next pulse.
+
+use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tracing::warn;
+
+/// How long the service manager is asked to wait from each pulse on, while a
+/// start, a reload or a drain takes its time. The pool's own deadlines end them.
+const EXTENSION_USEC: u32 = 15_000_000;
+
+/// Changes of state that may wait for the service manager.
+const UNSENT: usize = 16;
+
+/// The link to the service manager.
+#[derive(Debug)]
+pub struct Notifier {
+    link: Option<Link>,
+    /// Changes of state that it could not take yet. What is said again at
+    /// every pulse need not be kept.
+    unsent: VecDeque<String>,
+    /// How often it wants a sign of life, and when it had the last one.
+    watchdog: Option<(Duration, Option<Instant>)>,
+    phase: Phase,
+    status: String,
+    last_reload: Option<(bool, Instant)>,
+}
+
+#[derive(Debug)]
+struct Link {
+    socket: UnixDatagram,
+    address: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Running,
+    Reloading,
+    Stopping,
+}
+
+/// How things stand with the workers of all pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether the first generation has been ready.
+    pub booted: bool,
+    /// Whether the supervisor is on its way out.
+    pub stopping: bool,
+    /// Workers that accept connections.
+    pub ready: u32,
+    /// Workers that there should be.
+    pub desired: u32,
+    /// Workers that finish what they have.
+    pub draining: usize,
+    /// The generation in force.
+    pub generation: u64,
+}
+
+impl Notifier {
+    /// The service manager that started this process, if one did and listens.
+    pub fn from_environment() -> Self {
+        let link = env::var_os("NOTIFY_SOCKET").and_then(|name| {
+            let link = Link::to(&name);
+            link.inspect_err(|error| {
+                warn!("cannot reach the service manager at $NOTIFY_SOCKET: {error}");
+            })
+            .ok()
+        });
+        let watchdog = link.as_ref().and_then(|_| sd_notify::watchdog_enabled());
+        Self::new(link, watchdog)
+    }
+
+    fn new(link: Option<Link>, watchdog: Option<Duration>) -> Self {
+        Self {
+            link,
+            unsent: VecDeque::new(),
+            watchdog: watchdog.map(|every| (every, None)),
+            phase: Phase::Starting,
+            status: String::new(),
+            last_reload: None,
+        }
+    }
+
+    /// Whether [`Self::observe`] would tell of a change that must not wait for
+    /// the next pulse.
+    pub fn is_due(&self, booted: bool, stopping: bool) -> bool {
+        self.link.is_some() && self.phase_after(booted, stopping) != self.phase
+    }
+
+    /// To be called at every pulse of the loop: tells what has changed, and
+    /// that the loop turns.
+    pub fn observe(&mut self, now: Instant, standing: &Standing) {
+        if self.link.is_none() {
+            return;
+        }
+        self.send_unsent();
+        let phase = self.phase_after(standing.booted, standing.stopping);
+        if phase != self.phase {
+            self.phase = phase;
+            match phase {
+                Phase::Running => self.announce(&[NotifyState::Ready]),
+                Phase::Stopping => self.announce(&[NotifyState::Stopping]),
+                Phase::Starting | Phase::Reloading => {}
+            }
+        }
+        let status = self.describe(now, standing);
+        if status != self.status && self.say(&[NotifyState::Status(&status)]) {
+            self.status = status;
+        }
+        if self.phase != Phase::Running {
+            self.say(&[NotifyState::ExtendTimeoutUsec(EXTENSION_USEC)]);
+        }
+        self.feed_watchdog(now);
+    }
+
+    /// A reload was asked for; [`Self::reloaded`] must follow, whatever comes of it.
+    pub fn reloading(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.phase = Phase::Reloading;
+        match NotifyState::monotonic_usec_now() {
+            Ok(at) => self.announce(&[NotifyState::Reloading, at]),
+            Err(error) => warn!("cannot tell the service manager of the reload: {error}"),
+        }
+    }
+
+    /// The reload has ended, and this is how it went. The service goes on
+    /// either way.
+    pub fn reloaded(&mut self, now: Instant, ok: bool) {
+        self.last_reload = Some((ok, now));
+        if self.phase == Phase::Reloading {
+            self.phase = Phase::Running;
+            self.announce(&[NotifyState::Ready]);
+        }
+    }
+
+    fn phase_after(&self, booted: bool, stopping: bool) -> Phase {
+        match self.phase {
+            _ if stopping => Phase::Stopping,
+            Phase::Starting if booted => Phase::Running,
+            phase => phase,
+        }
+    }
+
+    fn describe(&self, now: Instant, standing: &Standing) -> String {
+        let mut text = format!("ready {}/{}", standing.ready, standing.desired);
+        if standing.draining > 0 {
+            text.push_str(&format!(", {} draining", standing.draining));
+        }
+        text.push_str(&format!(", generation {}", standing.generation));
+        if let Some((ok, at)) = self.last_reload {
+            let outcome = if ok { "ok" } else { "failed" };
+            let age = Age(now.saturating_duration_since(at));
+            text.push_str(&format!(", reload {outcome} {age}"));
+        }
+        match self.phase {
+            Phase::Starting => format!("starting: {text}"),
+            Phase::Running => text,
+            Phase::Reloading => format!("reloading: {text}"),
+            Phase::Stopping => format!("stopping: {text}"),
+        }
+    }
+
+    /// Twice within each interval, as sd_watchdog_enabled(3) advises.
+    fn feed_watchdog(&mut self, now: Instant) {
+        let Some((every, last)) = self.watchdog else {
+            return;
+        };
+        let fed = last.is_some_and(|last| now.saturating_duration_since(last) < every / 2);
+        if !fed && self.say(&[NotifyState::Watchdog]) {
+            self.watchdog = Some((every, Some(now)));
+        }
+    }
+
+    /// Says something now. False when the service manager could not take it.
+    fn say(&self, states: &[NotifyState<'_>]) -> bool {
+        self.link
+            .as_ref()
+            .is_some_and(|link| link.send(&message(states)).is_ok())
+    }
+
+    /// Says something that must arrive, after what has not been taken yet.
+    fn announce(&mut self, states: &[NotifyState<'_>]) {
+        if self.link.is_none() {
+            return;
+        }
+        if self.unsent.len() == UNSENT {
+            self.unsent.pop_front();
+        }
+        self.unsent.push_back(message(states));
+        self.send_unsent();
+    }
+
+    fn send_unsent(&mut self) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        while let Some(message) = self.unsent.front() {
+            if link.send(message).is_err() {
+                return;
+            }
+            self.unsent.pop_front();
+        }
+    }
+}
+
+impl Link {
+    /// A path, or the name of an abstract socket after an `@`.
+    fn to(name: &OsStr) -> io::Result<Self> {
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, address })
+    }
+
+    fn send(&self, message: &str) -> io::Result<()> {
+        self.socket
+            .send_to_addr(message.as_bytes(), &self.address)
+            .map(drop)
+    }
+}
+
+fn message(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| format!("{state}\n")).collect()
+}
+
+/// A time span as coarse as a line of status needs, so that it seldom changes.
+struct Age(Duration);
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            0..60 => f.write_str("just now"),
+            seconds @ 60..3600 => write!(f, "{}m ago", seconds / 60),
+            seconds @ 3600..86_400 => write!(f, "{}h ago", seconds / 3600),
+            seconds => write!(f, "{}d ago", seconds / 86_400),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNNING: Standing = Standing {
+        booted: true,
+        stopping: false,
+        ready: 8,
+        desired: 8,
+        draining: 0,
+        generation: 17,
+    };
+
+    /// A service manager that keeps what it is told.
+    struct Manager {
+        socket: UnixDatagram,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Manager {
+        fn new(watchdog: Option<Duration>) -> (Self, Notifier) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("notify");
+            let socket = UnixDatagram::bind(&path).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let link = Link::to(path.as_os_str()).unwrap();
+            (
+                Self { socket, _dir: dir },
+                Notifier::new(Some(link), watchdog),
+            )
+        }
+
+        /// Everything said since the last look, line by line.
+        fn heard(&self) -> Vec<String> {
+            let mut lines = Vec::new();
+            let mut buffer = [0; 4096];
+            while let Ok(length) = self.socket.recv(&mut buffer) {
+                let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+                lines.extend(text.lines().map(str::to_owned));
+            }
+            lines
+        }
+    }
+
+    #[test]
+    fn readiness_is_told_once_and_the_status_when_it_changes() {
+        let (manager, mut notifier) = Manager::new(None);
+        let now = Instant::now();
+        let starting = Standing {
+            booted: false,
+            ready: 3,
+            ..RUNNING
+        };
+        notifier.observe(now, &starting);
+        assert_eq!(
+            manager.heard(),
+            [
+                "STATUS=starting: ready 3/8, generation 17",
+                "EXTEND_TIMEOUT_USEC=15000000"
+            ]
+        );
+        assert!(notifier.is_due(true, false));
+        notifier.observe(now, &RUNNING);
+        assert_eq!(
+            manager.heard(),
+            ["READY=1", "STATUS=ready 8/8, generation 17"]
+        );
+        assert!(!notifier.is_due(true, false));
+        notifier.observe(now, &RUNNING);
+        assert!(manager.heard().is_empty());
+    }
+
+    #[test]
+    fn a_reload_is_told_from_its_beginning_to_its_end_and_shown_with_its_age() {
+        let (manager, mut notifier) = Manager::new(None);
+        let now = Instant::now();
+        notifier.observe(now, &RUNNING);
+        manager.heard();
+        notifier.reloading();
+        let heard = manager.heard();
+        assert_eq!(heard[0], "RELOADING=1");
+        let at = heard[1].strip_prefix("MONOTONIC_USEC=").unwrap();
+        assert!(at.parse::<u64>().unwrap() > 0);
+        notifier.observe(now, &RUNNING);
+        assert!(
+            manager
+                .heard()
+                .contains(&"EXTEND_TIMEOUT_USEC=15000000".to_owned())
+        );
+        notifier.reloaded(now, true);
+        let draining = Standing {
+            draining: 1,
+            generation: 18,
+            ..RUNNING
+        };
+        notifier.observe(now + Duration::from_secs(150), &draining);
+        assert_eq!(
+            manager.heard(),
+            [
+                "READY=1",
+                "STATUS=ready 8/8, 1 draining, generation 18, reload ok 2m ago"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_stop_is_told_and_asks_for_time_as_long_as_it_lasts() {
+        let (manager, mut notifier) = Manager::new(None);
+        let now = Instant::now();
+        notifier.observe(now, &RUNNING);
+        manager.heard();
+        let stopping = Standing {
+            stopping: true,
+            ready: 0,
+            draining: 8,
+            ..RUNNING
+        };
+        assert!(notifier.is_due(true, true));
+        notifier.observe(now, &stopping);
+        let status = "STATUS=stopping: ready 0/8, 8 draining, generation 17";
+        let extension = "EXTEND_TIMEOUT_USEC=15000000";
+        assert_eq!(manager.heard(), ["STOPPING=1", status, extension]);
+        notifier.observe(now, &stopping);
+        assert_eq!(manager.heard(), [extension]);
+        notifier.reloading();
+        notifier.reloaded(now, true);
+        assert!(manager.heard().is_empty(), "a stop is final");
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_twice_in_each_interval() {
+        let every = Duration::from_secs(10);
+        let (manager, mut notifier) = Manager::new(Some(every));
+        let start = Instant::now();
+        let mut fed = 0;
+        for second in 0..20 {
+            notifier.observe(start + Duration::from_secs(second), &RUNNING);
+            let heard = manager.heard();
+            fed += heard.iter().filter(|line| *line == "WATCHDOG=1").count();
+        }
+        assert_eq!(fed, 4);
+    }
+
+    #[test]
+    fn a_service_manager_that_does_not_read_never_blocks_and_learns_of_readiness_later() {
+        let (manager, mut notifier) = Manager::new(Some(Duration::from_millis(1)));
+        let start = Instant::now();
+        let starting = Standing {
+            booted: false,
+            ..RUNNING
+        };
+        // The kernel queues so many datagrams and no more.
+        let mut pulses = 0;
+        while notifier.say(&[NotifyState::Watchdog]) {
+            pulses += 1;
+            assert!(pulses < 100_000, "the queue has no end");
+        }
+        notifier.observe(start, &starting);
+        notifier.observe(start, &RUNNING);
+        assert!(!manager.heard().contains(&"READY=1".to_owned()));
+        notifier.observe(start, &RUNNING);
+        let heard = manager.heard();
+        let told = ["READY=1", "STATUS=ready 8/8, generation 17", "WATCHDOG=1"];
+        assert_eq!(heard, told);
+    }
+}
