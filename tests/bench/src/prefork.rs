@@ -19,6 +19,7 @@ use crate::server::{Blueprint, Order, Orders, Server, Site};
 /// prefork with workers of the SDK that serve what [`BARE`] serves.
 pub(crate) static PREFORK: Blueprint = Blueprint {
     name: "prefork",
+    threads: false,
     command,
     orders,
 };
@@ -26,6 +27,7 @@ pub(crate) static PREFORK: Blueprint = Blueprint {
 /// As many bare hyper loops as workers, on one listener.
 pub(crate) static BARE: Blueprint = Blueprint {
     name: "bare hyper",
+    threads: false,
     command: |site| {
         let listener = OwnedFd::from(TcpListener::bind(site.address)?);
         listen(&listener, Backlog::new(4096)?)?;

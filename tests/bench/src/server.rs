@@ -20,6 +20,8 @@ const BOOT: Duration = Duration::from_secs(20);
 pub(crate) struct Blueprint {
     /// Its name in tables.
     pub(crate) name: &'static str,
+    /// Whether its workers are threads of one process.
+    pub(crate) threads: bool,
     /// Writes what it needs into the site's directory and says how it starts.
     pub(crate) command: fn(&Site) -> Result<Command>,
     /// What it can be ordered to do.
@@ -164,6 +166,15 @@ impl Server {
         fs::read_to_string(self.site.dir.join("log")).unwrap_or_default()
     }
 
+    /// How many worker processes there have to be at least.
+    fn processes(&self) -> usize {
+        if self.blueprint.threads {
+            1
+        } else {
+            self.site.workers
+        }
+    }
+
     fn last_words(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
@@ -177,7 +188,7 @@ impl Server {
 
     fn serves(&mut self) -> Result<()> {
         let begun = Instant::now();
-        while !self.answers() || self.workers().len() < self.site.workers.min(2) {
+        while !self.answers() || self.workers().len() < self.processes() {
             if !self.process.is_alive() {
                 bail!("it ended instead of serving: {}", self.last_words());
             }

@@ -13,6 +13,7 @@ pub(super) static PEER: Peer = Peer {
     version: "--version",
     blueprint: Blueprint {
         name: "gunicorn",
+        threads: false,
         command,
         orders: |_| Orders {
             reload: Some(Order::Signal(Signal::SIGHUP)),

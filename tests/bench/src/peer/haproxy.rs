@@ -15,6 +15,7 @@ pub(super) static PEER: Peer = Peer {
     version: "-v",
     blueprint: Blueprint {
         name: "haproxy",
+        threads: true,
         command,
         orders: |_| Orders {
             reload: Some(Order::Signal(Signal::SIGUSR2)),

@@ -14,6 +14,7 @@ pub(super) static PEER: Peer = Peer {
     version: "-v",
     blueprint: Blueprint {
         name: "nginx",
+        threads: false,
         command,
         orders: |_| Orders {
             reload: Some(Order::Signal(Signal::SIGHUP)),

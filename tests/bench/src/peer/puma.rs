@@ -14,6 +14,7 @@ pub(super) static PEER: Peer = Peer {
     version: "--version",
     blueprint: Blueprint {
         name: "puma",
+        threads: false,
         command,
         orders: |_| Orders {
             // The phased restart: one worker after the other.

@@ -23,7 +23,7 @@ pub(crate) use echo::Socket;
 const ARGUMENT: &str = "role";
 
 /// What to be.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
     /// A hyper loop on the listener at descriptor 0, and nothing else.
     Bare,

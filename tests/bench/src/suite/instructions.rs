@@ -85,9 +85,11 @@ fn count(role: Role, times: usize) -> Result<u64> {
 fn count_served(role: Role, times: usize, dir: &TempDir) -> Result<u64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let stdin = match role {
-        Role::Bare => Stdio::from(OwnedFd::from(listener)),
-        _ => Stdio::null(),
+    let stdin = if role == Role::Bare {
+        Stdio::from(OwnedFd::from(listener))
+    } else {
+        drop(listener);
+        Stdio::null()
     };
     let mut run = under_callgrind(role, stdin, dir)?;
     // A worker alone, without a supervisor, binds its own.

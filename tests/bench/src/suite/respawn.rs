@@ -20,7 +20,7 @@ use crate::server::Server;
 
 /// A worker that was ready this long is no crash loop, so that the next kill
 /// is answered at once, as the first of a healthy worker is.
-const POOL: &str = "backoff_reset = \"1ms\"\nbackoff_initial = \"1ms\"";
+const POOL: &str = "backoff_reset = \"1ms\"\nbackoff_initial = \"10ms\"";
 
 /// How long a successor may take.
 const PATIENCE: Duration = Duration::from_secs(10);
