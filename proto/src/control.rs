@@ -56,6 +56,10 @@ pub struct PoolStatus {
     pub ready: u32,
     /// The sockets its workers accept from.
     pub listeners: Vec<ListenerStatus>,
+    /// How the program's file on disk differs from what runs: `changed` or
+    /// `removed`; absent where it doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_on_disk: Option<String>,
     /// Its slots, by index.
     pub workers: Vec<WorkerStatus>,
 }
@@ -282,6 +286,9 @@ pub struct Describe {
     pub worker: WorkerStatus,
     /// What runs: the program and its arguments.
     pub program: Vec<String>,
+    /// How the program's file on disk differs from what runs, as in [`PoolStatus`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program_on_disk: Option<String>,
     /// What `hello` said: program name and version.
     pub hello: Option<String>,
     /// What `hello` said the worker can do.
@@ -379,6 +386,13 @@ pub enum JobLine {
     },
     /// One worker's answer to `tell`.
     Reply(TellReply),
+    /// Something that a reload would change: a line of `reload --dry-run`.
+    Change {
+        /// `setting`, `listener`, `pool` or `workers`.
+        what: String,
+        /// One sentence for people.
+        message: String,
+    },
     /// The end.
     Result(JobResult),
 }
@@ -391,6 +405,9 @@ pub struct JobResult {
     /// One sentence for people; what was done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The generation in force after a reload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// Why it was not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ApiError>,
@@ -523,6 +540,15 @@ pub struct TellBody {
 
 fn default_tell_timeout_ms() -> u64 {
     10_000
+}
+
+/// Body of `POST /v1/reload`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadBody {
+    /// Whether to say what would change and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Body of `POST /v1/stop`.

@@ -14,6 +14,9 @@
 //!   [`channel::Channel`] sends and receives on one end of it.
 //! - [`error`] has what can go wrong on it, each with a short name for metrics
 //!   and with advice for people.
+//! - [`scoreboard`] is the memory in which a worker counts and which the
+//!   supervisor reads, whatever becomes of the worker.
+//! - [`listening`] has what may be done to a listener that several processes hold.
 //! - [`control`] has the shapes of the supervisor's HTTP API, which operators
 //!   use; it shares nothing with the channel.
 //!
@@ -48,7 +51,9 @@
 pub mod channel;
 pub mod control;
 pub mod error;
+pub mod listening;
 pub mod message;
+pub mod scoreboard;
 
 mod inbox;
 mod line;

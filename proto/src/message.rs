@@ -20,6 +20,9 @@ pub const CHANNEL_FD_ENV: &str = "PREFORK_CHANNEL_FD";
 pub enum ToWorker {
     /// The answer to `hello`: who the worker is and how it is to behave.
     Welcome(Welcome),
+    /// Shared memory to count in; its descriptor arrives with this line. Only to
+    /// a worker with the capability `scoreboard`, and before every `listener`.
+    Scoreboard(ScoreboardOffer),
     /// A listening socket; its descriptor arrives with this line.
     Listener(ListenerOffer),
     /// Every listener has been sent: begin to accept, then say `ready`.
@@ -56,12 +59,19 @@ pub enum ToWorker {
         /// Chosen by the supervisor; the `reply` carries it back.
         id: u64,
     },
+    /// Serve what waits in the queue of a listener that is about to go; wants a
+    /// `reply`. Only to a worker with the capability `rescue`.
+    Rescue(Rescue),
     /// Stop accepting, finish what is in flight, say `drained`, leave; wants a `reply` at once.
     Drain {
         /// Chosen by the supervisor; the `reply` carries it back.
         id: u64,
         /// Milliseconds until what is left may be cut.
         deadline_ms: u64,
+        /// Whether nobody accepts after this worker: it accepts and serves what
+        /// waits in its listeners' queues before it stops accepting.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        sweep: bool,
     },
     /// Leave now; wants a `reply` if there is still time for one.
     Stop {
@@ -89,6 +99,10 @@ pub struct Welcome {
     /// Milliseconds that an idle connection stays open once a drain has begun.
     #[serde(default = "default_idle_grace_ms")]
     pub idle_grace_ms: u64,
+    /// Whether to become `ready` without accepting anything until `resume`. Only
+    /// to a worker with the capability `pause`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
     /// The application's own settings, `[pool.NAME.app]` of the configuration; `{}` when absent.
     #[serde(default)]
     pub app: Value,
@@ -96,6 +110,22 @@ pub struct Welcome {
 
 fn default_idle_grace_ms() -> u64 {
     3000
+}
+
+fn is_false(it: &bool) -> bool {
+    !it
+}
+
+/// The incarnation's scoreboard on its way to the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ScoreboardOffer {
+    /// The layout's version.
+    pub abi: u32,
+    /// The layout's size in bytes.
+    pub bytes: u64,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
 }
 
 /// A listening socket on its way to the worker. The worker closes it when it
@@ -106,6 +136,25 @@ pub struct ListenerOffer {
     /// The listener's name, as it is configured.
     pub name: String,
     /// What it is bound to: `127.0.0.1:8080`, `[::1]:8080` or `unix:/run/app.sock`.
+    pub address: String,
+    /// Whether connections speak TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
+/// A listener whose own worker is gone or hangs. The receiver accepts every
+/// connection that waits in the queue, closes the descriptor, and replies
+/// `{"accepted": N}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Rescue {
+    /// Chosen by the supervisor; the `reply` carries it back.
+    pub id: u64,
+    /// The listener's name, as it is configured.
+    pub name: String,
+    /// What it is bound to, as in [`ListenerOffer`].
     pub address: String,
     /// Whether connections speak TLS.
     #[serde(default)]
@@ -148,7 +197,8 @@ pub struct Hello {
     pub program: String,
     /// The program's version, for people to read.
     pub version: String,
-    /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`.
+    /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`,
+    /// `rescue`, `scoreboard`.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
@@ -275,14 +325,25 @@ pub trait Message: Serialize + serde::de::DeserializeOwned {
 
 impl Message for ToWorker {
     const KINDS: &'static [&'static str] = &[
-        "welcome", "listener", "start", "ping", "tell", "reload", "pause", "resume", "drain",
+        "welcome",
+        "scoreboard",
+        "listener",
+        "start",
+        "ping",
+        "tell",
+        "reload",
+        "pause",
+        "resume",
+        "rescue",
+        "drain",
         "stop",
     ];
-    const KINDS_WITH_FD: &'static [&'static str] = &["listener"];
+    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "rescue"];
 
     fn kind(&self) -> &'static str {
         match self {
             Self::Welcome(_) => "welcome",
+            Self::Scoreboard(_) => "scoreboard",
             Self::Listener(_) => "listener",
             Self::Start => "start",
             Self::Ping { .. } => "ping",
@@ -290,6 +351,7 @@ impl Message for ToWorker {
             Self::Reload { .. } => "reload",
             Self::Pause { .. } => "pause",
             Self::Resume { .. } => "resume",
+            Self::Rescue(_) => "rescue",
             Self::Drain { .. } => "drain",
             Self::Stop { .. } => "stop",
         }
@@ -297,7 +359,9 @@ impl Message for ToWorker {
 
     fn fds(&self) -> u32 {
         match self {
+            Self::Scoreboard(offer) => offer.fds,
             Self::Listener(offer) => offer.fds,
+            Self::Rescue(rescue) => rescue.fds,
             _ => 0,
         }
     }

@@ -3,10 +3,16 @@
 
 use std::io::IoSliceMut;
 use std::mem;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::scoreboard::{Cells, Seen};
 
 /// Descriptors that one `recvmsg` can take. More than any line of protocol 1
 /// announces, so that surplus ones are seen and closed by us; few, so that a
@@ -96,4 +102,82 @@ pub(crate) fn with_inherited<T>(fd: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> 
 pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: open and without another owner, by this function's contract.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The size of a scoreboard's mapping.
+const SCOREBOARD: NonZeroUsize =
+    NonZeroUsize::new(mem::size_of::<Cells<Seen>>()).expect("a scoreboard has cells");
+
+/// Maps the start of `memory`, shared with whoever else has it.
+fn map_shared<T>(memory: BorrowedFd<'_>, access: ProtFlags) -> Result<NonNull<T>, Errno> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches no
+    // memory that exists. It is page-aligned, which is enough for any cells.
+    let at = unsafe { mmap(None, SCOREBOARD, access, MapFlags::MAP_SHARED, memory, 0) }?;
+    Ok(at.cast())
+}
+
+/// A scoreboard mapped for reading, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ReadOnly(NonNull<Cells<Seen>>);
+
+impl ReadOnly {
+    /// Maps memory that the caller has made sure is as large as the cells, can't
+    /// shrink, and has its page.
+    pub(crate) fn map(memory: BorrowedFd<'_>) -> Result<Self, Errno> {
+        map_shared(memory, ProtFlags::PROT_READ).map(Self)
+    }
+}
+
+impl Deref for ReadOnly {
+    type Target = Cells<Seen>;
+
+    fn deref(&self) -> &Cells<Seen> {
+        // SAFETY: mapped until drop, aligned, and large enough by the contract
+        // of `map`. Every bit pattern is a cell. Others write to it at any time,
+        // and a `Seen` is only ever loaded atomically.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this size; borrows of it have ended.
+        let unmapped = unsafe { munmap(self.0.cast(), SCOREBOARD.get()) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
+
+/// Maps a scoreboard for counting, until the process ends. The caller has made
+/// sure that it is as large as the cells and can't shrink.
+pub(crate) fn map_for_good(memory: BorrowedFd<'_>) -> Result<&'static Cells<AtomicU64>, Errno> {
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let at = map_shared::<Cells<AtomicU64>>(memory, access)?;
+    // SAFETY: never unmapped, aligned, and large enough by this function's
+    // contract. Every bit pattern is a cell, and all access is atomic.
+    Ok(unsafe { at.as_ref() })
+}
+
+/// Makes a socket filter of these classic BPF instructions.
+pub(crate) fn attach_filter(
+    socket: BorrowedFd<'_>,
+    filter: &[libc::sock_filter],
+) -> std::io::Result<()> {
+    let program = libc::sock_fprog {
+        len: filter.len() as libc::c_ushort,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel only reads, during the call, `len` instructions from
+    // `filter`; both are live.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            mem::size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)
+        .map(drop)
+        .map_err(std::io::Error::from)
 }

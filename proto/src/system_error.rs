@@ -4,7 +4,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-/// A system call of the channel.
+/// A system call of the channel or the scoreboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// `socketpair(2)`
@@ -15,6 +15,22 @@ pub enum Call {
     Recvmsg,
     /// `poll(2)`
     Poll,
+    /// `memfd_create(2)`
+    MemfdCreate,
+    /// `ftruncate(2)`
+    Ftruncate,
+    /// `fallocate(2)`
+    Fallocate,
+    /// `fcntl(2)` with `F_ADD_SEALS`
+    AddSeals,
+    /// `fcntl(2)` with `F_GET_SEALS`
+    GetSeals,
+    /// `fcntl(2)` with `F_DUPFD_CLOEXEC`
+    Dup,
+    /// `fstat(2)`
+    Fstat,
+    /// `mmap(2)`
+    Mmap,
 }
 
 impl Call {
@@ -24,6 +40,14 @@ impl Call {
             Self::Sendmsg => "sendmsg",
             Self::Recvmsg => "recvmsg",
             Self::Poll => "poll",
+            Self::MemfdCreate => "memfd_create",
+            Self::Ftruncate => "ftruncate",
+            Self::Fallocate => "fallocate",
+            Self::AddSeals => "fcntl(F_ADD_SEALS)",
+            Self::GetSeals => "fcntl(F_GET_SEALS)",
+            Self::Dup => "fcntl(F_DUPFD_CLOEXEC)",
+            Self::Fstat => "fstat",
+            Self::Mmap => "mmap",
         }
     }
 }
@@ -99,7 +123,16 @@ impl SystemError {
                 self.errno,
                 Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN
             ),
-            Call::Recvmsg | Call::Poll => false,
+            Call::MemfdCreate | Call::Fallocate | Call::Dup | Call::Mmap => matches!(
+                self.errno,
+                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSPC
+            ),
+            Call::Recvmsg
+            | Call::Poll
+            | Call::Ftruncate
+            | Call::AddSeals
+            | Call::GetSeals
+            | Call::Fstat => false,
         }
     }
 
@@ -110,6 +143,14 @@ impl SystemError {
             Call::Sendmsg => sendmsg_advice(self.errno),
             Call::Recvmsg => recvmsg_advice(self.errno),
             Call::Poll => general_advice(self.errno),
+            Call::MemfdCreate
+            | Call::Ftruncate
+            | Call::Fallocate
+            | Call::AddSeals
+            | Call::GetSeals
+            | Call::Dup
+            | Call::Fstat
+            | Call::Mmap => memory_advice(self.errno),
         }
     }
 }
@@ -182,6 +223,28 @@ fn recvmsg_advice(errno: Errno) -> &'static str {
     }
 }
 
+/// For the shared memory of a scoreboard.
+fn memory_advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EMFILE | Errno::ENFILE => socketpair_advice(errno),
+        Errno::ENOMEM | Errno::ENOSPC => {
+            "the kernel has no memory for it; look at the memory limit of the cgroup and at vm.max_map_count"
+        }
+        Errno::EPERM => {
+            "the memory is sealed already: a worker has to map it before it says `ready`, and to add no seals"
+        }
+        Errno::EACCES => {
+            "a sandbox or security module forbids it; allow memfd_create and shared mappings for this program"
+        }
+        Errno::EINVAL => {
+            "the descriptor is of no memory file with seals, or the kernel does not know these seals; Linux 5.1 is the oldest with them"
+        }
+        Errno::EBADF => "the descriptor is not open; something else in this program closed it",
+        Errno::ENOSYS => "the kernel or a sandbox has no memory files; allow memfd_create",
+        _ => general_advice(errno),
+    }
+}
+
 /// For what means the same in every call.
 fn general_advice(errno: Errno) -> &'static str {
     match errno {
@@ -207,7 +270,14 @@ mod tests {
 
     #[test]
     fn every_errno_has_its_own_reason_and_says_what_to_do() {
-        for call in [Call::Socketpair, Call::Sendmsg, Call::Recvmsg, Call::Poll] {
+        for call in [
+            Call::Socketpair,
+            Call::Sendmsg,
+            Call::Recvmsg,
+            Call::Poll,
+            Call::MemfdCreate,
+            Call::Mmap,
+        ] {
             for (errno, name) in NAMES {
                 let error = SystemError::new(call, errno);
                 assert_eq!(error.reason(), name);

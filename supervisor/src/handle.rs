@@ -48,6 +48,13 @@ pub enum Request {
         /// receiver that is gone doesn't cancel the job.
         lines: mpsc::UnboundedSender<JobLine>,
     },
+    /// Read the configuration again and put it in force: a job.
+    Reload {
+        /// Whether to say what would change and change nothing.
+        dry_run: bool,
+        /// Where its lines go.
+        lines: mpsc::UnboundedSender<JobLine>,
+    },
     /// An application command to one worker or all of a pool: a job.
     Tell {
         /// The pool's name.

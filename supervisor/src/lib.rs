@@ -8,9 +8,11 @@
 //!   reactor through a [`handle`] and see nothing else of it.
 //! - [`config`] turns text into checked values, [`cli`] the command line into
 //!   requests, [`metrics`] numbers into the exposition.
-//! - [`run`] puts them together.
+//! - [`run`] puts them together; `boot_check` does so for one worker that is
+//!   thrown away.
 
 pub mod admin;
+mod boot_check;
 pub mod cli;
 pub mod config;
 pub mod control;

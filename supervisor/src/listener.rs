@@ -1,6 +1,7 @@
 //! Listening sockets. The supervisor owns each for its whole life; workers get
 //! duplicates through their channels.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -8,11 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use prefork_proto::control::ListenerStatus;
+use prefork_proto::listening::refuse_handshakes;
 use prefork_proto::message::ListenerOffer;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use crate::config::{Address, Listen};
+use crate::config::{Address, Listen, Mode};
 use crate::sys;
 
 /// Why a listener could not be bound.
@@ -51,8 +52,9 @@ pub struct Listener {
     address: String,
     limit: u32,
     socket: OwnedFd,
-    /// The socket's path, to be removed when the listener ends.
-    path: Option<PathBuf>,
+    is_unix: bool,
+    /// The unix socket's path, to be removed when the listener ends.
+    path: RefCell<Option<PathBuf>>,
 }
 
 impl Listener {
@@ -73,6 +75,9 @@ impl Listener {
         )?;
         // A restart must not wait for the last run's connections in TIME_WAIT.
         socket.set_reuse_address(true)?;
+        if listen.mode == Mode::PerSlot {
+            socket.set_reuse_port(true)?;
+        }
         if address.is_ipv6() {
             // So that 0.0.0.0:80 and [::]:80 can be listened on side by side.
             socket.set_only_v6(true)?;
@@ -88,7 +93,8 @@ impl Listener {
             address,
             limit: listen.backlog,
             socket: socket.into(),
-            path: None,
+            is_unix: false,
+            path: RefCell::new(None),
         })
     }
 
@@ -105,7 +111,8 @@ impl Listener {
             address: format!("unix:{}", path.display()),
             limit: listen.backlog,
             socket: socket.into(),
-            path: Some(path.to_owned()),
+            is_unix: true,
+            path: RefCell::new(Some(path.to_owned())),
         })
     }
 
@@ -134,21 +141,40 @@ impl Listener {
         self.socket.try_clone()
     }
 
-    /// Its row in the status document, with the accept queue as it is now.
-    pub fn status(&self) -> ListenerStatus {
-        let queue = self.queue();
-        ListenerStatus {
-            name: self.name.clone(),
-            address: self.address.clone(),
-            mode: "shared".to_owned(),
-            backlog: queue.map(|(depth, _)| depth),
-            backlog_limit: Some(queue.map_or(u64::from(self.limit), |(_, limit)| limit)),
+    /// The address that it is really bound to, for TCP.
+    pub fn bound(&self) -> Option<SocketAddr> {
+        self.address.parse().ok()
+    }
+
+    /// Takes a new backlog, as far as the system allows.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        listen_on(&SockRef::from(&self.socket), backlog)
+    }
+
+    /// Takes no new connection from here on, while those that wait in the queue
+    /// can still be accepted. A client that comes now is answered once the
+    /// socket is closed: refused at its next try, never reset.
+    pub fn seal(&self) -> io::Result<()> {
+        if self.is_unix {
+            // Whoever comes now finds nothing there.
+            return self.path.take().map_or(Ok(()), fs::remove_file);
         }
+        refuse_handshakes(&self.socket)
+    }
+
+    /// Depth and limit of the accept queue as it is now; the depth of a unix
+    /// socket's queue is unknown.
+    pub fn backlog(&self) -> (Option<u64>, u64) {
+        let queue = self.queue();
+        (
+            queue.map(|(depth, _)| depth),
+            queue.map_or(u64::from(self.limit), |(_, limit)| limit),
+        )
     }
 
     /// Depth and limit of the accept queue; the kernel tells them for TCP only.
     fn queue(&self) -> Option<(u64, u64)> {
-        if self.path.is_some() {
+        if self.is_unix {
             return None;
         }
         sys::accept_queue(&self.socket).ok()
@@ -163,7 +189,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(path) = self.path.take() {
             // The name goes with the supervisor; connections go on.
             let _ = fs::remove_file(path);
         }

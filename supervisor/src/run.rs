@@ -12,11 +12,11 @@ use tokio::task::LocalSet;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, Options};
 use crate::control::{self, Allowed};
 use crate::handle::Handle;
 use crate::log::Log;
-use crate::reactor::{Outcome, Pool, PoolError, Reactor, Signals};
+use crate::reactor::{Outcome, PoolError, Reactor, Setup, Signals};
 use crate::reserve::{DEFAULT_SIZE, Reserve};
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::sys;
@@ -76,7 +76,7 @@ fn stderr_of(exit: Option<&Exit>) -> String {
 }
 
 /// Runs the supervisor until it is stopped.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(options: Options, config: Config) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     // Nothing that whoever started us left open may reach a worker.
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
@@ -88,10 +88,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(io("start the event loop"))?;
-    LocalSet::new().block_on(&runtime, supervise(config, log, nofile))
+    LocalSet::new().block_on(&runtime, supervise(options, config, log, nofile))
 }
 
-async fn supervise(config: Config, log: Log, nofile: u64) -> Result<(), RunError> {
+async fn supervise(
+    options: Options,
+    config: Config,
+    log: Log,
+    nofile: u64,
+) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     let signals = Signals::take().map_err(io("listen to signals"))?;
     let runtime_dir = RuntimeDir::take(&config.supervisor.runtime_dir)?;
@@ -101,11 +106,13 @@ async fn supervise(config: Config, log: Log, nofile: u64) -> Result<(), RunError
         .map_err(io("look up the control socket's group"))?;
     let admin = config.supervisor.admin.map(bind_admin).transpose()?;
     announce(&config.source, &runtime_dir);
-    let pools = config
-        .pools
-        .into_iter()
-        .map(|pool| Pool::set_up(pool, nofile))
-        .collect::<Result<Vec<_>, _>>()?;
+    let (reactor, inbox) = Reactor::new(Setup {
+        options,
+        config,
+        nofile,
+        log,
+        reserve: Rc::clone(&reserve),
+    })?;
 
     let (requests, mut received) = mpsc::channel(REQUESTS);
     let control = tokio::net::UnixListener::from_std(control).map_err(io("watch control.sock"))?;
@@ -120,7 +127,6 @@ async fn supervise(config: Config, log: Log, nofile: u64) -> Result<(), RunError
         tokio::task::spawn_local(serve)
     });
 
-    let (reactor, inbox) = Reactor::new(pools, log, reserve);
     let outcome = reactor.run(inbox, &mut received, signals).await;
     control.abort();
     if let Some(admin) = admin {
@@ -163,7 +169,7 @@ fn announce(source: &str, runtime_dir: &RuntimeDir) {
     );
 }
 
-/// Raises the soft limit to the hard one: each worker costs four descriptors
+/// Raises the soft limit to the hard one: each worker costs five descriptors
 /// here. Returns the old soft limit, which is what the workers get.
 fn raise_descriptor_limit() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

@@ -57,6 +57,18 @@ pub enum RuntimeDirError {
     },
 }
 
+impl RuntimeDirError {
+    /// Whether the reason is that this user may not, whatever state the
+    /// directory is in.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Foreign { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Taken { .. } => false,
+        }
+    }
+}
+
 /// A runtime directory that this process owns.
 #[derive(Debug)]
 pub struct RuntimeDir {

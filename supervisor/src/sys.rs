@@ -1,4 +1,5 @@
-//! The only unsafe code of this crate: fork and exec, pidfds, reaping.
+//! The only unsafe code of this crate: fork and exec, pidfds, reaping, and
+//! what the kernel tells of a socket.
 
 #![allow(unsafe_code)]
 
@@ -11,6 +12,9 @@ use nix::unistd::{ForkResult, Pid};
 use prefork_proto::channel::SupervisorEnd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// More than NGROUPS_MAX (65536, limits.h) is nothing the kernel can say.
+const MOST_GROUPS: usize = 65_536;
 
 /// The number that a worker's channel has in the worker.
 pub(crate) const CHANNEL_FD: RawFd = 3;
@@ -261,6 +265,40 @@ pub(crate) fn accept_queue(listener: impl AsFd) -> nix::Result<(u64, u64)> {
     };
     nix::Error::result(result)?;
     Ok((info.tcpi_unacked.into(), info.tcpi_sacked.into()))
+}
+
+/// The supplementary groups that the peer of a unix socket had when it
+/// connected (`SO_PEERGROUPS`, Linux 4.13).
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut bytes = (groups.len() * size_of::<libc::gid_t>()) as libc::socklen_t;
+        // SAFETY: `groups` is writable for `bytes` bytes, and the kernel writes
+        // at most that many; `bytes` lives through the call.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut bytes,
+            )
+        };
+        let needed = bytes as usize / size_of::<libc::gid_t>();
+        if result == 0 {
+            groups.truncate(needed);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        // ERANGE comes with the size that is needed.
+        if error.raw_os_error() != Some(libc::ERANGE)
+            || needed <= groups.len()
+            || needed > MOST_GROUPS
+        {
+            return Err(error);
+        }
+        groups.resize(needed, 0);
+    }
 }
 
 /// Has the event loop tell when a pidfd's process has ended.

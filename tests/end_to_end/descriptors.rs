@@ -49,7 +49,12 @@ fn holds_only_its_own(prefork: &Prefork, pid: i32) {
         .collect();
     assert!(foreign.is_empty(), "of the supervisor: {foreign:#?}");
     for fd in &beyond {
-        let own = ["socket:", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"];
+        let own = [
+            "socket:",
+            "anon_inode:[eventpoll]",
+            "anon_inode:[eventfd]",
+            "/memfd:prefork-scoreboard",
+        ];
         assert!(
             own.iter().any(|kind| fd.target.starts_with(kind)),
             "unexpected {fd:?} in {held:#?}"

@@ -55,6 +55,16 @@ fn refused_is_1() {
 }
 
 #[test]
+fn more_workers_than_a_pool_can_have_is_1_with_the_most_it_can() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let refused = prefork.cli(&["scale", "web", "10001"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("10001"), "{refused:?}");
+    assert!(refused.stderr.contains("10000 at most"), "{refused:?}");
+    assert_eq!(prefork.pool("web").desired, 1);
+}
+
+#[test]
 fn failed_is_1_and_says_why() {
     let prefork = Prefork::start(&[Pool::test_worker("app", 1)]);
     prefork.order_boot("app", "exit 4 out of luck");
@@ -252,6 +262,33 @@ fn not_permitted_is_77_also_where_only_the_peer_check_stands() {
     prefork.logged(&["65534"]);
     assert!(processes::alive(prefork.pid()));
     assert_eq!(prefork.worker("web", 0).incarnation, 1);
+}
+
+#[test]
+fn a_runtime_directory_that_may_not_be_used_is_77() {
+    let dir = directory();
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).expect("the directory is ours");
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&foreign, Some(65534), None).expect("root may");
+    } else {
+        let closed = std::fs::Permissions::from_mode(0o500);
+        std::fs::set_permissions(&foreign, closed).expect("it is ours");
+    }
+    let foreign = foreign.to_str().expect("the path is text");
+    let args = [
+        "--runtime-dir",
+        foreign,
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "",
+    ];
+    let output = cli::run_alone(dir.path(), &args);
+    assert_eq!(output.code, 77, "{output:?}");
+    assert!(output.stderr.contains(foreign), "{output:?}");
+    assert!(output.stderr.contains("--runtime-dir"), "{output:?}");
 }
 
 #[test]

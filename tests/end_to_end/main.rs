@@ -6,6 +6,8 @@
 
 mod harness;
 
+mod boot_check;
+mod broken_reload;
 mod config_errors;
 mod control;
 mod crash_loop;
@@ -14,7 +16,16 @@ mod descriptors;
 mod examples;
 mod exit_codes;
 mod hostile;
+mod hung_worker;
 mod lifecycle;
 mod limits;
+mod load_client;
+mod long_work;
 mod metrics;
+mod operations;
+mod pinned_program;
+mod reload;
+mod reload_command;
+mod scoreboard;
 mod serving;
+mod stop;

@@ -1,14 +1,15 @@
 //! Takes connections from the listeners, until told not to.
 
-use std::cell::Cell;
 use std::io;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::arrivals::Arrivals;
+use crate::gate::{Gate, State};
 use crate::listener::Listener;
 use crate::serving::Serving;
 use crate::stderr::say;
@@ -19,7 +20,7 @@ use crate::stream::Stream;
 const WANT: Duration = Duration::from_millis(50);
 
 /// Connections taken in one go before the others get their turn.
-const BATCH: u32 = 16;
+const BATCH: u64 = 16;
 
 /// Begins to serve a connection; the application's part of accepting.
 pub(crate) type Serve = Rc<dyn Fn(Stream)>;
@@ -27,134 +28,162 @@ pub(crate) type Serve = Rc<dyn Fn(Stream)>;
 /// How long a retiring listener waits for handshakes that had begun before.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(200);
 
-/// Whether connections are taken.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    state: Cell<State>,
-    listeners: Cell<usize>,
-    changed: Notify,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Open,
-    Shut,
-    /// The listeners take no new handshake, give out what they have and close.
-    Retiring,
-}
-
-impl Gate {
-    /// Takes no more connections, from the moment this returns. Those that
-    /// wait are for the listener's other holders.
-    pub(crate) fn shut(&self) {
-        self.set(State::Shut);
-    }
-
-    /// Takes connections again.
-    pub(crate) fn open(&self) {
-        self.set(State::Open);
-    }
-
-    /// Closes the listeners once what waits on them is taken: for a worker
-    /// that is their only holder.
-    pub(crate) fn retire(&self) {
-        self.set(State::Retiring);
-    }
-
-    fn set(&self, state: State) {
-        self.state.set(state);
-        self.changed.notify_waiters();
-    }
-
-    async fn until(&self, mut reached: impl FnMut(&Self) -> bool) {
-        loop {
-            let changed = self.changed.notified();
-            if reached(self) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Waits until this is not the state any more.
-    async fn leaves(&self, state: State) {
-        self.until(|gate| gate.state.get() != state).await;
-    }
-
-    /// Waits until every listener has retired.
-    pub(crate) async fn retired(&self) {
-        self.until(|gate| gate.listeners.get() == 0).await;
-    }
-}
-
-/// Takes connections from a listener, as the gate says, until it has retired.
+/// Takes connections from a listener, as the gate says, until there are no
+/// more to come.
 pub(crate) fn accept(
     listener: Listener,
     gate: Rc<Gate>,
     serving: &'static Serving,
     serve: Serve,
 ) -> impl Future<Output = ()> {
-    // Before anything is polled, so that it is not taken for retired.
-    gate.listeners.set(gate.listeners.get() + 1);
-    accept_until_retired(listener, gate, serving, serve)
+    // Before anything is polled, so that it is not taken for closed.
+    let place = gate.listener();
+    async move {
+        loop {
+            let state = gate.state();
+            let following = (state == State::Open).then(|| gate.follower());
+            let mut intake = Intake::new(&listener, serving, &serve);
+            tokio::select! {
+                // The gate first, so that nothing is taken once it is shut.
+                biased;
+                () = gate.leaves(state) => {}
+                () = intake.obey(state) => break,
+            }
+            if following.is_some() {
+                intake.take_promised();
+            }
+        }
+        drop(listener);
+        drop(place);
+    }
 }
 
-async fn accept_until_retired(
+/// Takes all that waits on a listener that nobody else accepts from, closes
+/// it, and says how many connections that were.
+pub(crate) fn rescue(
     listener: Listener,
-    gate: Rc<Gate>,
+    gate: &Rc<Gate>,
     serving: &'static Serving,
     serve: Serve,
-) {
-    loop {
-        match gate.state.get() {
-            State::Shut => gate.leaves(State::Shut).await,
-            State::Open => {
-                tokio::select! {
-                    // The gate first, so that nothing is taken once it is shut.
-                    biased;
-                    () = gate.leaves(State::Open) => {}
-                    () = take(&listener, serving, &serve) => {}
-                }
-            }
-            State::Retiring => break,
-        }
+) -> impl Future<Output = u64> + use<> {
+    let place = gate.rescue();
+    async move {
+        let mut intake = Intake::new(&listener, serving, &serve);
+        intake.empty().await;
+        let accepted = intake.accepted;
+        drop(listener);
+        drop(place);
+        accepted
     }
-    listener.refuse_handshakes();
-    // The time ends it: there is always one more connection that may come.
-    let _ = timeout(LAST_HANDSHAKES, take(&listener, serving, &serve)).await;
-    drop(listener);
-    gate.listeners.set(gate.listeners.get() - 1);
-    gate.changed.notify_waiters();
 }
 
-/// Takes connections for as long as it is polled.
-async fn take(listener: &Listener, serving: &'static Serving, serve: &Serve) {
-    let mut accepted = 0;
-    let mut complained = None;
-    loop {
-        let result = listener.accept().await;
-        match result {
-            Ok(socket) => {
-                serve(Stream::admit(socket, serving));
-                complained = None;
-                accepted += 1;
-                if accepted % BATCH == 0 {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Err(error) if concerns_one_connection(&error) => {}
-            Err(error) => {
-                if complained != error.raw_os_error() {
-                    complained = error.raw_os_error();
-                    say(format_args!(
-                        "cannot accept from {} for now: {error}",
-                        listener.name
-                    ));
-                }
-                tokio::time::sleep(WANT).await;
+/// The way of connections from one listener's queue to the application.
+struct Intake<'a> {
+    listener: &'a Listener,
+    serving: &'static Serving,
+    serve: &'a Serve,
+    accepted: u64,
+    complained: Option<i32>,
+}
+
+impl<'a> Intake<'a> {
+    fn new(listener: &'a Listener, serving: &'static Serving, serve: &'a Serve) -> Self {
+        Self {
+            listener,
+            serving,
+            serve,
+            accepted: 0,
+            complained: None,
+        }
+    }
+
+    /// Does as the gate says; returns when the listener is done with.
+    async fn obey(&mut self, state: State) {
+        match state {
+            State::Shut => std::future::pending().await,
+            State::Open => self.follow().await,
+            State::Sweeping => self.empty().await,
+            State::Retiring => {
+                self.listener.refuse_handshakes();
+                // The time ends it: there is always one more connection that may come.
+                let _ = timeout(LAST_HANDSHAKES, self.follow()).await;
             }
         }
+    }
+
+    /// Takes connections as they come, for as long as it is polled.
+    async fn follow(&mut self) {
+        loop {
+            if let Err(error) = self.attend().await {
+                self.wait_after(&error).await;
+            }
+        }
+    }
+
+    /// Takes one connection at a time, which leaves those that came with it to
+    /// the other workers, until nothing tells of them any more.
+    async fn attend(&mut self) -> io::Result<()> {
+        let arrivals = Arrivals::at(self.listener.as_fd())?;
+        loop {
+            let arrival = arrivals.next().await?;
+            match self.take() {
+                Ok(true) => arrival.taken()?,
+                Ok(false) => arrival.gone(),
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+    }
+
+    /// Takes what this process alone was told of before it stopped following.
+    fn take_promised(&mut self) {
+        for _ in 0..BATCH {
+            if !matches!(self.take(), Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes connections until none waits.
+    async fn empty(&mut self) {
+        loop {
+            match self.take() {
+                Ok(true) if self.accepted.is_multiple_of(BATCH) => {
+                    tokio::task::yield_now().await;
+                }
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+    }
+
+    /// Takes the connection that has waited longest; whether there was one.
+    fn take(&mut self) -> io::Result<bool> {
+        loop {
+            match self.listener.accept() {
+                Ok(socket) => {
+                    (self.serve)(Stream::admit(socket, self.serving));
+                    self.complained = None;
+                    self.accepted += 1;
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says once what is wrong, and gives it time.
+    async fn wait_after(&mut self, error: &io::Error) {
+        if self.complained != error.raw_os_error() {
+            self.complained = error.raw_os_error();
+            say(format_args!(
+                "cannot accept from {} for now: {error}",
+                self.listener.name
+            ));
+        }
+        tokio::time::sleep(WANT).await;
     }
 }
 

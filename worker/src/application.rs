@@ -1,9 +1,11 @@
 //! What the application can be asked over the channel.
 
 use std::pin::Pin;
+use std::rc::Rc;
 
 use prefork_proto::message::{Reply, ReplyError};
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use crate::context::Context;
 
@@ -65,13 +67,16 @@ impl From<Refused> for ReplyError {
 
 pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub(crate) type Answer = Result<Value, Refused>;
-type Handler<Q, A> = Box<dyn Fn(Q) -> LocalFuture<Result<A, Refused>>>;
+type Handler<Q, A> = Rc<dyn Fn(Q) -> LocalFuture<Result<A, Refused>>>;
 
 /// The application's handlers.
 #[derive(Default)]
 pub(crate) struct Application {
     pub(crate) on_tell: Option<Handler<Tell, Value>>,
     pub(crate) on_reload: Option<Handler<Reload, ()>>,
+    /// Held by the reload that is under way; the next one waits for it, so that
+    /// the settings that came last are those that stay.
+    reloading: Rc<Mutex<()>>,
 }
 
 impl Application {
@@ -85,14 +90,14 @@ impl Application {
             .into_iter()
             .filter_map(|(name, there)| there.then_some(name));
         handled
-            .chain(["pause", "http_counts"])
+            .chain(["pause", "rescue", "http_counts", "scoreboard"])
             .map(str::to_owned)
             .collect()
     }
 
     pub(crate) fn tell(&self, tell: Tell) -> LocalFuture<Answer> {
-        match &self.on_tell {
-            Some(handler) => handler(tell),
+        match self.on_tell.clone() {
+            Some(handler) => Box::pin(async move { handler(tell).await }),
             None => refuse(Refused::new(
                 "unknown_command",
                 format!("no command {:?}: the application takes none", tell.command),
@@ -101,17 +106,18 @@ impl Application {
     }
 
     pub(crate) fn reload(&self, reload: Reload) -> LocalFuture<Answer> {
-        let Some(handler) = &self.on_reload else {
+        let Some(handler) = self.on_reload.clone() else {
             return refuse(Refused::new(
                 "unsupported",
                 "the application does not take new settings in place",
             ));
         };
-        let context = reload.context.clone();
-        let app = reload.app.clone();
-        let taken = handler(reload);
+        let reloading = Rc::clone(&self.reloading);
         Box::pin(async move {
-            taken.await?;
+            let _turn = reloading.lock().await;
+            let context = reload.context.clone();
+            let app = reload.app.clone();
+            handler(reload).await?;
             context.set_app(app);
             Ok(Value::Null)
         })

@@ -1,6 +1,7 @@
 //! From the first word to `ready`: the handshake and the application's start-up.
 
 use prefork_proto::message::{Hello, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome};
+use prefork_proto::scoreboard::Tally;
 use serde_json::Value;
 
 use crate::error::WorkerError;
@@ -11,6 +12,8 @@ use crate::listener::Listener;
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub(crate) welcome: Welcome,
+    /// Where to count; the scoreboard, if the supervisor has offered one.
+    pub(crate) tally: Tally,
     pub(crate) listeners: Vec<Listener>,
 }
 
@@ -29,9 +32,15 @@ pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orde
     let Boot::Done(welcome) = welcome(link).await? else {
         return Ok(Boot::Dismissed);
     };
+    let mut tally = None;
     let mut listeners = Vec::new();
     loop {
         match hear(link).await? {
+            (ToWorker::Scoreboard(offer), Some(memory))
+                if tally.is_none() && listeners.is_empty() =>
+            {
+                tally = Some(Tally::map(&offer, memory)?);
+            }
             (ToWorker::Listener(offer), Some(fd)) => {
                 if offer.tls {
                     return Err(WorkerError::Listener {
@@ -41,7 +50,13 @@ pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orde
                 }
                 listeners.push(Listener::from_fd(offer.name, fd)?);
             }
-            (ToWorker::Start, _) => return Ok(Boot::Done(Orders { welcome, listeners })),
+            (ToWorker::Start, _) => {
+                return Ok(Boot::Done(Orders {
+                    welcome,
+                    tally: tally.unwrap_or_else(Tally::private),
+                    listeners,
+                }));
+            }
             (message, _) => match aside(link, message, "`listener` or `start`")? {
                 Aside::GoOn => {}
                 Aside::Leave => return Ok(Boot::Dismissed),

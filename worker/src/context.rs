@@ -118,7 +118,7 @@ impl Context {
 
     /// Requests whose response is not finished.
     pub fn in_flight(&self) -> u64 {
-        self.0.serving.counters.in_flight()
+        self.0.serving.tally.in_flight()
     }
 
     /// Open connections, upgraded ones included.

@@ -3,6 +3,7 @@
 use std::io;
 
 use prefork_proto::error::ChannelError;
+use prefork_proto::scoreboard::ScoreboardError;
 
 /// Why an application could not start: any error, or a text.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,6 +28,9 @@ pub(crate) enum WorkerError {
 
     #[error("the supervisor closed the channel before the worker was ready")]
     ClosedEarly,
+
+    #[error(transparent)]
+    Scoreboard(#[from] ScoreboardError),
 
     #[error("expected {expected} from the supervisor, received `{received}`")]
     OutOfOrder {

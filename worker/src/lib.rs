@@ -7,7 +7,7 @@
 //!
 //! How its parts fit together: `boot` shakes hands over the `link` and runs the
 //! application's start-up; then `session` is the loop that reports and obeys,
-//! while `accept` takes connections and `connection` serves each of them over a
+//! while `accept` takes connections as the `gate` says, when `arrivals` tells of one, and `connection` serves each of them (`http1`, `http2`) over a
 //! `stream` that counts its bytes, with the application's service wrapped by
 //! `request`. What they share is in `serving`. Everything runs on one thread,
 //! so that a `health` report says that requests are served, too.
@@ -17,14 +17,18 @@
 mod accept;
 mod alone;
 mod application;
+mod arrivals;
 mod boot;
 mod connection;
 mod context;
-mod counters;
 mod cut;
 mod error;
+mod gate;
+mod http1;
+mod http2;
 mod link;
 mod listener;
+mod patience;
 mod request;
 mod serving;
 mod session;

@@ -3,12 +3,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use socket2::{Domain, SockAddr, SockFilter, SockRef, Socket as RawSocket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use prefork_proto::listening::refuse_handshakes;
+use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::WorkerError;
 use crate::stream::Socket;
@@ -21,25 +22,26 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
+    socket: RawSocket,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+    Tcp,
+    Unix,
 }
 
 impl Listener {
     /// Takes a received descriptor in, by what it is and not by what it is called.
     pub(crate) fn from_fd(name: String, fd: OwnedFd) -> Result<Self, WorkerError> {
         match Self::adopt(RawSocket::from(fd)) {
-            Ok(kind) => Ok(Self { name, kind }),
+            Ok((socket, kind)) => Ok(Self { name, socket, kind }),
             Err(problem) => Err(WorkerError::Listener { name, problem }),
         }
     }
 
-    fn adopt(socket: RawSocket) -> Result<Kind, String> {
+    fn adopt(socket: RawSocket) -> Result<(RawSocket, Kind), String> {
         let listens = socket
             .is_listener()
             .map_err(|error| format!("its descriptor is not a socket: {error}"))?;
@@ -48,13 +50,14 @@ impl Listener {
         }
         let domain = socket.domain().map_err(|error| error.to_string())?;
         let kind = if domain == Domain::UNIX {
-            into_unix(socket)
+            Kind::Unix
         } else if domain == Domain::IPV4 || domain == Domain::IPV6 {
-            into_tcp(socket)
+            Kind::Tcp
         } else {
             return Err(format!("its socket is of the unknown family {domain:?}"));
         };
-        kind.map_err(|error| error.to_string())
+        let socket = prepare(socket, kind).map_err(|error| error.to_string())?;
+        Ok((socket, kind))
     }
 
     /// Binds a socket of the worker's own: `127.0.0.1:8080`, `[::1]:8080` or
@@ -64,48 +67,34 @@ impl Listener {
             address: address.to_owned(),
             problem,
         };
-        let kind = match address.strip_prefix("unix:") {
-            Some(path) => bind_unix(&PathBuf::from(path)).map_err(|e| refuse(e.to_string()))?,
+        let bound = match address.strip_prefix("unix:") {
+            Some(path) => bind_unix(Path::new(path)).map(|socket| (socket, Kind::Unix)),
             None => {
                 let address: SocketAddr = address.parse().map_err(|_| {
                     refuse("an address is 127.0.0.1:8080, [::1]:8080 or unix:/PATH".to_owned())
                 })?;
-                bind_tcp(address).map_err(|error| refuse(error.to_string()))?
+                bind_tcp(address).map(|socket| (socket, Kind::Tcp))
             }
         };
-        let name = match &kind {
-            // Port 0 has become a real one.
-            Kind::Tcp(listener) => listener
-                .local_addr()
-                .map_or_else(|_| address.to_owned(), |bound| bound.to_string()),
-            Kind::Unix(_) => address.to_owned(),
-        };
-        Ok(Self { name, kind })
+        let (socket, kind) = bound.map_err(|error| refuse(error.to_string()))?;
+        // Port 0 has become a real one.
+        let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
+        let name = bound.map_or_else(|| address.to_owned(), |bound| bound.to_string());
+        let socket = prepare(socket, kind).map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { name, socket, kind })
     }
 
-    /// Lets no new handshake begin, while those that have begun can end: a
-    /// client that comes now tries again a second later, and is refused then
-    /// or finds another listener. (The filter of a listening socket sees TCP
-    /// headers; the flags are in byte 13, SYN is 2.)
+    /// Lets no new handshake begin, while those that have begun can end.
     ///
     /// A unix socket knows no such thing; its name goes away instead.
     pub(crate) fn refuse_handshakes(&self) {
-        const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-        const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-        match &self.kind {
-            Kind::Tcp(listener) => {
-                let filter = [
-                    SockFilter::new(LOAD_BYTE, 0, 0, 13),
-                    SockFilter::new(JUMP_IF_SET, 0, 1, 2),
-                    SockFilter::new(RETURN, 0, 0, 0),
-                    SockFilter::new(RETURN, 0, 0, u32::MAX),
-                ];
+        match self.kind {
+            Kind::Tcp => {
                 // Without it, late clients are reset instead of refused.
-                let _ = SockRef::from(listener).attach_filter(&filter);
+                let _ = refuse_handshakes(&self.socket);
             }
-            Kind::Unix(listener) => {
-                if let Ok(address) = listener.local_addr()
+            Kind::Unix => {
+                if let Ok(address) = self.socket.local_addr()
                     && let Some(path) = address.as_pathname()
                 {
                     // Someone may have removed it before.
@@ -115,36 +104,42 @@ impl Listener {
         }
     }
 
-    /// The next connection.
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
-        match &self.kind {
-            Kind::Tcp(listener) => Ok(Socket::Tcp(listener.accept().await?.0)),
-            Kind::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
-        }
+    /// Takes the connection that has waited longest; `WouldBlock` where none waits.
+    pub(crate) fn accept(&self) -> io::Result<Socket> {
+        let (socket, _) = self
+            .socket
+            .accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)?;
+        Ok(match self.kind {
+            Kind::Tcp => Socket::Tcp(TcpStream::from_std(socket.into())?),
+            Kind::Unix => Socket::Unix(UnixStream::from_std(socket.into())?),
+        })
     }
 }
 
-fn into_tcp(socket: RawSocket) -> io::Result<Kind> {
-    // Accepted sockets inherit it (tcp(7)), which saves a call for each.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    Ok(Kind::Tcp(TcpListener::from_std(socket.into())?))
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
-fn into_unix(socket: RawSocket) -> io::Result<Kind> {
+fn prepare(socket: RawSocket, kind: Kind) -> io::Result<RawSocket> {
+    if kind == Kind::Tcp {
+        // Accepted sockets inherit it (tcp(7)), which saves a call for each.
+        socket.set_tcp_nodelay(true)?;
+    }
     socket.set_nonblocking(true)?;
-    Ok(Kind::Unix(UnixListener::from_std(socket.into())?))
+    Ok(socket)
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Kind> {
+fn bind_tcp(address: SocketAddr) -> io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    into_tcp(socket)
+    Ok(socket)
 }
 
-fn bind_unix(path: &Path) -> io::Result<Kind> {
+fn bind_unix(path: &Path) -> io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
     if let Err(error) = socket.bind(&address) {
@@ -155,7 +150,7 @@ fn bind_unix(path: &Path) -> io::Result<Kind> {
         socket.bind(&address)?;
     }
     socket.listen(BACKLOG)?;
-    into_unix(socket)
+    Ok(socket)
 }
 
 /// Whether the path is a socket that no process listens on any more.

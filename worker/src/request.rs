@@ -60,6 +60,32 @@ impl Requests {
         self.in_flight.get() > 0 || self.traffic.write_blocked()
     }
 
+    /// Bytes that the connection has received.
+    pub(crate) fn received(&self) -> u64 {
+        self.traffic.received()
+    }
+
+    /// Where in the connection's input the requests so far ended, in bytes.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed.get()
+    }
+
+    /// Whether something has come after the last request.
+    pub(crate) fn head_begun(&self) -> bool {
+        self.traffic.received() > self.consumed.get()
+    }
+
+    /// As many bytes were read and belong to no request yet.
+    pub(crate) fn unread(&self, bytes: usize) {
+        let consumed = self.traffic.received().saturating_sub(bytes as u64);
+        self.consumed.set(consumed);
+    }
+
+    /// Has the connection end without waiting for its client.
+    pub(crate) fn finish(&self) {
+        self.traffic.finish();
+    }
+
     /// When the last response ended, if that was after a drain began.
     pub(crate) fn last_ended(&self) -> Option<Instant> {
         self.last_ended.get()
@@ -77,7 +103,7 @@ impl InFlight {
     fn begin(requests: Rc<Requests>, request: &Request<Incoming>) -> Self {
         let has_body = !request.body().is_end_stream();
         requests.traffic.request_began(has_body);
-        requests.serving.counters.request_began();
+        requests.serving.tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
         let end = request
             .body()
@@ -105,7 +131,7 @@ impl Drop for InFlight {
             _ => requests.traffic.received(),
         });
         requests.in_flight.set(requests.in_flight.get() - 1);
-        requests.serving.counters.request_ended();
+        requests.serving.tally.request_ended();
         if requests.serving.drain.is_on() {
             requests.last_ended.set(Some(Instant::now()));
         }
@@ -248,7 +274,7 @@ where
         finish_head(&mut response, &in_flight, *this.kind);
         let serving = in_flight.requests.serving;
         serving
-            .counters
+            .tally
             .answered(response.status().as_u16(), this.began.elapsed());
         Poll::Ready(Ok(response.map(|body| Outgoing { body, in_flight })))
     }

@@ -1,4 +1,4 @@
-//! The state that everything in a serving process shares: counters, open
+//! The state that everything in a serving process shares: its counts, the open
 //! connections and the drain.
 
 use std::collections::HashMap;
@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::counters::Counters;
-
+use crate::patience::Patience;
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    pub(crate) counters: Counters,
+    pub(crate) tally: Tally,
     pub(crate) drain: Drain,
+    pub(crate) patience: Patience,
     connections: Mutex<Connections>,
     emptied: Notify,
 }
@@ -29,11 +30,12 @@ struct Connections {
 }
 
 impl Serving {
-    /// Makes the process's one.
-    pub(crate) fn new() -> &'static Self {
+    /// Makes the process's one, which counts in `tally`.
+    pub(crate) fn new(tally: Tally, patience: Patience) -> &'static Self {
         Box::leak(Box::new(Self {
-            counters: Counters::default(),
+            tally,
             drain: Drain::default(),
+            patience,
             connections: Mutex::default(),
             emptied: Notify::new(),
         }))
@@ -49,11 +51,12 @@ impl Serving {
     /// Notes an accepted connection. The entry must be dropped before the
     /// descriptor is closed.
     pub(crate) fn admit(&'static self, fd: RawFd) -> Entry {
-        self.counters.accepted();
+        self.tally.accepted();
         let mut connections = self.connections();
         let key = connections.next;
         connections.next += 1;
         connections.open.insert(key, fd);
+        self.tally.connections(connections.open.len() as u64);
         Entry { serving: self, key }
     }
 
@@ -93,6 +96,9 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut connections = self.serving.connections();
         connections.open.remove(&self.key);
+        // With the lock held, as in `admit`: whoever comes last knows best.
+        let open = connections.open.len() as u64;
+        self.serving.tally.connections(open);
         if connections.open.is_empty() {
             self.serving.emptied.notify_waiters();
         }
@@ -129,6 +135,11 @@ impl Drain {
     /// Whether it has begun. For the request path: one relaxed load.
     pub(crate) fn is_on(&self) -> bool {
         self.on.load(Relaxed)
+    }
+
+    /// Its terms, once it has begun.
+    pub(crate) fn terms(&self) -> Option<Terms> {
+        self.terms.get().copied()
     }
 
     /// Waits until it begins.

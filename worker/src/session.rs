@@ -1,20 +1,23 @@
 //! The loop of a ready worker: reports, obeys, drains, leaves.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{Health, Message, Reply, ToSupervisor, ToWorker};
-use serde_json::Value;
+use prefork_proto::message::{Health, Message, Reply, Rescue, ToSupervisor, ToWorker};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::accept::Gate;
-use crate::application::{self, Application, LocalFuture, Reload, Tell};
+use crate::accept::{self, Serve};
+use crate::application::{self, Application, LocalFuture, Refused, Reload, Tell};
 use crate::boot::unknown;
 use crate::context::Context;
 use crate::cut::cut;
 use crate::error::WorkerError;
+use crate::gate::{Gate, State};
 use crate::link::{Heard, Link};
+use crate::listener::Listener;
 use crate::serving::Serving;
 use crate::signals::Signals;
 use crate::stderr::say;
@@ -40,6 +43,7 @@ pub(crate) struct Session {
     pub(crate) application: Application,
     pub(crate) serving: &'static Serving,
     pub(crate) gate: Rc<Gate>,
+    pub(crate) serve: Serve,
     pub(crate) signals: Signals,
     pub(crate) pace: Pace,
 }
@@ -62,6 +66,8 @@ struct Course {
     /// Whether a signal has asked for the drain.
     asked_by_signal: bool,
     replies: mpsc::UnboundedSender<Reply>,
+    /// Requests that are done when the gate has settled, in a turn of the loop.
+    settling: Vec<u64>,
 }
 
 /// What the loop does next.
@@ -70,6 +76,7 @@ enum Next {
     Reply(Reply),
     Report,
     Terminate,
+    Settled,
     Emptied,
     Deadline,
 }
@@ -84,6 +91,7 @@ impl Session {
             deadline: None,
             asked_by_signal: false,
             replies,
+            settling: Vec::new(),
         };
         let leave = loop {
             let next = self.next(&course, &mut done).await;
@@ -97,7 +105,6 @@ impl Session {
 
     async fn next(&mut self, course: &Course, done: &mut mpsc::UnboundedReceiver<Reply>) -> Next {
         let supervised = self.link.is_some();
-        let supervised_listeners = self.context.is_supervised();
         let heard = async {
             match &mut self.link {
                 Some(link) => link.hear().await,
@@ -105,17 +112,18 @@ impl Session {
             }
         };
         let emptied = async {
-            if !supervised_listeners {
-                self.gate.retired().await;
+            while !(self.gate.has_nothing_left() && self.serving.open() == 0) {
+                self.gate.nothing_left().await;
+                self.serving.emptied().await;
             }
-            self.serving.emptied().await;
         };
         tokio::select! {
             heard = heard => Next::Heard(heard),
             Some(reply) = done.recv() => Next::Reply(reply),
             () = sleep_until(course.next_report), if supervised => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
-            () = emptied, if course.deadline.is_some() => Next::Emptied,
+            () = self.gate.settled(), if !course.settling.is_empty() => Next::Settled,
+            () = emptied, if course.deadline.is_some() && course.settling.is_empty() => Next::Emptied,
             () = sleep_until(course.deadline.unwrap_or(course.next_report)),
                 if course.deadline.is_some() => Next::Deadline,
         }
@@ -123,7 +131,7 @@ impl Session {
 
     fn act(&mut self, next: Next, course: &mut Course) -> Option<Leave> {
         match next {
-            Next::Heard(Ok(Heard::Message(message, _))) => return self.obey(message, course),
+            Next::Heard(Ok(Heard::Message(message, fd))) => return self.obey(message, fd, course),
             Next::Heard(Ok(Heard::Unknown { kind, id })) => {
                 if let Some(reply) = unknown(&kind, id) {
                     self.say(&reply, course);
@@ -138,7 +146,12 @@ impl Session {
             }
             Next::Terminate => {
                 course.asked_by_signal = true;
-                self.drain(DRAIN, course);
+                self.drain(DRAIN, false, course);
+            }
+            Next::Settled => {
+                for id in std::mem::take(&mut course.settling) {
+                    self.say(&ToSupervisor::Reply(Reply::done(id, Value::Null)), course);
+                }
             }
             Next::Emptied => return Some(Leave::Drained),
             Next::Deadline => return Some(Leave::Cut(self.left("the drain's deadline"))),
@@ -147,7 +160,12 @@ impl Session {
     }
 
     /// Does what the supervisor asks for.
-    fn obey(&mut self, message: ToWorker, course: &mut Course) -> Option<Leave> {
+    fn obey(
+        &mut self,
+        message: ToWorker,
+        fd: Option<OwnedFd>,
+        course: &mut Course,
+    ) -> Option<Leave> {
         let id = match message {
             ToWorker::Tell { id, command, args } => {
                 let context = self.context.clone();
@@ -169,7 +187,8 @@ impl Session {
             ToWorker::Ping { id } => id,
             ToWorker::Pause { id } => {
                 self.gate.shut();
-                id
+                course.settling.push(id);
+                return None;
             }
             ToWorker::Resume { id } => {
                 // A drain is not taken back.
@@ -181,16 +200,30 @@ impl Session {
                 self.gate.open();
                 id
             }
-            ToWorker::Drain { id, deadline_ms } => {
-                self.drain(Duration::from_millis(deadline_ms), course);
-                id
+            ToWorker::Drain {
+                id,
+                deadline_ms,
+                sweep,
+            } => {
+                self.drain(Duration::from_millis(deadline_ms), sweep, course);
+                course.settling.push(id);
+                return None;
             }
             ToWorker::Stop { id } => {
                 let reply = Reply::done(id, Value::Null);
                 self.say(&ToSupervisor::Reply(reply), course);
                 return Some(Leave::Cut(self.left("the supervisor's `stop`")));
             }
-            message @ (ToWorker::Welcome(_) | ToWorker::Listener(_) | ToWorker::Start) => {
+            ToWorker::Rescue(rescue) => {
+                let id = rescue.id;
+                let work = self.rescue(rescue, fd);
+                begin(id, work, course);
+                return None;
+            }
+            message @ (ToWorker::Welcome(_)
+            | ToWorker::Scoreboard(_)
+            | ToWorker::Listener(_)
+            | ToWorker::Start) => {
                 let error = WorkerError::OutOfOrder {
                     expected: "no more of the handshake",
                     received: message.kind().to_owned(),
@@ -202,12 +235,33 @@ impl Session {
         None
     }
 
+    /// Serves what waits in the queue of another worker's listener.
+    fn rescue(&self, rescue: Rescue, fd: Option<OwnedFd>) -> LocalFuture<application::Answer> {
+        let queue = match fd {
+            _ if rescue.tls => Err("it is for TLS, which this worker does not speak".to_owned()),
+            None => Err("its descriptor did not arrive".to_owned()),
+            Some(fd) => Listener::from_fd(rescue.name, fd).map_err(|error| error.to_string()),
+        };
+        let queue = queue.map(|listener| {
+            let serve = Rc::clone(&self.serve);
+            accept::rescue(listener, &self.gate, self.serving, serve)
+        });
+        Box::pin(async {
+            match queue {
+                Ok(queue) => Ok(json!({ "accepted": queue.await })),
+                Err(problem) => Err(Refused::new("unusable_listener", problem)),
+            }
+        })
+    }
+
     /// Begins the drain, or brings the deadline of the one that has begun closer.
-    fn drain(&mut self, within: Duration, course: &mut Course) {
-        if self.context.is_supervised() {
-            self.gate.shut();
-        } else {
+    fn drain(&mut self, within: Duration, sweep: bool, course: &mut Course) {
+        if !self.context.is_supervised() {
             self.gate.retire();
+        } else if sweep {
+            self.gate.sweep();
+        } else if self.gate.state() != State::Sweeping {
+            self.gate.shut();
         }
         self.serving.drain.begin(self.pace.idle_grace);
         let deadline = Instant::now() + within;
@@ -222,7 +276,7 @@ impl Session {
             self.context.pool(),
             self.context.slot()
         ));
-        self.drain(DRAIN, course);
+        self.drain(DRAIN, false, course);
     }
 
     fn say(&mut self, message: &ToSupervisor, course: &mut Course) {
@@ -246,20 +300,22 @@ impl Session {
 
     fn health(&self, late: Duration, course: &mut Course) -> Health {
         course.seq += 1;
+        let tally = &self.serving.tally;
         Health {
             seq: course.seq,
-            in_flight: self.serving.counters.in_flight(),
+            in_flight: tally.in_flight(),
             connections: self.serving.open(),
             loop_lag_us: u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
             status: self.context.status(),
-            http: Some(self.serving.counters.totals()),
+            // In a scoreboard the supervisor sees them anyway.
+            http: tally.memory().is_none().then(|| tally.totals()),
         }
     }
 
     /// Says why something is cut off, and what.
     fn left(&self, why: &str) -> String {
         let connections = self.serving.open();
-        let requests = self.serving.counters.in_flight();
+        let requests = self.serving.tally.in_flight();
         format!("{why}: cut {connections} connections with {requests} requests in flight")
     }
 

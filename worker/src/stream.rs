@@ -57,6 +57,8 @@ pub(crate) struct Traffic {
     may_send_more: AtomicBool,
     /// The application has taken the connection over.
     upgraded: AtomicBool,
+    /// Nothing is read any more: the connection is to end.
+    finishing: AtomicBool,
 }
 
 impl Traffic {
@@ -68,6 +70,7 @@ impl Traffic {
             client_closed: AtomicBool::new(false),
             may_send_more: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
+            finishing: AtomicBool::new(false),
         }
     }
 
@@ -90,6 +93,12 @@ impl Traffic {
     /// The application takes the connection over.
     pub(crate) fn upgrade(&self) {
         self.upgraded.store(true, Relaxed);
+    }
+
+    /// The next read closes the sending side and then is the end of the input.
+    pub(crate) fn finish(&self) {
+        self.finishing.store(true, Relaxed);
+        self.expect_more();
     }
 
     /// Whether a response waits in hyper's buffer for room in the socket.
@@ -178,10 +187,26 @@ impl Stream {
             } else {
                 let received = self.traffic.received() + read;
                 self.traffic.received.store(received, Relaxed);
-                self.serving.counters.received(read);
+                self.serving.tally.received(read);
             }
         }
         result
+    }
+
+    /// Closes the sending side and gives the client time to close its own.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.sending_closed {
+            ready!(match &mut self.socket {
+                Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+                Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            })?;
+            self.sending_closed = true;
+        }
+        if self.traffic.must_linger() {
+            self.poll_linger(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -204,7 +229,7 @@ impl Stream {
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Ready(Ok(written)) => {
-                self.serving.counters.sent(*written as u64);
+                self.serving.tally.sent(*written as u64);
                 self.traffic.write_blocked.store(false, Relaxed);
             }
             Poll::Ready(Err(_)) => {}
@@ -220,6 +245,9 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.traffic.finishing.load(Relaxed) {
+            return this.poll_finish(cx);
+        }
         if this.prefix.is_empty() {
             return this.poll_socket(cx, buf);
         }
@@ -269,18 +297,6 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.sending_closed {
-            ready!(match &mut this.socket {
-                Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-                Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
-            })?;
-            this.sending_closed = true;
-        }
-        if this.traffic.must_linger() {
-            this.poll_linger(cx)
-        } else {
-            Poll::Ready(Ok(()))
-        }
+        self.get_mut().poll_finish(cx)
     }
 }

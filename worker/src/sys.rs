@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use prefork_proto::channel::WorkerEnd;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Registers the channel with the runtime, which tells when it can be read or written.
@@ -13,6 +14,14 @@ pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
     // channel keeps until it is dropped, and which `Channel` has no call to
     // replace; the link hands out no `&mut` to it with which one could.
     Ok(unsafe { AsyncFd::register(channel) }?)
+}
+
+/// Registers a listening socket with the runtime, which tells when a
+/// connection may wait.
+pub(crate) fn watch_listener(listener: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+    // SAFETY: a `BorrowedFd` is open for as long as it lives and never changes
+    // its number.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
 }
 
 /// A second descriptor, close-on-exec, of an open one. The caller sees to it

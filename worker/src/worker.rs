@@ -10,18 +10,21 @@ use hyper::{Request, Response};
 use hyper_util::service::TowerToHyperService;
 use prefork_proto::channel::WorkerEnd;
 use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor};
+use prefork_proto::scoreboard::Tally;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::accept::{Serve, accept};
 use crate::alone::addresses;
 use crate::application::{Application, LocalFuture, Refused, Reload, Tell};
-use crate::boot::{Boot, handshake, start_up};
+use crate::boot::{Boot, Orders, handshake, start_up};
 use crate::connection;
 use crate::context::Context;
 use crate::error::{StartError, WorkerError};
+use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
+use crate::patience::Patience;
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
@@ -46,6 +49,7 @@ pub struct Worker {
     program: String,
     version: String,
     application: Application,
+    patience: Patience,
     alone: Alone,
 }
 
@@ -65,6 +69,7 @@ impl Worker {
             program: program.into(),
             version: version.into(),
             application: Application::default(),
+            patience: Patience::default(),
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
                 app: json!({}),
@@ -81,7 +86,7 @@ impl Worker {
         F: Fn(Tell) -> Fut + 'static,
         Fut: Future<Output = Result<Value, Refused>> + 'static,
     {
-        self.application.on_tell = Some(Box::new(move |tell| Box::pin(handler(tell))));
+        self.application.on_tell = Some(Rc::new(move |tell| Box::pin(handler(tell))));
         self
     }
 
@@ -91,7 +96,23 @@ impl Worker {
         F: Fn(Reload) -> Fut + 'static,
         Fut: Future<Output = Result<(), Refused>> + 'static,
     {
-        self.application.on_reload = Some(Box::new(move |reload| Box::pin(handler(reload))));
+        self.application.on_reload = Some(Rc::new(move |reload| Box::pin(handler(reload))));
+        self
+    }
+
+    /// How long a client may take to finish the head of an HTTP/1 request that
+    /// it has begun; 10 s if this is not called. The connection is closed then,
+    /// at the latest when half as long again has passed.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.head = timeout;
+        self
+    }
+
+    /// How long a connection may stay open without a request; 75 s if this is
+    /// not called. It is closed then, at the latest when half as long again
+    /// has passed.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.idle = timeout;
         self
     }
 
@@ -181,11 +202,16 @@ impl Worker {
             let Boot::Done(orders) = handshake(&mut link, self.hello()).await? else {
                 return Ok(None);
             };
-            let serving = Serving::new();
-            let context = Context::supervised(&orders.welcome, serving);
+            let Orders {
+                welcome,
+                tally,
+                listeners,
+            } = orders;
+            let serving = Serving::new(tally, self.patience);
+            let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, application).await? {
-                Boot::Done(Ok(serve)) => Ok(Some((orders, context, serving, serve))),
+                Boot::Done(Ok(serve)) => Ok(Some((welcome, listeners, context, serving, serve))),
                 Boot::Done(Err(error)) => Err(WorkerError::Start(error)),
                 Boot::Dismissed => Ok(None),
             }
@@ -194,7 +220,7 @@ impl Worker {
             booted = boot => booted,
             () = signals.terminate() => Ok(None),
         };
-        let (orders, context, serving, serve) = match booted {
+        let (welcome, listeners, context, serving, serve) = match booted {
             Ok(Some(booted)) => booted,
             Ok(None) => {
                 farewell(&mut link, "asked to leave before it was ready".to_owned()).await;
@@ -205,20 +231,25 @@ impl Worker {
                 return Err(error);
             }
         };
+        let gate = Rc::<Gate>::default();
+        if welcome.paused {
+            gate.shut();
+        }
         link.say(&ToSupervisor::Ready)?;
         let session = Session {
             link: Some(link),
             context,
             application: self.application,
             serving,
-            gate: Rc::default(),
+            gate,
+            serve,
             signals,
             pace: Pace {
-                heartbeat: Duration::from_millis(orders.welcome.heartbeat_ms.max(1)),
-                idle_grace: Duration::from_millis(orders.welcome.idle_grace_ms),
+                heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
+                idle_grace: Duration::from_millis(welcome.idle_grace_ms),
             },
         };
-        Ok(serve_until_end(orders.listeners, serve, session).await)
+        Ok(serve_until_end(listeners, session).await)
     }
 
     async fn by_itself(self, start: Start) -> Result<ExitCode, WorkerError> {
@@ -227,7 +258,7 @@ impl Worker {
         for address in addresses(self.alone.listen)? {
             listeners.push(Listener::bind(&address)?);
         }
-        let serving = Serving::new();
+        let serving = Serving::new(Tally::private(), self.patience);
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await
@@ -244,13 +275,14 @@ impl Worker {
             application: self.application,
             serving,
             gate: Rc::default(),
+            serve,
             signals,
             pace: Pace {
                 heartbeat: Duration::from_secs(1),
                 idle_grace: self.alone.idle_grace,
             },
         };
-        Ok(serve_until_end(listeners, serve, session).await)
+        Ok(serve_until_end(listeners, session).await)
     }
 
     fn hello(&self) -> Hello {
@@ -271,9 +303,9 @@ async fn farewell(link: &mut Link, reason: String) {
     }
 }
 
-async fn serve_until_end(listeners: Vec<Listener>, serve: Serve, session: Session) -> ExitCode {
+async fn serve_until_end(listeners: Vec<Listener>, session: Session) -> ExitCode {
     for listener in listeners {
-        let (gate, serve) = (Rc::clone(&session.gate), Rc::clone(&serve));
+        let (gate, serve) = (Rc::clone(&session.gate), Rc::clone(&session.serve));
         tokio::task::spawn_local(accept(listener, gate, session.serving, serve));
     }
     match session.run().await {

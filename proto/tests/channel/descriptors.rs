@@ -122,7 +122,7 @@ fn a_descriptor_with_an_incomplete_line_is_closed_at_the_end_of_the_stream() {
 #[test]
 fn an_unknown_message_may_carry_a_descriptor_which_is_closed() {
     let (peer, mut worker) = connected::<ToSupervisor, ToWorker>();
-    let line = b"{\"type\":\"scoreboard\",\"abi\":1,\"bytes\":4096,\"fds\":1}\n";
+    let line = b"{\"type\":\"portrait\",\"bytes\":4096,\"fds\":1}\n";
     send_with(&peer, line, &[&marked(1)]).unwrap();
     send_with(&peer, LISTENER, &[&marked(2)]).unwrap();
     let unknown = settled(&mut worker).unwrap();

@@ -41,7 +41,7 @@ pub(crate) struct Global {
     pub(crate) runtime_dir: Option<PathBuf>,
     /// How long to wait for the answer, such as 500ms, 10s or 5m.
     ///
-    /// By default 10s for questions and `tell`, 60s for everything else.
+    /// By default 10s for questions and `tell`, 5m for `reload`, 60s for everything else.
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
     /// Tables for people, or the API's JSON for programs.
@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// Run the supervisor in the foreground.
     Run(Run),
     /// Validate a configuration and show what it comes to.
-    Check(ConfigFile),
+    Check(Check),
     #[command(flatten)]
     Question(Question),
     #[command(flatten)]
@@ -110,6 +110,11 @@ pub(crate) enum Question {
 /// What an operator can want of a running supervisor.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Order {
+    /// Put the configuration as it is now in force, or keep the old one: exit 0, or 1 and why.
+    ///
+    /// New workers take the place of the old ones step by step, each ready before its
+    /// predecessor drains. If one fails, the old ones are put back.
+    Reload(Reload),
     /// Replace a pool's workers, or one: each successor is ready before its predecessor drains.
     Restart {
         /// The pool, or the worker as POOL/SLOT.
@@ -184,6 +189,21 @@ pub(crate) struct ConfigFile {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Start one throwaway worker of each pool on a private address, ask it for `/`, stop it.
+    ///
+    /// No running supervisor is needed or disturbed. Without --timeout each worker has its
+    /// pool's boot_timeout.
+    #[arg(long)]
+    pub(crate) boot: bool,
+    /// Start a worker of this pool only.
+    #[arg(long, value_name = "POOL", requires = "boot")]
+    pub(crate) pool: Option<PoolName>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
     config: ConfigFile,
@@ -202,6 +222,16 @@ pub(crate) struct Run {
     /// The workers' program and its arguments, instead of the bundled web server.
     #[arg(last = true, value_name = "PROGRAM")]
     program: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    /// Return when the configuration is checked and the reload has begun.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) no_wait: bool,
+    /// Show what would change, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -343,6 +373,7 @@ mod tests {
             ("prefork wait --for later", "generation=N"),
             ("prefork wait --for generation=x", "generation=N"),
             ("prefork tell web flush {x", "not JSON"),
+            ("prefork reload --no-wait --dry-run", "cannot be used with"),
             ("prefork log-level loud", "debug"),
             ("prefork health", "--live"),
             ("prefork health --live --ready", "--ready"),

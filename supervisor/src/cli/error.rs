@@ -7,7 +7,9 @@ use std::time::Duration;
 use prefork_proto::control::{ApiError, ErrorCode};
 
 use super::units::seconds;
+use crate::boot_check::SetUpError;
 use crate::config::ConfigError;
+use crate::run::RunError;
 
 /// `status --exit-code`: not every desired worker is ready.
 pub(crate) const DEGRADED: u8 = 6;
@@ -77,7 +79,16 @@ pub(crate) enum Error {
     File { path: PathBuf, error: io::Error },
     /// The supervisor could not run, or its first generation did not come up.
     #[error(transparent)]
-    Run(#[from] crate::run::RunError),
+    Run(#[from] RunError),
+    /// `check --pool` names a pool that the configuration doesn't have.
+    #[error("there is no pool {pool} in the configuration; there is {known}")]
+    NoSuchPool { pool: String, known: String },
+    /// No worker could be tried out.
+    #[error(transparent)]
+    BootCheck(#[from] SetUpError),
+    /// Workers that were tried out are no good.
+    #[error("the check failed: {pools}")]
+    NotBooted { pools: String, timed_out: bool },
     /// This process cannot have what it needs to work.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -92,11 +103,18 @@ impl Error {
         match self {
             Self::Absent { .. } | Self::Stale { .. } => 3,
             Self::Denied { .. } => ErrorCode::Permission.exit_code(),
+            Self::Run(RunError::RuntimeDir(error)) if error.is_permission() => {
+                ErrorCode::Permission.exit_code()
+            }
+            Self::NoSuchPool { .. } => ErrorCode::NotFound.exit_code(),
             Self::Rejected(error) | Self::JobFailed(error) => error.code.exit_code(),
             Self::NoAnswer { .. }
             | Self::Unfinished { .. }
             | Self::NotReached { .. }
             | Self::Told {
+                timed_out: true, ..
+            }
+            | Self::NotBooted {
                 timed_out: true, ..
             } => ErrorCode::TimedOut.exit_code(),
             // `prefork metrics | head -1` is no failure.
@@ -109,6 +127,8 @@ impl Error {
             | Self::Output(_)
             | Self::File { .. }
             | Self::Run(_)
+            | Self::BootCheck(_)
+            | Self::NotBooted { .. }
             | Self::Runtime(_) => ErrorCode::Failed.exit_code(),
             Self::Config(error) => error.exit_code(),
         }

@@ -21,8 +21,8 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let work = async {
         let mut lines = client.order(path, body).await?;
-        let message = follow(&mut lines, terminal, |_| {}).await?;
-        say(terminal, &message)
+        let result = follow(&mut lines, terminal, |_| {}).await?;
+        say(terminal, &result.message)
     };
     let after = deadline.given;
     deadline
@@ -51,7 +51,12 @@ pub(super) async fn tell(
     let ended = deadline
         .bound(async {
             let mut lines = client.order(&path, &body).await?;
-            follow(&mut lines, terminal, |reply| replies.push(reply)).await
+            let keep = |finding| {
+                if let Finding::Reply(reply) = finding {
+                    replies.push(reply);
+                }
+            };
+            follow(&mut lines, terminal, keep).await
         })
         .await;
     if !terminal.is_json() && !replies.is_empty() {
@@ -102,43 +107,70 @@ fn judge(replies: &[TellReply]) -> Result<(), Error> {
     })
 }
 
-/// Follows a job to its result: progress goes to stderr, replies to `on_reply`.
-/// The result's message, or why it failed. For programs, every line goes to
-/// stdout as it is.
+/// Follows a job to its result: progress goes to stderr, what the job finds out
+/// to `on_finding`. The result, or why it failed. For programs, every line goes
+/// to stdout as it is.
 pub(super) async fn follow(
     lines: &mut Lines,
     terminal: Terminal,
-    mut on_reply: impl FnMut(TellReply),
-) -> Result<String, Error> {
-    while let Some(line) = lines.next().await? {
-        if terminal.is_json() {
-            terminal.data([&line[..], b"\n"].concat())?;
-        }
-        // A newer supervisor may say things that this client doesn't know.
-        let Ok(line) = serde_json::from_slice(&line) else {
-            continue;
-        };
-        match line {
-            JobLine::Progress {
-                pool,
-                slot,
-                message,
-            } if !terminal.is_json() => match slot {
-                Some(slot) => terminal.note(&format!("{pool}/{slot}: {message}")),
-                None => terminal.note(&format!("{pool}: {message}")),
-            },
-            JobLine::Progress { .. } => {}
-            JobLine::Reply(reply) => on_reply(reply),
-            JobLine::Result(result) => return outcome(result),
+    mut on_finding: impl FnMut(Finding),
+) -> Result<JobResult, Error> {
+    loop {
+        if let Some(result) = step(lines, terminal, &mut on_finding).await? {
+            return outcome(result);
         }
     }
-    Err(Error::Lost("the job has no result".to_owned()))
 }
 
-fn outcome(result: JobResult) -> Result<String, Error> {
+/// What a job finds out on its way, besides its progress.
+#[derive(Debug)]
+pub(super) enum Finding {
+    /// One worker's answer to `tell`.
+    Reply(TellReply),
+    /// Something that a reload would change.
+    Change { what: String, message: String },
+}
+
+/// Follows a job by one line; its result, if that line is it.
+pub(super) async fn step(
+    lines: &mut Lines,
+    terminal: Terminal,
+    on_finding: &mut impl FnMut(Finding),
+) -> Result<Option<JobResult>, Error> {
+    let Some(line) = lines.next().await? else {
+        return Err(Error::Lost("the job has no result".to_owned()));
+    };
+    if terminal.is_json() {
+        terminal.data([&line[..], b"\n"].concat())?;
+    }
+    // A newer supervisor may say things that this client doesn't know.
+    let Ok(line) = serde_json::from_slice(&line) else {
+        return Ok(None);
+    };
+    match line {
+        JobLine::Progress { .. } if terminal.is_json() => {}
+        JobLine::Progress {
+            pool,
+            slot,
+            message,
+        } => match slot {
+            Some(slot) => terminal.note(&format!("{pool}/{slot}: {message}")),
+            // What concerns no pool concerns the supervisor itself.
+            None if pool.is_empty() => terminal.note(&message),
+            None => terminal.note(&format!("{pool}: {message}")),
+        },
+        JobLine::Reply(reply) => on_finding(Finding::Reply(reply)),
+        JobLine::Change { what, message } => on_finding(Finding::Change { what, message }),
+        JobLine::Result(result) => return Ok(Some(result)),
+    }
+    Ok(None)
+}
+
+/// A result that is a success, or the error that it is.
+pub(super) fn outcome(result: JobResult) -> Result<JobResult, Error> {
     match result.error {
         Some(error) => Err(Error::JobFailed(error)),
-        None if result.ok => Ok(result.message),
+        None if result.ok => Ok(result),
         None => Err(Error::Malformed("a failure without a reason".to_owned())),
     }
 }

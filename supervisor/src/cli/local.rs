@@ -5,34 +5,16 @@ use std::path::PathBuf;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use super::args::{CommandLine, ConfigFile, Run};
+use super::args::{CommandLine, Run};
 use super::error::Error;
 use super::terminal::Terminal;
-use crate::config::{self, Options};
+use crate::config;
 
 /// `prefork run`.
 pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
-    let config = config::load(&run.into_options(runtime_dir))?;
-    Ok(crate::run::run(config)?)
-}
-
-/// `prefork check`.
-pub(super) fn check(
-    file: ConfigFile,
-    runtime_dir: Option<PathBuf>,
-    terminal: Terminal,
-) -> Result<(), Error> {
-    let config = config::load(&Options {
-        config: file.config,
-        runtime_dir,
-        ..Options::default()
-    })?;
-    let shown = if terminal.is_json() {
-        config::checked_json(&config).to_string()
-    } else {
-        config::render_checked(&config)
-    };
-    terminal.data(format!("{}\n", shown.trim_end()))
+    let options = run.into_options(runtime_dir);
+    let config = config::load(&options)?;
+    Ok(crate::run::run(options, config)?)
 }
 
 /// `prefork completions`.

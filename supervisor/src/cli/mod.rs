@@ -1,18 +1,20 @@
 //! The command line: one binary, `prefork`, for the supervisor and its operators.
 //!
 //! `args` turns the raw arguments into checked values; each command is a
-//! function of `local` (needs no supervisor), `query` (looks) or `job`, `stop`
-//! and `wait` (has something done). They reach the supervisor by `client`, show
+//! function of `local` or `check` (needs no supervisor), `query` (looks) or `job`,
+//! `reload`, `stop` and `wait` (has something done). They reach the supervisor by `client`, show
 //! what they have by `render`, and fail with an `error` that knows its exit code.
 
 mod address;
 mod args;
+mod check;
 pub(crate) mod client;
 mod error;
 mod job;
 mod local;
 mod orders;
 mod query;
+mod reload;
 mod render;
 mod stop;
 mod table;
@@ -41,6 +43,10 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default of `--timeout` for jobs.
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The default of `--timeout` for a reload: a large pool is replaced in many
+/// steps, and one that fails is put back in as many.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Runs the program with the process's arguments. Must be called before any
 /// thread is started: the supervisor forks.
 pub fn main() -> ExitCode {
@@ -48,7 +54,9 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(global.output);
     let done = match command {
         Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
-        Command::Check(file) => local::check(file, global.runtime_dir, terminal).map(|()| 0),
+        Command::Check(wanted) => {
+            check::run(wanted, global.runtime_dir, global.timeout, terminal).map(|()| 0)
+        }
         Command::Completions { shell } => local::completions(shell, terminal).map(|()| 0),
         Command::Man { dir } => local::man(dir, terminal).map(|()| 0),
         Command::Question(question) => Operator::new(global.runtime_dir, global.timeout, terminal)
@@ -119,6 +127,7 @@ impl Operator {
     fn give(&self, order: Order) -> Result<(), Error> {
         let default = match order {
             Order::Tell { .. } => QUESTION_TIMEOUT,
+            Order::Reload(_) => RELOAD_TIMEOUT,
             _ => JOB_TIMEOUT,
         };
         self.runtime.block_on(async {

@@ -3,9 +3,10 @@
 use prefork_proto::control::{LogLevelBody, ScaleBody};
 use serde_json::{Value, json};
 
-use super::args::Order;
+use super::args::{self, Order};
 use super::client::{Client, Deadline};
 use super::error::Error;
+use super::reload::{self, Wanted};
 use super::terminal::Terminal;
 use super::{job, stop, wait};
 
@@ -20,6 +21,9 @@ pub(super) async fn carry_out(
         Order::Tell { target, name, args } => {
             let args = args.unwrap_or_default();
             return job::tell(client, &target, name, args, terminal, deadline).await;
+        }
+        Order::Reload(flags) => {
+            return reload::run(client, wanted(&flags), terminal, deadline).await;
         }
         Order::Stop { now } => return stop::run(client, now, terminal, deadline).await,
         Order::Wait { condition } => return wait::run(client, condition, deadline).await,
@@ -39,6 +43,14 @@ pub(super) async fn carry_out(
         Order::Kill { worker } => (format!("{}/kill", worker.path()), no_body()),
     };
     job::run(client, &path, &body, terminal, deadline).await
+}
+
+fn wanted(flags: &args::Reload) -> Wanted {
+    match (flags.dry_run, flags.no_wait) {
+        (true, _) => Wanted::Preview,
+        (false, true) => Wanted::Begun,
+        (false, false) => Wanted::Committed,
+    }
 }
 
 fn no_body() -> Value {

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::DrainingStatus;
+use prefork_proto::control::{ApiError, DrainingStatus, ErrorCode};
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
 
 use super::args::Condition;
 use super::client::{Client, Deadline, read};
 use super::error::Error;
+use super::reload::{self, Wanted};
 use super::terminal::{Format, Terminal};
 use super::{job, stop, wait};
-use crate::control::fake::{Fake, done, status};
+use crate::control::fake::{Fake, done, failed, progress, status};
 
 const TERMINAL: Terminal = Terminal {
     format: Format::Table,
@@ -77,6 +78,62 @@ fn a_job_that_takes_too_long_exits_with_5_and_goes_on() {
         assert!(result.unwrap_err().to_string().contains("goes on"));
         let lines = fake.state.borrow_mut().held.remove(0);
         assert!(lines.send(done("drained")).is_ok(), "the job was cancelled");
+    });
+}
+
+#[test]
+fn a_reload_ends_with_the_exit_code_of_what_came_of_it() {
+    on_one_thread(async {
+        let fake = Fake::start();
+        let client = Client::new(fake.dir.path());
+        let reload = async |wanted, said| {
+            fake.state.borrow_mut().reload = said;
+            reload::run(&client, wanted, TERMINAL, soon()).await
+        };
+
+        let committed = vec![progress("replaced"), done("generation 2 is in force")];
+        assert_eq!(code(&reload(Wanted::Committed, committed).await), 0);
+
+        let diagnosis = "prefork.toml:3:1: unknown key `wrokers`\n  |\n3 | wrokers = 2";
+        let invalid = || failed(ApiError::new(ErrorCode::Config, diagnosis));
+        for wanted in [Wanted::Committed, Wanted::Begun, Wanted::Preview] {
+            let refused = reload(wanted, vec![invalid()]).await;
+            assert_eq!(code(&refused), 78, "{wanted:?}");
+            assert_eq!(refused.unwrap_err().to_string(), diagnosis);
+        }
+
+        let rolled_back = failed(ApiError {
+            stderr: "no database\n".to_owned(),
+            ..ApiError::new(
+                ErrorCode::Failed,
+                "web/2 did not come up; generation 1 stays",
+            )
+        });
+        let refused = reload(Wanted::Committed, vec![progress("starts"), rolled_back]).await;
+        assert_eq!(code(&refused), 1);
+        let refused = refused.unwrap_err();
+        assert!(refused.to_string().contains("web/2"), "{refused}");
+        assert_eq!(refused.stderr_tail(), Some("no database\n"));
+
+        let preview = reload(Wanted::Preview, vec![done("nothing would change")]).await;
+        assert_eq!(code(&preview), 0);
+        let audits = &fake.state.borrow().audits;
+        let dry_runs = |detail: &&String| *detail == "allowed: reload dry-run";
+        assert_eq!(audits.iter().filter(dry_runs).count(), 2, "{audits:?}");
+        assert_eq!(audits[0], "allowed: reload");
+    });
+}
+
+#[test]
+fn a_reload_that_is_not_waited_for_goes_on() {
+    on_one_thread(async {
+        let fake = Fake::start();
+        let client = Client::new(fake.dir.path());
+        fake.state.borrow_mut().reload = vec![progress("starts")];
+        let begun = reload::run(&client, Wanted::Begun, TERMINAL, soon()).await;
+        assert_eq!(code(&begun), 0);
+        let lines = fake.state.borrow_mut().held.remove(0);
+        assert!(lines.send(done("in force")).is_ok(), "it was cancelled");
     });
 }
 

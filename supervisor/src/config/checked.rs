@@ -13,10 +13,27 @@ use crate::fleet::Policy;
 pub struct Config {
     /// `[supervisor]`.
     pub supervisor: Supervisor,
+    /// `[metrics]`: how finely the workers' are told apart.
+    pub metrics: Detail,
     /// `[pool.*]`, in the order of the file.
     pub pools: Vec<Pool>,
     /// Where it came from, for people: a path, `command line` or `embedded default`.
     pub source: String,
+}
+
+impl Config {
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.policy.name == name)
+    }
+
+    /// The listener that is bound to this address, and whose it is.
+    pub fn listener(&self, address: &Address) -> Option<(&Pool, &Listen)> {
+        let bound = |listen: &&Listen| listen.address == *address;
+        self.pools
+            .iter()
+            .find_map(|pool| Some((pool, pool.listen.iter().find(bound)?)))
+    }
 }
 
 /// `[supervisor]`.
@@ -30,6 +47,27 @@ pub struct Supervisor {
     pub admin: Option<SocketAddr>,
     /// A file for the log instead of stderr.
     pub log: Option<PathBuf>,
+}
+
+/// How finely the exposition tells workers apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Detail {
+    /// A series for each slot.
+    #[default]
+    Slot,
+    /// A series for each pool, its slots taken together: the exposition does
+    /// not grow with the number of workers.
+    Pool,
+}
+
+impl Detail {
+    /// As it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Slot => "slot",
+            Self::Pool => "pool",
+        }
+    }
 }
 
 /// `[pool.NAME]`.
@@ -87,10 +125,33 @@ pub struct Listen {
     pub name: String,
     /// What to bind.
     pub address: Address,
+    /// Whether its workers share one socket.
+    pub mode: Mode,
     /// How many connections may wait.
     pub backlog: u32,
     /// Permission bits of a unix socket.
     pub permissions: Option<u32>,
+}
+
+/// How a listener's connections come to the workers of its pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// One socket: every worker accepts from it.
+    #[default]
+    Shared,
+    /// A socket with `SO_REUSEPORT` for each slot, between which the kernel
+    /// chooses; only for TCP.
+    PerSlot,
+}
+
+impl Mode {
+    /// As it is written in the configuration, and shown in status and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerSlot => "per-slot",
+        }
+    }
 }
 
 /// What a listener is bound to.

@@ -67,6 +67,7 @@ pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigErr
     check_admin(&web.listen, supervisor.admin)?;
     problems.result(Config {
         supervisor,
+        metrics: defaults::metrics([&web]),
         pools: vec![web],
         source: source.to_owned(),
     })

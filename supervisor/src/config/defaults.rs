@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::checked::{Address, Listen, Pool, Program, Supervisor};
+use super::checked::{Address, Detail, Listen, Mode, Pool, Program, Supervisor};
 use crate::fleet::Policy;
 
 /// Connections that may wait on a listener.
@@ -18,6 +18,19 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         control_mode: 0o660,
         admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9919))),
         log: None,
+    }
+}
+
+/// The most workers in all whose slots are told apart in the metrics by default.
+const MOST_SLOTS_IN_DETAIL: u64 = 64;
+
+/// `[metrics]`, for these pools.
+pub(super) fn metrics<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Detail {
+    let workers = pools.into_iter().map(|pool| u64::from(pool.policy.workers));
+    if workers.sum::<u64>() <= MOST_SLOTS_IN_DETAIL {
+        Detail::Slot
+    } else {
+        Detail::Pool
     }
 }
 
@@ -38,6 +51,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
             max_requests_jitter: 0.1,
             max_rss: None,
             max_age: None,
+            min_ready: Duration::from_millis(500),
             max_surge: 1,
             dump_on_hang: false,
         },
@@ -57,6 +71,7 @@ pub(super) fn listen() -> Listen {
     Listen {
         name: address.to_string(),
         address: Address::Tcp(address),
+        mode: Mode::Shared,
         backlog: BACKLOG,
         permissions: None,
     }

@@ -1,4 +1,4 @@
-//! A whole file: `[supervisor]` and every `[pool.NAME]`.
+//! A whole file: `[supervisor]`, `[metrics]` and every `[pool.NAME]`.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use super::error::{ConfigError, Fault, Problems};
 use super::host::Host;
 use super::listen::{clash, overlap};
 use super::section::{Section, Setting, expected};
-use super::{pool, supervisor};
+use super::{defaults, metrics, pool, supervisor};
 
 /// The longest name of a pool, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -39,6 +39,7 @@ fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Probl
     let mut root = Section::new("the file", table, 0..0, problems);
     let supervisor = root.section("supervisor", "[supervisor]");
     let supervisor = supervisor::read(supervisor, host, problems);
+    let metrics = root.section("metrics", "[metrics]");
     let pools = match root.section("pool", "[pool]") {
         Some(section) => read_pools(&section, host),
         None => Vec::new(),
@@ -50,8 +51,10 @@ fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Probl
         problems.whole(fault.help("add [pool.web] with listen = [\"0.0.0.0:8080\"]"));
     }
     check_listeners(&pools, supervisor.admin, problems);
+    let default = defaults::metrics(pools.iter().map(|read| &read.pool));
     Config {
         supervisor,
+        metrics: metrics::read(metrics, default),
         pools: pools.into_iter().map(|read| read.pool).collect(),
         source: path.to_owned(),
     }

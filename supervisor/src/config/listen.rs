@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::de::DeValue;
 
-use super::checked::{Address, Listen};
+use super::checked::{Address, Listen, Mode};
 use super::defaults;
 use super::error::Fault;
 use super::host::Host;
@@ -35,6 +35,10 @@ pub(super) fn read_list(section: &mut Section<'_>, host: &Host) -> Vec<Setting<L
     let Some(list) = list else {
         return Vec::new();
     };
+    if list.sound && list.value.is_empty() {
+        let fault = Fault::new("`listen` is empty");
+        section.fault(list.span.clone(), fault.help("[\"0.0.0.0:8080\"]"));
+    }
     let readable = |listen: Setting<Option<Listen>>| {
         listen.value.map(|value| Setting {
             value,
@@ -50,15 +54,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     let listen = section.take("address", |value| parse(string(value, EXAMPLE)?, host));
     let backlog = section.integer("backlog", defaults::BACKLOG.into(), 1..=65_535);
     let bits = section.take("permissions", permissions);
-    section.take("mode", |value| match string(value, "\"shared\"")? {
-        "shared" => Ok(()),
-        "per-slot" => {
-            Err(not_in_this_version("\"per-slot\"").help("leave `mode` out for \"shared\""))
-        }
-        other => Err(Fault::new(format!(
-            "expected \"shared\", found \"{other}\""
-        ))),
-    });
+    let mode = section.take_or("mode", Mode::Shared, mode);
     section.take("tls", |_| -> Result<(), Fault> {
         Err(not_in_this_version("TLS").help("end it in front of prefork"))
     });
@@ -74,12 +70,30 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         let fault = Fault::new("`permissions` are for unix sockets; this listener is TCP");
         section.fault(bits.span, fault);
     }
+    if !tcp && listen.value.is_some() && mode.value == Mode::PerSlot {
+        let fault = Fault::new("\"per-slot\" needs TCP; this listener is a unix socket");
+        let help = "leave `mode` out for \"shared\"";
+        section.fault(mode.span, fault.of_key("mode").help(help));
+    }
     section.finish();
     listen.value.map(|listen| Listen {
+        mode: mode.value,
         backlog: u32::try_from(backlog.value).unwrap_or(defaults::BACKLOG),
         permissions: bits.value,
         ..listen
     })
+}
+
+fn mode(value: &DeValue<'_>) -> Result<Mode, Fault> {
+    const MODES: &str = "\"shared\" or \"per-slot\"";
+    match string(value, MODES)? {
+        "shared" => Ok(Mode::Shared),
+        "per-slot" => Ok(Mode::PerSlot),
+        other => Err(Fault::new(format!(
+            "expected {MODES}, found \"{}\"",
+            other.escape_debug()
+        ))),
+    }
 }
 
 /// A listener from its address.
@@ -94,6 +108,7 @@ pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
     Ok(Listen {
         name: text.to_owned(),
         address,
+        mode: Mode::Shared,
         backlog: defaults::BACKLOG,
         permissions: None,
     })

@@ -4,16 +4,20 @@
 //! each section is one module. A `Section` hands out typed values by key and
 //! reports the keys that nobody asked for; `Problems` collects everything that
 //! is wrong, so that an operator mends a file in one go. What comes out is
-//! `checked`: the rest of the program never sees text.
+//! `checked`: the rest of the program never sees text. `diff` says what a
+//! reload from one configuration to another would change.
 
 mod app;
+mod change;
 mod checked;
 mod command_line;
 mod defaults;
+mod diff;
 mod error;
 mod file;
 mod host;
 mod listen;
+mod metrics;
 mod pool;
 mod program;
 mod search;
@@ -24,7 +28,9 @@ mod supervisor;
 mod tests;
 mod units;
 
-pub use checked::{Address, Config, Listen, Pool, Program, RunAs, Supervisor};
+pub use change::Change;
+pub use checked::{Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, Supervisor};
+pub use diff::{diff, only_app_changed};
 pub use error::{ConfigError, Place, Problem};
 pub use file::parse;
 pub use host::{Host, runtime_dir};

@@ -131,6 +131,9 @@ fn read_policy(
                 )
             })
             .value,
+        min_ready: section
+            .duration("min_ready", defaults.min_ready, NONE..=HOUR)
+            .value,
         max_surge: section
             .take_or("max_surge", defaults.max_surge, |value| {
                 as_u32(integer(value, &(1..=MOST_WORKERS))?)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::checked::{Address, Config, Listen, Pool, Program};
+use super::checked::{Address, Config, Listen, Mode, Pool, Program};
 use super::{defaults, units};
 
 /// What a configuration comes to, in lines for people: every pool's workers,
@@ -24,6 +24,8 @@ pub fn render_checked(config: &Config) -> String {
     if let Some(log) = &supervisor.log {
         row("log", &log.to_string_lossy());
     }
+    lines.push("metrics".to_owned());
+    lines.push(format!("  {:<20} {}", "detail", config.metrics.as_str()));
     for pool in &config.pools {
         lines.push(format!("pool {}", pool.policy.name));
         let mut row = |name: &str, value: &str| lines.push(format!("  {name:<20} {value}"));
@@ -48,6 +50,7 @@ pub fn checked_json(config: &Config) -> Value {
             json!({
                 "name": listen.name,
                 "address": address(&listen.address),
+                "mode": listen.mode.as_str(),
                 "backlog": listen.backlog,
                 "permissions": listen.permissions.map(units::show_permissions),
             })
@@ -67,11 +70,12 @@ pub fn checked_json(config: &Config) -> Value {
         "control_mode": units::show_permissions(supervisor.control_mode),
         "admin": supervisor.admin.map(|admin| admin.to_string()),
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
+        "metrics": { "detail": config.metrics.as_str() },
         "pools": config.pools.iter().map(pool).collect::<Vec<_>>(),
     })
 }
 
-fn words(pool: &Pool) -> Vec<String> {
+pub(super) fn words(pool: &Pool) -> Vec<String> {
     match &pool.program {
         Program::Command { path, args } => {
             let path = path.to_string_lossy().into_owned();
@@ -86,6 +90,9 @@ fn words(pool: &Pool) -> Vec<String> {
 
 fn show_listen(listen: &Listen) -> String {
     let mut text = listen.name.clone();
+    if listen.mode != Mode::Shared {
+        text.push_str(&format!(", mode {}", listen.mode.as_str()));
+    }
     if listen.backlog != defaults::BACKLOG {
         text.push_str(&format!(", backlog {}", listen.backlog));
     }
@@ -113,7 +120,7 @@ fn unusual(pool: &Pool) -> Vec<(&'static str, String)> {
 }
 
 /// Every setting that has a default, as it would be written.
-fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
+pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
     let policy = &pool.policy;
     let time = units::show_duration;
     let none = || "none".to_owned();
@@ -147,6 +154,7 @@ fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
             policy.max_rss.map_or_else(none, units::show_size),
         ),
         ("max_age", policy.max_age.map_or_else(none, time)),
+        ("min_ready", time(policy.min_ready)),
         ("max_surge", policy.max_surge.to_string()),
         ("dump_on_hang", policy.dump_on_hang.to_string()),
     ]

@@ -40,7 +40,7 @@ pub(super) async fn describe(
 }
 
 /// The events kept from `since` on, and those that follow.
-pub(super) async fn events(
+pub(crate) async fn events(
     handle: &Handle,
     since: u64,
 ) -> Result<(Vec<Event>, broadcast::Receiver<Event>), Rejection> {

@@ -25,7 +25,10 @@ pub(crate) struct State {
     pub(crate) history: Vec<Event>,
     pub(crate) audits: Vec<String>,
     pub(crate) failures: Vec<&'static str>,
-    /// Jobs of `drain`, which end only when a test ends them.
+    /// What the next reload says.
+    pub(crate) reload: Vec<JobLine>,
+    /// Jobs of `drain`, and of a `reload` that has not said its result: they
+    /// end only when a test ends them.
     pub(crate) held: Vec<mpsc::UnboundedSender<JobLine>>,
 }
 
@@ -55,6 +58,7 @@ impl Fake {
             history: vec![event(1), event(2), event(3)],
             audits: vec![],
             failures: vec![],
+            reload: vec![],
             held: vec![],
         }));
         let (requests, inbox) = mpsc::channel(64);
@@ -131,6 +135,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
             desired,
             ready,
             listeners: vec![],
+            program_on_disk: None,
             workers: (0..desired).map(worker).collect(),
         }],
     }
@@ -154,19 +159,23 @@ pub(crate) fn done(message: &str) -> JobLine {
     JobLine::Result(JobResult {
         ok: true,
         message: message.to_owned(),
+        generation: None,
         error: None,
     })
 }
 
-fn failed(error: ApiError) -> JobLine {
+/// The end of a job that went wrong.
+pub(crate) fn failed(error: ApiError) -> JobLine {
     JobLine::Result(JobResult {
         ok: false,
         message: String::new(),
+        generation: None,
         error: Some(error),
     })
 }
 
-fn progress(message: &str) -> JobLine {
+/// A step of `web/0`.
+pub(crate) fn progress(message: &str) -> JobLine {
     JobLine::Progress {
         pool: "web".to_owned(),
         slot: Some(0),
@@ -205,6 +214,17 @@ async fn react(
                 state.audits.push(format!("{verdict}: {detail}"));
             }
             Request::Failed { command } => state.failures.push(command),
+            Request::Reload { lines, .. } => {
+                let said = std::mem::take(&mut state.reload);
+                let ended = matches!(said.last(), Some(JobLine::Result(_)));
+                for line in said {
+                    // Whoever asked may have left.
+                    let _ = lines.send(line);
+                }
+                if !ended {
+                    state.held.push(lines);
+                }
+            }
             Request::Tell { body, lines, .. } => tell(&body.command, &lines),
             Request::Command { command, lines } => {
                 if let Some(lines) = carry_out(command, lines) {

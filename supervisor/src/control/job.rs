@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use prefork_proto::control::{
-    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ScaleBody, StopBody, TellBody,
+    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, ScaleBody, StopBody,
+    TellBody,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,8 @@ struct NoBody {}
 pub(super) enum Job {
     /// For the fleet.
     Fleet(Command),
+    /// For whoever reads the configuration.
+    Reload { dry_run: bool },
     /// For the application.
     Tell {
         pool: String,
@@ -68,6 +71,10 @@ impl Job {
                 let LogLevelBody { level } = required(name, body, r#"{"level": "debug"}"#)?;
                 Self::LogLevel(level)
             }
+            Order::Reload => {
+                let ReloadBody { dry_run } = optional(name, body, r#"{"dry_run": true}"#)?;
+                Self::Reload { dry_run }
+            }
             Order::Stop => {
                 let StopBody { now } = optional(name, body, r#"{"now": true}"#)?;
                 Self::Fleet(Command::Stop { now })
@@ -91,9 +98,10 @@ impl Job {
         match self {
             Self::Fleet(Command::Scale { workers, .. }) => Some(workers.to_string()),
             Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
+            Self::Reload { dry_run: true } => Some("dry-run".to_owned()),
             Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
             Self::LogLevel(level) => Some(level.escape_debug().to_string()),
-            Self::Fleet(_) | Self::ReopenLogs => None,
+            Self::Fleet(_) | Self::Reload { .. } | Self::ReopenLogs => None,
         }
     }
 
@@ -105,23 +113,21 @@ impl Job {
         name: &'static str,
     ) -> Result<Answer, Rejection> {
         let (sender, said) = mpsc::unbounded_channel();
-        match self {
-            Self::Fleet(command) => {
-                let request = Request::Command {
-                    command,
-                    lines: sender,
-                };
-                handle.0.send(request).await.map_err(|_| ask::ending())?;
-            }
-            Self::Tell { pool, slot, body } => {
-                let request = Request::Tell {
-                    pool,
-                    slot,
-                    body,
-                    lines: sender,
-                };
-                handle.0.send(request).await.map_err(|_| ask::ending())?;
-            }
+        let request = match self {
+            Self::Fleet(command) => Request::Command {
+                command,
+                lines: sender,
+            },
+            Self::Reload { dry_run } => Request::Reload {
+                dry_run,
+                lines: sender,
+            },
+            Self::Tell { pool, slot, body } => Request::Tell {
+                pool,
+                slot,
+                body,
+                lines: sender,
+            },
             Self::LogLevel(level) => {
                 let message = format!("the log level is {level}");
                 ask::ask(handle, |reply| Request::LogLevel { level, reply }).await??;
@@ -131,7 +137,8 @@ impl Job {
                 ask::ask(handle, Request::ReopenLogs).await??;
                 return Ok(done("the log files are open again".to_owned()));
             }
-        }
+        };
+        handle.0.send(request).await.map_err(|_| ask::ending())?;
         relayed(handle.clone(), name, said).await
     }
 }
@@ -141,6 +148,7 @@ fn done(message: String) -> Answer {
     let line = JobLine::Result(JobResult {
         ok: true,
         message,
+        generation: None,
         error: None,
     });
     let (out, body) = mpsc::channel(1);
@@ -204,6 +212,7 @@ fn lost() -> JobResult {
     JobResult {
         ok: false,
         message: String::new(),
+        generation: None,
         error: Some(ApiError::new(
             ErrorCode::Failed,
             "the supervisor ended before the job did",

@@ -1,6 +1,6 @@
 //! The control socket: HTTP/1.1 with JSON for operators, `curl --unix-socket` included.
 //!
-//! [`serve`] accepts ([`accept`]), checks who is there ([`Allowed`]), finds out
+//! [`serve`] accepts (`accept`), checks who is there ([`Allowed`]), finds out
 //! what is wanted (`route`), and asks the reactor through its [`Handle`]
 //! (`ask` for questions, `job` for orders, `events` for what happened). It
 //! knows nothing of fleets, processes or channels.
@@ -16,7 +16,6 @@ mod peer;
 mod request;
 mod route;
 mod stall;
-mod sys;
 #[cfg(test)]
 mod tests;
 

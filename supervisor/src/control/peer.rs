@@ -8,8 +8,8 @@ use std::path::Path;
 
 use tokio::net::UnixStream;
 
-use super::sys;
 use crate::handle::Peer;
+use crate::sys;
 
 /// The permission bit that lets a group connect to a unix socket (unix(7)).
 const GROUP_WRITE: u32 = 0o020;

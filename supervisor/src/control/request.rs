@@ -79,7 +79,7 @@ impl Visit {
         };
         let detail = match &job {
             Ok(job) => job.detail(),
-            Err(_) => Some("(unreadable)".to_owned()),
+            Err(_) => Some("(invalid)".to_owned()),
         };
         self.audit(name, target, detail).await;
         let job = match job {

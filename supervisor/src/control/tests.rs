@@ -109,7 +109,7 @@ fn wrong_requests_get_the_status_that_says_why() {
         assert_eq!(
             state.audits,
             [
-                "allowed: scale web (unreadable)",
+                "allowed: scale web (invalid)",
                 "allowed: scale nope 3",
                 "allowed: resume web/0"
             ]

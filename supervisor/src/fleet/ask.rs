@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::Fleet;
-use super::event::{Action, Ask, AskError, JobId, Refusal, Report, Worker};
+use super::event::{Action, Ask, AskError, JobId, Refusal, Report, Time, Worker};
 use super::jobs::Asking;
 use super::process::Stage;
 use super::slot::{Place, SlotId};
 
 /// How long a worker may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 impl Ask {
     /// As an infinitive: `pause`.
@@ -17,6 +17,7 @@ impl Ask {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Reload { .. } => "reload",
         }
     }
 
@@ -25,6 +26,7 @@ impl Ask {
         match self {
             Self::Pause => "paused",
             Self::Resume => "resumed",
+            Self::Reload { .. } => "reloaded",
         }
     }
 }
@@ -76,10 +78,34 @@ impl Fleet {
     }
 
     /// A worker answered, or the asking came to nothing.
-    pub(super) fn answered(&mut self, worker: Worker, ask: Ask, result: Result<(), AskError>) {
-        let Some((id, Place::Current)) = self.find(worker) else {
-            return;
-        };
+    pub(super) fn answered(
+        &mut self,
+        now: Time,
+        worker: Worker,
+        ask: Ask,
+        result: Result<(), AskError>,
+    ) {
+        match (self.find(worker), ask) {
+            (Some((id, Place::Current)), Ask::Reload { generation }) => {
+                self.answered_reload(now, id, generation, result);
+            }
+            (Some((id, Place::Current)), Ask::Pause | Ask::Resume) => {
+                self.answered_operator(id, worker, ask, result);
+            }
+            (Some((id, Place::Successor)), Ask::Resume) => {
+                self.answered_probation(now, id, result);
+            }
+            _ => {}
+        }
+    }
+
+    fn answered_operator(
+        &mut self,
+        id: SlotId,
+        worker: Worker,
+        ask: Ask,
+        result: Result<(), AskError>,
+    ) {
         let name = self.name(id);
         let slot = self.slot_mut(id);
         let Some(asking) = slot.asking.take_if(|asking| asking.ask == ask) else {

@@ -46,12 +46,7 @@ impl Fleet {
     /// Makes every process leave that has not been told to, and empties every
     /// slot. `How::Kill` does not spare those that leave already.
     pub(super) fn dismiss_all(&mut self, now: Time, how: How) {
-        let ids: Vec<SlotId> = self
-            .pools
-            .iter()
-            .flat_map(|pool| pool.slots.iter().map(|slot| slot.id))
-            .collect();
-        for id in ids {
+        for id in self.pools.slot_ids() {
             self.empty(now, id, ExitReason::Operator, how);
             if how == How::Kill {
                 self.kill_leaving(now, id, ExitReason::Operator);

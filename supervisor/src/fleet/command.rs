@@ -23,6 +23,9 @@ impl Fleet {
     }
 
     fn carry_out(&mut self, now: Time, job: JobId, command: Command) -> Result<(), Refusal> {
+        if !matches!(command, Command::Kill { .. }) {
+            self.refuse_during_reload()?;
+        }
         match command {
             Command::Scale { pool, workers } => {
                 let pool = self.pool_named(&pool)?;
@@ -56,6 +59,7 @@ impl Fleet {
                 let id = self.slot_alive(&pool, slot)?;
                 self.remove(now, job, id, How::Kill)
             }
+            Command::Reload(plan) => self.reload(now, job, plan),
             Command::Stop { now: at_once } => {
                 self.stop(now, job, at_once);
                 Ok(())
@@ -64,12 +68,12 @@ impl Fleet {
     }
 
     fn pool_named(&self, name: &str) -> Result<PoolId, Refusal> {
-        if let Some(pool) = self.pools.iter().find(|pool| pool.policy.name == name) {
+        if let Some(pool) = self.pools.named(name) {
             return Ok(pool.id);
         }
         let names: Vec<&str> = self
             .pools
-            .iter()
+            .staying()
             .map(|pool| pool.policy.name.as_str())
             .collect();
         Err(Refusal::NotFound(format!(
@@ -81,7 +85,7 @@ impl Fleet {
     /// A slot that is to have a process.
     fn slot_named(&self, pool: &str, index: u32) -> Result<SlotId, Refusal> {
         let id = self.pool_named(pool)?;
-        let desired = self.pools[id.0 as usize].desired;
+        let desired = self.pools[id].desired;
         if index < desired {
             return Ok(SlotId { pool: id, index });
         }
@@ -91,16 +95,20 @@ impl Fleet {
         )))
     }
 
-    /// A slot that is to have a process, or still has one.
+    /// A slot that is to have a process, or still has one. A pool on its way
+    /// out has such slots, too, beside one of its name that came later.
     fn slot_alive(&self, pool: &str, index: u32) -> Result<SlotId, Refusal> {
-        let id = SlotId {
-            pool: self.pool_named(pool)?,
-            index,
-        };
-        match self.slot(id) {
-            Some(slot) if !slot.leaving.is_empty() => Ok(id),
-            _ => self.slot_named(pool, index),
+        let named = self.slot_named(pool, index);
+        if named.is_ok() {
+            return named;
         }
+        let mut pools = self.pools.iter().filter(|it| it.policy.name == pool);
+        pools
+            .find_map(|pool| {
+                let slot = pool.slots.get(index as usize)?;
+                (!slot.leaving.is_empty()).then_some(slot.id)
+            })
+            .map_or(named, Ok)
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use prefork_proto::control::{Exit, ExitReason, SlotState};
 
 use super::{
-    Action, Command, Death, Event, Fleet, JobId, Policy, PoolId, Refusal, Report, SlotView, Time,
-    Worker,
+    Action, Command, Death, Event, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Refusal,
+    Report, SlotView, Time, Worker,
 };
 
 /// The default policy, without limits.
@@ -27,8 +27,21 @@ pub(super) fn policy(name: &str, workers: u32) -> Policy {
         max_requests_jitter: 0.1,
         max_rss: None,
         max_age: None,
+        min_ready: Duration::ZERO,
         max_surge: 1,
         dump_on_hang: false,
+    }
+}
+
+/// A reload that replaces workers.
+pub(super) fn plan(generation: u64, pools: Vec<Policy>) -> Plan {
+    let pools = pools.into_iter().map(|policy| PlannedPool {
+        policy,
+        in_place: false,
+    });
+    Plan {
+        generation,
+        pools: pools.collect(),
     }
 }
 
@@ -159,7 +172,7 @@ impl Driver {
         let serving: Vec<Worker> = self
             .fleet
             .pools()
-            .flat_map(|pool| pool.slots().filter_map(SlotView::current))
+            .flat_map(|pool| pool.slots().flat_map(SlotView::processes))
             .filter(|process| process.ready_since().is_some())
             .map(|process| process.worker())
             .filter(|worker| !silent.contains(worker))
@@ -187,6 +200,55 @@ impl Driver {
         let job = JobId(self.next_job);
         self.step(Event::Command { job, command });
         job
+    }
+
+    /// Begins a reload.
+    pub(super) fn reload(&mut self, plan: Plan) -> JobId {
+        self.command(Command::Reload(plan))
+    }
+
+    /// How reloads ended: the generation in force, whether it is the new one,
+    /// and why not.
+    pub(super) fn reloaded(&self) -> Vec<(u64, bool, &str)> {
+        let ends = self.log.iter().filter_map(|action| match action {
+            Action::Reloaded {
+                generation,
+                committed,
+                why,
+            } => Some((*generation, *committed, why.as_str())),
+            _ => None,
+        });
+        ends.collect()
+    }
+
+    /// The slots whose successors are not ready or on probation.
+    pub(super) fn booting(&self) -> Vec<u32> {
+        let slots = self.fleet.pool(PoolId(0)).unwrap().slots();
+        slots
+            .filter(|slot| slot.successor().is_some())
+            .map(SlotView::index)
+            .collect()
+    }
+
+    /// The generation of a slot's current process.
+    pub(super) fn generation(&self, index: u32) -> u64 {
+        self.slot(index).current().unwrap().generation()
+    }
+
+    /// Whether a worker was ever told to drain.
+    pub(super) fn drains(&self, wanted: Worker) -> bool {
+        self.log
+            .iter()
+            .any(|action| matches!(action, Action::Drain { worker, .. } if *worker == wanted))
+    }
+
+    /// Why the last process was made to leave at once.
+    pub(super) fn last_cause(&self) -> ExitReason {
+        let mut causes = self.log.iter().filter_map(|action| match action {
+            Action::Report(Report::Stopping { cause, .. }) => Some(*cause),
+            _ => None,
+        });
+        causes.next_back().unwrap()
     }
 
     /// How a job ended; none if it has not.

@@ -151,6 +151,11 @@ pub enum Ask {
     Pause,
     /// Accept again.
     Resume,
+    /// Take the application settings of this generation in place.
+    Reload {
+        /// The generation.
+        generation: u64,
+    },
 }
 
 /// Why a worker did not do what it was asked.
@@ -168,7 +173,7 @@ pub enum AskError {
 }
 
 /// What operators and signals can want of the fleet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Give the pool this many workers.
     Scale {
@@ -217,11 +222,34 @@ pub enum Command {
         /// The slot.
         slot: u32,
     },
+    /// Put a new generation in force, or keep the old one: a transaction.
+    Reload(Plan),
     /// End: drain everything and leave, or kill everything and leave.
     Stop {
         /// Whether to kill instead of draining.
         now: bool,
     },
+}
+
+/// What a reload is to bring about. Its listeners are bound and its programs
+/// pinned already.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The new generation's number, above every one before.
+    pub generation: u64,
+    /// Every pool of the new configuration, in its order. A pool that exists
+    /// and is not here is to go.
+    pub pools: Vec<PlannedPool>,
+}
+
+/// One pool of a [`Plan`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedPool {
+    /// Its new policy; holds the name.
+    pub policy: super::Policy,
+    /// Whether its workers take the new settings in place: only those have
+    /// changed, and every worker says that it can. Otherwise they are replaced.
+    pub in_place: bool,
 }
 
 /// Something that the reactor has to do.
@@ -233,6 +261,9 @@ pub enum Action {
         worker: Worker,
         /// The generation whose program and settings it gets.
         generation: u64,
+        /// Whether it is to accept nothing until it is asked to resume: it is
+        /// on probation. A worker that can't be paused accepts at once.
+        paused: bool,
     },
     /// Send `drain`.
     Drain {
@@ -241,7 +272,7 @@ pub enum Action {
         /// How long it may take.
         within: Duration,
     },
-    /// Send `pause` or `resume`; answer with `Answered`.
+    /// Send `pause`, `resume` or `reload`; answer with `Answered`.
     Ask {
         /// To whom.
         worker: Worker,
@@ -284,6 +315,16 @@ pub enum Action {
         job: JobId,
         /// What was done, or why not.
         result: Result<String, Refusal>,
+    },
+    /// A reload has ended: forget the programs, settings and listeners that no
+    /// generation in force needs.
+    Reloaded {
+        /// The generation in force now.
+        generation: u64,
+        /// Whether that is the new one.
+        committed: bool,
+        /// Why not; empty when committed.
+        why: String,
     },
     /// The first generation did not come up: print the certificate, exit 1.
     /// `Action::Kill` for everything that lives came before it or comes with

@@ -1,12 +1,15 @@
 //! What is heard of a process, and what it means when nothing is.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use prefork_proto::control::ExitReason;
 
 use super::Fleet;
 use super::event::{Action, Report, Time, Worker};
 use super::leave::How;
 use super::lifecycle::Failure;
-use super::process::Stage;
+use super::policy::Policy;
 use super::slot::{Place, Seat, SlotId};
 
 impl Fleet {
@@ -37,8 +40,12 @@ impl Fleet {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
-        let limit = self.policy(id.pool).max_rss;
-        if place == Place::Current && limit.is_some_and(|limit| resident > limit) {
+        if place != Place::Current {
+            return;
+        }
+        let current = self.slot(id).and_then(|slot| slot.current());
+        let limit = current.and_then(|process| process.policy.max_rss);
+        if limit.is_some_and(|limit| resident > limit) {
             self.recycle(now, id, ExitReason::MaxRss);
         }
     }
@@ -71,7 +78,6 @@ impl Fleet {
 
     /// Acts on the deadline of the slot's seat, if it has come.
     pub(super) fn seat_due(&mut self, now: Time, id: SlotId) {
-        let policy = self.policy(id.pool);
         let Some(slot) = self.slot(id) else {
             return;
         };
@@ -82,10 +88,9 @@ impl Fleet {
                     self.slot_mut(id).seat = Seat::Vacant;
                 }
             }
-            Seat::Held(process) if process.deadline(policy) <= now => match &process.stage {
-                Stage::Starting => self.boot_timed_out(now, id, Place::Current),
-                Stage::Ready(_) | Stage::Paused(_) => self.hung(now, id),
-            },
+            Seat::Held(process) if process.fails_at() <= now => {
+                self.fell_silent(now, id, Place::Current);
+            }
             Seat::Held(process) => {
                 if process.too_old_at().is_some_and(|age| age <= now) {
                     self.recycle(now, id, ExitReason::MaxAge);
@@ -94,39 +99,47 @@ impl Fleet {
         }
     }
 
+    /// Nothing that had to come of a process has come: `ready`, or `health`.
+    pub(super) fn fell_silent(&mut self, now: Time, id: SlotId, place: Place) {
+        let Some(process) = self.slot_mut(id).process_mut(place) else {
+            return;
+        };
+        let policy = Rc::clone(&process.policy);
+        match process.serving().copied() {
+            None => self.boot_timed_out(now, id, place, &policy),
+            Some(serving) => {
+                let worker = process.worker;
+                let silent = now.since(serving.last_health);
+                self.actions
+                    .push(Action::Report(Report::HeartbeatMissed { worker, silent }));
+                self.hung(now, id, place, &policy, silent);
+            }
+        }
+    }
+
     /// A process was not ready in time.
-    pub(super) fn boot_timed_out(&mut self, now: Time, id: SlotId, place: Place) {
-        let within = self.policy(id.pool).boot_timeout;
+    fn boot_timed_out(&mut self, now: Time, id: SlotId, place: Place, policy: &Policy) {
+        let within = policy.boot_timeout;
         let phrase = format!("was not ready within {within:?}");
         let cause = ExitReason::BootTimeout;
         self.expel(now, id, place, cause, How::Kill, &phrase);
     }
 
-    /// The current process has been silent for too long.
-    fn hung(&mut self, now: Time, id: SlotId) {
-        let how = if self.policy(id.pool).dump_on_hang {
+    /// A process that served, or could, has been silent for too long.
+    fn hung(&mut self, now: Time, id: SlotId, place: Place, policy: &Policy, silent: Duration) {
+        let how = if policy.dump_on_hang {
             How::Abort
         } else {
             How::Kill
         };
-        let Some(process) = self.slot(id).and_then(|slot| slot.current()) else {
-            return;
-        };
-        let Some(serving) = process.serving() else {
-            return;
-        };
-        let worker = process.worker;
-        let silent = now.since(serving.last_health);
-        self.actions
-            .push(Action::Report(Report::HeartbeatMissed { worker, silent }));
         let phrase = format!("was silent for {silent:?}");
         let cause = ExitReason::HeartbeatTimeout;
-        self.expel(now, id, Place::Current, cause, how, &phrase);
+        self.expel(now, id, place, cause, how, &phrase);
     }
 
     /// Makes a process leave that has failed but lives. Its slot does not wait
     /// for the reaping. `phrase` says what it did wrong.
-    fn expel(
+    pub(super) fn expel(
         &mut self,
         now: Time,
         id: SlotId,
@@ -158,8 +171,6 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use prefork_proto::control::SlotState;
 
     use super::super::Event;

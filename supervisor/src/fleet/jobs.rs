@@ -50,6 +50,8 @@ pub(super) enum Awaiting {
     Job(JobId),
     /// The boot that it broke.
     Boot(SlotId),
+    /// The reload that it broke.
+    Reload,
 }
 
 /// So many workers, as people write it.
@@ -146,14 +148,14 @@ impl Fleet {
         }
     }
 
-    /// One of a job's slots is done, or `removed` by a scale command.
+    /// One of a job's slots is done, or was `removed` by a scale or a reload.
     fn watch_over(&mut self, id: SlotId, job: JobId, removed: bool) {
         let name = self.name(id);
         let Some(state) = self.jobs.get_mut(&job) else {
             return;
         };
         if removed && state.slot.is_some() {
-            let why = format!("{name} was removed by a scale command");
+            let why = format!("{name} was removed meanwhile");
             self.end(job, Err(Refusal::failed(why)));
             return;
         }
@@ -244,6 +246,7 @@ impl Fleet {
                     self.end(job, Err(Refusal::Failed { message, stderr }));
                 }
                 Awaiting::Boot(id) => self.say_boot_failed(id, why, exit.cloned()),
+                Awaiting::Reload => self.culprit_known(exit),
             }
         }
     }
@@ -269,7 +272,7 @@ impl Fleet {
 
     /// Tells a slot's watchers about a step.
     pub(super) fn tell_watchers(&mut self, id: SlotId, message: &str) {
-        let pool = &self.pools[id.pool.0 as usize];
+        let pool = &self.pools[id.pool];
         let watches = pool.slots[id.index as usize].watches.iter();
         let scaling = pool
             .scaling
@@ -277,7 +280,8 @@ impl Fleet {
             .filter(|scaling| id.index >= scaling.added_from || id.index >= pool.desired);
         let jobs = watches
             .map(|watch| watch.job)
-            .chain(scaling.flat_map(|scaling| scaling.jobs.iter().copied()));
+            .chain(scaling.flat_map(|scaling| scaling.jobs.iter().copied()))
+            .chain(self.rollout.as_ref().and_then(|rollout| rollout.job));
         self.actions.extend(jobs.map(|job| Action::Progress {
             job,
             pool: pool.policy.name.clone(),
@@ -289,7 +293,7 @@ impl Fleet {
     /// Ends every job in progress, since nothing it waits for will come.
     pub(super) fn end_all_jobs(&mut self, why: &str) {
         let mut jobs: Vec<JobId> = std::mem::take(&mut self.jobs).into_keys().collect();
-        for pool in &mut self.pools {
+        for pool in self.pools.iter_mut() {
             pool.scaling = None;
             for slot in &mut pool.slots {
                 slot.watches.clear();
@@ -299,6 +303,7 @@ impl Fleet {
         for job in jobs {
             self.finish(job, Err(Refusal::failed(why)));
         }
+        self.abandon_rollout(why);
     }
 }
 

@@ -40,7 +40,7 @@ impl Fleet {
         how: How,
         note: Option<String>,
     ) {
-        let policy = self.policy(id.pool);
+        let policy = &process.policy;
         let stopping = Leave::Stopping {
             until: now.after(policy.kill_timeout),
         };
@@ -113,8 +113,8 @@ impl Fleet {
         let Some((id, Place::Leaving(index))) = self.find(worker) else {
             return;
         };
-        let until = now.after(self.policy(id.pool).kill_timeout);
         let leaving = &mut self.slot_mut(id).leaving[index];
+        let until = now.after(leaving.process.policy.kill_timeout);
         if matches!(leaving.stage, Leave::Draining { .. }) {
             leaving.stage = Leave::Drained { until };
             self.touch(id);
@@ -124,8 +124,8 @@ impl Fleet {
     /// Acts on the deadlines of leaving processes that have come.
     pub(super) fn leaving_due(&mut self, now: Time, id: SlotId) {
         for index in 0..self.slot_mut(id).leaving.len() {
-            let kill_timeout = self.policy(id.pool).kill_timeout;
             let leaving = &mut self.slot_mut(id).leaving[index];
+            let kill_timeout = leaving.process.policy.kill_timeout;
             if leaving.stage.deadline().is_none_or(|until| until > now) {
                 continue;
             }

@@ -13,6 +13,8 @@ use super::slot::{Place, Seat, SlotId};
 pub(super) struct Failure {
     /// Whose.
     pub(super) worker: Worker,
+    /// The generation that it ran.
+    pub(super) generation: u64,
     /// How long it had been ready; none if it never was.
     pub(super) ready_for: Option<Duration>,
     /// What went wrong, as a phrase: `pid 7 exited with code 3`.
@@ -28,6 +30,7 @@ impl Failure {
     pub(super) fn of(process: &Process, now: Time, phrase: &str, exit: Option<Exit>) -> Self {
         Self {
             worker: process.worker,
+            generation: process.generation,
             ready_for: process.serving().map(|serving| now.since(serving.since)),
             why: format!("{} {phrase}", process.label()),
             exit,
@@ -37,10 +40,17 @@ impl Failure {
 }
 
 impl Fleet {
-    /// Asks for a process for the slot; the caller gives it its place.
-    pub(super) fn spawn(&mut self, now: Time, id: SlotId) -> Process {
-        let generation = self.generation;
-        let pool = &mut self.pools[id.pool.0 as usize];
+    /// Asks for a process for the slot; the caller gives it its place. On
+    /// `probation` it is not to serve when it is ready.
+    pub(super) fn spawn(
+        &mut self,
+        now: Time,
+        id: SlotId,
+        generation: u64,
+        probation: bool,
+    ) -> Process {
+        let policy = self.policy_in(id.pool, generation);
+        let pool = &mut self.pools[id.pool];
         let slot = &mut pool.slots[id.index as usize];
         slot.incarnations += 1;
         let worker = Worker {
@@ -48,31 +58,41 @@ impl Fleet {
             slot: id.index,
             incarnation: slot.incarnations,
         };
-        self.actions.push(Action::Spawn { worker, generation });
+        self.actions.push(Action::Spawn {
+            worker,
+            generation,
+            paused: probation,
+        });
         Process {
             worker,
             generation,
             pid: None,
             started: now,
             in_flight: 0,
-            limits: Limits::draw(now, &pool.policy, &mut self.rng),
+            limits: Limits::draw(now, &policy, &mut self.rng),
             farewell: None,
             stage: Stage::Starting,
+            policy,
+            probation,
         }
     }
 
     /// Seats a new process in a vacant slot.
     pub(super) fn start_current(&mut self, now: Time, id: SlotId) {
-        let process = self.spawn(now, id);
+        let generation = self.slot_mut(id).generation;
+        let process = self.spawn(now, id, generation, false);
         self.slot_mut(id).seat = Seat::Held(process);
     }
 
-    /// Takes the current process out of its seat. Whoever was to follow it
-    /// sits down, ready or not; otherwise the seat is vacant. What is still
-    /// asked of the process comes to nothing.
+    /// Takes the current process out of its seat. Who was to follow it sits
+    /// down, ready or not, unless it still has to prove itself in a reload;
+    /// otherwise the seat is vacant. What is still asked of the process comes
+    /// to nothing.
     pub(super) fn vacate(&mut self, id: SlotId) -> Option<Process> {
         let process = self.slot_mut(id).take_current()?;
-        if let Some(successor) = self.drop_replacement(id) {
+        if self.has_turn_to_come(id) {
+            self.wait_again(id);
+        } else if let Some(successor) = self.drop_replacement(id) {
             self.slot_mut(id).seat = Seat::Held(successor);
         }
         self.give_up_asking(id, "the worker left before it answered");
@@ -106,21 +126,20 @@ impl Fleet {
         if slot.process_mut(place).is_none_or(|p| p.pid.is_some()) {
             return;
         }
-        let failure = Failure {
-            worker,
-            ready_for: None,
+        let unmade = |process: &Process| Failure {
             why: format!("no process could be made: {error}"),
-            exit: None,
             mendable: false,
+            ..Failure::of(process, now, "", None)
         };
         match place {
             Place::Current => {
-                self.vacate(id);
-                self.current_failed(now, id, &failure);
+                if let Some(process) = self.vacate(id) {
+                    self.current_failed(now, id, &unmade(&process));
+                }
             }
             Place::Successor => {
-                if let Some((_, replacing)) = self.take_successor(id) {
-                    self.successor_failed(now, id, replacing, &failure);
+                if let Some((process, replacing)) = self.take_successor(id) {
+                    self.successor_failed(now, id, replacing, &unmade(&process));
                 }
             }
             Place::Leaving(index) => {
@@ -146,17 +165,26 @@ impl Fleet {
         if process.pid.is_none() || process.serving().is_some() {
             return;
         }
-        process.stage = Stage::Ready(Serving {
+        let serving = Serving {
             since: now,
             last_health: now,
-        });
+        };
+        process.stage = if process.probation {
+            Stage::Probation {
+                serving,
+                asked: false,
+            }
+        } else {
+            Stage::Ready(serving)
+        };
+        let serves = process.is_ready();
         let boot = now.since(process.started);
         let label = process.label();
         slot.been_ready = true;
         self.actions
             .push(Action::Report(Report::Ready { worker, boot }));
         self.tell_watchers(id, &format!("{label} is ready"));
-        if place == Place::Successor {
+        if place == Place::Successor && serves {
             self.succeed(now, id);
         }
         self.touch(id);
@@ -203,10 +231,15 @@ impl Fleet {
             self.boot_failed(now, id, failure);
         }
         self.touch(id);
+        if self.breaks_reload(failure) {
+            self.roll_back(now, id, failure);
+            return;
+        }
         if !self.is_wanted(id) {
             return;
         }
-        let pool = &mut self.pools[id.pool.0 as usize];
+        self.note_setback(id, failure);
+        let pool = &mut self.pools[id.pool];
         let slot = &mut pool.slots[id.index as usize];
         let delay = if failure.mendable {
             let ready_for = failure.ready_for;
@@ -251,7 +284,8 @@ mod tests {
         let successor = worker(0, 2);
         assert!(actions.contains(&Action::Spawn {
             worker: successor,
-            generation: 1
+            generation: 1,
+            paused: false
         }));
         assert_eq!(driver.current(0), successor);
         assert_eq!(driver.state(1), SlotState::Ready);

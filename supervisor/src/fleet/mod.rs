@@ -18,14 +18,20 @@ mod deadlines;
 mod driver;
 mod event;
 mod health;
+mod in_place;
 mod jobs;
 mod leave;
 mod lifecycle;
 mod policy;
 mod pool;
+mod pools;
+mod probation;
 mod process;
+mod reload;
 mod replacement;
 mod restart;
+mod rollback;
+mod rollout;
 mod scale;
 mod settle;
 mod slot;
@@ -33,9 +39,11 @@ mod stop;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 pub use event::{
-    Action, Ask, AskError, Command, Death, Event, JobId, PoolId, Refusal, Report, Time, Worker,
+    Action, Ask, AskError, Command, Death, Event, JobId, Plan, PlannedPool, PoolId, Refusal,
+    Report, Time, Worker,
 };
 pub use policy::Policy;
 pub use view::{PoolView, ProcessView, SlotView};
@@ -43,6 +51,8 @@ pub use view::{PoolView, ProcessView, SlotView};
 use deadlines::Deadlines;
 use jobs::Job;
 use pool::{Pool, Tally};
+use pools::Pools;
+use rollout::Rollout;
 use slot::{Slot, SlotId};
 
 /// The generation that a supervisor starts with.
@@ -56,7 +66,9 @@ pub struct Fleet {
     phase: Phase,
     /// Whether every slot has been ready once.
     booted: bool,
-    pools: Vec<Pool>,
+    pools: Pools,
+    /// The reload in progress.
+    rollout: Option<Rollout>,
     /// The sum of all pools' counters.
     total: Tally,
     deadlines: Deadlines,
@@ -89,16 +101,17 @@ impl Fleet {
     /// A fleet that has not been started. Pools are numbered in their order.
     /// Everything random is drawn from `seed`.
     pub fn new(seed: u64, pools: Vec<Policy>) -> Self {
-        let pools = (0..)
-            .zip(pools)
-            .map(|(id, policy)| Pool::new(PoolId(id), policy))
-            .collect();
+        let mut all = Pools::default();
+        for policy in pools {
+            all.add(Rc::new(policy), FIRST_GENERATION);
+        }
         Self {
             rng: fastrand::Rng::with_seed(seed),
             generation: FIRST_GENERATION,
             phase: Phase::Booting,
             booted: false,
-            pools,
+            pools: all,
+            rollout: None,
             total: Tally::default(),
             deadlines: Deadlines::default(),
             jobs: BTreeMap::new(),
@@ -110,9 +123,7 @@ impl Fleet {
 
     /// Starts a process in every slot. To be called once, before any `step`.
     pub fn start(&mut self, now: Time) -> Vec<Action> {
-        for pool in &self.pools {
-            self.touched.extend(pool.slots.iter().map(|slot| slot.id));
-        }
+        self.touched.extend(self.pools.slot_ids());
         self.settle_all(now);
         std::mem::take(&mut self.actions)
     }
@@ -138,7 +149,7 @@ impl Fleet {
                 worker,
                 ask,
                 result,
-            } => self.answered(worker, ask, result),
+            } => self.answered(now, worker, ask, result),
             Event::Drained { worker } => self.drained(now, worker),
             Event::Bye { worker, reason } => self.bye(worker, reason),
             Event::Misbehaved { worker, rule } => self.misbehaved(now, worker, &rule),
@@ -156,30 +167,30 @@ impl Fleet {
         self.deadlines.next()
     }
 
-    /// The slot with this name; none for a pool or slot that never was.
+    /// The slot with this name; none for a pool that has gone and for what
+    /// never was.
     fn slot(&self, id: SlotId) -> Option<&Slot> {
-        let pool = self.pools.get(id.pool.0 as usize)?;
-        pool.slots.get(id.index as usize)
+        self.pools.slot(id)
     }
 
     /// A slot that is known to exist: its name was made by its pool.
     fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
-        &mut self.pools[id.pool.0 as usize].slots[id.index as usize]
+        &mut self.pools[id.pool].slots[id.index as usize]
     }
 
     /// The pool of a slot or job that is known to exist.
     fn pool_mut(&mut self, id: PoolId) -> &mut Pool {
-        &mut self.pools[id.0 as usize]
+        &mut self.pools[id]
     }
 
     /// The policy of a pool that is known to exist.
     fn policy(&self, id: PoolId) -> &Policy {
-        &self.pools[id.0 as usize].policy
+        &self.pools[id].policy
     }
 
     /// Whether the slot is to have a process.
     fn is_wanted(&self, id: SlotId) -> bool {
-        self.starts_processes() && id.index < self.pools[id.pool.0 as usize].desired
+        self.starts_processes() && id.index < self.pools[id.pool].desired
     }
 
     /// Whether processes are started at all.

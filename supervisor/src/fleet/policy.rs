@@ -31,6 +31,9 @@ pub struct Policy {
     pub max_rss: Option<u64>,
     /// Recycle at this age.
     pub max_age: Option<Duration>,
+    /// How long the first new workers of a reload must have been ready before
+    /// anything is replaced; they accept nothing until then. Zero for no probation.
+    pub min_ready: Duration,
     /// How many slots may be replaced at a time.
     pub max_surge: u32,
     /// Whether a worker that hangs gets SIGABRT before SIGKILL.

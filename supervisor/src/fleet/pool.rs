@@ -1,10 +1,12 @@
 //! One pool: its slots, and what is counted over them.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::event::{JobId, PoolId};
 use super::policy::Policy;
 use super::replacement::Turn;
+use super::rollout::Part;
 use super::slot::{Slot, SlotId, Standing};
 
 /// A pool.
@@ -13,7 +15,12 @@ pub(super) struct Pool {
     /// Its name among the pools.
     pub(super) id: PoolId,
     /// The numbers it is run by.
-    pub(super) policy: Policy,
+    pub(super) policy: Rc<Policy>,
+    /// What the reload in progress wants of it; none if there is no reload, or
+    /// if the reload wants it gone.
+    pub(super) part: Option<Part>,
+    /// Whether it is on its way out: it has no slots any more, only processes.
+    pub(super) retired: bool,
     /// How many slots, from 0, are to have a process.
     pub(super) desired: u32,
     /// Every slot it ever had.
@@ -50,6 +57,10 @@ pub(super) struct Tally {
     pub(super) surplus: u32,
     /// Slots that hold a place for a replacement.
     pub(super) surging: u32,
+    /// Slots that a reload in progress, or its rollback, waits for.
+    pub(super) behind: u32,
+    /// Processes of a generation that is not in force yet.
+    pub(super) newcomers: u32,
     /// Processes worth waiting for.
     pub(super) processes: u32,
 }
@@ -64,17 +75,19 @@ impl Tally {
             (&mut self.unbooted, old.unbooted, new.unbooted),
             (&mut self.surplus, old.surplus, new.surplus),
             (&mut self.surging, old.surging, new.surging),
+            (&mut self.behind, old.behind, new.behind),
         ];
         for (count, old, new) in fields {
             *count = *count + u32::from(new) - u32::from(old);
         }
+        self.newcomers = self.newcomers + new.newcomers - old.newcomers;
         self.processes = self.processes + new.processes - old.processes;
     }
 }
 
 impl Pool {
     /// A pool whose slots have no process yet.
-    pub(super) fn new(id: PoolId, policy: Policy) -> Self {
+    pub(super) fn new(id: PoolId, policy: Rc<Policy>, generation: u64) -> Self {
         let mut pool = Self {
             id,
             desired: 0,
@@ -82,20 +95,39 @@ impl Pool {
             tally: Tally::default(),
             queue: BTreeMap::new(),
             scaling: None,
+            part: None,
+            retired: false,
             policy,
         };
-        pool.resize(pool.policy.workers);
+        pool.resize(pool.policy.workers, generation);
         pool
     }
 
-    /// Wants this many slots; makes those that never were.
-    pub(super) fn resize(&mut self, desired: u32) {
-        self.desired = desired;
+    /// Wants this many slots; makes those that never were. Those that are
+    /// added run `generation`.
+    pub(super) fn resize(&mut self, desired: u32, generation: u64) {
+        let before = std::mem::replace(&mut self.desired, desired);
         for index in self.slots.len() as u32..desired {
             self.slots.push(Slot::new(SlotId {
                 pool: self.id,
                 index,
             }));
         }
+        for index in before..desired {
+            self.slots[index as usize].generation = generation;
+        }
+    }
+
+    /// How many slots may be replaced at a time.
+    pub(super) fn max_surge(&self) -> u32 {
+        let policy = self.part.as_ref().map_or(&self.policy, |part| &part.policy);
+        policy.max_surge.max(1)
+    }
+
+    /// Whether it was on its way out and has no process any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.retired
+            && self.tally.processes == 0
+            && self.slots.iter().all(|slot| slot.leaving.is_empty())
     }
 }

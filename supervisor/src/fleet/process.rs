@@ -1,5 +1,6 @@
 //! One process: what the fleet knows of it while it serves and while it leaves.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use prefork_proto::control::{Exit, ExitReason};
@@ -15,6 +16,10 @@ pub(super) struct Process {
     pub(super) worker: Worker,
     /// The generation whose program and settings it runs.
     pub(super) generation: u64,
+    /// The numbers that its generation is run by.
+    pub(super) policy: Rc<Policy>,
+    /// Whether it was started to be tried before it serves.
+    pub(super) probation: bool,
     /// Its process id; none until the spawn is answered.
     pub(super) pid: Option<i32>,
     /// When its spawn was asked for.
@@ -64,6 +69,13 @@ impl Limits {
 pub(super) enum Stage {
     /// It has not said `ready` yet.
     Starting,
+    /// It could accept connections and is kept from it for a while.
+    Probation {
+        /// Its heartbeat.
+        serving: Serving,
+        /// Whether it has been asked to serve.
+        asked: bool,
+    },
     /// It accepts connections.
     Ready(Serving),
     /// It accepts nothing, by an operator's wish.
@@ -84,7 +96,9 @@ impl Process {
     pub(super) fn serving(&self) -> Option<&Serving> {
         match &self.stage {
             Stage::Starting => None,
-            Stage::Ready(serving) | Stage::Paused(serving) => Some(serving),
+            Stage::Probation { serving, .. } | Stage::Ready(serving) | Stage::Paused(serving) => {
+                Some(serving)
+            }
         }
     }
 
@@ -92,7 +106,9 @@ impl Process {
     pub(super) fn serving_mut(&mut self) -> Option<&mut Serving> {
         match &mut self.stage {
             Stage::Starting => None,
-            Stage::Ready(serving) | Stage::Paused(serving) => Some(serving),
+            Stage::Probation { serving, .. } | Stage::Ready(serving) | Stage::Paused(serving) => {
+                Some(serving)
+            }
         }
     }
 
@@ -114,11 +130,29 @@ impl Process {
     }
 
     /// When it fails if nothing is heard of it: boot or heartbeat.
-    pub(super) fn deadline(&self, policy: &Policy) -> Time {
+    pub(super) fn fails_at(&self) -> Time {
         match self.serving() {
-            None => self.started.after(policy.boot_timeout),
-            Some(serving) => serving.last_health.after(policy.heartbeat_timeout),
+            None => self.started.after(self.policy.boot_timeout),
+            Some(serving) => serving.last_health.after(self.policy.heartbeat_timeout),
         }
+    }
+
+    /// When its probation is over; none if it has none, or it was asked to
+    /// serve already.
+    pub(super) fn proven_at(&self) -> Option<Time> {
+        match &self.stage {
+            Stage::Probation {
+                serving,
+                asked: false,
+            } => Some(serving.since.after(self.policy.min_ready)),
+            _ => None,
+        }
+    }
+
+    /// When something has to be done if nothing is heard of it.
+    pub(super) fn deadline(&self) -> Time {
+        let fails_at = self.fails_at();
+        self.proven_at().map_or(fails_at, |at| at.min(fails_at))
     }
 
     /// How people call it: its pid, or that it has none yet.

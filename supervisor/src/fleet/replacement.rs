@@ -28,6 +28,12 @@ pub(super) enum Cause {
     Recycle(ExitReason),
     /// An operator wants it. If its successor fails, the command has failed.
     Restart,
+    /// A reload brings another generation, or its rollback the one before. If a
+    /// successor fails, the reload has failed; the rollback tries again.
+    Reload {
+        /// How many successors have failed.
+        failures: u32,
+    },
 }
 
 impl Cause {
@@ -36,6 +42,7 @@ impl Cause {
         match self {
             Self::Recycle(reason) => reason,
             Self::Restart => ExitReason::Operator,
+            Self::Reload { .. } => ExitReason::Reload,
         }
     }
 }
@@ -47,11 +54,21 @@ pub(super) enum Progress {
     Queued(Turn),
     /// The successor has been started.
     Booting(Process),
+    /// The current process was asked to become its own successor: to take the
+    /// settings of another generation.
+    Asked,
     /// The successor failed, or the last one did: it waits before the next try.
     Waiting {
         /// Then it queues again.
         until: Time,
     },
+}
+
+impl Progress {
+    /// Whether it takes one of the pool's places for replacements.
+    pub(super) fn holds_a_place(&self) -> bool {
+        matches!(self, Self::Booting(_) | Self::Asked)
+    }
 }
 
 /// A place in a pool's queue: commands by slot, then recycles as they come.
@@ -64,9 +81,15 @@ pub(super) enum Turn {
 }
 
 impl Fleet {
+    /// Whether processes are recycled at all now: not in a boot, in a reload, at
+    /// the end.
+    pub(super) fn recycles(&self) -> bool {
+        self.phase == Phase::Running && self.rollout.is_none()
+    }
+
     /// Wants a successor because the current process has reached a limit.
     pub(super) fn recycle(&mut self, now: Time, id: SlotId, reason: ExitReason) {
-        if self.phase != Phase::Running {
+        if !self.recycles() {
             return;
         }
         let slot = self.slot_mut(id);
@@ -107,9 +130,9 @@ impl Fleet {
     }
 
     /// Queues the slot, which must have no replacement.
-    fn enqueue(&mut self, id: SlotId, cause: Cause) {
+    pub(super) fn enqueue(&mut self, id: SlotId, cause: Cause) {
         let turn = match cause {
-            Cause::Restart => Turn::Rollout(id.index),
+            Cause::Restart | Cause::Reload { .. } => Turn::Rollout(id.index),
             Cause::Recycle(_) => {
                 self.next_turn += 1;
                 Turn::Recycle(self.next_turn)
@@ -124,32 +147,53 @@ impl Fleet {
 
     /// Gives free places to those whose turn it is.
     pub(super) fn admit(&mut self, now: Time, pool: PoolId) {
-        loop {
-            let pool = self.pool_mut(pool);
-            if pool.tally.surging >= pool.policy.max_surge.max(1) {
-                return;
+        while let Some(id) = self.next_in_turn(pool) {
+            if self.takes_in_place(id) {
+                self.ask_to_reload(id);
+            } else {
+                self.start_successor(now, id);
             }
-            let Some((_, index)) = pool.queue.pop_first() else {
-                return;
-            };
-            let id = SlotId {
-                pool: pool.id,
-                index,
-            };
-            self.start_successor(now, id);
         }
+        self.prove(now, pool);
+    }
+
+    fn next_in_turn(&mut self, pool: PoolId) -> Option<SlotId> {
+        let pool = self.pool_mut(pool);
+        if pool.is_on_trial() || pool.tally.surging >= pool.max_surge() {
+            return None;
+        }
+        let (_, index) = pool.queue.pop_first()?;
+        Some(SlotId {
+            pool: pool.id,
+            index,
+        })
     }
 
     /// Starts the successor of a slot whose turn has come.
-    fn start_successor(&mut self, now: Time, id: SlotId) {
-        let process = self.spawn(now, id);
+    pub(super) fn start_successor(&mut self, now: Time, id: SlotId) {
+        let slot = self.slot_mut(id);
+        let cause = slot.replacement.as_ref().map(|it| it.cause);
+        let reload = matches!(cause, Some(Cause::Reload { .. }));
+        let mut generation = slot.generation;
+        if reload {
+            generation = self.aim(id.pool);
+        }
+        let process = self.spawn(now, id, generation, reload && self.probation(id.pool));
         let slot = self.slot_mut(id);
         if let Some(replacement) = &mut slot.replacement {
             replacement.progress = Progress::Booting(process);
         }
-        let predecessor = slot.current().map_or_else(String::new, Process::label);
+        let step = match slot.current().map(Process::label) {
+            Some(predecessor) => format!("starting the successor of {predecessor}"),
+            None => "starting".to_owned(),
+        };
+        let step = if reload {
+            format!("{step} in generation {generation}")
+        } else {
+            step
+        };
         self.recount(id);
-        self.tell_watchers(id, &format!("starting the successor of {predecessor}"));
+        self.tell_watchers(id, &step);
         self.touch(id);
     }
 
@@ -159,6 +203,7 @@ impl Fleet {
             return;
         };
         let slot = self.slot_mut(id);
+        slot.generation = successor.generation;
         let seat = std::mem::replace(&mut slot.seat, Seat::Held(successor));
         self.give_up_asking(id, "the worker was replaced before it answered");
         if let Seat::Held(predecessor) = seat {
@@ -175,29 +220,40 @@ impl Fleet {
         cause: Cause,
         failure: &Failure,
     ) {
-        let pool = &mut self.pools[id.pool.0 as usize];
+        self.touch(id);
+        if self.breaks_reload(failure) {
+            self.roll_back(now, id, failure);
+            return;
+        }
+        self.note_setback(id, failure);
+        let pool = &mut self.pools[id.pool];
         let slot = &mut pool.slots[id.index as usize];
         let delay = slot.backoff.failed(now, &pool.policy, &mut self.rng);
-        if matches!(cause, Cause::Recycle(_)) {
+        let until = now.after(delay);
+        let again = match cause {
+            Cause::Recycle(_) => Some(cause),
+            Cause::Restart => None,
+            Cause::Reload { failures } => self.restore_again(now, id, failures, until, failure),
+        };
+        if let Some(cause) = again {
+            let slot = self.slot_mut(id);
             slot.replacement = Some(Replacement {
                 cause,
-                progress: Progress::Waiting {
-                    until: now.after(delay),
-                },
+                progress: Progress::Waiting { until },
             });
+        }
+        if cause != Cause::Restart {
             self.actions.push(Action::Report(Report::BackingOff {
                 worker: failure.worker,
                 delay,
                 why: failure.why.clone(),
             }));
         }
-        self.touch(id);
         self.boot_failed(now, id, failure);
     }
 
     /// Acts on the replacement's deadline, if it has come.
     pub(super) fn replacement_due(&mut self, now: Time, id: SlotId) {
-        let policy = self.policy(id.pool);
         let Some(replacement) = self.slot(id).and_then(|slot| slot.replacement.as_ref()) else {
             return;
         };
@@ -207,8 +263,11 @@ impl Fleet {
                 self.slot_mut(id).replacement = None;
                 self.enqueue(id, cause);
             }
-            Progress::Booting(process) if process.deadline(policy) <= now => {
-                self.boot_timed_out(now, id, Place::Successor);
+            Progress::Booting(process) if process.fails_at() <= now => {
+                self.fell_silent(now, id, Place::Successor);
+            }
+            Progress::Booting(process) if process.proven_at().is_some_and(|at| at <= now) => {
+                self.end_probation(id);
             }
             _ => {}
         }
@@ -237,7 +296,7 @@ impl Fleet {
                 self.pool_mut(id.pool).queue.remove(&turn);
                 None
             }
-            Progress::Waiting { .. } => None,
+            Progress::Asked | Progress::Waiting { .. } => None,
             Progress::Booting(process) => Some(process),
         }
     }
@@ -249,7 +308,7 @@ impl Fleet {
             && slot
                 .replacement
                 .as_ref()
-                .is_some_and(|replacement| replacement.cause != Cause::Restart)
+                .is_some_and(|replacement| matches!(replacement.cause, Cause::Recycle(_)))
         {
             self.drop_replacement(id);
         }

@@ -34,14 +34,14 @@ impl Fleet {
         }
         self.jobs.insert(job, Job::whole_pool(pool, "scaled"));
         self.begin_scaling(job, pool, workers);
-        self.resize(now, pool, workers);
+        self.resize(now, pool, workers, ExitReason::ScaleDown);
         self.touch(SlotId { pool, index: 0 });
         Ok(())
     }
 
     /// Adds `by` workers to the first pool, which keeps at least 1.
     pub(super) fn scale_by(&mut self, now: Time, job: JobId, by: i32) -> Result<(), Refusal> {
-        let Some(pool) = self.pools.first() else {
+        let Some(pool) = self.pools.staying().next() else {
             return Err(Refusal::NotFound("there is no pool".to_owned()));
         };
         let workers = pool.desired.saturating_add_signed(by);
@@ -73,12 +73,13 @@ impl Fleet {
     }
 
     /// Starts or empties the slots between the pool's size and the new one.
-    fn resize(&mut self, now: Time, pool: PoolId, to: u32) {
+    pub(super) fn resize(&mut self, now: Time, pool: PoolId, to: u32, cause: ExitReason) {
         let from = self.pool_mut(pool).desired;
         if from == to {
             return;
         }
-        self.pool_mut(pool).resize(to);
+        let generation = self.aim(pool);
+        self.pool_mut(pool).resize(to, generation);
         self.actions
             .push(Action::Report(Report::Scaled { pool, from, to }));
         for index in from..to {
@@ -89,7 +90,7 @@ impl Fleet {
         }
         for index in (to..from).rev() {
             let id = SlotId { pool, index };
-            self.empty(now, id, ExitReason::ScaleDown, How::Drain);
+            self.empty(now, id, cause, How::Drain);
             self.recount(id);
         }
     }
@@ -99,6 +100,9 @@ impl Fleet {
         // A successor sits down when its predecessor gets up.
         while let Some(process) = self.vacate(id) {
             self.dismiss(now, id, process, cause, how, None);
+        }
+        if let Some(successor) = self.drop_replacement(id) {
+            self.dismiss(now, id, successor, cause, how, None);
         }
         self.slot_mut(id).seat = Seat::Vacant;
         self.touch(id);
@@ -274,7 +278,7 @@ mod tests {
             slot: None,
         });
         scale(&mut driver, 1);
-        assert!(driver.failure(one).0.contains("removed by a scale"));
+        assert!(driver.failure(one).0.contains("removed meanwhile"));
         driver.say_ready(worker(0, 2));
         driver.exit(worker(0, 1), code(0));
         assert!(driver.is_done(all));

@@ -8,25 +8,39 @@ use super::{Fleet, Phase};
 impl Fleet {
     /// Settles every slot that was touched, and those that this touches.
     pub(super) fn settle_all(&mut self, now: Time) {
-        while let Some(id) = self.touched.pop_front() {
-            if self.is_wanted(id) && matches!(self.slot_mut(id).seat, Seat::Vacant) {
-                self.start_current(now, id);
+        loop {
+            while let Some(id) = self.touched.pop_front() {
+                self.settle(now, id);
             }
-            self.recount(id);
-            self.fulfil_watches(id);
-            self.admit(now, id.pool);
-            self.fulfil_scaling(id.pool);
-            self.arm(now, id);
+            if !self.advance_rollout(now) {
+                break;
+            }
         }
+        self.pools.forget_gone();
         self.settle_phase();
+    }
+
+    fn settle(&mut self, now: Time, id: SlotId) {
+        if self.is_wanted(id) && matches!(self.slot_mut(id).seat, Seat::Vacant) {
+            self.start_current(now, id);
+        }
+        self.recount(id);
+        self.fulfil_watches(id);
+        self.admit(now, id.pool);
+        self.fulfil_scaling(id.pool);
+        self.arm(now, id);
     }
 
     /// Lets the counters follow a slot that has changed.
     pub(super) fn recount(&mut self, id: SlotId) {
         let wanted = self.is_wanted(id);
-        let pool = &mut self.pools[id.pool.0 as usize];
+        let in_force = self.generation;
+        let pool = &mut self.pools[id.pool];
         let slot = &mut pool.slots[id.index as usize];
-        let new = slot.standing(wanted);
+        let mut new = slot.standing(wanted, in_force);
+        if let (Some(rollout), Some(part)) = (&self.rollout, &pool.part) {
+            rollout.adjust(&mut new, slot, part, wanted);
+        }
         let old = std::mem::replace(&mut slot.counted, new);
         if old != new {
             pool.tally.replace(old, new);
@@ -36,10 +50,10 @@ impl Fleet {
 
     /// Makes sure that the slot is looked at when its next deadline has come.
     fn arm(&mut self, now: Time, id: SlotId) {
-        let recycling = self.phase == Phase::Running;
-        let pool = &mut self.pools[id.pool.0 as usize];
+        let recycling = self.recycles();
+        let pool = &mut self.pools[id.pool];
         let slot = &mut pool.slots[id.index as usize];
-        let Some(deadline) = slot.deadline(&pool.policy, recycling) else {
+        let Some(deadline) = slot.deadline(recycling) else {
             return;
         };
         // Age may have come while it was no reason: in a boot, or in a pause.
@@ -55,25 +69,23 @@ impl Fleet {
     /// Keeps the deadlines in proportion to the slots, however long those lie
     /// ahead that count no more.
     fn drop_stale_deadlines(&mut self) {
-        let slots: usize = self.pools.iter().map(|pool| pool.slots.len()).sum();
-        if self.deadlines.len() <= 2 * slots + 64 {
+        if self.deadlines.len() <= 2 * self.pools.slots() + 64 {
             return;
         }
         let pools = &self.pools;
         self.deadlines.retain(|time, id| {
-            let slot = &pools[id.pool.0 as usize].slots[id.index as usize];
-            slot.armed == Some(time)
+            let slot = pools.slot(id);
+            slot.is_some_and(|slot| slot.armed == Some(time))
         });
     }
 
     /// Acts on every deadline that has come.
     pub(super) fn tick(&mut self, now: Time) {
         while let Some((time, id)) = self.deadlines.pop_due(now) {
-            let slot = self.slot_mut(id);
-            if slot.armed != Some(time) {
+            if self.slot(id).is_none_or(|slot| slot.armed != Some(time)) {
                 continue;
             }
-            slot.armed = None;
+            self.slot_mut(id).armed = None;
             // The successor first: it is not to be promoted when it is late
             // itself, and without it age is a reason again.
             self.replacement_due(now, id);

@@ -7,7 +7,6 @@ use prefork_proto::control::{Exit, SlotState};
 use super::backoff::Backoff;
 use super::event::{PoolId, Time, Worker};
 use super::jobs::{Asking, Watch};
-use super::policy::Policy;
 use super::process::{Leave, Leaving, Process, Stage};
 use super::replacement::{Progress, Replacement};
 
@@ -52,6 +51,8 @@ pub(super) struct Slot {
     pub(super) id: SlotId,
     /// How many processes it has had, with those that could not be made.
     pub(super) incarnations: u64,
+    /// The generation of the next process that nobody precedes.
+    pub(super) generation: u64,
     /// Who sits in it.
     pub(super) seat: Seat,
     /// Who is to follow the current process while that one serves.
@@ -89,6 +90,10 @@ pub(super) struct Standing {
     pub(super) surplus: bool,
     /// It holds one of the pool's places for a replacement.
     pub(super) surging: bool,
+    /// A reload in progress, or its rollback, waits for it.
+    pub(super) behind: bool,
+    /// Processes of a generation that is not in force yet.
+    pub(super) newcomers: u32,
     /// Processes that will go or stay, but are worth waiting for.
     pub(super) processes: u32,
 }
@@ -113,6 +118,7 @@ impl Slot {
         Self {
             id,
             incarnations: 0,
+            generation: 0,
             seat: Seat::Vacant,
             replacement: None,
             leaving: Vec::new(),
@@ -157,7 +163,7 @@ impl Slot {
     pub(super) fn successor(&self) -> Option<&Process> {
         match &self.replacement.as_ref()?.progress {
             Progress::Booting(process) => Some(process),
-            Progress::Queued(_) | Progress::Waiting { .. } => None,
+            Progress::Queued(_) | Progress::Asked | Progress::Waiting { .. } => None,
         }
     }
 
@@ -182,7 +188,7 @@ impl Slot {
             Place::Current => self.current_mut(),
             Place::Successor => match &mut self.replacement.as_mut()?.progress {
                 Progress::Booting(process) => Some(process),
-                Progress::Queued(_) | Progress::Waiting { .. } => None,
+                Progress::Queued(_) | Progress::Asked | Progress::Waiting { .. } => None,
             },
             Place::Leaving(index) => self
                 .leaving
@@ -195,7 +201,7 @@ impl Slot {
     pub(super) fn state(&self) -> SlotState {
         match &self.seat {
             Seat::Held(process) => match process.stage {
-                Stage::Starting => SlotState::Starting,
+                Stage::Starting | Stage::Probation { .. } => SlotState::Starting,
                 Stage::Ready(_) => SlotState::Ready,
                 Stage::Paused(_) => SlotState::Paused,
             },
@@ -208,33 +214,44 @@ impl Slot {
         }
     }
 
-    /// What the slot adds to the counters of a pool that wants it, or doesn't.
-    pub(super) fn standing(&self, wanted: bool) -> Standing {
+    /// What the slot adds to the counters of a pool that wants it, or doesn't,
+    /// while `in_force` is the generation in force and no reload in progress.
+    pub(super) fn standing(&self, wanted: bool, in_force: u64) -> Standing {
         let current = self.current();
         let ready = current.is_some_and(Process::is_ready);
         let settled =
             current.is_some_and(|process| process.serving().is_some()) || self.backoff.failing();
         let held = u32::from(current.is_some()) + u32::from(self.successor().is_some());
-        let leaving = self.leaving.iter().filter(|l| l.stage != Leave::Stuck);
-        let processes = held + leaving.count() as u32;
+        let leaving = || self.leaving.iter().filter(|l| l.stage != Leave::Stuck);
+        let processes = held + leaving().count() as u32;
+        let newcomers = current
+            .into_iter()
+            .chain(self.successor())
+            .chain(leaving().map(|leaving| &leaving.process))
+            .filter(|process| process.generation > in_force);
         Standing {
             ready,
             missing: wanted && !ready,
             unsettled: wanted && !settled,
             unbooted: wanted && !self.been_ready,
             surplus: !wanted && processes > 0,
-            surging: self.successor().is_some(),
+            surging: self
+                .replacement
+                .as_ref()
+                .is_some_and(|replacement| replacement.progress.holds_a_place()),
+            behind: false,
+            newcomers: newcomers.count() as u32,
             processes,
         }
     }
 
     /// When the slot has to be looked at again, if nothing is heard of it.
     /// `recycling` is whether age is a reason for a successor at all.
-    pub(super) fn deadline(&self, policy: &Policy, recycling: bool) -> Option<Time> {
+    pub(super) fn deadline(&self, recycling: bool) -> Option<Time> {
         let seat = match &self.seat {
             Seat::Vacant => None,
             Seat::Backoff { until, .. } => Some(*until),
-            Seat::Held(process) => Some(process.deadline(policy)),
+            Seat::Held(process) => Some(process.deadline()),
         };
         let age = match &self.seat {
             Seat::Held(process)
@@ -245,9 +262,9 @@ impl Slot {
             _ => None,
         };
         let successor = match self.replacement.as_ref().map(|r| &r.progress) {
-            Some(Progress::Booting(process)) => Some(process.deadline(policy)),
+            Some(Progress::Booting(process)) => Some(process.deadline()),
             Some(Progress::Waiting { until }) => Some(*until),
-            Some(Progress::Queued(_)) | None => None,
+            Some(Progress::Queued(_) | Progress::Asked) | None => None,
         };
         let leaving = self.leaving.iter().filter_map(|l| l.stage.deadline());
         leaving.chain(seat).chain(age).chain(successor).min()

@@ -29,14 +29,20 @@ impl Fleet {
         !self.starts_processes()
     }
 
-    /// The pools, by id.
+    /// The generation that the reload in progress brings, or takes back.
+    pub fn reloading(&self) -> Option<u64> {
+        self.rollout.as_ref().map(|rollout| rollout.generation)
+    }
+
+    /// The pools, in the order of the configuration; then those that a reload
+    /// adds, and those on their way out.
     pub fn pools(&self) -> impl ExactSizeIterator<Item = PoolView<'_>> {
         self.pools.iter().map(|pool| PoolView { pool })
     }
 
     /// The pool with this id.
     pub fn pool(&self, id: PoolId) -> Option<PoolView<'_>> {
-        let pool = self.pools.get(id.0 as usize)?;
+        let pool = self.pools.get(id)?;
         Some(PoolView { pool })
     }
 
@@ -166,7 +172,7 @@ pub struct ProcessView<'a> {
 impl<'a> ProcessView<'a> {
     fn staying(process: &'a Process) -> Self {
         let state = match process.stage {
-            Stage::Starting => SlotState::Starting,
+            Stage::Starting | Stage::Probation { .. } => SlotState::Starting,
             Stage::Ready(_) => SlotState::Ready,
             Stage::Paused(_) => SlotState::Paused,
         };
@@ -190,7 +196,8 @@ impl<'a> ProcessView<'a> {
         self.process.worker
     }
 
-    /// `starting`, `ready`, `paused`, `draining` or `stopping`.
+    /// `starting` (also on probation), `ready`, `paused`, `draining` or
+    /// `stopping`.
     pub fn state(self) -> SlotState {
         self.state
     }

@@ -32,6 +32,15 @@ impl Distribution {
         self.sum += value;
     }
 
+    /// Both together; they have the same bounds.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        for (ours, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *ours = ours.saturating_add(*theirs);
+        }
+        self.sum += other.sum;
+        self
+    }
+
     pub(super) fn to_proto(&self) -> proto::Histogram {
         let mut cumulative = 0_u64;
         let mut buckets = Vec::with_capacity(self.bounds.len());

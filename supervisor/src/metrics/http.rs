@@ -1,16 +1,36 @@
-//! HTTP totals of a slot from what its incarnations report.
+//! HTTP totals of a slot from what its incarnations report or have on their
+//! scoreboards.
 
 use prefork_proto::message::HttpCounts;
 
-/// Takes a worker's report over cell by cell. A cell that is lower than before
-/// keeps its old value; the answer is how many did.
-pub(super) fn advance(counts: &mut HttpCounts, report: &HttpCounts) -> u64 {
-    let mut held = 0;
-    for_each_cell(counts, report, |cell, reported| {
-        held += u64::from(reported < *cell);
-        *cell = reported.max(*cell);
-    });
-    held
+/// One incarnation's totals, which never go backwards whatever it says.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    /// The highest that each cell has been.
+    held: HttpCounts,
+    /// What it said last.
+    said: HttpCounts,
+}
+
+impl Totals {
+    /// Takes over what a worker says now, cell by cell. A cell that is lower
+    /// than it was holds its highest value. The answer is how many cells have
+    /// run backwards since the last look: one that stays low is counted once,
+    /// however often it is looked at.
+    pub(super) fn advance(&mut self, says: &HttpCounts) -> u64 {
+        let mut backwards = 0;
+        for_each_cell(&mut self.said, says, |said, says| {
+            backwards += u64::from(says < *said);
+            *said = says;
+        });
+        for_each_cell(&mut self.held, says, |held, says| *held = says.max(*held));
+        backwards
+    }
+
+    /// The totals.
+    pub(super) fn counts(&self) -> &HttpCounts {
+        &self.held
+    }
 }
 
 /// Adds one incarnation's counts to a total. A worker may report anything, so

@@ -15,6 +15,8 @@ pub(super) struct ListenerFamilies {
 /// One listener's metrics.
 #[derive(Debug)]
 pub struct ListenerMetrics {
+    /// Its name, pool, address and mode.
+    info: [String; 4],
     backlog: IntGauge,
     limit: IntGauge,
 }
@@ -43,23 +45,32 @@ impl ListenerFamilies {
         }
     }
 
-    pub(super) fn listener(
-        &self,
-        name: &str,
-        pool: &str,
-        address: &str,
-        mode: &str,
-    ) -> ListenerMetrics {
-        let info = [name, pool, address, mode];
+    /// `info` is the listener's name, pool, address and mode.
+    pub(super) fn listener(&self, info: [&str; 4]) -> ListenerMetrics {
+        let [name, ..] = info;
         self.info.with_label_values(&info).set(1);
         ListenerMetrics {
+            info: info.map(str::to_owned),
             backlog: self.backlog.with_label_values(&[name]),
             limit: self.limit.with_label_values(&[name]),
         }
     }
+
+    pub(super) fn remove(&self, listener: &ListenerMetrics) {
+        let known = "a listener's series are there until they are removed";
+        let info = listener.info.each_ref().map(String::as_str);
+        let name = &info[..1];
+        self.info.remove_label_values(&info).expect(known);
+        self.backlog.remove_label_values(name).expect(known);
+        self.limit.remove_label_values(name).expect(known);
+    }
 }
 
 impl ListenerMetrics {
+    pub(super) fn is_about(&self, info: [&str; 4]) -> bool {
+        self.info.each_ref().map(String::as_str) == info
+    }
+
     /// How many connections wait, and how many may.
     pub fn backlog(&self, waiting: u64, limit: u64) {
         self.backlog.set(i64::try_from(waiting).unwrap_or(i64::MAX));

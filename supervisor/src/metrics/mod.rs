@@ -3,15 +3,17 @@
 //! What the supervisor does itself (`supervisor`) and what concerns a pool
 //! (`pool`) is counted in the `prometheus` crate's own types. What concerns a
 //! slot is kept as plain numbers (`slot`), since status, `describe` and
-//! `channels` show the same numbers, and a table (`families`) says how each is
-//! exported. Totals are the sum of the incarnations that have gone and of those
-//! that live, so that they never go backwards.
+//! `channels` show the same numbers; a table (`families`) says how each is
+//! exported, and `samples` does it, slot by slot or pool by pool. Totals are the
+//! sum of the incarnations that have gone and of those that live, so that they
+//! never go backwards. METRICS.md describes every family.
 
 mod distribution;
 mod families;
 mod http;
 mod listener;
 mod pool;
+mod samples;
 mod slot;
 mod supervisor;
 #[cfg(test)]
@@ -31,6 +33,8 @@ use prometheus::{Registry, TextEncoder};
 
 use self::listener::ListenerFamilies;
 use self::pool::PoolFamilies;
+use self::samples::Group;
+use crate::config::Detail;
 
 /// The values that labels can have; all are exported from a slot's birth.
 #[derive(Debug, Clone)]
@@ -41,18 +45,22 @@ struct Labels {
     send_reasons: Vec<&'static str>,
 }
 
-/// The reasons, and one more for those that have no name of their own.
+/// The reasons, and last of all one for those that have no label of their own.
 fn and_other(reasons: &[&'static str]) -> Vec<&'static str> {
-    reasons.iter().copied().chain(["other"]).collect()
+    let other = "other";
+    let named = reasons.iter().copied().filter(|reason| *reason != other);
+    named.chain([other]).collect()
 }
 
 /// Every metric there is.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    detail: Detail,
     labels: Rc<Labels>,
     supervisor: SupervisorMetrics,
     listener_families: ListenerFamilies,
+    listeners: BTreeMap<String, Rc<ListenerMetrics>>,
     pool_families: PoolFamilies,
     pools: BTreeMap<String, Rc<PoolMetrics>>,
     slots: BTreeMap<String, BTreeMap<u32, Rc<SlotMetrics>>>,
@@ -78,8 +86,10 @@ impl Metrics {
                 decode_reasons: and_other(decode_reasons),
                 send_reasons: and_other(send_reasons),
             }),
+            detail: Detail::default(),
             supervisor: SupervisorMetrics::new(&registry, version, started_at),
             listener_families: ListenerFamilies::new(&registry),
+            listeners: BTreeMap::new(),
             pool_families: PoolFamilies::new(&registry),
             pools: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -92,10 +102,39 @@ impl Metrics {
         &self.supervisor
     }
 
-    /// A listener's, exported from this call on. `name` is as configured,
-    /// `address` is what it is bound to.
-    pub fn listener(&self, name: &str, pool: &str, address: &str, mode: &str) -> ListenerMetrics {
-        self.listener_families.listener(name, pool, address, mode)
+    /// How finely workers are told apart from now on. Nothing that has been
+    /// counted is lost by a change, but it goes on under other series.
+    pub fn set_detail(&mut self, detail: Detail) {
+        self.detail = detail;
+    }
+
+    /// A listener's, exported from the first call on. `name` is as configured,
+    /// `address` is what it is bound to; a later call may give it another pool,
+    /// address or mode.
+    pub fn listener(
+        &mut self,
+        name: &str,
+        pool: &str,
+        address: &str,
+        mode: &str,
+    ) -> Rc<ListenerMetrics> {
+        let info = [name, pool, address, mode];
+        if let Some(known) = self.listeners.get(name) {
+            if known.is_about(info) {
+                return Rc::clone(known);
+            }
+            self.remove_listener(name);
+        }
+        let listener = Rc::new(self.listener_families.listener(info));
+        self.listeners.insert(name.to_owned(), Rc::clone(&listener));
+        listener
+    }
+
+    /// Ends the series of a listener that has been closed.
+    pub fn remove_listener(&mut self, name: &str) {
+        if let Some(listener) = self.listeners.remove(name) {
+            self.listener_families.remove(&listener);
+        }
     }
 
     /// A pool's, exported from the first call on.
@@ -103,6 +142,17 @@ impl Metrics {
         let families = &self.pool_families;
         let pool = self.pools.entry(name.to_owned());
         Rc::clone(pool.or_insert_with(|| Rc::new(families.pool(name))))
+    }
+
+    /// Ends the series of a pool that a reload has removed, and those of its
+    /// slots. Its counters go with them: should the pool come back, they begin
+    /// at 0. To be called when its last worker has gone, since to ask for the
+    /// pool's or a slot's metrics makes new ones.
+    pub fn remove_pool(&mut self, name: &str) {
+        self.slots.remove(name);
+        if self.pools.remove(name).is_some() {
+            self.pool_families.remove(name);
+        }
     }
 
     /// A slot's, exported from the first call on. A slot that a smaller pool has
@@ -124,19 +174,28 @@ impl Metrics {
         self.supervisor.refresh_process();
         let encoder = TextEncoder::new();
         let mut text = String::new();
-        let slots: Vec<&SlotMetrics> = self
-            .slots
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(Rc::as_ref)
-            .collect();
+        let groups = self.groups();
         // One family at a time: a thousand slots have tens of thousands of samples.
-        let of_slots = families::collect(&slots);
+        let of_slots = samples::collect(&groups);
         for family in self.registry.gather().into_iter().chain(of_slots) {
             encoder
                 .encode_utf8(&[family], &mut text)
                 .expect("names are valid, families have samples, and a String takes all");
         }
         text
+    }
+
+    /// The slots by the series that they share.
+    fn groups(&self) -> Vec<Group<'_>> {
+        let pools = self.slots.values();
+        match self.detail {
+            Detail::Slot => pools
+                .flat_map(BTreeMap::values)
+                .map(|slot| Group::slot(slot))
+                .collect(),
+            Detail::Pool => pools
+                .filter_map(|slots| Group::pool(slots.values().map(Rc::as_ref).collect()))
+                .collect(),
+        }
     }
 }

@@ -57,6 +57,13 @@ impl PoolFamilies {
             drain: self.drain.with_label_values(&[name]),
         }
     }
+
+    pub(super) fn remove(&self, name: &str) {
+        let known = "a pool's series are there until they are removed";
+        self.desired.remove_label_values(&[name]).expect(known);
+        self.boot.remove_label_values(&[name]).expect(known);
+        self.drain.remove_label_values(&[name]).expect(known);
+    }
 }
 
 impl PoolMetrics {

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prefork_proto::channel::Counters;
 use prefork_proto::control::{ChannelStatus, ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
+use prefork_proto::scoreboard::Snapshot;
 
 use super::distribution::Distribution;
 use super::{Labels, http};
@@ -68,7 +69,7 @@ pub(super) struct Process {
     pub(super) in_flight: u64,
     pub(super) connections: u64,
     pub(super) loop_lag: f64,
-    http: HttpCounts,
+    http: http::Totals,
     pub(super) usage: Usage,
 }
 
@@ -126,7 +127,7 @@ impl SlotMetrics {
         let Some(process) = numbers.live.remove(&incarnation) else {
             return;
         };
-        http::add(&mut numbers.http_base, &process.http);
+        http::add(&mut numbers.http_base, process.http.counts());
         numbers.cpu_base = numbers.cpu_base.saturating_add(process.usage.cpu);
         if let Some(index) = ExitReason::ALL.iter().position(|known| *known == reason) {
             numbers.exits[index] += 1;
@@ -193,8 +194,17 @@ impl SlotMetrics {
             process.connections = health.connections;
             process.loop_lag = Duration::from_micros(health.loop_lag_us).as_secs_f64();
             if let Some(counts) = &health.http {
-                numbers.counters_held += http::advance(&mut process.http, counts);
+                numbers.counters_held += process.http.advance(counts);
             }
+        });
+    }
+
+    /// What is on a process's scoreboard.
+    pub fn counted(&self, incarnation: u64, counted: &Snapshot) {
+        self.on(incarnation, |numbers, process| {
+            process.in_flight = counted.in_flight;
+            process.connections = counted.connections;
+            numbers.counters_held += process.http.advance(&counted.http);
         });
     }
 
@@ -233,7 +243,7 @@ impl SlotMetrics {
     pub fn requests_of(&self, incarnation: u64) -> u64 {
         let numbers = self.numbers();
         let process = numbers.live.get(&incarnation);
-        process.map_or(0, |process| process.http.total())
+        process.map_or(0, |process| process.http.counts().total())
     }
 
     /// What one live process uses, as it was last looked up.
@@ -282,7 +292,7 @@ impl Numbers {
     pub(super) fn http(&self) -> HttpCounts {
         let mut total = self.http_base.clone();
         for process in self.live.values() {
-            http::add(&mut total, &process.http);
+            http::add(&mut total, process.http.counts());
         }
         total
     }

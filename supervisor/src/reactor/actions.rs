@@ -8,15 +8,29 @@ use tracing::error;
 use super::births::{self, BirthError};
 use super::conversation::CallError;
 use super::process::{Call, Order};
-use super::{Outcome, Reactor};
+use super::{Outcome, Reactor, Spawn};
 use crate::fleet::{Action, Ask, AskError, Event, JobId, Refusal, Worker};
 use std::time::Duration;
 
 impl Reactor {
     pub(super) fn act(&mut self, action: Action) {
         match action {
-            Action::Spawn { worker, generation } => self.spawns.push_back((worker, generation)),
-            Action::Drain { worker, within } => self.order(worker, Order::Drain(within)),
+            Action::Spawn {
+                worker,
+                generation,
+                paused,
+            } => {
+                self.name(worker);
+                self.spawns.push_back(Spawn {
+                    worker,
+                    generation,
+                    paused,
+                });
+            }
+            Action::Drain { worker, within } => {
+                let sweep = self.is_last_to_accept(worker);
+                self.order(worker, Order::Drain { within, sweep });
+            }
             Action::Ask {
                 worker,
                 ask,
@@ -40,6 +54,11 @@ impl Reactor {
                 },
             ),
             Action::Finish { job, result } => self.finish(job, result),
+            Action::Reloaded {
+                generation,
+                committed,
+                why,
+            } => self.reloaded(generation, committed, &why),
             Action::BootFailed {
                 pool,
                 slot,
@@ -64,6 +83,13 @@ impl Reactor {
         let call = match ask {
             Ask::Pause => Call::Pause,
             Ask::Resume => Call::Resume,
+            Ask::Reload { generation } => {
+                let edition = self.editions.of(&self.pool_name(worker), generation);
+                let app = edition.map(|edition| edition.config.app.clone());
+                Call::Reload {
+                    app: app.unwrap_or_default(),
+                }
+            }
         };
         let (answer, answered) = oneshot::channel();
         self.order(worker, Order::Call(call, answer));
@@ -88,10 +114,11 @@ impl Reactor {
 
     /// Forks the next process that the fleet has asked for.
     pub(super) fn spawn_next(&mut self) {
-        let Some((worker, generation)) = self.spawns.pop_front() else {
+        let Some(spawn) = self.spawns.pop_front() else {
             return;
         };
-        let event = match self.try_spawn(worker, generation) {
+        let worker = spawn.worker;
+        let event = match self.try_spawn(spawn) {
             Ok(pid) => Event::Spawned { worker, pid },
             Err(error) => {
                 error!(slot = %self.slot_name(worker), "cannot start a worker: {error}");
@@ -104,24 +131,25 @@ impl Reactor {
         self.feed(event);
     }
 
-    fn try_spawn(&mut self, worker: Worker, generation: u64) -> Result<i32, BirthError> {
+    fn try_spawn(&mut self, spawn: Spawn) -> Result<i32, BirthError> {
         if !self.reserve.is_full() {
             return Err(BirthError::descriptors());
         }
-        let metrics = self.slot_metrics(worker);
-        let Some(pool) = self.pools.get(&worker.pool) else {
-            return Err(BirthError::NoPool);
+        let metrics = self.slot_metrics(spawn.worker);
+        let pool = self.pool_name(spawn.worker);
+        let Some(edition) = self.editions.of(&pool, spawn.generation) else {
+            return Err(BirthError::NoEdition);
         };
-        let grip = births::spawn(pool, worker, generation, metrics, self.events.clone())?;
+        let grip = births::spawn(edition, spawn, metrics, self.events.clone())?;
         let pid = grip.pid;
-        self.processes.insert(worker, grip);
+        self.processes.insert(spawn.worker, grip);
         Ok(pid)
     }
 
     pub(super) fn job_line(&self, job: JobId, line: JobLine) {
-        if let Some(lines) = self.jobs.get(&job) {
+        for asker in self.jobs.get(&job).into_iter().flatten() {
             // A client that has left doesn't cancel its job.
-            let _ = lines.send(line);
+            let _ = asker.send(line.clone());
         }
     }
 
@@ -130,11 +158,13 @@ impl Reactor {
             Ok(message) => JobResult {
                 ok: true,
                 message,
+                generation: Some(self.fleet.generation()),
                 error: None,
             },
             Err(refusal) => JobResult {
                 ok: false,
                 message: String::new(),
+                generation: None,
                 error: Some(api_error(refusal)),
             },
         };

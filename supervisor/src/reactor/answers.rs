@@ -35,7 +35,15 @@ impl Reactor {
             Request::Events { since, reply } => {
                 let _ = reply.send(self.journal.read(since));
             }
-            Request::Command { command, lines } => self.command(command, Some(lines)),
+            Request::Command { command, lines } => self.command(command, vec![lines]),
+            Request::Reload {
+                dry_run: true,
+                lines,
+            } => self.rehearse(&lines),
+            Request::Reload {
+                dry_run: false,
+                lines,
+            } => self.reload(Some(lines)),
             Request::Tell {
                 pool,
                 slot,
@@ -110,6 +118,7 @@ fn failed(error: ApiError) -> JobLine {
     JobLine::Result(JobResult {
         ok: false,
         message: String::new(),
+        generation: None,
         error: Some(error),
     })
 }
@@ -171,6 +180,7 @@ async fn gather(mut asked: JoinSet<TellReply>, lines: mpsc::UnboundedSender<JobL
         None => JobLine::Result(JobResult {
             ok: true,
             message: summary,
+            generation: None,
             error: None,
         }),
         Some(code) => {

@@ -11,11 +11,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, ChannelError};
 use prefork_proto::message::{PROTOCOL, Welcome};
+use prefork_proto::scoreboard::{self, ScoreboardError};
 use tokio::sync::mpsc;
 
-use super::pool::Pool;
+use super::Spawn;
+use super::edition::Edition;
 use super::process::{self, Grip, SlotName, Start};
-use crate::fleet::{Event, Worker};
+use crate::fleet::Event;
+use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
 use crate::sys;
 
@@ -33,14 +36,20 @@ pub(crate) enum BirthError {
         /// The soft limit.
         limit: u64,
     },
-    /// The pool has been removed meanwhile.
-    #[error("its pool is gone")]
-    NoPool,
+    /// The pool or the generation has been removed meanwhile.
+    #[error("its generation is gone")]
+    NoEdition,
     /// No channel.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// No socket of the slot's own.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// No memory for it to count in.
+    #[error(transparent)]
+    Scoreboard(#[from] ScoreboardError),
     /// No pipe, duplicate, or place in the event loop.
-    #[error("cannot {step}: {source}")]
+    #[error("cannot {step}: {source}{}", io_advice(.source))]
     Io {
         /// What was tried.
         step: &'static str,
@@ -66,6 +75,14 @@ impl BirthError {
     }
 }
 
+fn io_advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; the supervisor has no descriptor left: raise its RLIMIT_NOFILE",
+        Some(libc::ENFILE) => "; the system has no descriptor left: raise fs.file-max",
+        _ => "",
+    }
+}
+
 fn fork_advice(errno: nix::Error) -> &'static str {
     match errno {
         nix::Error::EAGAIN => {
@@ -76,11 +93,10 @@ fn fork_advice(errno: nix::Error) -> &'static str {
     }
 }
 
-/// Makes a process for `worker` and starts its task.
+/// Makes a process and starts its task.
 pub(crate) fn spawn(
-    pool: &Pool,
-    worker: Worker,
-    generation: u64,
+    edition: &Edition,
+    spawn: Spawn,
     metrics: Rc<SlotMetrics>,
     events: mpsc::Sender<Event>,
 ) -> Result<Grip, BirthError> {
@@ -91,27 +107,34 @@ pub(crate) fn spawn(
             source: errno.into(),
         }
     };
-    let config = &pool.config;
+    let Spawn {
+        worker,
+        generation,
+        paused,
+    } = spawn;
+    let config = &edition.config;
 
     // Everything that takes a descriptor comes before the fork, so that its
     // failure leaves no process; `place` keeps room for the pidfd.
     let (ours, theirs) = channel::pair()?;
+    let scoreboard = scoreboard::create()?;
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
     let mut listeners = Vec::new();
-    for listener in pool.listeners.iter() {
+    for sockets in &edition.sockets {
+        let listener = sockets.of_slot(worker.slot)?;
         let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
         listeners.push((listener.offer(), duplicate));
     }
-    let place = pool
+    let place = edition
         .null
         .try_clone()
         .map_err(io("keep a place for the pidfd"))?;
 
-    let pid = pool
+    let pid = edition
         .program
         .spawn(
-            pool.null.as_fd(),
+            edition.null.as_fd(),
             stdout_writer.as_fd(),
             stderr_writer.as_fd(),
             theirs.as_fd(),
@@ -129,7 +152,7 @@ pub(crate) fn spawn(
     let start = Start {
         worker,
         slot: SlotName {
-            pool: Rc::clone(&pool.name),
+            pool: Rc::clone(&edition.name),
             slot: worker.slot,
         },
         pid: pid.as_raw(),
@@ -139,14 +162,16 @@ pub(crate) fn spawn(
         stderr,
         welcome: Welcome {
             protocol: PROTOCOL,
-            pool: pool.name.to_string(),
+            pool: edition.name.to_string(),
             slot: worker.slot,
             generation,
             incarnation: worker.incarnation,
             heartbeat_ms: millis(config.heartbeat_interval),
             idle_grace_ms: millis(config.idle_grace),
             app: config.app.clone(),
+            paused,
         },
+        scoreboard,
         listeners,
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,

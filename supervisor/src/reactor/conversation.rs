@@ -23,13 +23,15 @@ pub(crate) struct Breach {
     pub(crate) rule: String,
 }
 
-/// The values of [`Breach::reason`], and of what is counted and forgiven.
-pub(crate) const BREACHES: [&str; 5] = [
+/// The values of [`Breach::reason`], and the reasons that only the process's
+/// task finds.
+pub(crate) const BREACHES: [&str; 6] = [
     "out_of_order",
     "bad_hello",
     "bad_reply",
     FLOOD,
     UNKNOWN_TYPE,
+    BAD_SCOREBOARD,
 ];
 
 /// The reason under which a message of an unknown type is counted.
@@ -37,6 +39,9 @@ pub(crate) const UNKNOWN_TYPE: &str = "unknown_type";
 
 /// The reason under which exceeding the rate is counted.
 pub(crate) const FLOOD: &str = "flood";
+
+/// The reason under which a scoreboard that can't be sealed is counted.
+pub(crate) const BAD_SCOREBOARD: &str = "bad_scoreboard";
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

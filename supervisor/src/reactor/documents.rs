@@ -11,9 +11,8 @@ use prefork_proto::control::{
 };
 
 use super::process::{Grip, SlotName};
-use super::{Pool, Reactor};
+use super::{Edition, Reactor};
 use crate::fleet::{PoolView, SlotView, Worker};
-use crate::listener::Listener;
 use crate::metrics::{PoolMetrics, SlotMetrics};
 use crate::proc;
 
@@ -50,22 +49,25 @@ impl Reactor {
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
             stopping: self.fleet.stopping(),
-            last_reload: None,
+            last_reload: self.reloads.last.clone(),
             pools: pools.iter().map(|pool| self.pool_status(pool)).collect(),
         }
     }
 
     fn pool_status(&self, pool: &PoolView<'_>) -> PoolStatus {
-        let listeners = self.pools.get(&pool.id()).map(|pool| &pool.listeners);
+        let edition = self.edition_of(pool);
         PoolStatus {
             name: pool.name().to_owned(),
             desired: pool.desired(),
             ready: pool.ready(),
-            listeners: listeners
-                .into_iter()
-                .flatten()
-                .map(Listener::status)
+            listeners: edition
+                .iter()
+                .flat_map(|edition| &edition.sockets)
+                .map(|sockets| sockets.status())
                 .collect(),
+            program_on_disk: edition
+                .and_then(|edition| edition.program.difference_on_disk())
+                .map(str::to_owned),
             workers: pool
                 .shown()
                 .map(|slot| self.worker_status(pool.name(), &slot))
@@ -86,6 +88,12 @@ impl Reactor {
             .and_then(|current| self.processes.get(&current.worker()));
         let vitals = grip.map(|grip| grip.vitals.borrow());
         let health = vitals.as_ref().and_then(|vitals| vitals.health.as_ref());
+        let counted = vitals.as_ref().and_then(|vitals| vitals.counted());
+        let (in_flight, connections) = match (counted, health) {
+            (Some(counted), _) => (counted.in_flight, counted.connections),
+            (None, Some(health)) => (health.in_flight, health.connections),
+            (None, None) => (0, 0),
+        };
         WorkerStatus {
             slot: slot.index(),
             state: slot.state(),
@@ -96,8 +104,8 @@ impl Reactor {
                 .as_ref()
                 .map(|current| now.since(current.started()).as_secs_f64()),
             restarts: slot.incarnations().saturating_sub(1),
-            in_flight: health.map_or(0, |health| health.in_flight),
-            connections: health.map_or(0, |health| health.connections),
+            in_flight,
+            connections,
             requests: metrics.map_or(0, |metrics| metrics.requests()),
             resident_bytes: usage,
             status: health.map_or_else(String::new, |health| health.status.clone()),
@@ -137,17 +145,17 @@ impl Reactor {
             .metrics
             .known_slot(pool, slot)
             .ok_or_else(no_such_slot)?;
+        let edition = self.edition_of(&view);
         let hello = self
             .current(pool, slot)
             .and_then(|grip| grip.vitals.borrow().hello.clone());
         Ok(Describe {
             pool: pool.to_owned(),
             worker: self.worker_status(pool, &slot_view),
-            program: self
-                .pools
-                .get(&view.id())
-                .map(|pool| pool.program.command_line())
-                .unwrap_or_default(),
+            program: edition.map_or_else(Vec::new, |edition| edition.program.command_line()),
+            program_on_disk: edition
+                .and_then(|edition| edition.program.difference_on_disk())
+                .map(str::to_owned),
             capabilities: hello
                 .as_ref()
                 .map(|hello| hello.capabilities.clone())
@@ -178,12 +186,15 @@ impl Reactor {
         self.metrics.encode()
     }
 
-    /// Looks up what the processes use and what the slots are doing.
+    /// Looks up what the processes use and have counted, and what the slots are doing.
     fn look_at_processes(&mut self) {
-        if self.looked_up.is_none_or(|last| last.elapsed() >= FRESH) {
+        let all = self.looked_up.is_none_or(|last| last.elapsed() >= FRESH);
+        if all {
             self.looked_up = Some(Instant::now());
-            self.look_up_usage();
         }
+        self.look_up_usage(all);
+        self.read_scoreboards();
+        self.read_backlogs();
         for pool in self.fleet.pools() {
             self.metrics.pool(pool.name()).desired(pool.desired());
             for slot in pool.slots() {
@@ -195,12 +206,42 @@ impl Reactor {
         }
     }
 
-    fn look_up_usage(&self) {
-        for (worker, grip) in &self.processes {
+    /// What waits in the listeners' queues.
+    fn read_backlogs(&mut self) {
+        for (pool, sockets) in self.editions.bound() {
+            let status = sockets.status();
             let metrics = self
-                .pools
-                .get(&worker.pool)
-                .and_then(|pool| self.metrics.known_slot(&pool.name, worker.slot));
+                .metrics
+                .listener(&status.name, &pool, &status.address, &status.mode);
+            metrics.backlog(
+                status.backlog.unwrap_or(0),
+                status.backlog_limit.unwrap_or(0),
+            );
+        }
+    }
+
+    /// What live processes have counted, up to this moment.
+    fn read_scoreboards(&self) {
+        for (worker, grip) in &self.processes {
+            let Some(counted) = grip.vitals.borrow().counted() else {
+                continue;
+            };
+            let pool = self.pool_name(*worker);
+            if let Some(metrics) = self.metrics.known_slot(&pool, worker.slot) {
+                metrics.counted(worker.incarnation, &counted);
+            }
+        }
+    }
+
+    /// Looks at all processes, or only at those never looked at before.
+    fn look_up_usage(&self, all: bool) {
+        for (worker, grip) in &self.processes {
+            if grip.looked_up.replace(true) && !all {
+                continue;
+            }
+            let metrics = self
+                .metrics
+                .known_slot(&self.pool_name(*worker), worker.slot);
             // A process that has just ended is looked up by its own task.
             if let (Some(metrics), Ok(usage)) = (metrics, proc::usage(Pid::from_raw(grip.pid))) {
                 metrics.process(worker.incarnation, usage);
@@ -241,11 +282,22 @@ impl Reactor {
         self.processes.get(&worker)
     }
 
+    /// The edition in force of a pool.
+    fn edition_of(&self, pool: &PoolView<'_>) -> Option<&Rc<Edition>> {
+        self.editions.of(pool.name(), self.fleet.generation())
+    }
+
+    /// Remembers the name of a worker's pool.
+    pub(super) fn name(&mut self, worker: Worker) {
+        if let Some(pool) = self.fleet.pool(worker.pool) {
+            let name = self.names.entry(worker.pool);
+            name.or_insert_with(|| pool.name().into());
+        }
+    }
+
     pub(super) fn pool_name(&self, worker: Worker) -> Rc<str> {
-        let name = |pool: &Pool| Rc::clone(&pool.name);
-        self.pools
-            .get(&worker.pool)
-            .map_or_else(|| "?".into(), name)
+        let name = self.names.get(&worker.pool);
+        name.map_or_else(|| "?".into(), Rc::clone)
     }
 
     pub(super) fn slot_name(&self, worker: Worker) -> SlotName {

@@ -4,7 +4,10 @@
 //!
 //! - `process` is the task that belongs to one worker process, with its
 //!   `conversation` (what may be said when) and its `output`.
-//! - `births` makes processes of what `pool` and `program` hold.
+//! - `births` makes processes of what an `edition` holds: a generation's pinned
+//!   `program` and `sockets`.
+//! - `reload` prepares a new generation and cleans up after it; `queues` sees to
+//!   connections that wait where nobody accepts any more.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
 //! - `journal` keeps what happened.
@@ -14,15 +17,19 @@ mod answers;
 mod births;
 mod conversation;
 mod documents;
+mod edition;
+mod editions;
 mod journal;
 mod output;
-mod pool;
 mod process;
 mod program;
+mod queues;
+mod reload;
 mod reports;
 mod signals;
+mod sockets;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -33,21 +40,27 @@ use prefork_proto::control::{Exit, JobLine};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use crate::config::{Config, Options};
 use crate::fleet::{Action, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::Request;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::reserve::Reserve;
 use conversation::BREACHES;
+pub use edition::{Edition, PoolError};
+use editions::Editions;
 use journal::Journal;
-pub use pool::{Pool, PoolError};
 use process::Grip;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
+use reload::Reloads;
 use signals::Asked;
 pub use signals::Signals;
 
 /// Between two looks at the workers' memory, and at the loop's own lag.
 const PULSE: Duration = Duration::from_secs(1);
+
+/// Between two looks at the queues of slots that accept nothing.
+const TENDING: Duration = Duration::from_millis(100);
 
 /// Events of workers that may wait before the workers' tasks have to.
 const EVENTS: usize = 1024;
@@ -72,11 +85,20 @@ pub enum Outcome {
 pub struct Reactor {
     started: Instant,
     fleet: Fleet,
-    pools: BTreeMap<PoolId, Pool>,
+    editions: Editions,
+    /// A pool's name outlives it, for what its last processes do.
+    names: HashMap<PoolId, Rc<str>>,
+    /// Where the configuration comes from, and what it says now.
+    options: Options,
+    config: Config,
+    /// The soft limit of descriptors that the workers get.
+    nofile: u64,
+    reloads: Reloads,
     processes: HashMap<Worker, Grip>,
     /// Forks to be done, one per turn of the loop.
-    spawns: VecDeque<(Worker, u64)>,
-    jobs: HashMap<JobId, mpsc::UnboundedSender<JobLine>>,
+    spawns: VecDeque<Spawn>,
+    /// Who waits for each job; a reload may have several.
+    jobs: HashMap<JobId, Vec<mpsc::UnboundedSender<JobLine>>>,
     next_job: u64,
     metrics: Metrics,
     /// When the processes' use of memory and time was last looked up.
@@ -89,36 +111,73 @@ pub struct Reactor {
     ended: bool,
 }
 
+/// What a reactor begins with.
+pub struct Setup {
+    /// How to read the configuration again.
+    pub options: Options,
+    /// The configuration.
+    pub config: Config,
+    /// The soft limit of descriptors that the workers get.
+    pub nofile: u64,
+    /// The log.
+    pub log: Log,
+    /// Spare descriptors, shared with the servers.
+    pub reserve: Rc<Reserve>,
+}
+
+/// A fork to be done.
+#[derive(Debug, Clone, Copy)]
+struct Spawn {
+    worker: Worker,
+    generation: u64,
+    paused: bool,
+}
+
 impl Reactor {
-    /// A reactor for these pools; nothing is started yet.
-    pub fn new(pools: Vec<Pool>, log: Log, reserve: Rc<Reserve>) -> (Self, Inbox) {
+    /// Pins the programs and binds the listeners; nothing is started yet.
+    pub fn new(setup: Setup) -> Result<(Self, Inbox), PoolError> {
         let (events, received) = mpsc::channel(EVENTS);
-        let policies = pools.iter().map(|pool| pool.config.policy.clone());
+        let pools = &setup.config.pools;
+        let policies = pools.iter().map(|pool| pool.policy.clone());
         let fleet = Fleet::new(fastrand::u64(..), policies.collect());
-        let ids = fleet.pools().map(|pool| pool.id());
+        let mut first = Vec::new();
+        for pool in pools {
+            let edition = Edition::set_up(pool.clone(), setup.nofile, &[])?;
+            edition.announce();
+            first.push(edition);
+        }
+        let mut editions = Editions::default();
+        editions.add(fleet.generation(), first);
+        let mut metrics = Metrics::new(
+            env!("CARGO_PKG_VERSION"),
+            SystemTime::now(),
+            &[&BREACHES, ChannelError::DECODE_REASONS].concat(),
+            ChannelError::SEND_REASONS,
+        );
+        metrics.set_detail(setup.config.metrics);
         let reactor = Self {
             started: Instant::now(),
-            pools: ids.collect::<Vec<_>>().into_iter().zip(pools).collect(),
             fleet,
+            editions,
+            names: HashMap::new(),
+            options: setup.options,
+            config: setup.config,
+            nofile: setup.nofile,
+            reloads: Reloads::default(),
             processes: HashMap::new(),
             spawns: VecDeque::new(),
             jobs: HashMap::new(),
             next_job: 1,
-            metrics: Metrics::new(
-                env!("CARGO_PKG_VERSION"),
-                SystemTime::now(),
-                &[&BREACHES, ChannelError::DECODE_REASONS].concat(),
-                ChannelError::SEND_REASONS,
-            ),
+            metrics,
             looked_up: None,
             journal: Journal::new(),
-            log,
-            reserve,
+            log: setup.log,
+            reserve: setup.reserve,
             events,
             outcome: None,
             ended: false,
         };
-        (reactor, Inbox(received))
+        Ok((reactor, Inbox(received)))
     }
 
     /// Runs until the end.
@@ -130,6 +189,8 @@ impl Reactor {
     ) -> Outcome {
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tending = tokio::time::interval(TENDING);
+        tending.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.export_pools();
         let actions = self.fleet.start(self.now());
         self.carry_out(actions);
@@ -139,6 +200,7 @@ impl Reactor {
                 Some(event) = events.recv() => self.feed(event),
                 Some(request) = requests.recv() => self.answer(request),
                 asked = signals.next() => self.heed(asked),
+                _ = tending.tick(), if self.has_own_sockets() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.feed(Event::Tick),
                 () = std::future::ready(()), if !self.spawns.is_empty() => {
@@ -162,17 +224,39 @@ impl Reactor {
             // It may have hidden a stranger that ended meanwhile.
             self.reap_strangers();
         }
+        let ended = matches!(&event, Event::Exited { .. });
         let actions = self.fleet.step(self.now(), event);
         self.carry_out(actions);
+        if ended {
+            self.forget_pools();
+        }
     }
 
-    fn command(&mut self, command: Command, lines: Option<mpsc::UnboundedSender<JobLine>>) {
+    /// Ends the series of pools that a reload has removed, with their last worker.
+    fn forget_pools(&mut self) {
+        let (fleet, metrics) = (&self.fleet, &mut self.metrics);
+        self.names.retain(|id, name| {
+            let known = fleet.pool(*id).is_some();
+            // A pool of the same name may have come since.
+            if !known && fleet.pools().all(|pool| pool.name() != &**name) {
+                metrics.remove_pool(name);
+            }
+            known
+        });
+    }
+
+    fn command(&mut self, command: Command, askers: Vec<mpsc::UnboundedSender<JobLine>>) {
         let job = JobId(self.next_job);
         self.next_job += 1;
-        if let Some(lines) = lines {
-            self.jobs.insert(job, lines);
+        self.jobs.insert(job, askers);
+        let stop = matches!(command, Command::Stop { .. });
+        if stop {
+            self.seal_everything();
         }
         self.feed(Event::Command { job, command });
+        if stop {
+            self.close_everything();
+        }
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -185,14 +269,18 @@ impl Reactor {
         match asked {
             Asked::Stop => {
                 info!("asked to stop by a signal");
-                self.command(Command::Stop { now: false }, None);
+                self.command(Command::Stop { now: false }, vec![]);
             }
-            Asked::More => self.command(Command::ScaleBy { by: 1 }, None),
-            Asked::Fewer => self.command(Command::ScaleBy { by: -1 }, None),
+            Asked::More => self.command(Command::ScaleBy { by: 1 }, vec![]),
+            Asked::Fewer => self.command(Command::ScaleBy { by: -1 }, vec![]),
             Asked::ReopenLogs => {
                 if let Err(error) = self.log.reopen() {
                     warn!("cannot reopen the log: {error}");
                 }
+            }
+            Asked::Reload => {
+                info!("asked to reload by a signal");
+                self.reload(None);
             }
             Asked::Unavailable(signal) => {
                 warn!("{signal} has no effect in this version");
@@ -226,9 +314,9 @@ impl Reactor {
             .processes
             .iter()
             .filter(|(worker, _)| {
-                self.pools
-                    .get(&worker.pool)
-                    .is_some_and(|pool| pool.config.policy.max_rss.is_some())
+                let generation = self.fleet.generation();
+                let edition = self.editions.of(&self.pool_name(**worker), generation);
+                edition.is_some_and(|edition| edition.config.policy.max_rss.is_some())
             })
             .map(|(worker, grip)| (*worker, grip.pid))
             .collect();

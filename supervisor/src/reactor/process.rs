@@ -1,7 +1,7 @@
 //! One worker process and everything that is known of it: its channel, its
 //! pidfd and its output, in one task that lives exactly as long as it does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -11,15 +11,19 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
-    Health, Hello, HttpCounts, ListenerOffer, ToSupervisor, ToWorker, Welcome,
+    Health, Hello, HttpCounts, ListenerOffer, Rescue, ScoreboardOffer, ToSupervisor, ToWorker,
+    Welcome,
 };
+use prefork_proto::scoreboard::{self, Board, Snapshot, Unsealed};
 use serde_json::Value;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::conversation::{Answer, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE};
+use super::conversation::{
+    Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
+};
 use super::output::{Output, Progress};
 use crate::fleet::{Death, Event, Worker};
 use crate::metrics::SlotMetrics;
@@ -51,13 +55,39 @@ pub(crate) struct Vitals {
     pub(crate) hello: Option<Hello>,
     /// Its last `health`.
     pub(crate) health: Option<Health>,
+    /// Where it counts since it is ready, if it is able to.
+    board: Option<Board>,
 }
+
+impl Vitals {
+    /// What is on its scoreboard at this moment.
+    pub(crate) fn counted(&self) -> Option<Snapshot> {
+        self.board.as_ref().map(Board::read)
+    }
+
+    /// Whether its `hello` lists the capability.
+    pub(crate) fn can(&self, capability: &str) -> bool {
+        let hello = self.hello.as_ref();
+        hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == capability))
+    }
+}
+
+/// The capability of a worker that can stop accepting and go on later.
+const PAUSE: &str = "pause";
+
+/// The capability of a worker that counts in shared memory.
+const SCOREBOARD: &str = "scoreboard";
 
 /// What the reactor wants of a process.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Send `drain`.
-    Drain(Duration),
+    Drain {
+        /// How long it may take.
+        within: Duration,
+        /// Whether nobody accepts after it.
+        sweep: bool,
+    },
     /// Send `stop`, then SIGTERM.
     Stop,
     /// Send a request and hand on its answer.
@@ -67,11 +97,13 @@ pub(crate) enum Order {
 }
 
 /// A request that a worker answers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Call {
     Pause,
     Resume,
     Tell { command: String, args: Value },
+    Reload { app: Value },
+    Rescue { offer: ListenerOffer, fd: OwnedFd },
 }
 
 /// What a process's task is given at its start.
@@ -85,6 +117,8 @@ pub(crate) struct Start {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     pub(crate) welcome: Welcome,
+    /// Where it can count, and the descriptor for a worker that knows how.
+    pub(crate) scoreboard: (Unsealed, OwnedFd),
     /// Its listeners: the line for each and the duplicate that goes with it.
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
     pub(crate) metrics: Rc<SlotMetrics>,
@@ -110,6 +144,8 @@ impl std::fmt::Display for SlotName {
 pub(crate) struct Grip {
     pub(crate) pid: i32,
     pub(crate) vitals: Rc<RefCell<Vitals>>,
+    /// Whether its use of memory and time is known.
+    pub(crate) looked_up: Cell<bool>,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -127,6 +163,7 @@ pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Gri
     let grip = Grip {
         pid: start.pid,
         vitals: Rc::clone(&vitals),
+        looked_up: Cell::new(false),
         orders,
     };
     let process = Process::new(start, vitals, received, events)?;
@@ -146,6 +183,10 @@ struct Process {
     stderr: Output,
     stderr_ended: bool,
     welcome: Option<Welcome>,
+    /// Until `hello` says whether the worker can use it.
+    scoreboard: Option<(Unsealed, OwnedFd)>,
+    /// From then until `ready`.
+    unsealed: Option<Unsealed>,
     listeners: Vec<(ListenerOffer, OwnedFd)>,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
@@ -154,6 +195,8 @@ struct Process {
     events: mpsc::Sender<Event>,
     /// The channel ended and the process has until then to end as well.
     closed: Option<Instant>,
+    /// It reports and answers nothing.
+    deaf: bool,
     /// Not reading until then: it floods.
     throttled: Option<Instant>,
     /// Sending again then: the kernel had no room.
@@ -189,6 +232,8 @@ impl Process {
             stderr: Output::new(start.stderr)?,
             stderr_ended: false,
             welcome: Some(start.welcome),
+            scoreboard: Some(start.scoreboard),
+            unsealed: None,
             listeners: start.listeners,
             metrics: start.metrics,
             heartbeat_timeout: start.heartbeat_timeout,
@@ -196,6 +241,7 @@ impl Process {
             orders,
             events,
             closed: None,
+            deaf: false,
             throttled: None,
             retry: None,
         })
@@ -250,10 +296,14 @@ impl Process {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Drain(within) => {
+            Order::Drain { within, sweep } => {
                 let id = self.conversation.drain();
                 let deadline_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-                let drain = ToWorker::Drain { id, deadline_ms };
+                let drain = ToWorker::Drain {
+                    id,
+                    deadline_ms,
+                    sweep,
+                };
                 if self.send(&drain).is_err() {
                     // The SDK takes it for a drain, and other programs leave.
                     self.signal(Signal::SIGTERM);
@@ -285,23 +335,45 @@ impl Process {
             let _ = answer.send(Err(CallError::Unreachable(why)));
             return;
         }
+        if matches!(call, Call::Resume) && !self.can(PAUSE) {
+            // It was never paused: it accepts.
+            let _ = answer.send(Ok(Value::Null));
+            return;
+        }
         let id = self.conversation.call(answer);
-        let message = match call {
-            Call::Pause => ToWorker::Pause { id },
-            Call::Resume => ToWorker::Resume { id },
-            Call::Tell { command, args } => ToWorker::Tell { id, command, args },
+        let (message, fd) = match call {
+            Call::Pause => (ToWorker::Pause { id }, None),
+            Call::Resume => (ToWorker::Resume { id }, None),
+            Call::Tell { command, args } => (ToWorker::Tell { id, command, args }, None),
+            Call::Reload { app } => (ToWorker::Reload { id, app }, None),
+            Call::Rescue { offer, fd } => (rescue(id, offer), Some(fd)),
         };
-        if let Err(why) = self.send(&message) {
+        if let Err(why) = self.send_with(&message, fd) {
             self.conversation.give_up(id, CallError::Unreachable(why));
         }
     }
 
-    /// Queues a message and sends what the kernel takes at once.
+    /// Whether its `hello` lists the capability.
+    fn can(&self, capability: &str) -> bool {
+        let vitals = self.vitals.borrow();
+        vitals.can(capability)
+    }
+
     fn send(&mut self, message: &ToWorker) -> Result<(), String> {
+        self.send_with(message, None)
+    }
+
+    /// Queues a message and sends what the kernel takes at once.
+    fn send_with(&mut self, message: &ToWorker, fd: Option<OwnedFd>) -> Result<(), String> {
         let Some(channel) = &mut self.channel else {
             return Err("its channel is closed".to_owned());
         };
-        if let Err(error) = channel.get_mut().queue(message) {
+        let channel = channel.get_mut();
+        let queued = match fd {
+            Some(fd) => channel.queue_with_fd(message, fd),
+            None => channel.queue(message),
+        };
+        if let Err(error) = queued {
             self.metrics.send_error(error.reason());
             debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
             return Err(error.to_string());
@@ -397,10 +469,7 @@ impl Process {
         let worker = self.worker;
         match self.conversation.hear(message, now) {
             Ok(Heard::Hello(hello)) => self.welcome(hello).await,
-            Ok(Heard::Ready) => {
-                self.metrics.channel_up(self.worker.incarnation, true);
-                self.tell(Event::Ready { worker }).await;
-            }
+            Ok(Heard::Ready) => return self.ready().await,
             Ok(Heard::Health(health)) => self.health(health, now).await,
             Ok(Heard::Pong(after)) => self.metrics.round_trip(after),
             Ok(Heard::Answered) => {}
@@ -415,26 +484,61 @@ impl Process {
         true
     }
 
-    /// Answers `hello`: who it is, its listeners, and leave to begin.
+    /// It accepts connections, and has mapped what it counts in. `false` where
+    /// it has made that unfit to be read.
+    async fn ready(&mut self) -> bool {
+        if let Some(unsealed) = self.unsealed.take() {
+            match unsealed.seal() {
+                Ok(board) => self.vitals.borrow_mut().board = Some(board),
+                Err(error) => {
+                    self.metrics.decode_error(BAD_SCOREBOARD);
+                    self.misbehaved(error.to_string()).await;
+                    return false;
+                }
+            }
+        }
+        self.metrics.channel_up(self.worker.incarnation, true);
+        let worker = self.worker;
+        self.tell(Event::Ready { worker }).await;
+        true
+    }
+
+    /// Answers `hello`: who it is, where to count, its listeners, and leave to
+    /// begin.
     async fn welcome(&mut self, hello: Hello) {
         self.vitals.borrow_mut().hello = Some(hello);
-        let Some(welcome) = self.welcome.take() else {
+        let scoreboard = self.scoreboard.take().filter(|_| self.can(SCOREBOARD));
+        let Some(mut welcome) = self.welcome.take() else {
             return;
         };
-        if let Err(error) = self.queue_welcome(welcome) {
+        welcome.paused &= self.can(PAUSE);
+        if let Err(error) = self.queue_welcome(welcome, scoreboard) {
             self.misbehaved(format!("cannot welcome it: {error}")).await;
         } else {
             self.flush();
         }
     }
 
-    fn queue_welcome(&mut self, welcome: Welcome) -> Result<(), String> {
+    fn queue_welcome(
+        &mut self,
+        welcome: Welcome,
+        scoreboard: Option<(Unsealed, OwnedFd)>,
+    ) -> Result<(), String> {
         let Some(channel) = &mut self.channel else {
             return Ok(());
         };
         let channel = channel.get_mut();
         let text = |error: ChannelError| error.to_string();
         channel.queue(&ToWorker::Welcome(welcome)).map_err(text)?;
+        if let Some((unsealed, fd)) = scoreboard {
+            let offer = ToWorker::Scoreboard(ScoreboardOffer {
+                abi: scoreboard::ABI,
+                bytes: scoreboard::BYTES,
+                fds: 1,
+            });
+            channel.queue_with_fd(&offer, fd).map_err(text)?;
+            self.unsealed = Some(unsealed);
+        }
         for (offer, fd) in self.listeners.drain(..) {
             let offer = ToWorker::Listener(offer);
             channel.queue_with_fd(&offer, fd).map_err(text)?;
@@ -442,7 +546,11 @@ impl Process {
         channel.queue(&ToWorker::Start).map_err(text)
     }
 
-    async fn health(&mut self, health: Health, now: Instant) {
+    async fn health(&mut self, mut health: Health, now: Instant) {
+        // A worker that counts on a scoreboard counts there alone.
+        if let Some(counted) = self.vitals.borrow().counted() {
+            health.http = Some(counted.http);
+        }
         let event = Event::Health {
             worker: self.worker,
             requests: health.http.as_ref().map_or(0, HttpCounts::total),
@@ -455,16 +563,25 @@ impl Process {
         // stop counting until it answers.
         match self.conversation.unanswered(now) {
             Some(silence) if silence > self.heartbeat_timeout / 2 => {
-                debug!(slot = %self.slot, pid = self.pid, "it reports but has not answered for {silence:?}");
+                self.warn_deaf(silence);
                 return;
             }
             Some(_) => {}
             None => {
+                self.deaf = false;
                 let id = self.conversation.ping(now);
                 let _ = self.send(&ToWorker::Ping { id });
             }
         }
         self.tell(event).await;
+    }
+
+    /// Says so once per silence: its reports go on.
+    fn warn_deaf(&mut self, silence: Duration) {
+        if !std::mem::replace(&mut self.deaf, true) {
+            let (slot, pid) = (&self.slot, self.pid);
+            warn!(%slot, pid, "it reports but has answered no ping for {silence:.1?}");
+        }
     }
 
     async fn misbehaved(&mut self, rule: String) {
@@ -552,6 +669,10 @@ impl Process {
         }
         self.publish();
         self.metrics.channel_up(self.worker.incarnation, false);
+        // Nobody counts any more: this is all, however it died.
+        if let Some(counted) = self.vitals.borrow().counted() {
+            self.metrics.counted(self.worker.incarnation, &counted);
+        }
         let (slot, pid) = (self.slot.clone(), self.pid);
         for (stream, output) in [
             ("stdout", self.stdout.as_mut()),
@@ -586,6 +707,16 @@ impl Process {
             at_unix_ms: super::unix_ms(),
         }
     }
+}
+
+fn rescue(id: u64, offer: ListenerOffer) -> ToWorker {
+    ToWorker::Rescue(Rescue {
+        id,
+        name: offer.name,
+        address: offer.address,
+        tls: offer.tls,
+        fds: offer.fds,
+    })
 }
 
 fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {

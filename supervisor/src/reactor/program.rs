@@ -2,10 +2,11 @@
 //! the code that was serving, not whatever lies on the disk by then.
 
 use std::ffi::{CString, NulError, OsStr};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -50,6 +51,8 @@ pub(crate) struct PinnedProgram {
     argv: Vec<CString>,
     envp: Vec<CString>,
     run_as: Option<RunAs>,
+    /// What the file was when it was pinned.
+    file: Option<FileIdentity>,
     /// The soft RLIMIT_NOFILE that the supervisor itself was started with.
     nofile: u64,
 }
@@ -90,6 +93,7 @@ impl PinnedProgram {
                 .map_err(nul)?,
             envp: environment(pool).map_err(nul)?,
             run_as: pool.run_as.clone(),
+            file: FileIdentity::of(&path).ok(),
             nofile,
         })
     }
@@ -122,12 +126,49 @@ impl PinnedProgram {
         sys::spawn(&birth, &image)
     }
 
+    /// Whether both were pinned from the same unchanged file.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        self.file.is_some() && self.file == other.file
+    }
+
+    /// How the file on disk differs from what was pinned; `None` if it doesn't.
+    pub(crate) fn difference_on_disk(&self) -> Option<&'static str> {
+        let path = Path::new(OsStr::from_bytes(self.path.as_bytes()));
+        match (&self.file, FileIdentity::of(path)) {
+            (Some(pinned), Ok(now)) if *pinned == now => None,
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Some("removed"),
+            _ => Some("changed"),
+        }
+    }
+
     /// The argument vector, for people.
     pub(crate) fn command_line(&self) -> Vec<String> {
         self.argv
             .iter()
             .map(|word| word.to_string_lossy().into_owned())
             .collect()
+    }
+}
+
+/// What tells one content of a path from the next: a file that is renamed over
+/// it has another inode, one that is written to another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl FileIdentity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })
     }
 }
 

@@ -72,6 +72,7 @@ impl Reactor {
             }
             Report::HeartbeatMissed { worker, silent } => {
                 self.slot_metrics(worker).heartbeat_missed();
+                self.tend_queues();
                 let silent = seconds(silent.as_secs_f64());
                 self.warn(
                     "heartbeat_missed",
@@ -80,7 +81,7 @@ impl Reactor {
                 );
             }
             Report::Scaled { pool, from, to } => {
-                let name = self.pools.get(&pool).map(|pool| pool.name.to_string());
+                let name = self.fleet.pool(pool).map(|pool| pool.name().to_owned());
                 let message = format!("from {from} to {to} workers");
                 info!(pool = name, "scaled {message}");
                 let about = About {

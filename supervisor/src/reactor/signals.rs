@@ -9,13 +9,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) enum Asked {
     /// TERM or INT: stop; the second time, now.
     Stop,
+    /// HUP.
+    Reload,
     /// USR1.
     ReopenLogs,
     /// TTIN: one worker more.
     More,
     /// TTOU: one worker fewer.
     Fewer,
-    /// HUP or USR2: what this version doesn't do.
+    /// USR2: what this version doesn't do.
     Unavailable(&'static str),
     /// CHLD: some child has ended; it may be a stranger.
     Child,
@@ -54,7 +56,7 @@ impl Signals {
         tokio::select! {
             _ = self.term.recv() => Asked::Stop,
             _ = self.int.recv() => Asked::Stop,
-            _ = self.hup.recv() => Asked::Unavailable("SIGHUP"),
+            _ = self.hup.recv() => Asked::Reload,
             _ = self.usr1.recv() => Asked::ReopenLogs,
             _ = self.usr2.recv() => Asked::Unavailable("SIGUSR2"),
             _ = self.ttin.recv() => Asked::More,

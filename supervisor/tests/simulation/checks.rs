@@ -42,7 +42,8 @@ impl World {
                 let is_ready = slot.state() == SlotState::Ready;
                 ready += u32::from(is_ready);
                 successors += u32::from(slot.successor().is_some());
-                short |= slot.index() < pool.desired() && !is_ready;
+                let added = self.facts.is_added(pool.id(), slot.index());
+                short |= slot.index() < pool.desired() && !is_ready && !added;
             }
             assert_eq!(pool.ready(), ready, "{}", pool.name());
             assert_eq!(pool.desired(), self.facts.desired(pool.id()));

@@ -11,9 +11,10 @@ use prefork_supervisor::fleet::{
 
 use crate::Happened;
 use crate::process::Process;
+use crate::reload::{Ended, Planned, Reload};
 
 /// How long a killed process is waited for.
-const REAPING_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const REAPING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a process serves at least before it is recycled.
 const LEAST_SERVICE: Duration = Duration::from_secs(1);
@@ -22,7 +23,13 @@ type Processes = HashMap<Worker, Process>;
 
 /// What has happened.
 pub(crate) struct Facts {
-    pools: Vec<PoolFacts>,
+    pub(crate) pools: Vec<PoolFacts>,
+    /// The generation in force.
+    pub(crate) generation: u64,
+    /// The reload in progress.
+    pub(crate) reload: Option<Reload>,
+    /// The reload that this step has ended.
+    pub(crate) just_reloaded: Option<Ended>,
     pub(crate) open_jobs: BTreeSet<JobId>,
     pub(crate) happened: Happened,
     pub(crate) stopping: bool,
@@ -37,12 +44,59 @@ pub(crate) struct Facts {
     just_gone: Option<Worker>,
     /// The worker whose start this step has to report.
     pub(crate) owed_start: Option<Worker>,
+    /// The worker that served until it was told to leave at once.
+    cut_off: Option<Worker>,
 }
 
-struct PoolFacts {
-    policy: Policy,
-    desired: u32,
-    slots: Vec<SlotFacts>,
+/// What has happened to a pool.
+pub(crate) struct PoolFacts {
+    pub(crate) policy: Policy,
+    pub(crate) desired: u32,
+    pub(crate) slots: Vec<SlotFacts>,
+    /// What the reload in progress wants of it.
+    pub(crate) planned: Option<Planned>,
+    /// Whether it is on its way out.
+    pub(crate) retired: bool,
+}
+
+impl PoolFacts {
+    /// A pool that is about to start.
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let started = || SlotFacts {
+            reasons: 1,
+            ..SlotFacts::default()
+        };
+        Self {
+            policy: policy.clone(),
+            desired: policy.workers,
+            slots: (0..policy.workers).map(|_| started()).collect(),
+            planned: None,
+            retired: false,
+        }
+    }
+
+    /// Whether it goes by this name and stays.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.policy.name == name && !self.retired
+    }
+
+    /// Slots from `from` on are to start.
+    fn add_slots(&mut self, from: u32) {
+        for slot in from..self.desired {
+            if slot as usize == self.slots.len() {
+                self.slots.push(SlotFacts::default());
+            }
+            let facts = &mut self.slots[slot as usize];
+            facts.reasons += 1;
+            facts.failures = 0;
+        }
+    }
+
+    /// It goes.
+    pub(crate) fn retire(&mut self) {
+        self.retired = true;
+        self.desired = 0;
+    }
 }
 
 /// What has happened to a slot.
@@ -56,27 +110,22 @@ pub(crate) struct SlotFacts {
     last_failure: Time,
     starts: u64,
     /// How many starts it has had reason for.
-    reasons: u64,
+    pub(crate) reasons: u64,
     /// Commands that may start a process before the wait is over.
-    commands: u32,
+    pub(crate) commands: u32,
+    /// Processes that failed in a rollback while their predecessor served.
+    pub(crate) restores_failed: u32,
     /// Commands that may drain without a successor.
     drains: u32,
 }
 
 impl Facts {
     pub(crate) fn new(pools: &[Policy]) -> Self {
-        let pools = pools.iter().map(|policy| PoolFacts {
-            policy: policy.clone(),
-            desired: policy.workers,
-            slots: (0..policy.workers)
-                .map(|_| SlotFacts {
-                    reasons: 1,
-                    ..SlotFacts::default()
-                })
-                .collect(),
-        });
         Self {
-            pools: pools.collect(),
+            pools: pools.iter().map(PoolFacts::new).collect(),
+            generation: 1,
+            reload: None,
+            just_reloaded: None,
             open_jobs: BTreeSet::new(),
             happened: Happened {
                 schedules: 1,
@@ -90,6 +139,7 @@ impl Facts {
             owed_start: None,
             mended: None,
             just_gone: None,
+            cut_off: None,
         }
     }
 
@@ -102,7 +152,15 @@ impl Facts {
     }
 
     pub(crate) fn max_surge(&self, pool: PoolId) -> u32 {
-        self.pools[pool.0 as usize].policy.max_surge
+        let pool = &self.pools[pool.0 as usize];
+        let planned = pool.planned.as_ref().map(|planned| &planned.policy);
+        planned.unwrap_or(&pool.policy).max_surge
+    }
+
+    /// Whether the slot is one that a reload in progress adds.
+    pub(crate) fn is_added(&self, pool: PoolId, slot: u32) -> bool {
+        let planned = self.pools[pool.0 as usize].planned.as_ref();
+        planned.is_some_and(|planned| slot >= planned.before.unwrap_or(0))
     }
 
     pub(crate) fn slot(&self, pool: PoolId, slot: u32) -> &SlotFacts {
@@ -133,16 +191,24 @@ impl Facts {
     /// A command is about to be given.
     pub(crate) fn commanded(&mut self, fleet: &Fleet, job: JobId, command: &Command) {
         assert!(self.open_jobs.insert(job));
+        if let Command::Reload(plan) = command {
+            return self.reload_commanded(fleet, job, plan);
+        }
+        let spared = matches!(command, Command::Kill { .. } | Command::Stop { .. });
+        if fleet.reloading().is_some() && !spared {
+            return;
+        }
         let (pool, slots) = match command {
+            Command::Reload(_) => return,
             Command::Stop { .. } => {
                 self.stopping = true;
                 return;
             }
             Command::Scale { pool, workers } => return self.scaled(fleet, pool, *workers),
             Command::ScaleBy { by } => {
-                let name = self.pools[0].policy.name.clone();
-                let workers = self.pools[0].desired.saturating_add_signed(*by).max(1);
-                return self.scaled(fleet, &name, workers);
+                let first = fleet.pools().next().expect("there is always one");
+                let workers = first.desired().saturating_add_signed(*by).max(1);
+                return self.scaled(fleet, first.name(), workers);
             }
             Command::Restart { pool, slot: None } => (pool, None),
             Command::Restart {
@@ -154,7 +220,7 @@ impl Facts {
             | Command::Pause { pool, slot }
             | Command::Resume { pool, slot } => (pool, Some(*slot)),
         };
-        let Some(pool) = self.pools.iter_mut().find(|p| p.policy.name == *pool) else {
+        let Some(pool) = self.pools.iter_mut().find(|it| it.is_named(pool)) else {
             return;
         };
         let desired = pool.desired;
@@ -183,16 +249,22 @@ impl Facts {
         if workers == 0 || fleet.stopping() {
             return;
         }
-        let Some(pool) = self.pools.iter_mut().find(|p| p.policy.name == pool) else {
+        let Some(pool) = self.pools.iter_mut().find(|it| it.is_named(pool)) else {
             return;
         };
-        for slot in pool.desired..workers {
-            if slot as usize == pool.slots.len() {
-                pool.slots.push(SlotFacts::default());
+        let desired = std::mem::replace(&mut pool.desired, workers);
+        pool.add_slots(desired);
+        pool.desired = desired;
+    }
+
+    /// A reload has ended: reasons that it gave and nobody used are none for
+    /// later.
+    pub(crate) fn forget_unused_reasons(&mut self, fleet: &Fleet) {
+        for pool in fleet.pools() {
+            for slot in pool.slots() {
+                let facts = &mut self.pools[pool.id().0 as usize].slots[slot.index() as usize];
+                facts.reasons = facts.starts + u64::from(slot.backoff().is_some());
             }
-            let facts = &mut pool.slots[slot as usize];
-            facts.reasons += 1;
-            facts.failures = 0;
         }
     }
 
@@ -207,6 +279,7 @@ impl Facts {
         self.happened.steps += 1;
         self.just_gone = None;
         self.mended = None;
+        self.cut_off = None;
         let Some(worker) = self.concerned(event) else {
             return;
         };
@@ -233,7 +306,12 @@ impl Facts {
             }
             Event::SpawnFailed { .. } if !leaving => self.failed(worker, process, now, false),
             Event::Misbehaved { .. } if !leaving => self.failed(worker, process, now, true),
-            Event::Ready { .. } if !leaving => self.of(worker).serving.push(worker),
+            Event::Ready { .. } if !leaving && !self.is_on_probation(worker) => {
+                self.of(worker).serving.push(worker);
+            }
+            Event::Answered { ask, result, .. } if !leaving => {
+                self.answered(worker, *ask, result);
+            }
             Event::Spawned { .. } => self.owed_start = Some(worker),
             _ => {}
         }
@@ -242,11 +320,17 @@ impl Facts {
     /// A process that nobody had asked to leave has failed.
     fn failed(&mut self, worker: Worker, process: &Process, now: Time, mendable: bool) {
         self.happened.failed += 1;
+        if self.is_hopeful(worker) {
+            self.fail_reload();
+            return;
+        }
+        let rollback = self.reload.as_ref().is_some_and(|reload| reload.failed);
         let reset = self.pools[worker.pool.0 as usize].policy.backoff_reset;
         let facts = self.of(worker);
         facts.reasons += 1;
         facts.last_failure = now;
         let is_successor = process.ready_at.is_none() && !facts.serving.is_empty();
+        facts.restores_failed += u32::from(is_successor && rollback);
         if is_successor || !mendable {
             facts.failures = (facts.failures + 1).max(2);
             return;
@@ -264,7 +348,14 @@ impl Facts {
     pub(crate) fn observe(&mut self, processes: &Processes, action: &Action, now: Time) {
         assert!(!self.ended, "after the end: {action:?}");
         match action {
-            Action::Spawn { worker, .. } => self.may_start(processes, *worker, now),
+            Action::Spawn {
+                worker,
+                generation,
+                paused,
+            } => {
+                self.may_run(*worker, *generation, *paused);
+                self.may_start(processes, *worker, now);
+            }
             Action::Drain { worker, .. }
             | Action::Ask { worker, .. }
             | Action::Abort { worker } => {
@@ -273,13 +364,19 @@ impl Facts {
                     process.ready_at.is_some() && !process.dismissed,
                     "{action:?}"
                 );
-                if !matches!(action, Action::Ask { .. }) {
+                if let Action::Ask { ask, .. } = action {
+                    let ready_at = process.ready_at.expect("it was looked at");
+                    self.may_ask(*worker, *ask, ready_at, now);
+                } else {
                     self.of(*worker).serving.retain(|other| other != worker);
                 }
             }
             Action::Stop { worker } | Action::Kill { worker } => {
                 let process = &processes[worker];
                 assert!(process.born && process.killed_at.is_none(), "{action:?}");
+                if self.of(*worker).serving.contains(worker) {
+                    self.cut_off = Some(*worker);
+                }
                 self.of(*worker).serving.retain(|other| other != worker);
             }
             Action::Report(report) => self.reported(processes, report, now),
@@ -288,12 +385,20 @@ impl Facts {
             }
             Action::Finish { job, result } => {
                 assert!(self.open_jobs.remove(job), "{action:?} a second time");
+                if let Some(reload) = self.reload.as_mut().filter(|it| it.job == *job) {
+                    reload.told = Some(result.is_ok());
+                }
                 match result {
                     Ok(_) => self.happened.jobs_done += 1,
                     Err(Refusal::TimedOut(_)) => self.happened.jobs_timed_out += 1,
                     Err(_) => self.happened.jobs_refused += 1,
                 }
             }
+            Action::Reloaded {
+                generation,
+                committed,
+                ..
+            } => self.reloaded(*generation, *committed),
             Action::BootFailed { .. } => {
                 assert!(!self.booted && !self.boot_failed);
                 self.boot_failed = true;
@@ -309,6 +414,7 @@ impl Facts {
         assert!(!self.stopping && !self.boot_failed, "a start at the end");
         let pool = &self.pools[worker.pool.0 as usize];
         assert!(worker.slot < pool.desired, "{worker:?} is not wanted");
+        let hopeful = self.is_hopeful(worker);
         let (initial, max) = (pool.policy.backoff_initial, pool.policy.backoff_max);
         let facts = self.of(worker);
         facts.incarnations += 1;
@@ -323,7 +429,7 @@ impl Facts {
             facts.reasons += 1;
         }
         assert!(facts.starts <= facts.reasons, "{worker:?}: {facts:?}");
-        if facts.failures < 2 {
+        if facts.failures < 2 || hopeful {
             return;
         }
         let longest = initial
@@ -361,11 +467,24 @@ impl Facts {
                 assert!(process.ready_at.is_none(), "{worker:?} was ready");
                 self.failed(*worker, process, now, true);
             }
+            Report::Stopping {
+                worker,
+                cause: ExitReason::Reload,
+            } if self.cut_off == Some(*worker) => {
+                assert!(
+                    !self.of(*worker).serving.is_empty(),
+                    "{worker:?} is cut off"
+                );
+            }
             Report::Draining { worker, cause } => self.may_drain(*worker, *cause),
             Report::Scaled { pool, from, to } => {
+                let grows = self.reload.is_some();
                 let pool = &mut self.pools[pool.0 as usize];
                 assert_eq!(pool.desired, *from);
                 pool.desired = *to;
+                if grows {
+                    pool.add_slots(*from);
+                }
             }
             Report::Booted => {
                 assert!(!self.booted && !self.boot_failed);
@@ -380,9 +499,11 @@ impl Facts {
         let (stopping, desired) = (self.stopping, self.desired(worker.pool));
         let facts = self.of(worker);
         match cause {
+            ExitReason::Reload => self.may_leave(worker),
             ExitReason::ScaleDown => assert!(worker.slot >= desired, "{worker:?} is wanted"),
             ExitReason::MaxRequests | ExitReason::MaxRss | ExitReason::MaxAge => {
                 assert!(!facts.serving.is_empty(), "{worker:?} has no successor");
+                assert!(self.reload.is_none(), "{worker:?} is recycled in a reload");
                 self.happened.recycled += 1;
             }
             _ if stopping || !facts.serving.is_empty() => {}

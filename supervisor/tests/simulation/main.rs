@@ -11,6 +11,7 @@ mod facts;
 mod operator;
 mod plan;
 mod process;
+mod reload;
 mod schedule;
 mod world;
 
@@ -64,6 +65,11 @@ struct Happened {
     recycled: u64,
     hung: u64,
     failed: u64,
+    reloads: u64,
+    committed: u64,
+    rolled_back: u64,
+    cut_short: u64,
+    schedules_with_reloads: u64,
     of_one_seed: bool,
 }
 
@@ -79,6 +85,11 @@ impl Happened {
         self.recycled += other.recycled;
         self.hung += other.hung;
         self.failed += other.failed;
+        self.reloads += other.reloads;
+        self.committed += other.committed;
+        self.rolled_back += other.rolled_back;
+        self.cut_short += other.cut_short;
+        self.schedules_with_reloads += u64::from(other.reloads > 0);
     }
 
     /// Fails if the schedules did not exercise what they are to exercise.
@@ -105,6 +116,21 @@ impl Happened {
 fn small_fleets_keep_their_promises() {
     let happened = run_all(0..10_000, Plan::small);
     happened.assert_lively();
+}
+
+#[test]
+fn reloads_are_put_in_force_or_rolled_back() {
+    let happened = run_all(300_000..310_400, Plan::reloading);
+    println!("{happened:?}");
+    if happened.of_one_seed {
+        return;
+    }
+    let ended = happened.committed + happened.rolled_back + happened.cut_short;
+    assert_eq!(happened.reloads, ended, "{happened:?}");
+    assert!(happened.schedules_with_reloads >= 10_000, "{happened:?}");
+    assert!(happened.committed > 5_000, "{happened:?}");
+    assert!(happened.rolled_back > 5_000, "{happened:?}");
+    assert!(happened.cut_short > 100, "{happened:?}");
 }
 
 #[test]

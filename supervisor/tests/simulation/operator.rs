@@ -1,15 +1,19 @@
 //! An operator who commands at random, with typing errors.
 
-use prefork_supervisor::fleet::{Command, PoolId};
+use prefork_supervisor::fleet::{Command, Plan, PlannedPool, Policy};
 
+use crate::plan::policy;
 use crate::world::World;
 
 /// The next command. Never `stop`, which a schedule ends with.
 pub(crate) fn think(world: &mut World) -> Command {
-    let pools = world.fleet.pools().len() as u32;
-    let id = PoolId(world.rng.u32(0..pools));
-    let view = world.fleet.pool(id).expect("there are so many pools");
-    let (desired, initial) = (view.desired(), world.facts.initial(id));
+    if world.rng.f64() < world.reloads {
+        return Command::Reload(edit(world));
+    }
+    let pools = world.fleet.pools().len();
+    let chosen = world.rng.usize(0..pools);
+    let view = world.fleet.pools().nth(chosen).expect("there are so many");
+    let (desired, initial) = (view.desired(), world.facts.initial(view.id()));
     let rng = &mut world.rng;
     let pool = if rng.u8(0..30) == 0 {
         "wbe".to_owned()
@@ -36,4 +40,56 @@ pub(crate) fn think(world: &mut World) -> Command {
         12..=13 => Command::Drain { pool, slot },
         _ => Command::Kill { pool, slot },
     }
+}
+
+/// A new configuration: pools come and go, change their size, their numbers,
+/// their order, or only what their workers can take in place.
+fn edit(world: &mut World) -> Plan {
+    let generation = world.next_generation();
+    let mut pools = world.facts.configured(&world.fleet);
+    let rng = &mut world.rng;
+    if pools.len() > 1 && rng.u8(0..4) == 0 {
+        pools.remove(rng.usize(0..pools.len()));
+    }
+    if pools.len() < 4 && rng.u8(0..4) == 0 {
+        let names = ["web", "api", "jobs", "mail", "cron"];
+        let free = |name: &&str| pools.iter().all(|pool| pool.name != **name);
+        let name = names.into_iter().find(free).expect("there are five");
+        let workers = rng.u32(1..=4);
+        pools.push(policy(rng, name, workers));
+    }
+    if rng.bool() {
+        rng.shuffle(&mut pools);
+    }
+    let pools = pools.into_iter().map(|pool| planned(rng, pool)).collect();
+    Plan { generation, pools }
+}
+
+fn planned(rng: &mut fastrand::Rng, mut pool: Policy) -> PlannedPool {
+    if rng.u8(0..3) == 0 {
+        pool.workers = rng.u32(pool.workers.div_ceil(2)..=pool.workers.div_ceil(2) * 3);
+        pool.workers = pool.workers.min(1000);
+    }
+    if rng.u8(0..3) == 0 {
+        pool = policy(rng, &pool.name, pool.workers);
+    }
+    PlannedPool {
+        policy: pool,
+        in_place: rng.u8(0..4) == 0,
+    }
+}
+
+/// A reload that is bound to succeed where nothing goes wrong: every worker is
+/// replaced, and every pool keeps its size.
+pub(crate) fn touch(world: &mut World) -> Command {
+    let generation = world.next_generation();
+    let pools = world.facts.configured(&world.fleet).into_iter();
+    let pools = pools.map(|policy| PlannedPool {
+        policy,
+        in_place: false,
+    });
+    Command::Reload(Plan {
+        generation,
+        pools: pools.collect(),
+    })
 }

@@ -17,6 +17,10 @@ pub(crate) struct Plan {
     pub(crate) chaos: Duration,
     /// How many commands come.
     pub(crate) commands: u32,
+    /// How many of the commands are reloads, as a ratio.
+    pub(crate) reloads: f64,
+    /// Whether things stop going wrong before the end.
+    pub(crate) calm: bool,
     /// From one report of a worker to the next.
     pub(crate) heartbeat: Duration,
 }
@@ -49,6 +53,20 @@ impl Plan {
         Self::draw(seed, rng, &sizes, 12)
     }
 
+    /// One to three pools of a few slots, reloaded again and again while few
+    /// other things go wrong.
+    pub(crate) fn reloading(seed: u64) -> Self {
+        let mut plan = Self::small(seed);
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0xae10);
+        plan.faulty_boot = false;
+        plan.faults = plan.faults.milder(rng.f64());
+        plan.commands = rng.u32(2..=6);
+        plan.reloads = 0.7;
+        plan.calm = rng.u8(0..4) == 0;
+        plan.chaos = seconds(&mut rng, 3.0, 10.0);
+        plan
+    }
+
     /// About a hundred slots.
     pub(crate) fn medium(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -77,6 +95,8 @@ impl Plan {
             faulty_boot: rng.f64() < 0.1,
             chaos: seconds(&mut rng, 3.0, 15.0),
             commands: rng.u32(0..=commands),
+            reloads: 0.1,
+            calm: rng.u8(0..3) > 0,
             heartbeat: Duration::from_millis(900),
         }
     }
@@ -106,9 +126,23 @@ impl Faults {
             late_event: level(),
         }
     }
+
+    /// The same in a lower measure.
+    fn milder(self, by: f64) -> Self {
+        Self {
+            spawn_fails: self.spawn_fails * by,
+            boot_crash: self.boot_crash * by,
+            boot_hang: self.boot_hang * by,
+            boot_slow: self.boot_slow * by,
+            crash: self.crash * by,
+            hang: self.hang * by,
+            misbehave: self.misbehave * by,
+            ..self
+        }
+    }
 }
 
-fn policy(rng: &mut fastrand::Rng, name: &str, workers: u32) -> Policy {
+pub(crate) fn policy(rng: &mut fastrand::Rng, name: &str, workers: u32) -> Policy {
     Policy {
         name: name.to_owned(),
         workers,
@@ -123,6 +157,11 @@ fn policy(rng: &mut fastrand::Rng, name: &str, workers: u32) -> Policy {
         max_requests_jitter: 0.2,
         max_rss: rng.bool().then_some(1 << 30),
         max_age: rng.bool().then(|| seconds(rng, 3.0, 20.0)),
+        min_ready: if rng.u8(0..3) == 0 {
+            seconds(rng, 0.1, 3.0)
+        } else {
+            Duration::ZERO
+        },
         max_surge: rng.u32(1..=3),
         dump_on_hang: rng.bool(),
     }

@@ -17,6 +17,8 @@ pub(crate) struct Process {
     pub(crate) dismissed: bool,
     pub(crate) killed_at: Option<Time>,
     pub(crate) requests: u64,
+    /// The generation whose settings it has, whatever the fleet believes.
+    pub(crate) settings: u64,
     pub(crate) temper: Temper,
 }
 
@@ -51,8 +53,9 @@ pub(crate) enum Fate {
 }
 
 impl Process {
-    pub(crate) fn new(temper: Temper) -> Self {
+    pub(crate) fn new(temper: Temper, generation: u64) -> Self {
         Self {
+            settings: generation,
             born: false,
             ready_at: None,
             silent: false,

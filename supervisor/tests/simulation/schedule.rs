@@ -41,7 +41,7 @@ pub(crate) fn run(plan: &Plan, trace: bool) -> Happened {
     world.faults = plan.faults;
     let end = world.now.after(plan.chaos);
     world.run_until(end, |_| false);
-    if world.rng.u8(0..3) > 0 {
+    if plan.calm {
         calm(&mut world);
     }
     stop(&mut world);
@@ -65,7 +65,10 @@ fn calm(world: &mut World) {
     // A rolling restart takes a boot for each slot, a few times over.
     let jobs = Duration::from_millis(1000) * slots as u32 + RECOVERY + STOP;
     let end = world.now.after(jobs);
-    world.run_until(end, |world| world.facts.open_jobs.is_empty());
+    world.run_until(end, |world| {
+        world.facts.open_jobs.is_empty() && world.fleet.reloading().is_none()
+    });
+    assert_eq!(world.fleet.reloading(), None, "a reload does not end");
     assert!(
         world.facts.open_jobs.is_empty(),
         "jobs do not end: {:?}",
@@ -75,6 +78,23 @@ fn calm(world: &mut World) {
     let end = world.now.after(Duration::from_secs(5));
     world.run_until(end, |world| !world.fleet.is_ready());
     assert!(world.fleet.is_ready(), "a healthy fleet lost a worker");
+    if world.rng.bool() {
+        reload(world, jobs);
+    }
+}
+
+/// Where nothing goes wrong, a reload succeeds, and the fleet is ready all the
+/// while.
+fn reload(world: &mut World, within: Duration) {
+    let command = crate::operator::touch(world);
+    let committed = world.facts.happened.committed;
+    world.command(command);
+    let end = world.now.after(within);
+    world.run_until(end, |world| {
+        assert!(world.fleet.is_ready(), "a reload costs a worker");
+        world.fleet.reloading().is_none()
+    });
+    assert_eq!(world.facts.happened.committed, committed + 1);
 }
 
 /// Paused workers are not ready, and some of them never answer to `resume`.

@@ -48,6 +48,9 @@ pub(crate) struct World {
     heartbeat: Duration,
     next_pid: i32,
     next_job: u64,
+    /// How many of the commands are reloads, as a ratio.
+    pub(crate) reloads: f64,
+    generations: u64,
     trace: bool,
 }
 
@@ -66,8 +69,16 @@ impl World {
             heartbeat: plan.heartbeat,
             next_pid: 100,
             next_job: 0,
+            reloads: plan.reloads,
+            generations: 1,
             trace,
         }
+    }
+
+    /// The number of a generation that no reload has had.
+    pub(crate) fn next_generation(&mut self) -> u64 {
+        self.generations += 1;
+        self.generations
     }
 
     pub(crate) fn start(&mut self) {
@@ -93,9 +104,15 @@ impl World {
                 let (_, happening) = self.happenings.pop_first().expect("it was looked at");
                 self.happen(happening);
             } else {
+                let reloading = self.fleet.reloading();
                 self.step(Event::Tick);
+                // Who grew too old in a reload is due as soon as it has ended.
+                let over = reloading != self.fleet.reloading();
                 let next = self.fleet.next_deadline();
-                assert!(next.is_none_or(|next| next > self.now), "a busy loop");
+                assert!(
+                    over || next.is_none_or(|next| next > self.now),
+                    "a busy loop"
+                );
             }
         }
         if self.now < end && !enough(self) {
@@ -126,6 +143,7 @@ impl World {
         let concerned = self.facts.concerned(&event);
         let actions = self.fleet.step(self.now, event);
         self.carry_out(actions);
+        self.check_reload();
         self.check_step(concerned);
     }
 
@@ -152,9 +170,12 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Spawn { worker, .. } => {
+            Action::Spawn {
+                worker, generation, ..
+            } => {
                 let temper = Temper::draw(&mut self.rng, &self.faults);
-                self.processes.insert(worker, Process::new(temper));
+                let process = Process::new(temper, generation);
+                self.processes.insert(worker, process);
                 self.soon(0.003, Happening::Born(worker));
             }
             Action::Drain { worker, .. } => {
@@ -206,11 +227,16 @@ impl World {
 
     fn ask(&mut self, worker: Worker, ask: Ask, within: Duration) {
         let ignored = self.processes[&worker].temper.ignores_ask || self.processes[&worker].silent;
+        let refused = !self.calm && self.rng.u8(0..10) == 0;
+        // One that does not answer may have done it all the same.
+        let done = if ignored { self.rng.bool() } else { !refused };
+        if let (Ask::Reload { generation }, true) = (ask, done) {
+            self.processes.get_mut(&worker).expect("asked").settings = generation;
+        }
         if ignored {
             let answer = Err(AskError::TimedOut);
             self.later(within, Happening::Answer(worker, ask, answer));
         } else {
-            let refused = self.rng.u8(0..10) == 0;
             let answer = match refused {
                 true => Err(AskError::Refused("not now".to_owned())),
                 false => Ok(()),

@@ -16,6 +16,10 @@ use crate::process::{self, Process};
 /// How long a server may take to serve.
 const BOOT: Duration = Duration::from_secs(20);
 
+/// How long a new master may take to find that it can't bind the address that
+/// the workers of a killed one still hold. Some try for several seconds.
+const TAKEOVER: Duration = Duration::from_secs(5);
+
 /// How a kind of server is started and ordered about.
 pub(crate) struct Blueprint {
     /// Its name in tables.
@@ -103,14 +107,15 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts the same again after its master has been killed, and waits until
-    /// it serves. What the killed one has left behind lives on beside it.
+    /// Starts the same again after its master has been killed; whether it lives
+    /// and serves after a while. What the killed one has left behind lives on
+    /// beside it.
     pub(crate) fn start_again(&mut self) -> Result<bool> {
         ensure!(!self.process.is_alive(), "the master lives");
         self.process
             .replace(starting(self.blueprint, &self.site)?)?;
-        std::thread::sleep(Duration::from_millis(1500));
-        Ok(self.process.is_alive() && self.answers())
+        std::thread::sleep(TAKEOVER);
+        Ok(self.process.is_alive() && !self.workers().is_empty() && self.answers())
     }
 
     /// Its name in tables.

@@ -1,68 +1,136 @@
-//! Clients that ask without pause and count every outcome.
+//! Clients that ask without pause, never retry and count every outcome.
 
-use std::collections::BTreeMap;
+mod http1;
+mod http2;
+pub(crate) mod mixed;
+mod outcomes;
+pub(crate) mod wrk;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::deadline::{PATIENCE, eventually};
-use super::http::Connection;
+pub(crate) use outcomes::{Failed, Failure, Outcomes};
+
+/// What kind of clients a load is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `GET /` again and again on one HTTP/1.1 connection. A new connection
+    /// follows only on an answer that announces the end of the old one.
+    KeepAlive,
+    /// `GET /` with `Connection: close`, each on a connection of its own.
+    Close,
+    /// `POST /digest` of 16 KiB on a connection that is kept; the answer has
+    /// to be their SHA-256, so that no byte may go astray.
+    Digest,
+    /// `GET /` in several streams of one HTTP/2 connection. A new connection
+    /// follows on GOAWAY.
+    Http2,
+}
+
+impl Kind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 4] = [Self::KeepAlive, Self::Close, Self::Digest, Self::Http2];
+}
 
 /// Running clients.
 pub(crate) struct Load {
-    stop: Arc<AtomicBool>,
-    served: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     clients: Vec<JoinHandle<Outcomes>>,
 }
 
-/// What came of their requests.
-#[derive(Debug, Default)]
-pub(crate) struct Outcomes {
-    /// Requests answered with 200.
-    pub(crate) served: u64,
-    /// How often each other outcome came.
-    pub(crate) failures: BTreeMap<String, u64>,
+/// What the clients of a load share.
+struct Progress {
+    address: SocketAddr,
+    /// How long a request may go unanswered.
+    patience: Duration,
+    stop: AtomicBool,
+    served: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Progress {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Counts what came of a request that began then.
+    fn count(&self, outcomes: &mut Outcomes, outcome: Result<(), Failed>, began: Instant) {
+        let counter = match outcome {
+            Ok(()) => &self.served,
+            Err(_) => &self.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        outcomes.count(outcome, began.elapsed());
+    }
 }
 
 impl Load {
-    /// This many keep-alive clients on `GET /`. They never retry.
+    /// This many keep-alive clients on `GET /`.
     pub(crate) fn start(address: SocketAddr, clients: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let served = Arc::new(AtomicU64::new(0));
-        let clients = (0..clients)
-            .map(|_| {
-                let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
-                std::thread::spawn(move || client(address, &stop, &served))
+        Self::of(Kind::KeepAlive, address, clients)
+    }
+
+    /// This many clients of a kind.
+    pub(crate) fn of(kind: Kind, address: SocketAddr, clients: usize) -> Self {
+        Self::with_patience(kind, address, clients, Duration::from_secs(20))
+    }
+
+    /// Clients that count a request as lost when no answer has come in so long.
+    pub(crate) fn with_patience(
+        kind: Kind,
+        address: SocketAddr,
+        clients: usize,
+        patience: Duration,
+    ) -> Self {
+        let progress = Arc::new(Progress {
+            address,
+            patience,
+            stop: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        });
+        let client = |seed: usize| {
+            let progress = Arc::clone(&progress);
+            std::thread::spawn(move || match kind {
+                Kind::KeepAlive => http1::keep_alive(&progress),
+                Kind::Close => http1::close(&progress),
+                Kind::Digest => http1::digest(&progress, seed as u64),
+                Kind::Http2 => http2::client(&progress),
             })
-            .collect();
-        Self {
-            stop,
-            served,
-            clients,
-        }
+        };
+        let clients = (0..clients).map(client).collect();
+        Self { progress, clients }
+    }
+
+    /// How many requests have been served so far.
+    pub(crate) fn served(&self) -> u64 {
+        self.progress.served.load(Ordering::Relaxed)
     }
 
     /// Returns when the clients have been served `more` times from now on.
     #[track_caller]
     pub(crate) fn serves(&self, more: u64) {
-        let wanted = self.served.load(Ordering::Relaxed) + more;
+        let wanted = self.served() + more;
         eventually("requests go on being served", PATIENCE, || {
-            self.served.load(Ordering::Relaxed) >= wanted
+            self.served() >= wanted
         });
+    }
+
+    /// How many requests have been lost so far.
+    pub(crate) fn failed(&self) -> u64 {
+        self.progress.failed.load(Ordering::Relaxed)
     }
 
     /// Ends the clients and says what came of their requests.
     pub(crate) fn stop(mut self) -> Outcomes {
-        self.stop.store(true, Ordering::Relaxed);
+        self.progress.stop.store(true, Ordering::Relaxed);
         let mut all = Outcomes::default();
         for client in self.clients.drain(..) {
-            let outcomes = client.join().expect("clients don't panic");
-            all.served += outcomes.served;
-            for (failure, count) in outcomes.failures {
-                *all.failures.entry(failure).or_default() += count;
-            }
+            all.add(client.join().expect("clients don't panic"));
         }
         all
     }
@@ -71,7 +139,7 @@ impl Load {
     #[track_caller]
     pub(crate) fn stop_flawless(self) -> u64 {
         let outcomes = self.stop();
-        assert!(outcomes.failures.is_empty(), "{outcomes:?}");
+        assert!(outcomes.failures.is_empty(), "{outcomes:#?}");
         assert!(outcomes.served > 0, "the clients were never served");
         outcomes.served
     }
@@ -80,45 +148,6 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         // A test that panics must not leave clients that ask for ever.
-        self.stop.store(true, Ordering::Relaxed);
+        self.progress.stop.store(true, Ordering::Relaxed);
     }
-}
-
-fn client(address: SocketAddr, stop: &AtomicBool, served: &AtomicU64) -> Outcomes {
-    let mut outcomes = Outcomes::default();
-    let mut connection = None;
-    while !stop.load(Ordering::Relaxed) {
-        match ask(address, &mut connection) {
-            Ok(()) => {
-                outcomes.served += 1;
-                served.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(failure) => {
-                *outcomes.failures.entry(failure).or_default() += 1;
-                // A refusal comes at once: don't count the same one a million times.
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-        // Enough to see every gap; the machine is needed by the processes under test.
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    outcomes
-}
-
-/// One request, on the open connection if there is one.
-fn ask(address: SocketAddr, slot: &mut Option<Connection>) -> Result<(), String> {
-    let mut connection = match slot.take() {
-        Some(connection) => connection,
-        None => Connection::open(address).map_err(|error| format!("connect: {error}"))?,
-    };
-    let answer = connection
-        .get("/")
-        .map_err(|error| format!("request: {error}"))?;
-    if answer.status != 200 {
-        return Err(format!("status {}", answer.status));
-    }
-    if !answer.closes() {
-        *slot = Some(connection);
-    }
-    Ok(())
 }

@@ -25,7 +25,7 @@ use cli::Output;
 use deadline::{PATIENCE, eventually, eventually_some};
 use exposition::Exposition;
 use log::Log;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Mode, Pool};
 pub(crate) use start::directory;
 
 /// A running supervisor. Dropping it kills every process that came of it.
@@ -172,6 +172,13 @@ impl Prefork {
             let worker = self.worker(pool, slot);
             worker.pid.filter(|_| worker.state == SlotState::Ready)
         })
+    }
+
+    /// The process ids of a pool whose workers are all ready, by slot.
+    #[track_caller]
+    pub(crate) fn ready_pids(&self, pool: &str) -> Vec<i32> {
+        let slots = 0..self.pool(pool).desired;
+        slots.map(|slot| self.ready_pid(pool, slot)).collect()
     }
 
     /// Returns when the slot is ready with another process than `old`; gives the new one.

@@ -17,6 +17,28 @@ enum Program {
     Command(Vec<String>),
 }
 
+/// How a pool's connections come to its workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Every worker accepts from one socket.
+    Shared,
+    /// The kernel chooses between sockets, one for each slot.
+    PerSlot,
+}
+
+impl Mode {
+    /// Both modes.
+    pub(crate) const ALL: [Self; 2] = [Self::Shared, Self::PerSlot];
+
+    /// As it is written in the configuration.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerSlot => "per-slot",
+        }
+    }
+}
+
 /// A pool of a test's configuration. Its deadlines are short; where a test
 /// depends on one it sets its own.
 pub(crate) struct Pool {
@@ -34,6 +56,22 @@ impl Pool {
     /// A pool of test workers, see [`super::Prefork::order`].
     pub(crate) fn test_worker(name: &'static str, workers: u32) -> Self {
         Self::new(name, Program::TestWorker, workers)
+    }
+
+    /// A pool of `tests/workers/service.rs` for tests under load. Its idle
+    /// connections may wait long: a client that the machine has kept waiting
+    /// must not find its connection closed.
+    pub(crate) fn service(name: &'static str, workers: u32) -> Self {
+        Self::service_with(name, &[], workers)
+    }
+
+    /// The same with arguments, see there.
+    pub(crate) fn service_with(name: &'static str, args: &[&str], workers: u32) -> Self {
+        let service = cli::example("service");
+        let service = service.to_str().expect("the path is text");
+        Self::command(name, &[&[service], args].concat(), workers)
+            .text("idle_grace", "5s")
+            .text("min_ready", "50ms")
     }
 
     /// A pool of any program.
@@ -64,6 +102,13 @@ impl Pool {
     pub(crate) fn set(mut self, key: &'static str, value: impl ToString) -> Self {
         self.keys.insert(key, value.to_string());
         self
+    }
+
+    /// Makes its listener one of this mode, on a port that the kernel chooses.
+    pub(crate) fn mode(self, mode: Mode) -> Self {
+        let mode = mode.as_str();
+        let listen = format!("[{{ address = \"127.0.0.1:0\", mode = {mode:?} }}]");
+        self.set("listen", listen)
     }
 
     /// Sets a key to a TOML string.

@@ -46,15 +46,7 @@ impl Prefork {
     /// A supervisor with more keys in its `[supervisor]` section.
     pub(crate) fn launch_with(supervisor: &str, pools: &[Pool]) -> Self {
         let dir = directory();
-        let mut config = format!(
-            "[supervisor]\nruntime_dir = {:?}\nadmin = \"127.0.0.1:0\"\n{supervisor}\n",
-            runtime_dir(dir.path())
-        );
-        for (index, pool) in pools.iter().enumerate() {
-            config.push_str(&pool.to_toml(dir.path(), index));
-        }
-        let path = dir.path().join("prefork.toml");
-        fs::write(&path, config).expect("the directory is writable");
+        let path = configure(dir.path(), supervisor, pools);
         let path = path.to_str().expect("the path is text").to_owned();
         Self::spawn(dir, &["run", "--config", &path])
     }
@@ -68,6 +60,18 @@ impl Prefork {
         let mut all = vec!["--runtime-dir", &runtime_dir, "run"];
         all.extend(args);
         Self::spawn(dir, &all)
+    }
+
+    /// Makes its configuration file one of these pools, for the next reload.
+    pub(crate) fn configure(&self, pools: &[Pool]) {
+        configure(self.dir(), "", pools);
+    }
+
+    /// Puts `text` at the end of its configuration file.
+    pub(crate) fn append_to_configuration(&self, text: &str) {
+        let path = self.dir().join("prefork.toml");
+        let config = fs::read_to_string(&path).expect("it was written");
+        fs::write(path, config + text).expect("the directory is writable");
     }
 
     /// Starts a supervisor of the same configuration once the first one has ended.
@@ -89,6 +93,22 @@ impl Prefork {
             log,
         }
     }
+}
+
+/// Writes the configuration of these pools whole; gives its file.
+fn configure(dir: &Path, supervisor: &str, pools: &[Pool]) -> PathBuf {
+    let mut config = format!(
+        "[supervisor]\nruntime_dir = {:?}\nadmin = \"127.0.0.1:0\"\n{supervisor}\n",
+        runtime_dir(dir)
+    );
+    for (index, pool) in pools.iter().enumerate() {
+        config.push_str(&pool.to_toml(dir, index));
+    }
+    let path = dir.join("prefork.toml");
+    let draft = dir.join("prefork.toml.draft");
+    fs::write(&draft, config).expect("the directory is writable");
+    fs::rename(draft, &path).expect("the directory is writable");
+    path
 }
 
 /// Starts `prefork ARGS` in a process group of its own.

@@ -122,6 +122,19 @@ fn a_paused_worker_serves_what_is_open_and_takes_nothing_new() {
 }
 
 #[test]
+fn a_worker_that_is_welcomed_as_paused_is_ready_and_takes_nothing_until_resume() {
+    let mut orders = Orders::default();
+    orders.welcome.paused = true;
+    let mut worker = Worker::with(orders);
+    let mut client = Client::connect(worker.address);
+    client.ask("/");
+    assert!(!client.hears_within(Duration::from_millis(200)));
+    assert_eq!(worker.health(|_| true).connections, 0);
+    assert!(worker.ask(|id| ToWorker::Resume { id }).ok);
+    assert_eq!(client.response().status, 200);
+}
+
+#[test]
 fn a_supervisor_that_does_not_read_is_not_waited_for() {
     let mut orders = Orders::default();
     orders.welcome.heartbeat_ms = 1;

@@ -75,8 +75,8 @@ impl Client {
         loop {
             let found = self.unread.windows(text.len());
             if let Some(at) = found.into_iter().position(|part| part == text.as_bytes()) {
-                let taken = self.unread.drain(..at + text.len()).collect();
-                return String::from_utf8(taken).unwrap();
+                let taken: Vec<u8> = self.unread.drain(..at + text.len()).collect();
+                return String::from_utf8_lossy(&taken).into_owned();
             }
             assert!(self.read() > 0, "ended before {text:?}: {:?}", self.unread);
         }

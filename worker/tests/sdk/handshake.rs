@@ -15,7 +15,14 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
     assert_eq!((&*hello.program, &*hello.version), ("probe", "1.2.3"));
     assert_eq!(
         hello.capabilities,
-        ["tell", "reload", "pause", "http_counts"]
+        [
+            "tell",
+            "reload",
+            "pause",
+            "rescue",
+            "http_counts",
+            "scoreboard"
+        ]
     );
 
     let orders = Orders {
@@ -23,7 +30,10 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
         ..Orders::default()
     };
     let mut plain = Worker::spawned(&orders);
-    assert_eq!(plain.hello().capabilities, ["pause", "http_counts"]);
+    assert_eq!(
+        plain.hello().capabilities,
+        ["pause", "rescue", "http_counts", "scoreboard"]
+    );
 }
 
 #[test]

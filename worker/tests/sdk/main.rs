@@ -5,10 +5,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod balance;
 mod channel;
 mod client;
+mod deadlines;
 mod drain;
+mod fire;
 mod handshake;
 mod http;
+mod queues;
+mod scoreboard;
 mod supervisor;
 mod web;

@@ -127,6 +127,8 @@ async fn obey(tell: Tell) -> Result<Value, Refused> {
 }
 
 async fn take(reload: Reload) -> Result<(), Refused> {
+    let millis = reload.app["takes_ms"].as_u64().unwrap_or(0);
+    tokio::time::sleep(Duration::from_millis(millis)).await;
     if reload.app["good"] == json!(true) {
         Ok(())
     } else {
@@ -138,6 +140,9 @@ fn main() -> ExitCode {
     let worker = Worker::new("probe", "1.2.3");
     let worker = match std::env::var("PROBE").as_deref() {
         Ok("plain") => worker,
+        Ok("impatient") => worker
+            .header_timeout(Duration::from_millis(400))
+            .idle_timeout(Duration::from_millis(800)),
         Ok("web") => return prefork_worker::web::main(),
         _ => worker.on_tell(obey).on_reload(take),
     };

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -11,8 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, Receive, SupervisorEnd};
 use prefork_proto::message::{
-    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome,
+    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, Rescue, ScoreboardOffer,
+    ToSupervisor, ToWorker, Welcome,
 };
+use prefork_proto::scoreboard::{self, ABI, BYTES, Board};
 use serde_json::{Value, json};
 
 /// How long anything may take before a test fails.
@@ -41,6 +43,19 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits until SIGSTOP has reached it.
+    pub(crate) fn until_stopped(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        let path = format!("/proc/{}/status", self.pid());
+        while !std::fs::read_to_string(&path)
+            .unwrap()
+            .contains("State:\tT")
+        {
+            assert!(Instant::now() < deadline, "the process does not stop");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits for its end.
@@ -89,6 +104,7 @@ impl Default for Orders {
                 incarnation: 2,
                 heartbeat_ms: 20,
                 idle_grace_ms: 300,
+                paused: false,
                 app: json!({}),
             },
             kind: "",
@@ -115,13 +131,48 @@ impl Worker {
 
     /// A worker with these orders, up to `ready`.
     pub(crate) fn with(orders: Orders) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::beside(orders, listener)
+    }
+
+    /// A worker that shares a listener, up to `ready`.
+    pub(crate) fn beside(orders: Orders, listener: TcpListener) -> Self {
         let mut worker = Self::spawned(&orders);
+        worker.address = listener.local_addr().unwrap();
+        worker.listener = listener;
         worker.hello();
         worker.say(&ToWorker::Welcome(orders.welcome));
         worker.offer();
         worker.say(&ToWorker::Start);
         worker.until_ready();
         worker
+    }
+
+    /// A worker that counts in a scoreboard, up to `ready`.
+    pub(crate) fn with_board() -> (Self, Board) {
+        let orders = Orders::default();
+        let mut worker = Self::spawned(&orders);
+        worker.hello();
+        worker.say(&ToWorker::Welcome(orders.welcome));
+        let (unsealed, theirs) = scoreboard::create().unwrap();
+        worker.offer_board(ABI, theirs);
+        worker.offer();
+        worker.say(&ToWorker::Start);
+        worker.until_ready();
+        (worker, unsealed.seal().unwrap())
+    }
+
+    /// Offers this as a scoreboard of that version.
+    pub(crate) fn offer_board(&mut self, abi: u32, fd: OwnedFd) {
+        let offer = ScoreboardOffer {
+            abi,
+            bytes: BYTES,
+            fds: 1,
+        };
+        self.end
+            .queue_with_fd(&ToWorker::Scoreboard(offer), fd)
+            .unwrap();
+        self.end.flush().unwrap();
     }
 
     /// A process that was told nothing yet.
@@ -251,8 +302,53 @@ impl Worker {
 
     pub(crate) fn drain(&mut self, deadline: Duration) {
         let deadline_ms = deadline.as_millis().try_into().unwrap();
-        let reply = self.ask(|id| ToWorker::Drain { id, deadline_ms });
+        let reply = self.ask(|id| ToWorker::Drain {
+            id,
+            deadline_ms,
+            sweep: false,
+        });
         assert!(reply.ok, "{reply:?}");
+    }
+
+    /// A drain after which nobody accepts from the listeners.
+    pub(crate) fn sweep(&mut self, deadline: Duration) {
+        let deadline_ms = deadline.as_millis().try_into().unwrap();
+        let reply = self.ask(|id| ToWorker::Drain {
+            id,
+            deadline_ms,
+            sweep: true,
+        });
+        assert!(reply.ok, "{reply:?}");
+    }
+
+    /// Has it rescue what waits in a listener's queue.
+    pub(crate) fn rescue(&mut self, queue: impl Into<OwnedFd>) -> Reply {
+        let id = self.next_id;
+        self.next_id += 1;
+        let rescue = Rescue {
+            id,
+            name: "another".to_owned(),
+            address: "another".to_owned(),
+            tls: false,
+            fds: 1,
+        };
+        self.end
+            .queue_with_fd(&ToWorker::Rescue(rescue), queue.into())
+            .unwrap();
+        self.end.flush().unwrap();
+        self.until(|message| match message {
+            ToSupervisor::Reply(reply) if reply.id == id => Some(reply),
+            _ => None,
+        })
+    }
+
+    /// Whether the process holds this socket.
+    pub(crate) fn holds(&self, socket: &impl AsRawFd) -> bool {
+        let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        let name = std::fs::read_link(link).unwrap();
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.process.pid())).unwrap();
+        fds.flatten()
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|held| held == name))
     }
 
     /// Hears to the end of the channel: the last report and the last word.

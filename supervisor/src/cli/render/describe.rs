@@ -44,7 +44,7 @@ fn worker(describe: &Describe) -> Vec<Fact> {
             Cell::styled(worker.state.as_str(), state_style(worker.state)),
         ),
         ("pid", Cell::or_dash(worker.pid)),
-        ("program", describe.program.join(" ").into()),
+        ("program", program(describe).into()),
         ("says it is", Cell::or_dash(describe.hello.as_deref())),
         ("can", describe.capabilities.join(", ").into()),
         ("generation", Cell::or_dash(worker.generation)),
@@ -136,6 +136,15 @@ fn certificate(exit: &Exit, now: f64, color: bool) -> String {
     out
 }
 
+/// The command line, and whether the file is still what runs.
+fn program(describe: &Describe) -> String {
+    let mut shown = describe.program.join(" ");
+    if let Some(difference) = &describe.program_on_disk {
+        shown.push_str(&format!(" ({difference} on disk since)"));
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use prefork_proto::control::{ExitReason, SlotState, WorkerStatus};
@@ -163,6 +172,7 @@ mod tests {
                 last_exit: None,
             },
             program: vec!["/usr/bin/shop".to_owned(), "--fast".to_owned()],
+            program_on_disk: None,
             hello: Some("shop 1.2".to_owned()),
             capabilities: vec!["tell".to_owned(), "pause".to_owned()],
             channel: ChannelStatus {

@@ -1,11 +1,15 @@
 //! The API's documents as people read them. Pure: the time and whether there
 //! is colour come in as arguments.
 
+mod boots;
+mod changes;
 mod channels;
 mod describe;
 mod replies;
 mod status;
 
+pub(super) use boots::boots;
+pub(super) use changes::changes;
 pub(super) use channels::channels;
 pub(super) use describe::describe;
 pub(super) use replies::replies;

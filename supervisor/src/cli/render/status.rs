@@ -17,6 +17,16 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
         };
         out.push_str(&format!("last reload {}: {outcome}\n", ago(now, reload.at)));
     }
+    for pool in &status.pools {
+        if let Some(difference) = &pool.program_on_disk {
+            let note = format!(
+                "{}: the program on disk was {difference}; what serves is what a reload would replace",
+                pool.name
+            );
+            out.push_str(&Style::Busy.paint(&one_line(&note), color));
+            out.push('\n');
+        }
+    }
     out.push('\n');
     out.push_str(&pools(&status.pools).render(color));
     out.push('\n');
@@ -232,6 +242,7 @@ mod tests {
                     backlog: Some(0),
                     backlog_limit: Some(4096),
                 }],
+                program_on_disk: None,
                 workers: vec![worker(0), crashed()],
             }],
         }

@@ -169,6 +169,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "workers = 1.5",
             "`workers`: expected a number of workers or \"auto\", found float 1.5",
         ),
+        ("listen = []", "`listen` is empty ([\"0.0.0.0:8080\"])"),
         (
             "listen = \"0.0.0.0:80\"",
             "`listen`: expected an array such as [\"0.0.0.0:8080\"], found string \"0.0.0.0:80\"",
@@ -210,12 +211,12 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "`tls`: TLS is not available in this version (end it in front of prefork)",
         ),
         (
-            "listen = [{ address = \"[::]:1\", mode = \"per-slot\" }]",
-            "`mode`: \"per-slot\" is not available in this version (leave `mode` out for \"shared\")",
+            "listen = [{ address = \"unix:/run/a\", mode = \"per-slot\" }]",
+            "`mode`: \"per-slot\" needs TCP; this listener is a unix socket (leave `mode` out for \"shared\")",
         ),
         (
             "listen = [{ address = \"[::]:1\", mode = \"own\" }]",
-            "`mode`: expected \"shared\", found \"own\"",
+            "`mode`: expected \"shared\" or \"per-slot\", found \"own\"",
         ),
         (
             "listen = [{ address = \"[::]:1\", backlog = 0 }]",
@@ -400,6 +401,14 @@ fn each_mistake_around_the_pools_has_its_own_words() {
             "`admin`: \":9919\" is not an IP address with a port \
              (for every address write \"0.0.0.0:9919\" or \"[::]:9919\")"
                 .to_owned(),
+        ),
+        (
+            "[metrics]\ndetail = \"worker\"".to_owned(),
+            "`detail`: expected \"slot\" or \"pool\", found \"worker\"".to_owned(),
+        ),
+        (
+            "[metrics]\ndetails = \"slot\"".to_owned(),
+            "unknown key `details` in [metrics] (did you mean `detail`?)".to_owned(),
         ),
         (
             "[supervisor]\nlog = \"\"".to_owned(),

@@ -1,5 +1,6 @@
 //! Text in, values or messages out.
 
+mod differences;
 mod messages;
 mod sources;
 mod values;

@@ -11,6 +11,24 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
+fn the_page_on_the_configuration_is_a_configuration() {
+    let page = include_str!("../../../CONFIG.md");
+    let (_, rest) = page.split_once("```toml\n").expect("it has an example");
+    let (example, _) = rest.split_once("```").expect("the example ends");
+    let config = valid(example);
+    // What the page calls a default is one.
+    let shown = &config.pools[0];
+    let plain = valid("[pool.web]\nlisten = [\"0.0.0.0:8080\"]").pools[0].clone();
+    let mut defaults = plain.policy;
+    defaults.max_rss = Some(1 << 30);
+    defaults.max_age = Some(24 * 3600 * SECOND);
+    assert_eq!(shown.policy, defaults);
+    assert_eq!(shown.heartbeat_interval, plain.heartbeat_interval);
+    assert_eq!(shown.idle_grace, plain.idle_grace);
+    assert_eq!(shown.listen[0], plain.listen[0]);
+}
+
+#[test]
 fn every_key_reaches_its_value() {
     let config = valid(
         r#"
@@ -20,6 +38,9 @@ fn every_key_reaches_its_value() {
         admin = "127.0.0.1:9000"
         log = "/var/log/prefork.log"
 
+        [metrics]
+        detail = "pool"
+
         [pool.web]
         workers = 8
         program = ["/bin/sh", "-c", "exec shop"]
@@ -27,6 +48,7 @@ fn every_key_reaches_its_value() {
             "0.0.0.0:8080",
             "[::]:8080",
             { address = "unix:/run/app.sock", backlog = 16, permissions = "0666", mode = "shared" },
+            { address = "127.0.0.1:8081", mode = "per-slot" },
         ]
         env = { RUST_LOG = "info" }
         user = "root"
@@ -44,6 +66,7 @@ fn every_key_reaches_its_value() {
         max_requests_jitter = "2.5%"
         max_rss = "1GiB"
         max_age = "9d"
+        min_ready = "20ms"
         max_surge = 10
         dump_on_hang = true
 
@@ -60,6 +83,7 @@ fn every_key_reaches_its_value() {
             log: Some("/var/log/prefork.log".into()),
         }
     );
+    assert_eq!(config.metrics, Detail::Pool);
     let [pool] = config.pools.as_slice() else {
         panic!("one pool, not {:?}", config.pools);
     };
@@ -79,6 +103,7 @@ fn every_key_reaches_its_value() {
             max_requests_jitter: 0.025,
             max_rss: Some(1 << 30),
             max_age: Some(9 * 86_400 * SECOND),
+            min_ready: Duration::from_millis(20),
             max_surge: 10,
             dump_on_hang: true,
         }
@@ -93,6 +118,7 @@ fn every_key_reaches_its_value() {
     let unix = Listen {
         name: "unix:/run/app.sock".to_owned(),
         address: Address::Unix("/run/app.sock".into()),
+        mode: Mode::Shared,
         backlog: 16,
         permissions: Some(0o666),
     };
@@ -102,8 +128,18 @@ fn every_key_reaches_its_value() {
         .iter()
         .map(|listen| listen.name.as_str())
         .collect();
-    assert_eq!(names, ["0.0.0.0:8080", "[::]:8080", "unix:/run/app.sock"]);
+    assert_eq!(
+        names,
+        [
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "unix:/run/app.sock",
+            "127.0.0.1:8081"
+        ]
+    );
     assert_eq!(pool.listen[0].backlog, 4096);
+    assert_eq!(pool.listen[0].mode, Mode::Shared);
+    assert_eq!(pool.listen[3].mode, Mode::PerSlot);
     assert_eq!(pool.env["RUST_LOG"], "info");
     let run_as = pool.run_as.as_ref().expect("user is set");
     assert_eq!(
@@ -122,6 +158,7 @@ fn a_pool_without_settings_is_as_the_embedded_default() {
     let default = command_line::config(&Options::default(), &host()).unwrap();
     assert_eq!(config.pools, default.pools);
     assert_eq!(config.supervisor, default.supervisor);
+    assert_eq!(config.metrics, default.metrics);
     assert_eq!(default.source, "embedded default");
     assert_eq!(default.pools[0].policy.workers, 4);
     assert_eq!(
@@ -150,6 +187,27 @@ fn auto_is_a_worker_per_processor_and_an_empty_admin_is_none() {
         valid("[supervisor]\nadmin = \"\"\n[pool.web]\nworkers = \"auto\"\nlisten = [\"[::1]:0\"]");
     assert_eq!(config.pools[0].policy.workers, 4);
     assert_eq!(config.supervisor.admin, None);
+}
+
+#[test]
+fn metrics_tell_slots_apart_up_to_sixty_four_workers_unless_they_are_told_to() {
+    let detail = |metrics: &str, web: u32, api: u32| {
+        let pools = [("web", web, 1), ("api", api, 2)].map(|(name, workers, port)| {
+            format!("[pool.{name}]\nworkers = {workers}\nlisten = [\"127.0.0.1:{port}\"]\n")
+        });
+        valid(&format!("{metrics}\n{}", pools.concat())).metrics
+    };
+    assert_eq!(detail("", 60, 4), Detail::Slot);
+    assert_eq!(detail("", 60, 5), Detail::Pool);
+    assert_eq!(detail("[metrics]", 60, 5), Detail::Pool);
+    assert_eq!(detail("metrics.detail = \"slot\"", 60, 5), Detail::Slot);
+    assert_eq!(detail("metrics.detail = \"pool\"", 1, 1), Detail::Pool);
+    let many = Options {
+        workers: Some("65".to_owned()),
+        ..Options::default()
+    };
+    let many = command_line::config(&many, &host()).unwrap();
+    assert_eq!(many.metrics, Detail::Pool);
 }
 
 #[test]
@@ -208,7 +266,8 @@ fn programs_are_found_beside_the_file_and_in_the_path() {
 #[test]
 fn the_summary_shows_what_is_unusual_and_no_secrets() {
     let config = valid(
-        "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9 }]\n\
+        "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9 },\n\
+         { address = \"[::1]:80\", mode = \"per-slot\" }]\n\
          env = { TOKEN = \"hunter2\" }\nmax_rss = \"1536MiB\"\ndrain_timeout = \"90s\"\n\
          kill_timeout = \"5s\"\n[pool.web.app]\npassword = \"hunter2\"",
     );
@@ -217,11 +276,14 @@ supervisor
   runtime_dir          /run/prefork
   control_mode         0660
   admin                127.0.0.1:9919
+metrics
+  detail               slot
 pool web
   workers              4
   program              (bundled web server)
   listen               127.0.0.1:80
   listen               unix:/run/a, backlog 9
+  listen               [::1]:80, mode per-slot
   env                  TOKEN
   drain_timeout        90s
   max_rss              1536MiB

@@ -102,7 +102,10 @@ fn row(bench: &Bench, blueprint: &'static Blueprint, deed: Deed) -> Vec<Cell> {
             Cell::Number(outcome.longest_gap.as_secs_f64() * 1e3, 1),
             afterwards.into(),
         ]),
-        Ok(None) => cells.push("not available in this version".into()),
+        Ok(None) if blueprint.name == PREFORK.name => {
+            cells.push("not available in this version".into());
+        }
+        Ok(None) => cells.push("not offered".into()),
         Err(error) => cells.extend([times.into(), "failed".into(), format!("{error:#}").into()]),
     }
     cells.resize(8, "".into());
@@ -125,6 +128,9 @@ fn suffer(
     let mut afterwards = String::new();
     for _ in 0..times {
         afterwards = commit(&mut server, deed)?;
+        if !server.master().is_alive() {
+            break;
+        }
     }
     std::thread::sleep(MARGIN);
     let outcome = clients.stop()?;
@@ -180,9 +186,11 @@ fn kill_worker(server: &mut Server, before: &[i32]) -> Result<String> {
         return Ok("no worker".to_owned());
     };
     process::send(*victim, Signal::SIGKILL)?;
-    let replaced = settled(|| {
+    let mut replaced = false;
+    settled(|| {
         let now = server.workers();
-        !now.contains(victim) && now.len() >= before.len()
+        replaced = !now.contains(victim) && now.len() >= before.len();
+        replaced || !server.master().is_alive()
     });
     if !server.master().is_alive() {
         return Ok("the whole server has ended".to_owned());

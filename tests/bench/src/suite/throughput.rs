@@ -9,7 +9,7 @@ use crate::figures::Spread;
 use crate::load::Clients;
 use crate::peer;
 use crate::prefork::{BARE, PREFORK};
-use crate::report::{Bound, Report, Table, Target};
+use crate::report::{Bound, Cell, Report, Table, Target};
 use crate::server::Server;
 
 /// The setting that the targets are about.
@@ -73,8 +73,8 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
 
 fn measure(bench: &Bench, servers: &[Server], setting: Setting) -> Result<Vec<Series>> {
     let mut all: Vec<Series> = servers.iter().map(|_| Series::default()).collect();
-    let duration = Duration::from_millis(bench.pick(1000, 100));
-    for round in 0..bench.pick(5, 2) {
+    let duration = Duration::from_millis(bench.pick(500, 100));
+    for round in 0..bench.pick(9, 2) {
         for (server, series) in servers.iter().zip(&mut all) {
             bench.doing(format!("{} {setting:?}, round {round}", server.name()));
             ask(server, setting, duration, series)?;
@@ -127,13 +127,13 @@ fn table(servers: &[Server], all: &[Series], setting: Setting) -> Table {
     );
     for (server, series) in servers.iter().zip(all) {
         let latency = |index: usize| {
-            crate::report::Cell::Spread(Spread::of(series.latency_us[index].iter().copied()), 0)
+            Cell::Spread(Spread::of(series.latency_us[index].iter().copied()), 0)
         };
         let spread = |values: &[f64], digits| {
-            crate::report::Cell::Spread(Spread::of(values.iter().copied()), digits)
+            Cell::Spread(Spread::of(values.iter().copied()), digits)
         };
         let ratio = |over: &[f64], under: &[f64]| {
-            crate::report::Cell::Spread(Spread::of_ratios(over, under), 2)
+            Cell::Spread(Spread::of_ratios(over, under), 2)
         };
         table.row([
             server.name().into(),

@@ -49,6 +49,7 @@ fn policy(workers: u32) -> Policy {
         max_requests_jitter: 0.1,
         max_rss: None,
         max_age: Some(86_400 * second),
+        min_ready: Duration::ZERO,
         max_surge: 1,
         dump_on_hang: false,
     }

@@ -1,3 +1,9 @@
+//! What a scrape shows of what has been recorded.
+
+mod detail;
+mod page;
+mod removal;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -6,6 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use prefork_proto::channel::Counters;
 use prefork_proto::control::{ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
+use prefork_proto::scoreboard::Snapshot;
 use proptest::prelude::*;
 
 use super::*;
@@ -197,9 +204,34 @@ fn a_total_that_runs_backwards_is_held_and_counted() {
     assert_eq!(slot.requests(), 500);
     // The requests, their bucket and their sum.
     assert_eq!(of_slot(&metrics, "worker_counters_held_total", ""), 3.0);
-    slot.health(1, &served(501), at(13));
+    slot.health(1, &served(20), at(13));
+    slot.health(1, &served(501), at(14));
     assert_eq!(slot.requests(), 501);
     assert_eq!(of_slot(&metrics, "worker_counters_held_total", ""), 3.0);
+}
+
+#[test]
+fn a_scoreboard_is_read_until_its_process_is_gone_and_its_counts_stay() {
+    let mut metrics = metrics();
+    let slot = metrics.slot("web", 0);
+    let counted = |requests, in_flight| Snapshot {
+        http: served(requests).http.unwrap(),
+        in_flight,
+        connections: 7,
+    };
+    slot.started(1, 100, 1, at(10));
+    slot.counted(1, &counted(500, 5));
+    assert_eq!((slot.requests(), slot.requests_of(1)), (500, 500));
+    assert_eq!(of_slot(&metrics, "http_requests_in_flight", ""), 5.0);
+    assert_eq!(of_slot(&metrics, "http_connections_active", ""), 7.0);
+    let nonsense = u64::MAX / 4000;
+    slot.counted(1, &counted(nonsense, u64::MAX));
+    slot.counted(1, &counted(3, 0));
+    assert_eq!(of_slot(&metrics, "worker_counters_held_total", ""), 3.0);
+    slot.exited(1, ExitReason::Signal);
+    slot.counted(1, &counted(4, 9));
+    assert_eq!(slot.requests(), nonsense);
+    assert_eq!(of_slot(&metrics, "http_connections_active", ""), 0.0);
 }
 
 #[test]
@@ -247,7 +279,8 @@ fn channel_totals_grow_by_what_each_channel_adds() {
             received: vec![0; ToSupervisor::KINDS.len() + 1],
             ..Counters::default()
         };
-        counters.sent[3] = pings;
+        let ping = ToWorker::KINDS.iter().position(|kind| *kind == "ping");
+        counters.sent[ping.unwrap()] = pings;
         counters.received[6] = 1;
         counters
     };
@@ -339,6 +372,13 @@ fn the_exposition_is_as_promtool_wants_it() {
     metrics.supervisor().command_failed("tell");
     let listener = metrics.listener("unix:a\"b", "web", "unix:/run/a\"b", "shared");
     listener.backlog(3, 4096);
+    for detail in [Detail::Slot, Detail::Pool] {
+        metrics.set_detail(detail);
+        promtool_is_silent_on(&metrics.encode());
+    }
+}
+
+fn promtool_is_silent_on(exposition: &str) {
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -350,7 +390,7 @@ fn the_exposition_is_as_promtool_wants_it() {
         return;
     };
     let mut stdin = promtool.stdin.take().unwrap();
-    stdin.write_all(metrics.encode().as_bytes()).unwrap();
+    stdin.write_all(exposition.as_bytes()).unwrap();
     drop(stdin);
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -375,12 +415,18 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // Each step makes two expositions.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn totals_never_go_backwards_whatever_workers_report(
         steps in prop::collection::vec((step(), any::<bool>()), 1..60)
     ) {
         let mut metrics = metrics();
         let slot = metrics.slot("web", 0);
+        let neighbour = metrics.slot("web", 1);
+        neighbour.started(1, 99, 1, at(1));
+        neighbour.health(1, &served(7), at(1));
         let mut live: Vec<u64> = Vec::new();
         let mut born = 0;
         let mut before: BTreeMap<String, f64> = BTreeMap::new();
@@ -408,7 +454,10 @@ proptest! {
                     live.push(born);
                 }
             }
-            let now = samples(&metrics);
+            let mut now = samples(&metrics);
+            metrics.set_detail(Detail::Pool);
+            now.append(&mut samples(&metrics));
+            metrics.set_detail(Detail::Slot);
             for (series, value) in &before {
                 if series.contains("_total") || series.contains("_bucket") {
                     prop_assert!(now[series] >= *value, "{series} was {value}");

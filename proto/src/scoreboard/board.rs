@@ -1,0 +1,159 @@
+//! The supervisor's side: makes, seals and reads a scoreboard.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
+use nix::unistd::ftruncate;
+
+use super::{BYTES, ScoreboardError, Snapshot};
+use crate::error::{Call, SystemError};
+use crate::message::HttpCounts;
+use crate::sys::ReadOnly;
+
+/// The size as the system calls want it.
+const LENGTH: i64 = BYTES as i64;
+
+/// From birth: the memory keeps its size.
+const AT_BIRTH: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
+
+/// Once the worker has mapped it: no new writable mapping, no `write`, no hole
+/// (which SHRINK and GROW alone allow), and no further seal.
+const ONCE_MAPPED: SealFlag = SealFlag::F_SEAL_FUTURE_WRITE.union(SealFlag::F_SEAL_SEAL);
+
+/// Makes the memory, and a second descriptor for the worker. Both are
+/// close-on-exec; the size is fixed and its page is there.
+///
+/// # Errors
+/// [`ScoreboardError::System`] with what the kernel lacks.
+pub fn create() -> Result<(Unsealed, OwnedFd), ScoreboardError> {
+    let memory = memory()?;
+    ftruncate(&memory, LENGTH).map_err(refused(Call::Ftruncate))?;
+    reserve(&memory)?;
+    add_seals(&memory, AT_BIRTH)?;
+    let theirs = memory.try_clone().map_err(|error| {
+        let errno = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
+        SystemError::new(Call::Dup, errno)
+    })?;
+    Ok((Unsealed(memory), theirs))
+}
+
+fn memory() -> Result<OwnedFd, ScoreboardError> {
+    let name = c"prefork-scoreboard";
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let no_exec = flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let memory = match memfd_create(name, no_exec) {
+        // Linux before 6.3 does not know that memory can be made without a right to run it.
+        Err(Errno::EINVAL) => memfd_create(name, flags),
+        other => other,
+    };
+    Ok(memory.map_err(refused(Call::MemfdCreate))?)
+}
+
+/// Puts memory under the whole size, so that reading it can't fail for want of
+/// any: a read that does is SIGBUS.
+fn reserve(memory: &OwnedFd) -> Result<(), SystemError> {
+    fallocate(memory, FallocateFlags::empty(), 0, LENGTH).map_err(refused(Call::Fallocate))
+}
+
+fn add_seals(memory: &OwnedFd, seals: SealFlag) -> Result<(), SystemError> {
+    match fcntl(memory, FcntlArg::F_ADD_SEALS(seals)) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(SystemError::new(Call::AddSeals, errno)),
+    }
+}
+
+fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
+    move |errno| SystemError::new(call, errno)
+}
+
+/// A scoreboard that its worker may still map. It is not read before it is
+/// sealed.
+#[derive(Debug)]
+pub struct Unsealed(OwnedFd);
+
+impl Unsealed {
+    /// Ends the time in which the worker can map it for writing; to be called
+    /// at its `ready`.
+    ///
+    /// # Errors
+    /// As [`Board::adopt`].
+    pub fn seal(self) -> Result<Board, ScoreboardError> {
+        Board::adopt(self.0)
+    }
+}
+
+/// A sealed scoreboard, mapped read-only.
+#[derive(Debug)]
+pub struct Board {
+    cells: ReadOnly,
+    memory: OwnedFd,
+}
+
+impl Board {
+    /// Maps a scoreboard that came from elsewhere: from the supervisor that was
+    /// here before, or back from its worker. Trusts nothing: it is sealed if it
+    /// is not, and refused if it can't be.
+    ///
+    /// # Errors
+    /// [`Seals`](ScoreboardError::Seals) or [`Size`](ScoreboardError::Size)
+    /// where it is not what [`create`] made, [`System`](ScoreboardError::System)
+    /// where the kernel refuses something, for instance because the descriptor
+    /// is of something else.
+    pub fn adopt(memory: OwnedFd) -> Result<Self, ScoreboardError> {
+        if !seals(&memory)?.contains(SealFlag::F_SEAL_SEAL) {
+            add_seals(&memory, ONCE_MAPPED)?;
+        }
+        let found = seals(&memory)?;
+        let missing = AT_BIRTH.union(ONCE_MAPPED).difference(found);
+        if !missing.is_empty() {
+            return Err(ScoreboardError::Seals {
+                found: found.bits(),
+                missing: missing.bits(),
+            });
+        }
+        // From here on the size stays what it is.
+        let size = fstat(&memory).map_err(refused(Call::Fstat))?.st_size;
+        if size != LENGTH {
+            return Err(ScoreboardError::Size { found: size });
+        }
+        // Before the seal a hostile worker could punch holes; this fills them.
+        reserve(&memory)?;
+        let cells = ReadOnly::map(memory.as_fd()).map_err(refused(Call::Mmap))?;
+        Ok(Self { cells, memory })
+    }
+
+    /// What the worker has counted so far; never blocks, never faults.
+    pub fn read(&self) -> Snapshot {
+        let cells = &*self.cells;
+        Snapshot {
+            http: HttpCounts {
+                requests: cells.requests.each_ref().map(|cell| cell.get()),
+                accepted: cells.accepted.get(),
+                received_bytes: cells.received_bytes.get(),
+                sent_bytes: cells.sent_bytes.get(),
+                duration_buckets: cells.duration_buckets.each_ref().map(|cell| cell.get()),
+                duration_sum_us: cells.duration_sum_us.get(),
+            },
+            in_flight: cells.in_flight.get(),
+            connections: cells.connections.get(),
+        }
+    }
+}
+
+/// The memory, to be handed to a supervisor that comes after this one.
+impl AsFd for Board {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+}
+
+/// The seals of a memory file; what is none has no seals to ask for.
+pub(super) fn seals(memory: &OwnedFd) -> Result<SealFlag, SystemError> {
+    match fcntl(memory, FcntlArg::F_GET_SEALS) {
+        Ok(bits) => Ok(SealFlag::from_bits_retain(bits)),
+        Err(errno) => Err(SystemError::new(Call::GetSeals, errno)),
+    }
+}

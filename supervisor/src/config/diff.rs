@@ -1,0 +1,190 @@
+//! What a reload would change: the difference between two configurations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::change::Change;
+use super::checked::{Config, Listen, Pool, RunAs, Supervisor};
+use super::{summary, units};
+
+/// Everything that a reload from one configuration to another would change, in
+/// the order of the new one's pools, pools that go last. To account for a pool
+/// that has been scaled, give it its present number of workers in `old`.
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes = of_supervisor(&old.supervisor, &new.supervisor);
+    if old.metrics != new.metrics {
+        changes.push(Change::Metrics {
+            from: old.metrics,
+            to: new.metrics,
+        });
+    }
+    for pool in &new.pools {
+        let before = old.pool(&pool.policy.name);
+        changes.extend(match before {
+            Some(before) => settings(before, pool),
+            None => vec![Change::PoolAdded { pool: name(pool) }],
+        });
+        changes.extend(listeners_to_be(old, pool));
+        changes.extend(
+            before
+                .into_iter()
+                .flat_map(|pool| listeners_lost(pool, new)),
+        );
+        changes.push(workers(before, Some(pool)));
+    }
+    let removed = |pool: &&Pool| new.pool(&pool.policy.name).is_none();
+    for pool in old.pools.iter().filter(removed) {
+        changes.push(Change::PoolRemoved { pool: name(pool) });
+        changes.extend(listeners_lost(pool, new));
+        changes.push(workers(Some(pool), None));
+    }
+    changes
+}
+
+/// Whether a pool's `app` is another and everything else the same, so that
+/// workers which can do so may take it in place. What lies on the disk in the
+/// program's place is for the caller to compare.
+pub fn only_app_changed(old: &Pool, new: &Pool) -> bool {
+    let with_new_app = Pool {
+        app: new.app.clone(),
+        ..old.clone()
+    };
+    old.app != new.app && with_new_app == *new
+}
+
+fn name(pool: &Pool) -> String {
+    pool.policy.name.clone()
+}
+
+fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
+    let before = supervisor_keys(old);
+    let pairs = before.into_iter().zip(supervisor_keys(new));
+    let changed = pairs.filter(|((_, from), (_, to))| from != to);
+    changed
+        .map(|((key, from), (_, to))| Change::Supervisor { key, from, to })
+        .collect()
+}
+
+fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 4] {
+    // Taken apart in full, so that a new key does not go unnoticed.
+    let Supervisor {
+        runtime_dir,
+        control_mode,
+        admin,
+        log,
+    } = supervisor;
+    let show = |path: &PathBuf| path.display().to_string();
+    let none = || "none".to_owned();
+    [
+        ("runtime_dir", show(runtime_dir)),
+        ("control_mode", units::show_permissions(*control_mode)),
+        ("admin", admin.map_or_else(none, |admin| admin.to_string())),
+        ("log", log.as_ref().map_or("stderr".to_owned(), show)),
+    ]
+}
+
+fn settings(old: &Pool, new: &Pool) -> Vec<Change> {
+    let pool = name(new);
+    let setting = |key, from, to| Change::Setting {
+        pool: pool.clone(),
+        key,
+        from,
+        to,
+    };
+    let mut changes = Vec::new();
+    if old.program != new.program {
+        let [from, to] = [old, new].map(|pool| summary::words(pool).join(" "));
+        changes.push(setting("program", from, to));
+    }
+    let [before, after] = [old, new].map(summary::settings);
+    for ((key, from), (_, to)) in before.into_iter().zip(after) {
+        // The keys of `env` alone do not tell whether it is the same.
+        if from != to && key != "env" {
+            changes.push(setting(key, from, to));
+        }
+    }
+    let groups = |run_as: &RunAs| {
+        let ids: Vec<String> = run_as.groups.iter().map(u32::to_string).collect();
+        format!("groups {}", ids.join(" "))
+    };
+    if let (Some(old), Some(new)) = (&old.run_as, &new.run_as)
+        && old.groups != new.groups
+    {
+        changes.push(setting("user", groups(old), groups(new)));
+    }
+    let env = changed_keys(&old.env, &new.env);
+    let app = changed_keys(&top_level(&old.app), &top_level(&new.app));
+    for (table, keys) in [("env", env), ("app", app)] {
+        if !keys.is_empty() {
+            changes.push(Change::Entries {
+                pool: pool.clone(),
+                table,
+                keys,
+            });
+        }
+    }
+    changes
+}
+
+/// The settings of the application by key; they are always an object.
+fn top_level(app: &Value) -> BTreeMap<String, &Value> {
+    let entries = app.as_object().into_iter().flatten();
+    entries.map(|(key, value)| (key.clone(), value)).collect()
+}
+
+/// The keys that only one of the two has, or whose values differ.
+fn changed_keys<V: PartialEq>(old: &BTreeMap<String, V>, new: &BTreeMap<String, V>) -> Vec<String> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differs = |key: &&&String| old.get(**key) != new.get(**key);
+    keys.iter().filter(differs).copied().cloned().collect()
+}
+
+fn listeners_to_be(old: &Config, pool: &Pool) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for listen in &pool.listen {
+        match old.listener(&listen.address) {
+            None => changes.push(Change::ListenerAdded {
+                pool: name(pool),
+                listen: listen.clone(),
+            }),
+            Some((owner, before)) => {
+                let pools = [name(owner), name(pool)];
+                if pools[0] != pools[1] || before != listen {
+                    changes.push(Change::ListenerChanged {
+                        pools,
+                        from: before.clone(),
+                        to: listen.clone(),
+                    });
+                }
+            }
+        }
+    }
+    changes
+}
+
+fn listeners_lost(pool: &Pool, new: &Config) -> Vec<Change> {
+    let lost = |listen: &&Listen| new.listener(&listen.address).is_none();
+    let lost = pool.listen.iter().filter(lost);
+    lost.map(|listen| Change::ListenerRemoved {
+        pool: name(pool),
+        listen: listen.clone(),
+    })
+    .collect()
+}
+
+/// At least one of the two is there.
+fn workers(old: Option<&Pool>, new: Option<&Pool>) -> Change {
+    let count = |pool: Option<&Pool>| pool.map_or(0, |pool| pool.policy.workers);
+    let [before, after] = [old, new].map(count);
+    Change::Workers {
+        pool: new.or(old).map(name).unwrap_or_default(),
+        kept: before.min(after),
+        in_place: old
+            .zip(new)
+            .is_some_and(|(old, new)| only_app_changed(old, new)),
+        started: after.saturating_sub(before),
+        drained: before.saturating_sub(after),
+    }
+}

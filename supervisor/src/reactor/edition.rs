@@ -1,0 +1,107 @@
+//! What the workers of one generation of a pool run and accept from. A rollback
+//! goes back to the edition that served before, whatever has become of the files.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use tracing::info;
+
+use super::program::{PinnedProgram, ProgramError};
+use super::sockets::Sockets;
+use crate::config;
+use crate::listener::ListenError;
+
+/// Why a pool could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// Its program can't be pinned.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A listener can't be bound.
+    #[error("pool {pool}: {source}")]
+    Listen {
+        /// The pool's name.
+        pool: String,
+        /// Which listener, and why.
+        source: ListenError,
+    },
+    /// The listener is bound already, in the other mode.
+    #[error(
+        "pool {pool}: the mode of listener {listener} cannot change while it is bound; \
+         use another address, or stop and start"
+    )]
+    Mode {
+        /// The pool's name.
+        pool: String,
+        /// The listener's name.
+        listener: String,
+    },
+    /// `/dev/null` can't be opened.
+    #[error("cannot open /dev/null for the workers' stdin: {0}")]
+    Null(std::io::Error),
+}
+
+/// One generation of one pool: its configuration, pinned program and listeners.
+#[derive(Debug)]
+pub struct Edition {
+    pub(crate) name: Rc<str>,
+    pub(crate) config: config::Pool,
+    pub(crate) program: PinnedProgram,
+    pub(crate) sockets: Vec<Rc<Sockets>>,
+    /// The workers' stdin.
+    pub(crate) null: OwnedFd,
+}
+
+impl Edition {
+    /// Pins the program and binds the listeners, except those that are in
+    /// `bound` already. `nofile` is the workers' soft limit of descriptors.
+    pub(crate) fn set_up(
+        config: config::Pool,
+        nofile: u64,
+        bound: &[Rc<Sockets>],
+    ) -> Result<Self, PoolError> {
+        let program = PinnedProgram::pin(&config, nofile)?;
+        let mut sockets = Vec::new();
+        for listen in &config.listen {
+            if bound.iter().any(|sockets| sockets.conflict_with(listen)) {
+                return Err(PoolError::Mode {
+                    pool: config.policy.name.clone(),
+                    listener: listen.name.clone(),
+                });
+            }
+            let known = bound.iter().find(|sockets| sockets.are_for(listen));
+            sockets.push(match known {
+                Some(sockets) => Rc::clone(sockets),
+                None => Rc::new(Sockets::bind(listen).map_err(|source| PoolError::Listen {
+                    pool: config.policy.name.clone(),
+                    source,
+                })?),
+            });
+        }
+        Ok(Self {
+            name: config.policy.name.as_str().into(),
+            program,
+            sockets,
+            null: File::open("/dev/null").map_err(PoolError::Null)?.into(),
+            config,
+        })
+    }
+
+    /// Says in the log what is there.
+    pub(crate) fn announce(&self) {
+        let policy = &self.config.policy;
+        let program = self.program.command_line().join(" ");
+        info!(
+            pool = policy.name,
+            "{} workers of {program}", policy.workers
+        );
+        for sockets in &self.sockets {
+            info!(
+                pool = policy.name,
+                "listening on {}",
+                sockets.status().address
+            );
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Every edition that a process may still have to be started from: the
+//! generation in force, and beside it the one that a reload brings.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::edition::Edition;
+use super::sockets::Sockets;
+
+/// Editions by pool and generation.
+#[derive(Debug, Default)]
+pub(crate) struct Editions {
+    pools: BTreeMap<Rc<str>, BTreeMap<u64, Rc<Edition>>>,
+}
+
+impl Editions {
+    /// What a generation's workers of a pool run.
+    pub(crate) fn of(&self, pool: &str, generation: u64) -> Option<&Rc<Edition>> {
+        self.pools.get(pool)?.get(&generation)
+    }
+
+    /// The newest edition of each pool.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = &Rc<Edition>> {
+        self.pools
+            .values()
+            .filter_map(|generations| generations.values().next_back())
+    }
+
+    /// Adds a generation.
+    pub(crate) fn add(&mut self, generation: u64, editions: Vec<Edition>) {
+        for edition in editions {
+            let generations = self.pools.entry(Rc::clone(&edition.name)).or_default();
+            generations.insert(generation, Rc::new(edition));
+        }
+    }
+
+    /// Every bound listener, with the pool that has it; once each.
+    pub(crate) fn bound(&self) -> Vec<(Rc<str>, Rc<Sockets>)> {
+        let mut bound: Vec<(Rc<str>, Rc<Sockets>)> = Vec::new();
+        for edition in self.pools.values().flat_map(BTreeMap::values) {
+            for sockets in &edition.sockets {
+                if !bound.iter().any(|(_, known)| Rc::ptr_eq(known, sockets)) {
+                    bound.push((Rc::clone(&edition.name), Rc::clone(sockets)));
+                }
+            }
+        }
+        bound
+    }
+
+    /// Forgets every generation but this one. Returns the listeners that only
+    /// the others had.
+    pub(crate) fn keep_only(&mut self, generation: u64) -> Vec<(Rc<str>, Rc<Sockets>)> {
+        let before = self.bound();
+        for generations in self.pools.values_mut() {
+            generations.retain(|number, _| *number == generation);
+        }
+        self.pools.retain(|_, generations| !generations.is_empty());
+        let kept = self.bound();
+        before
+            .into_iter()
+            .filter(|(_, sockets)| !kept.iter().any(|(_, known)| Rc::ptr_eq(known, sockets)))
+            .collect()
+    }
+}

@@ -1,0 +1,287 @@
+//! A reload from the reactor's side: read and check, pin and bind, hand the
+//! plan to the fleet, and clean up when the fleet says how it ended.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult, LastReload};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{error, info, warn};
+
+use super::edition::Edition;
+use super::journal::About;
+use super::{Reactor, sockets::Sockets, unix_seconds};
+use crate::config::{self, Config};
+use crate::fleet::{Command, Plan, PlannedPool};
+
+/// The capability of a worker that takes new settings in place.
+const RELOAD: &str = "reload";
+
+/// What the reactor knows of reloads.
+#[derive(Debug, Default)]
+pub(super) struct Reloads {
+    /// The one in progress.
+    pub(super) current: Option<Reload>,
+    /// Those who asked meanwhile: one more reload serves them all.
+    waiting: Vec<UnboundedSender<JobLine>>,
+    /// Whether one more was asked for by a signal, with nobody to answer.
+    signalled: bool,
+    /// How the last one went.
+    pub(super) last: Option<LastReload>,
+    /// The highest generation number ever tried.
+    tried: u64,
+}
+
+/// A reload in progress.
+#[derive(Debug)]
+pub(super) struct Reload {
+    pub(super) generation: u64,
+    config: Config,
+    /// The names of the pools that are to be.
+    pub(super) pools: BTreeSet<String>,
+}
+
+impl Reactor {
+    /// Reloads now, or once the reload in progress has ended.
+    pub(super) fn reload(&mut self, asker: Option<UnboundedSender<JobLine>>) {
+        if self.reloads.current.is_some() {
+            self.reloads.signalled |= asker.is_none();
+            tell(&asker, "waits for the reload in progress");
+            self.reloads.waiting.extend(asker);
+            return;
+        }
+        self.reload_for(asker.into_iter().collect());
+    }
+
+    fn reload_for(&mut self, askers: Vec<UnboundedSender<JobLine>>) {
+        match self.prepare() {
+            Ok((plan, editions, config)) => {
+                let message = format!("generation {} begins", plan.generation);
+                tell(&askers, &message);
+                for change in config::diff(&self.config, &config) {
+                    if change.needs_restart() {
+                        warn!("reload: {change}");
+                        tell(&askers, &change.to_string());
+                    }
+                }
+                self.begin(plan, editions, config, askers);
+            }
+            Err(error) => self.reject(error, &askers),
+        }
+    }
+
+    /// Says what a reload would change, and changes nothing.
+    pub(super) fn rehearse(&self, asker: &UnboundedSender<JobLine>) {
+        let result = match config::load(&self.options) {
+            Ok(config) => {
+                let changes = config::diff(&self.config_as_scaled(), &config);
+                let count = changes.len();
+                for change in changes {
+                    let _ = asker.send(JobLine::Change {
+                        what: change.what().to_owned(),
+                        message: change.to_string(),
+                    });
+                }
+                JobResult {
+                    ok: true,
+                    message: if count == 1 {
+                        "1 change; nothing was touched".to_owned()
+                    } else {
+                        format!("{count} changes; nothing was touched")
+                    },
+                    generation: Some(self.fleet.generation()),
+                    error: None,
+                }
+            }
+            Err(error) => failed(ApiError::new(ErrorCode::Config, error.to_string())),
+        };
+        let _ = asker.send(JobLine::Result(result));
+    }
+
+    /// The configuration in force, with the workers that operators have scaled to.
+    fn config_as_scaled(&self) -> Config {
+        let mut config = self.config.clone();
+        for pool in &mut config.pools {
+            let view = self
+                .fleet
+                .pools()
+                .find(|view| view.name() == pool.policy.name);
+            pool.policy.workers = view.map_or(pool.policy.workers, |view| view.desired());
+        }
+        config
+    }
+
+    /// Everything that can go wrong before a worker is touched.
+    fn prepare(&self) -> Result<(Plan, Vec<Edition>, Config), ApiError> {
+        let config = config::load(&self.options)
+            .map_err(|error| ApiError::new(ErrorCode::Config, error.to_string()))?;
+        let generation = self.reloads.tried.max(self.fleet.generation()) + 1;
+        let bound: Vec<Rc<Sockets>> = self
+            .editions
+            .bound()
+            .into_iter()
+            .map(|(_, sockets)| sockets)
+            .collect();
+        let mut editions = Vec::new();
+        let mut pools = Vec::new();
+        for pool in &config.pools {
+            let edition = Edition::set_up(pool.clone(), self.nofile, &bound)
+                .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?;
+            pools.push(PlannedPool {
+                policy: pool.policy.clone(),
+                in_place: self.can_reload_in_place(&edition),
+            });
+            editions.push(edition);
+        }
+        Ok((Plan { generation, pools }, editions, config))
+    }
+
+    /// Whether nothing but the application's settings differs from what runs,
+    /// and every worker says that it can take new ones.
+    fn can_reload_in_place(&self, edition: &Edition) -> bool {
+        let name = &*edition.name;
+        let Some(running) = self.editions.of(name, self.fleet.generation()) else {
+            return false;
+        };
+        let Some(pool) = self.fleet.pools().find(|pool| pool.name() == name) else {
+            return false;
+        };
+        config::only_app_changed(&running.config, &edition.config)
+            && running.program.is_same_file(&edition.program)
+            && pool
+                .slots()
+                .filter_map(|slot| slot.current())
+                .all(|current| {
+                    let grip = self.processes.get(&current.worker());
+                    grip.is_some_and(|grip| grip.vitals.borrow().can(RELOAD))
+                })
+    }
+
+    fn begin(
+        &mut self,
+        plan: Plan,
+        editions: Vec<Edition>,
+        config: Config,
+        askers: Vec<UnboundedSender<JobLine>>,
+    ) {
+        let generation = plan.generation;
+        info!(
+            "reload: generation {generation} begins, configured by {}",
+            config.source
+        );
+        let message = format!("generation {generation} begins");
+        self.journal.note("reload", About::default(), message);
+        self.reloads.tried = generation;
+        self.reloads.current = Some(Reload {
+            generation,
+            pools: config
+                .pools
+                .iter()
+                .map(|pool| pool.policy.name.clone())
+                .collect(),
+            config,
+        });
+        self.editions.add(generation, editions);
+        self.command(Command::Reload(plan), askers);
+        if self.fleet.reloading().is_none() && self.reloads.current.is_some() {
+            // The fleet refused: it is still starting, or stopping.
+            self.reloaded(self.fleet.generation(), false, "refused");
+        }
+    }
+
+    fn reject(&mut self, error: ApiError, askers: &[UnboundedSender<JobLine>]) {
+        error!("reload refused: {}", error.message);
+        self.note_reload(false, self.fleet.generation(), &error.message);
+        for asker in askers {
+            let _ = asker.send(JobLine::Result(failed(error.clone())));
+        }
+        self.reload_again();
+    }
+
+    /// The fleet has ended a reload.
+    pub(super) fn reloaded(&mut self, generation: u64, committed: bool, why: &str) {
+        let Some(reload) = self.reloads.current.take() else {
+            return;
+        };
+        if committed {
+            info!("reload: generation {generation} is in force");
+            self.config = reload.config;
+        } else {
+            error!(
+                "reload: generation {} was rolled back: {why}",
+                reload.generation
+            );
+        }
+        self.note_reload(committed, generation, why);
+        let orphans = self.editions.keep_only(generation);
+        if committed {
+            self.adjust_sockets();
+            self.metrics.set_detail(self.config.metrics);
+        }
+        for (pool, sockets) in orphans {
+            self.metrics.remove_listener(&sockets.status().name);
+            for listener in sockets.all() {
+                self.retire(&pool, None, &listener);
+            }
+        }
+        self.export_pools();
+        self.reload_again();
+    }
+
+    /// Kept sockets take what the new configuration says of them.
+    fn adjust_sockets(&self) {
+        for edition in self.editions.newest() {
+            for (listen, sockets) in edition.config.listen.iter().zip(&edition.sockets) {
+                sockets.adjust(listen);
+            }
+        }
+    }
+
+    fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
+        self.metrics
+            .supervisor()
+            .reloaded(ok, std::time::SystemTime::now());
+        let message = if ok {
+            format!("generation {generation} is in force")
+        } else {
+            format!("generation {generation} stays in force: {why}")
+        };
+        self.journal.note("reloaded", About::default(), message);
+        self.reloads.last = Some(LastReload {
+            ok,
+            at: unix_seconds(),
+            generation,
+            error: (!ok).then(|| why.to_owned()),
+        });
+    }
+
+    /// Serves those who asked while a reload was in progress, all by one.
+    fn reload_again(&mut self) {
+        let signalled = std::mem::take(&mut self.reloads.signalled);
+        let waiting = std::mem::take(&mut self.reloads.waiting);
+        if signalled || !waiting.is_empty() {
+            self.reload_for(waiting);
+        }
+    }
+}
+
+/// Tells those who asked something that concerns no one pool.
+fn tell<'a>(askers: impl IntoIterator<Item = &'a UnboundedSender<JobLine>>, message: &str) {
+    for asker in askers {
+        // A client that has left doesn't cancel its reload.
+        let _ = asker.send(JobLine::Progress {
+            pool: String::new(),
+            slot: None,
+            message: message.to_owned(),
+        });
+    }
+}
+
+fn failed(error: ApiError) -> JobResult {
+    JobResult {
+        ok: false,
+        message: String::new(),
+        generation: None,
+        error: Some(error),
+    }
+}

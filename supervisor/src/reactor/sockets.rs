@@ -1,0 +1,124 @@
+//! A configured listener as the reactor holds it: one socket that all workers
+//! share, or one per slot that its processes hand on.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use prefork_proto::control::ListenerStatus;
+
+use crate::config::{Address, Listen, Mode};
+use crate::listener::{ListenError, Listener};
+
+/// The sockets of one configured listener.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    listen: RefCell<Listen>,
+    /// Every slot's for `per-slot`; slot 0's for all where it is shared.
+    of_slots: RefCell<BTreeMap<u32, Rc<Listener>>>,
+}
+
+impl Sockets {
+    /// Binds the first socket, so that an address which can't be had is known
+    /// before anything is started.
+    pub(crate) fn bind(listen: &Listen) -> Result<Self, ListenError> {
+        let sockets = Self {
+            listen: RefCell::new(listen.clone()),
+            of_slots: RefCell::new(BTreeMap::new()),
+        };
+        sockets.of_slot(0)?;
+        Ok(sockets)
+    }
+
+    /// The socket from which a slot's worker accepts.
+    pub(crate) fn of_slot(&self, slot: u32) -> Result<Rc<Listener>, ListenError> {
+        let mut listen = self.listen.borrow().clone();
+        let key = match listen.mode {
+            Mode::Shared => 0,
+            Mode::PerSlot => slot,
+        };
+        let mut of_slots = self.of_slots.borrow_mut();
+        if let Some(listener) = of_slots.get(&key) {
+            return Ok(Rc::clone(listener));
+        }
+        // Port 0 is chosen once, for all slots.
+        if let Some(bound) = of_slots.values().next().and_then(|first| first.bound()) {
+            listen.address = Address::Tcp(bound);
+        }
+        let listener = Rc::new(Listener::bind(&listen)?);
+        of_slots.insert(key, Rc::clone(&listener));
+        Ok(listener)
+    }
+
+    /// Whether these sockets are what `listen` asks for.
+    pub(crate) fn are_for(&self, listen: &Listen) -> bool {
+        let ours = self.listen.borrow();
+        ours.address == listen.address && ours.mode == listen.mode
+    }
+
+    /// Takes over what may change on a bound socket.
+    pub(crate) fn adjust(&self, listen: &Listen) {
+        if self.listen.borrow().backlog != listen.backlog {
+            for listener in self.all() {
+                // The old limit then stays, as status shows.
+                let _ = listener.set_backlog(listen.backlog);
+            }
+        }
+        self.listen.borrow_mut().clone_from(listen);
+    }
+
+    /// Gives up the socket that only this slot's worker accepted from.
+    pub(crate) fn take_from_slot(&self, slot: u32) -> Option<Rc<Listener>> {
+        match self.listen.borrow().mode {
+            Mode::Shared => None,
+            Mode::PerSlot => self.of_slots.borrow_mut().remove(&slot),
+        }
+    }
+
+    /// Whether each slot has a socket of its own.
+    pub(crate) fn are_own(&self) -> bool {
+        self.listen.borrow().mode == Mode::PerSlot
+    }
+
+    /// The socket that only this slot's worker accepts from.
+    pub(crate) fn own_of_slot(&self, slot: u32) -> Option<Rc<Listener>> {
+        match self.listen.borrow().mode {
+            Mode::Shared => None,
+            Mode::PerSlot => self.of_slots.borrow().get(&slot).cloned(),
+        }
+    }
+
+    /// Whether another mode is asked for on the same address, which would take
+    /// the address from itself.
+    pub(crate) fn conflict_with(&self, listen: &Listen) -> bool {
+        let ours = self.listen.borrow();
+        ours.address == listen.address && ours.mode != listen.mode
+    }
+
+    /// Closes the supervisor's own duplicates.
+    pub(crate) fn close(&self) {
+        self.of_slots.borrow_mut().clear();
+    }
+
+    /// Every socket.
+    pub(crate) fn all(&self) -> Vec<Rc<Listener>> {
+        self.of_slots.borrow().values().cloned().collect()
+    }
+
+    /// Its row in the status document, with the accept queues as they are now.
+    pub(crate) fn status(&self) -> ListenerStatus {
+        let listen = self.listen.borrow();
+        let all = self.all();
+        let queues: Vec<_> = all.iter().map(|listener| listener.backlog()).collect();
+        let depths: Option<Vec<u64>> = queues.iter().map(|(depth, _)| *depth).collect();
+        ListenerStatus {
+            name: listen.name.clone(),
+            address: all
+                .first()
+                .map_or_else(|| listen.name.clone(), |first| first.address().to_owned()),
+            mode: listen.mode.as_str().to_owned(),
+            backlog: depths.map(|depths| depths.iter().sum()),
+            backlog_limit: Some(queues.iter().map(|(_, limit)| limit).sum()),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A worker that hangs costs nobody else a connection.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::http::Connection;
+use crate::harness::load::{Failure, Kind, Load};
+use crate::harness::{Mode, Pool, Prefork, processes};
+
+/// After how long without a word a worker is found to hang.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+fn four_workers(mode: Mode) -> Prefork {
+    let pool = Pool::service("web", 4)
+        .mode(mode)
+        .text("heartbeat_timeout", "1s");
+    Prefork::start(&[pool])
+}
+
+/// Stops one of four workers and then opens connection after connection until
+/// it is replaced; gives the longest time that an answer took.
+fn slowest_while_one_hangs(mode: Mode) -> Duration {
+    let prefork = four_workers(mode);
+    let old = prefork.ready_pid("web", 2);
+    processes::send(old, Signal::SIGSTOP);
+    let stopped = Instant::now();
+    // All of these connect after it has stopped: it has accepted none of them.
+    let fresh = [Kind::Close, Kind::KeepAlive, Kind::Digest]
+        .map(|kind| Load::of(kind, prefork.address("web"), 8));
+    prefork.replaced("web", 2, old);
+    let replaced = stopped.elapsed();
+    assert!(
+        replaced < TIMEOUT + Duration::from_secs(1),
+        "it was replaced after {replaced:?}"
+    );
+    let outcomes = fresh.map(|load| {
+        load.serves(50);
+        load.stop()
+    });
+    for outcomes in &outcomes {
+        assert!(outcomes.failures.is_empty(), "{outcomes:#?}");
+    }
+    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
+    assert_eq!(prefork.metric("prefork_worker_exits_total", &hung), 1.0);
+    let slowest = outcomes.iter().map(|outcomes| outcomes.slowest);
+    slowest.max().expect("there are three")
+}
+
+#[test]
+fn on_a_shared_listener_nobody_waits_for_it() {
+    let slowest = slowest_while_one_hangs(Mode::Shared);
+    assert!(slowest < TIMEOUT, "an answer took {slowest:?}");
+}
+
+#[test]
+fn of_a_listener_each_its_share_is_answered_by_the_others_in_time() {
+    let slowest = slowest_while_one_hangs(Mode::PerSlot);
+    assert!(
+        slowest < TIMEOUT + Duration::from_secs(1),
+        "an answer took {slowest:?}"
+    );
+    // Otherwise no connection has come to it, and nothing was shown.
+    assert!(
+        slowest > TIMEOUT / 4,
+        "no answer took longer than {slowest:?}"
+    );
+}
+
+/// Opens connections and asks on each, until some wait in a queue.
+fn asked_until_some_wait(prefork: &Prefork) -> Vec<Connection> {
+    let address = prefork.address("web");
+    let mut asked = Vec::new();
+    eventually("connections wait in a queue", PATIENCE, || {
+        let mut connection = Connection::open(address).expect("it listens");
+        connection.send("GET", "/", "").expect("it is sent");
+        asked.push(connection);
+        let waiting = prefork.pool("web").listeners[0].backlog;
+        waiting.is_some_and(|waiting| waiting > 3)
+    });
+    asked
+}
+
+#[test]
+fn what_waits_for_a_hung_worker_is_answered_by_the_others_before_its_successor_is_up() {
+    let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
+        .mode(Mode::PerSlot)
+        .text("heartbeat_timeout", "1s");
+    let prefork = Prefork::start(&[pool]);
+    processes::send(prefork.ready_pid("web", 2), Signal::SIGSTOP);
+    let stopped = Instant::now();
+    for mut connection in asked_until_some_wait(&prefork) {
+        let answer = connection.receive().expect("it is answered");
+        assert_eq!(answer.status, 200);
+    }
+    let answered = stopped.elapsed();
+    assert!(
+        answered < TIMEOUT + Duration::from_secs(1),
+        "all were answered after {answered:?}"
+    );
+}
+
+#[test]
+fn of_a_listener_each_its_share_is_answered_in_time_though_its_successor_is_slow() {
+    let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
+        .mode(Mode::PerSlot)
+        .text("heartbeat_timeout", "1s");
+    let prefork = Prefork::start(&[pool]);
+    let old = prefork.ready_pid("web", 2);
+    processes::send(old, Signal::SIGSTOP);
+    let load = Load::of(Kind::Close, prefork.address("web"), 16);
+    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
+    let killed = || prefork.metric("prefork_worker_exits_total", &hung) == 1.0;
+    eventually("it is killed", PATIENCE, killed);
+    // Most of these come while the slot has nobody who accepts.
+    load.serves(500);
+    let outcomes = load.stop();
+    assert!(outcomes.failures.is_empty(), "{outcomes:#?}");
+    let slowest = outcomes.slowest;
+    assert!(
+        slowest < TIMEOUT + Duration::from_secs(1),
+        "an answer took {slowest:?}"
+    );
+    assert!(
+        slowest > TIMEOUT / 4,
+        "no answer took longer than {slowest:?}"
+    );
+}
+
+/// When a slot goes whose worker hangs, whoever waits in its queue is served
+/// by another worker, and whoever comes meanwhile is not reset.
+#[test]
+fn a_slot_that_goes_while_its_worker_hangs_takes_no_connection_with_it() {
+    let pool = Pool::service("web", 2)
+        .mode(Mode::PerSlot)
+        .text("heartbeat_timeout", "60s")
+        .text("drain_timeout", "2s");
+    let prefork = Prefork::start(&[pool]);
+    let old = prefork.ready_pid("web", 1);
+    processes::send(old, Signal::SIGSTOP);
+    let load = Load::of(Kind::Close, prefork.address("web"), 16);
+    eventually("connections wait in its queue", PATIENCE, || {
+        let waiting = prefork.pool("web").listeners[0].backlog;
+        waiting.is_some_and(|waiting| waiting > 3)
+    });
+    prefork.done(&["scale", "web", "1"]);
+    eventually("its worker is gone", PATIENCE, || !processes::alive(old));
+    load.serves(200);
+    load.stop_flawless();
+}
+
+#[test]
+fn only_what_it_had_accepted_is_lost() {
+    const CLIENTS: usize = 16;
+    for mode in Mode::ALL {
+        let prefork = four_workers(mode);
+        let old = prefork.ready_pid("web", 1);
+        let idle = processes::descriptors(old).len();
+        let load = Load::start(prefork.address("web"), CLIENTS);
+        load.serves(200);
+        processes::send(old, Signal::SIGSTOP);
+        let accepted = processes::descriptors(old).len() - idle;
+        prefork.replaced("web", 1, old);
+        load.serves(200);
+        let outcomes = load.stop();
+        let lost: u64 = outcomes.failures.values().sum();
+        assert_eq!(outcomes.of(Failure::Refused), 0, "{outcomes:#?}");
+        assert!(accepted <= CLIENTS, "{accepted} descriptors more");
+        assert!(
+            lost <= accepted as u64,
+            "{accepted} had been accepted: {outcomes:#?}"
+        );
+    }
+}

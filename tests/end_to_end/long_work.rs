@@ -1,0 +1,125 @@
+//! Work that takes longer than a reload: it is finished where it began, up to
+//! the drain's deadline, while new connections go to the new generation.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::http::{self, Connection};
+use crate::harness::{Mode, Pool, Prefork};
+
+/// The generation that the page names.
+fn generation(body: &str) -> u64 {
+    let after = body.split("generation ").nth(1).expect("the page names it");
+    let digits = after.split(' ').next().expect("a number follows");
+    digits.parse().expect("a generation is a number")
+}
+
+/// The generation that answers a new connection.
+fn new_connection(prefork: &Prefork) -> u64 {
+    let answer = http::get(prefork.address("web"), "/").expect("it is served");
+    generation(&answer.body)
+}
+
+/// Reloads, with what is done meanwhile from the moment on when the first
+/// generation takes no new connections any more.
+fn reload(prefork: &Prefork, meanwhile: impl FnOnce()) {
+    std::thread::scope(|scope| {
+        // It may well wait for the work that takes so long.
+        let reload = scope.spawn(|| prefork.cli(&["reload"]));
+        eventually("all workers are of the new generation", PATIENCE, || {
+            let workers = prefork.pool("web").workers;
+            workers.iter().all(|worker| worker.generation == Some(2))
+        });
+        eventually("it is taken over by the new generation", PATIENCE, || {
+            new_connection(prefork) == 2
+        });
+        meanwhile();
+        let output = reload.join().expect("no panic");
+        assert_eq!(output.code, 0, "{output:?}");
+    });
+}
+
+#[test]
+fn a_response_of_five_seconds_survives_a_reload() {
+    const LONG: Duration = Duration::from_secs(5);
+    for mode in Mode::ALL {
+        let prefork = Prefork::start(&[Pool::service("web", 2).mode(mode)]);
+        let mut slow = Connection::open(prefork.address("web")).expect("it listens");
+        let began = Instant::now();
+        slow.send("GET", "/slow/5000", "").expect("it is sent");
+        eventually("it is in flight", PATIENCE, || {
+            let workers = prefork.pool("web").workers;
+            workers.iter().any(|worker| worker.in_flight == 1)
+        });
+        reload(&prefork, || {
+            assert!(
+                began.elapsed() < LONG,
+                "the new generation waited for the slow response"
+            );
+            for _ in 0..10 {
+                assert_eq!(new_connection(&prefork), 2);
+            }
+            let answer = slow.receive().expect("it is answered");
+            assert!(began.elapsed() >= LONG);
+            assert_eq!(generation(&answer.body), 1, "{answer:?}");
+            assert!(answer.closes(), "{answer:?}");
+            slow.closed_cleanly().expect("nothing follows it");
+        });
+    }
+}
+
+#[test]
+fn a_stream_of_events_ends_at_the_drains_deadline_and_not_before() {
+    const DEADLINE: Duration = Duration::from_secs(2);
+    for mode in Mode::ALL {
+        let pool = Pool::service("web", 2)
+            .mode(mode)
+            .text("drain_timeout", "2s");
+        let prefork = Prefork::start(&[pool]);
+        let mut events = events(&prefork);
+        // The drain begins after this and before the new generation has taken over.
+        let asked = Instant::now();
+        reload(&prefork, || {
+            let taken_over = Instant::now();
+            for _ in 0..10 {
+                assert_eq!(new_connection(&prefork), 2);
+            }
+            let mut rest = Vec::new();
+            events.read_to_end(&mut rest).expect("closed, not reset");
+            let lasted = asked.elapsed();
+            assert!(lasted >= DEADLINE, "it lasted only {lasted:?}");
+            let late = taken_over.elapsed().saturating_sub(DEADLINE);
+            assert!(late < Duration::from_secs(3), "{late:?} too late");
+            // One comes every 50 ms.
+            let text = String::from_utf8_lossy(&rest);
+            assert!(text.matches("data: ").count() > 10, "{text}");
+        });
+        eventually("its death says why", PATIENCE, || {
+            let reason = [("reason", "drain_timeout")];
+            prefork.metric("prefork_worker_exits_total", &reason) == 1.0
+        });
+    }
+}
+
+/// A stream of server-sent events that has begun.
+fn events(prefork: &Prefork) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(prefork.address("web")).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+    stream
+        .write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("it is sent");
+    let mut events = BufReader::new(stream);
+    wait_for_event(&mut events);
+    events
+}
+
+fn wait_for_event(events: &mut BufReader<TcpStream>) {
+    let mut line = String::new();
+    while !line.starts_with("data: ") {
+        line.clear();
+        let read = events.read_line(&mut line).expect("the stream goes on");
+        assert!(read > 0, "the stream has ended");
+    }
+}

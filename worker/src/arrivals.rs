@@ -1,0 +1,226 @@
+//! Tells when a connection waits on a listener that other processes accept
+//! from, too.
+//!
+//! A runtime watches a socket so that every process is woken by every
+//! connection, of which one gets it: as many wake-ups as there are workers,
+//! and the same few workers are always the fastest. The kernel can wake a
+//! single process (`EPOLLEXCLUSIVE`, epoll_ctl(2)), and wakes the next one
+//! where that one is busy or stopped, but only if the socket is in the very
+//! epoll that the process sleeps in. An epoll within that epoll does not do:
+//! everyone is woken again. Nor does a thread that sleeps in one of its own:
+//! it wakes up instead of the other workers, and is not busy when they are.
+//!
+//! So the runtime registers the listener in its epoll, as any socket, and here
+//! that registration is replaced by an exclusive one with the same token. It
+//! is replaced again whenever a connection was taken, which puts this process
+//! last in the row. Where the runtime's registration can't be found, it stays
+//! as it is: all works, with more wake-ups.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::stat::fstat;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::time::timeout;
+
+use crate::sys;
+
+/// How long a connection may wait unseen: one of which a worker alone was told
+/// that hung or was killed before it took it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Watches a listener; does so no more when dropped.
+#[derive(Debug)]
+pub(crate) struct Arrivals<'a> {
+    watch: AsyncFd<BorrowedFd<'a>>,
+    exclusive: Option<Exclusive>,
+}
+
+impl<'a> Arrivals<'a> {
+    /// Begins to watch a listening socket.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2) says.
+    pub(crate) fn at(listener: BorrowedFd<'a>) -> io::Result<Self> {
+        let watch = sys::watch_listener(listener)?;
+        let exclusive = Exclusive::find(listener);
+        let arrivals = Self { watch, exclusive };
+        arrivals.go_last()?;
+        Ok(arrivals)
+    }
+
+    /// Waits until there may be a connection to take. Safe to cancel.
+    ///
+    /// # Errors
+    /// The runtime has ended.
+    pub(crate) async fn next(&self) -> io::Result<Arrival<'_, 'a>> {
+        let ready = match timeout(LOOK, self.watch.readable()).await {
+            Ok(ready) => Some(ready?),
+            Err(_) => None,
+        };
+        Ok(Arrival {
+            arrivals: self,
+            ready,
+        })
+    }
+
+    /// Lets the other processes go first. Those that only watch are woken in
+    /// the order in which they began to.
+    fn go_last(&self) -> io::Result<()> {
+        match &self.exclusive {
+            Some(exclusive) => Ok(exclusive.renew(self.watch.get_ref())?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A connection that may wait. Dropped as it is, it is told of again.
+#[derive(Debug)]
+pub(crate) struct Arrival<'w, 'a> {
+    arrivals: &'w Arrivals<'a>,
+    /// None where nothing told of it.
+    ready: Option<AsyncFdReadyGuard<'w, BorrowedFd<'a>>>,
+}
+
+impl Arrival<'_, '_> {
+    /// It was taken, and there may be more.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2) says; nothing is told any more.
+    pub(crate) fn taken(self) -> io::Result<()> {
+        if let Some(mut ready) = self.ready
+            && self.arrivals.exclusive.is_some()
+        {
+            ready.clear_ready();
+        }
+        // The new registration says at once where more wait.
+        self.arrivals.go_last()
+    }
+
+    /// None waits any more.
+    pub(crate) fn gone(self) {
+        if let Some(mut ready) = self.ready {
+            ready.clear_ready();
+        }
+    }
+}
+
+/// A registration in the runtime's epoll.
+#[derive(Debug)]
+struct Exclusive {
+    epoll: Epoll,
+    /// What the runtime knows it by; good for as long as the runtime watches.
+    token: u64,
+}
+
+impl Exclusive {
+    /// Finds how the runtime watches this descriptor.
+    fn find(watched: BorrowedFd<'_>) -> Option<Self> {
+        for entry in fs::read_dir("/proc/self/fd").ok()?.flatten() {
+            let is_epoll = fs::read_link(entry.path())
+                .is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]");
+            if !is_epoll {
+                continue;
+            }
+            let number: RawFd = entry.file_name().to_str()?.parse().ok()?;
+            let epoll = sys::duplicate(number).ok()?;
+            let path = format!("/proc/self/fdinfo/{}", epoll.as_raw_fd());
+            let token = token(&fs::read_to_string(path).ok()?, watched);
+            if let Some(token) = token {
+                return Some(Self {
+                    epoll: Epoll(epoll),
+                    token,
+                });
+            }
+        }
+        None
+    }
+
+    fn renew(&self, watched: &BorrowedFd<'_>) -> nix::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
+        self.epoll.delete(watched)?;
+        self.epoll.add(watched, EpollEvent::new(flags, self.token))
+    }
+}
+
+/// The token by which an epoll knows a descriptor, as its fdinfo says
+/// (proc_pid_fdinfo(5)).
+fn token(fdinfo: &str, watched: BorrowedFd<'_>) -> Option<u64> {
+    let inode = fstat(watched).ok()?.st_ino;
+    fdinfo.lines().find_map(|line| {
+        let field = |name: &str| line.split_once(name)?.1.split_whitespace().next();
+        let number: RawFd = field("tfd:")?.parse().ok()?;
+        let same =
+            number == watched.as_raw_fd() && u64::from_str_radix(field("ino:")?, 16).ok()? == inode;
+        same.then(|| u64::from_str_radix(field("data:")?, 16).ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    }
+
+    fn listener() -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    }
+
+    #[test]
+    fn the_runtimes_registration_is_found_and_made_exclusive() {
+        runtime().block_on(async {
+            let listener = listener();
+            let arrivals = Arrivals::at(listener.as_fd()).unwrap();
+            let found = arrivals.exclusive.as_ref().unwrap();
+            let epoll = found.epoll.0.as_raw_fd();
+            let info = || fs::read_to_string(format!("/proc/self/fdinfo/{epoll}")).unwrap();
+            assert_eq!(token(&info(), listener.as_fd()), Some(found.token));
+            // EPOLLEXCLUSIVE, EPOLLET; HUP and ERR are always there.
+            assert!(info().contains("events: 90000019"), "{}", info());
+            let kept = sys::duplicate(epoll).unwrap();
+            drop(arrivals);
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", kept.as_raw_fd()));
+            assert_eq!(token(&info.unwrap(), listener.as_fd()), None);
+        });
+    }
+
+    #[test]
+    fn every_connection_is_told_of_however_many_came_at_once() {
+        runtime().block_on(async {
+            let listener = listener();
+            let arrivals = Arrivals::at(listener.as_fd()).unwrap();
+            let address = listener.local_addr().unwrap();
+            for at_once in [1, 5, 2] {
+                let _clients: Vec<_> = (0..at_once)
+                    .map(|_| TcpStream::connect(address).unwrap())
+                    .collect();
+                let mut taken = 0;
+                while taken < at_once {
+                    let arrival = timeout(DEADLINE, arrivals.next()).await.unwrap().unwrap();
+                    assert!(arrival.ready.is_some(), "found by looking");
+                    match listener.accept() {
+                        Ok(_) => {
+                            taken += 1;
+                            arrival.taken().unwrap();
+                        }
+                        Err(_) => arrival.gone(),
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,110 @@
+//! Serves one HTTP/1 connection.
+
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::Response;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1::{Builder, UpgradeableConnection};
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, sleep_until};
+
+use crate::StartError;
+use crate::patience::{Late, Protocol, Watch};
+use crate::request::{Counted, Requests};
+use crate::serving::Terms;
+use crate::stream::Stream;
+
+/// How soon to look again at a connection that was not idle when its grace
+/// ended, where the grace itself is shorter.
+const SHORTEST_LOOK: Duration = Duration::from_millis(20);
+
+type Connection<S> = UpgradeableConnection<TokioIo<Stream>, Counted<S>>;
+
+fn begin<S, B>(stream: Stream, service: Counted<S>) -> Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<StartError>,
+    B: Body + 'static,
+    B::Error: Into<StartError>,
+{
+    Builder::new()
+        // The time for a request's head is kept here: hyper's begins before
+        // the head does.
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+}
+
+/// Serves a connection to its end. While a drain lasts, responses say
+/// `Connection: close` (see [`Counted`]) and end the connection by themselves;
+/// here it is closed when no request comes. hyper's own graceful shutdown
+/// would close an idle connection with the request that is already on its way.
+pub(crate) async fn serve<S, B>(stream: Stream, service: Counted<S>, requests: &Requests)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Future: 'static,
+    S::Error: Into<StartError>,
+    B: Body + 'static,
+    B::Error: Into<StartError>,
+{
+    let drain = &requests.serving().drain;
+    let mut watch = Watch::new(Protocol::Http1, requests);
+    let mut connection = begin(stream, service);
+    loop {
+        let terms = drain.terms();
+        let look = terms.map_or(watch.next, |terms| {
+            watch.next.min(next_look(requests, terms))
+        });
+        tokio::select! {
+            biased;
+            // How a connection ends is between hyper and the client; the
+            // process learns nothing from it that it could act on.
+            _ = &mut connection => return,
+            _ = drain.begun(), if terms.is_none() => continue,
+            () = sleep_until(look) => {}
+        }
+        let late = watch.look(requests);
+        if late.is_none() && !terms.is_some_and(|terms| is_over(requests, terms)) {
+            continue;
+        }
+        // Taken apart to see what it has read. Nothing is lost by that, as
+        // between two requests there is nothing else to a connection.
+        let Some(parts) = connection.into_parts() else {
+            return;
+        };
+        let mut stream = parts.io.into_inner();
+        let begun = !parts.read_buf.iter().all(|byte| b"\r\n".contains(byte));
+        if late == Some(Late::Head) || (!begun && !stream.has_input()) {
+            return stream.close().await;
+        }
+        // A request has begun to arrive: it is answered, and in a drain the
+        // answer closes the connection.
+        requests.unread(parts.read_buf.len());
+        stream.unread(parts.read_buf);
+        connection = begin(stream, parts.service);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether an idle connection's grace is over.
+fn is_over(requests: &Requests, terms: Terms) -> bool {
+    !requests.busy() && !requests.head_begun() && grace_end(requests, terms) <= Instant::now()
+}
+
+/// When a connection that stays idle is to be closed.
+fn grace_end(requests: &Requests, terms: Terms) -> Instant {
+    requests.last_ended().unwrap_or(terms.since) + terms.idle_grace
+}
+
+/// When to look at a draining connection next.
+fn next_look(requests: &Requests, terms: Terms) -> Instant {
+    let end = grace_end(requests, terms);
+    let now = Instant::now();
+    if end > now {
+        end
+    } else {
+        now + terms.idle_grace.max(SHORTEST_LOOK)
+    }
+}

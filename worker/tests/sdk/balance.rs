@@ -1,0 +1,103 @@
+//! Several workers on one listener.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use prefork_proto::message::ToWorker;
+
+use crate::client::Client;
+use crate::supervisor::{Orders, Worker};
+
+fn workers(count: usize) -> Vec<Worker> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    (0..count)
+        .map(|_| {
+            let mut orders = Orders::default();
+            // Far enough apart to be no wake-ups worth counting.
+            orders.welcome.heartbeat_ms = 600_000;
+            Worker::beside(orders, listener.try_clone().unwrap())
+        })
+        .collect()
+}
+
+/// How often the process slept until something woke it.
+fn wake_ups(worker: &Worker) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.process.pid()));
+    let status = status.unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+fn accepted(worker: &mut Worker) -> u64 {
+    worker.say(&ToWorker::Stop { id: 999 });
+    let (health, _) = worker.last_words();
+    health.http.unwrap().accepted
+}
+
+#[test]
+fn connections_spread_evenly_and_each_wakes_one_worker() {
+    const WORKERS: usize = 8;
+    const CONNECTIONS: u64 = 80;
+    let mut workers = workers(WORKERS);
+    let before: u64 = workers.iter().map(wake_ups).sum();
+    let open: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut client = Client::connect(workers[0].address);
+            assert_eq!(client.get("/").status, 200);
+            client
+        })
+        .collect();
+    let after: u64 = workers.iter().map(wake_ups).sum();
+    // One for the connection and one for its request, and some for the clock;
+    // nine if it woke everyone.
+    let each = (after - before) as f64 / CONNECTIONS as f64;
+    assert!(each < 5.0, "{each} wake-ups for a connection");
+    drop(open);
+    let shares: Vec<u64> = workers.iter_mut().map(accepted).collect();
+    assert_eq!(shares.iter().sum::<u64>(), CONNECTIONS);
+    let fair = CONNECTIONS / WORKERS as u64;
+    for share in &shares {
+        assert!((fair / 2..=fair * 2).contains(share), "{shares:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_is_stopped_holds_up_no_connection() {
+    let workers = workers(4);
+    for worker in [&workers[0], &workers[2]] {
+        worker.process.signal(Signal::SIGSTOP);
+        worker.process.until_stopped();
+    }
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(Client::connect(workers[1].address).get("/").status, 200);
+    }
+    // Less than a worker that nobody woke would take to look for itself.
+    assert!(begun.elapsed() < Duration::from_millis(900));
+}
+
+#[test]
+fn a_worker_that_is_paused_leaves_no_connection_without_its_wake_up() {
+    let mut workers = workers(2);
+    let address = workers[0].address;
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut turns = 0;
+    while Instant::now() < end {
+        for worker in &mut workers {
+            // The two meet in the worker that is next in the row.
+            let begun = Instant::now();
+            worker.say(&ToWorker::Pause { id: 0 });
+            let mut client = Client::connect(address);
+            worker.say(&ToWorker::Resume { id: 0 });
+            worker.say(&ToWorker::Pause { id: 0 });
+            assert_eq!(client.get("/").status, 200);
+            assert!(begun.elapsed() < Duration::from_millis(900));
+            assert!(worker.ask(|id| ToWorker::Resume { id }).ok);
+        }
+        turns += 1;
+    }
+    assert!(turns > 10, "{turns}");
+}

@@ -1,0 +1,143 @@
+//! A client that stays silent, or stops in the middle, holds nothing up.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::supervisor::{Orders, Worker};
+
+const LONG: Duration = Duration::from_secs(60);
+const HEADER: Duration = Duration::from_millis(400);
+const IDLE: Duration = Duration::from_millis(800);
+
+/// A worker with these two timeouts.
+fn impatient() -> Worker {
+    Worker::with(Orders {
+        kind: "impatient",
+        ..Orders::default()
+    })
+}
+
+/// What a client of HTTP/2 begins with: the preface and its settings.
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[test]
+fn half_a_request_ends_with_the_time_for_its_head() {
+    let mut worker = impatient();
+    let mut fresh = Client::connect(worker.address);
+    fresh.send("GET / HT");
+    let mut preface = Client::connect(worker.address);
+    preface.send("PRI * HT");
+    let mut used = Client::connect(worker.address);
+    assert_eq!(used.get("/").status, 200);
+    used.send("GET / HTTP/1.1\r\nhost: te");
+    let begun = Instant::now();
+    for client in [&mut fresh, &mut preface, &mut used] {
+        client.until_closed();
+    }
+    let took = begun.elapsed();
+    assert!(
+        (HEADER - HEADER / 10..HEADER * 3).contains(&took),
+        "{took:?}"
+    );
+    drop((fresh, preface, used));
+    worker.connections(0);
+}
+
+#[test]
+fn one_byte_now_and_then_is_no_progress() {
+    let worker = impatient();
+    let mut client = Client::connect(worker.address);
+    client.send("GET / HTTP/1.1\r\nx: ");
+    let begun = Instant::now();
+    while !client.hears_within(Duration::from_millis(50)) {
+        assert!(begun.elapsed() < HEADER * 3, "it drips on");
+        client.send("y");
+    }
+    client.until_closed();
+}
+
+#[test]
+fn a_connection_without_requests_is_closed_cleanly() {
+    let mut worker = impatient();
+    let mut silent = Client::connect(worker.address);
+    let mut used = Client::connect(worker.address);
+    assert_eq!(used.get("/").status, 200);
+    let begun = Instant::now();
+    silent.until_closed();
+    used.until_closed();
+    let took = begun.elapsed();
+    assert!((IDLE - IDLE / 10..IDLE * 2).contains(&took), "{took:?}");
+    drop((silent, used));
+    worker.connections(0);
+}
+
+#[test]
+fn what_takes_its_time_is_neither_idle_nor_late() {
+    let worker = impatient();
+    let mut client = Client::connect(worker.address);
+    assert_eq!(client.get("/slow?1500").status, 200);
+    assert_eq!(client.get("/stream?1500").status, 200);
+    // The body of a request has no part in it: the application awaits it.
+    client.send("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nab");
+    assert!(!client.hears_within(Duration::from_millis(1500)));
+    client.send("cd");
+    assert_eq!(client.response().text(), "abcd");
+    assert_eq!(client.get("/").status, 200);
+}
+
+#[test]
+fn a_connection_in_use_outlives_every_timeout() {
+    let worker = impatient();
+    let mut client = Client::connect(worker.address);
+    let begun = Instant::now();
+    while begun.elapsed() < IDLE * 3 {
+        assert_eq!(client.get("/slow?100").status, 200);
+    }
+}
+
+#[test]
+fn half_a_request_holds_a_drain_no_longer_than_the_time_for_its_head() {
+    let mut worker = impatient();
+    let mut client = Client::connect(worker.address);
+    assert_eq!(client.get("/").status, 200);
+    client.send("GET / HTTP/1.1\r\nhost: te");
+    let begun = Instant::now();
+    worker.drain(LONG);
+    client.until_closed();
+    drop(client);
+    worker.drained();
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn a_client_of_http_2_that_acknowledges_nothing_does_not_hold_a_drain() {
+    let mut worker = Worker::ready();
+    let mut client = Client::connect(worker.address);
+    client.send(HTTP_2);
+    worker.connections(1);
+    // Its settings have been answered, so the connection is under way.
+    client.until("\0\0\0\u{4}\u{1}\0\0\0\0");
+    let begun = Instant::now();
+    worker.drain(LONG);
+    // GOAWAY comes, the client says nothing, and the connection ends cleanly.
+    assert!(!client.rest().is_empty());
+    let took = begun.elapsed();
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(4)).contains(&took),
+        "{took:?}"
+    );
+    drop(client);
+    worker.drained();
+}
+
+#[test]
+fn a_silent_connection_of_http_2_is_closed() {
+    let mut worker = impatient();
+    let mut client = Client::connect(worker.address);
+    client.send(HTTP_2);
+    let begun = Instant::now();
+    client.rest();
+    assert!(begun.elapsed() >= IDLE - IDLE / 10);
+    drop(client);
+    worker.connections(0);
+}
