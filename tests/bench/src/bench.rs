@@ -62,7 +62,9 @@ impl Bench {
         let mut command = Command::new(&self.prefork);
         let help = command.arg("--help").output().context("prefork --help")?;
         let help = String::from_utf8_lossy(&help.stdout).into_owned();
-        let mut words = help.lines().filter_map(|line| line.split_whitespace().next());
+        let mut words = help
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
         Ok(words.any(|word| word == name))
     }
 }

@@ -102,7 +102,10 @@ pub(crate) fn admin(server: &Server, path: &str) -> Result<String> {
     let address = log.lines().find_map(|line| line.split_once(SAID));
     let (_, address) = address.context("the log names no admin address")?;
     let address = address.split_whitespace().next().unwrap_or_default();
-    ask(TcpStream::connect(address.trim_start_matches("http://"))?, path)
+    ask(
+        TcpStream::connect(address.trim_start_matches("http://"))?,
+        path,
+    )
 }
 
 /// One `GET` on a connection of its own; the body of the answer.

@@ -14,7 +14,7 @@ use crate::load::Clients;
 use crate::process::{self, Process};
 
 /// How long a server may take to serve.
-const BOOT: Duration = Duration::from_secs(20);
+const BOOT: Duration = Duration::from_secs(60);
 
 /// How long a new master may take to find that it can't bind the address that
 /// the workers of a killed one still hold. Some try for several seconds.
@@ -43,7 +43,7 @@ pub(crate) struct Site {
     pub(crate) workers: usize,
     /// prefork's program.
     pub(crate) prefork: PathBuf,
-    /// More lines for prefork's pool.
+    /// More lines of prefork's configuration; what comes first is for the pool.
     pub(crate) pool: String,
 }
 

@@ -1,7 +1,7 @@
 //! The servers of the field, where they are installed.
 
-mod gunicorn;
 mod granian;
+mod gunicorn;
 mod haproxy;
 mod nginx;
 mod puma;

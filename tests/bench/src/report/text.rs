@@ -31,7 +31,9 @@ pub(crate) fn targets<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Tabl
             Some(false) => "missed",
             None => "not measured",
         };
-        let measured = target.measured.map_or("-".into(), |it| Cell::Spread(Some(it), 2));
+        let measured = target
+            .measured
+            .map_or("-".into(), |it| Cell::Spread(Some(it), 2));
         table.row([
             target.what.into(),
             target.bound.to_string().into(),
@@ -72,7 +74,9 @@ impl fmt::Display for Table {
         let heads: Vec<String> = self.columns.iter().map(|head| (*head).to_owned()).collect();
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
-            let longest = cells.chain(heads.get(column)).map(|cell| cell.chars().count());
+            let longest = cells
+                .chain(heads.get(column))
+                .map(|cell| cell.chars().count());
             longest.max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..heads.len()).map(width).collect();

@@ -36,10 +36,19 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     }
     let mut table = Table::new("The channel", &["what", "figure"]);
     let cell = |values: &[f64], digits| Cell::Spread(Spread::of(values.iter().copied()), digits);
-    table.row(["bare echo of 20 bytes, round trip µs".into(), cell(&bare, 2)]);
+    table.row([
+        "bare echo of 20 bytes, round trip µs".into(),
+        cell(&bare, 2),
+    ]);
     table.row(["`ping` and `reply`, round trip µs".into(), cell(&ours, 2)]);
-    table.row(["`ping` and `reply`, 64 on their way, per second".into(), cell(&rate, 0)]);
-    table.row(["descriptors passed per second".into(), cell(&descriptors, 0)]);
+    table.row([
+        "`ping` and `reply`, 64 on their way, per second".into(),
+        cell(&rate, 0),
+    ]);
+    table.row([
+        "descriptors passed per second".into(),
+        cell(&descriptors, 0),
+    ]);
     report.tables.push(table);
     report.tables.push(types::table(bench, during)?);
     report.targets.push(Target {

@@ -49,7 +49,9 @@ struct Suffered {
 pub(super) fn run(bench: &Bench) -> Result<Report> {
     let mut report = Report::default();
     let mut table = Table::new(
-        format!("{CONNECTIONS} clients that keep their connections, never retry and ask every 2 ms"),
+        format!(
+            "{CONNECTIONS} clients that keep their connections, never retry and ask every 2 ms"
+        ),
         &[
             "server",
             "deed",
@@ -63,7 +65,9 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     );
     let peers = peer::ALL.iter();
     let peers = peers.filter(|peer| peer.installed().is_some());
-    let servers = [&PREFORK].into_iter().chain(peers.map(|peer| &peer.blueprint));
+    let servers = [&PREFORK]
+        .into_iter()
+        .chain(peers.map(|peer| &peer.blueprint));
     for blueprint in servers {
         for deed in DEEDS {
             bench.doing(format!("{}: {deed:?}", blueprint.name));
@@ -77,9 +81,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     report.note(
         "What a killed worker had already accepted is lost with it in every server; the rest is not.",
     );
-    report.note(
-        "After the master was killed, the same command was started again a second later.",
-    );
+    report.note("After the master was killed, the same command was started again a second later.");
     Ok(report)
 }
 

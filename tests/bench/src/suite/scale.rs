@@ -20,8 +20,6 @@ struct Figures {
     idle_percent: f64,
     metrics_ms: Spread,
     metrics_kib: f64,
-    by_slot_ms: Spread,
-    by_slot_kib: f64,
     status_ms: Spread,
     live_ms: Spread,
     tell_ms: Spread,
@@ -33,12 +31,11 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         "The supervisor, by number of workers",
         &[
             "workers",
+            "metrics by",
             "boot s",
             "resident MiB",
             "idle CPU %",
             "/metrics ms",
-            "KiB",
-            "by slot ms",
             "KiB",
             "/v1/status ms",
             "/livez ms",
@@ -47,10 +44,12 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     );
     let sizes = bench.pick(&[10, 100, 1000][..], &[10][..]).iter();
     for workers in sizes.copied() {
-        let figures = measure(bench, workers)?;
-        table.row(row(workers, &figures));
-        if workers == 1000 {
-            report.targets = targets(&figures);
+        for detail in ["slot", "pool"] {
+            let figures = measure(bench, workers, detail)?;
+            table.row(row(workers, detail, &figures));
+            if workers == 1000 && detail == "pool" {
+                report.targets = targets(&figures);
+            }
         }
     }
     report.tables.push(table);
@@ -59,22 +58,24 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     Ok(report)
 }
 
-fn measure(bench: &Bench, workers: usize) -> Result<Figures> {
+fn measure(bench: &Bench, workers: usize, detail: &str) -> Result<Figures> {
     bench.doing(format!("{workers} workers: boot"));
+    let more = format!("boot_timeout = \"120s\"\n[metrics]\ndetail = \"{detail}\"");
     let begun = Instant::now();
-    let mut server = Server::start(&PREFORK, &bench.prefork, workers, "")?;
+    let mut server = Server::start(&PREFORK, &bench.prefork, workers, &more)?;
     prefork::all_ready(&server)?;
     let boot_seconds = begun.elapsed().as_secs_f64();
     bench.doing(format!("{workers} workers: idle"));
     let master = server.master().pid();
     // What the boot has left to do is no idle time.
     std::thread::sleep(bench.pick(Duration::from_secs(3), Duration::from_millis(300)));
-    let idle_percent = idle(master, bench.pick(Duration::from_secs(10), Duration::from_secs(1)));
+    let idle_percent = idle(
+        master,
+        bench.pick(Duration::from_secs(10), Duration::from_secs(1)),
+    );
     bench.doing(format!("{workers} workers: questions"));
     let times = bench.pick(10, 3);
     let (metrics_ms, metrics_bytes) = timed(times, || prefork::admin(&server, "/metrics"))?;
-    let by_slot = || prefork::admin(&server, "/metrics?by=slot");
-    let (by_slot_ms, by_slot_bytes) = timed(times, by_slot)?;
     let (status_ms, _) = timed(times, || prefork::control(&server, "/v1/status"))?;
     let (live_ms, _) = timed(times, || prefork::admin(&server, "/livez"))?;
     let tell = || prefork::run(&server, &["tell", "web", "repeat", "1"]).map(|_| String::new());
@@ -85,8 +86,6 @@ fn measure(bench: &Bench, workers: usize) -> Result<Figures> {
         idle_percent,
         metrics_ms,
         metrics_kib: metrics_bytes / 1024.0,
-        by_slot_ms,
-        by_slot_kib: by_slot_bytes / 1024.0,
         status_ms,
         live_ms,
         tell_ms,
@@ -114,17 +113,16 @@ fn timed(times: usize, ask: impl Fn() -> Result<String>) -> Result<(Spread, f64)
     Ok((spread, length))
 }
 
-fn row(workers: usize, figures: &Figures) -> Vec<Cell> {
+fn row(workers: usize, detail: &str, figures: &Figures) -> Vec<Cell> {
     let ms = |spread: Spread| Cell::Spread(Some(spread), 1);
     vec![
         workers.into(),
+        detail.into(),
         Cell::Number(figures.boot_seconds, 2),
         Cell::Number(figures.resident_mib, 1),
         Cell::Number(figures.idle_percent, 2),
         ms(figures.metrics_ms),
         Cell::Number(figures.metrics_kib, 0),
-        ms(figures.by_slot_ms),
-        Cell::Number(figures.by_slot_kib, 0),
         ms(figures.status_ms),
         ms(figures.live_ms),
         ms(figures.tell_ms),
@@ -144,7 +142,7 @@ fn targets(figures: &Figures) -> Vec<Target> {
             measured: Spread::of([figures.idle_percent]),
         },
         Target {
-            what: "/metrics of 1,000 workers, ms",
+            what: "/metrics of 1,000 workers by pool, ms",
             bound: Bound::AtMost(50.0),
             measured: Some(figures.metrics_ms),
         },

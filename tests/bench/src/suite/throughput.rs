@@ -126,15 +126,11 @@ fn table(servers: &[Server], all: &[Series], setting: Setting) -> Table {
         ],
     );
     for (server, series) in servers.iter().zip(all) {
-        let latency = |index: usize| {
-            Cell::Spread(Spread::of(series.latency_us[index].iter().copied()), 0)
-        };
-        let spread = |values: &[f64], digits| {
-            Cell::Spread(Spread::of(values.iter().copied()), digits)
-        };
-        let ratio = |over: &[f64], under: &[f64]| {
-            Cell::Spread(Spread::of_ratios(over, under), 2)
-        };
+        let latency =
+            |index: usize| Cell::Spread(Spread::of(series.latency_us[index].iter().copied()), 0);
+        let spread =
+            |values: &[f64], digits| Cell::Spread(Spread::of(values.iter().copied()), digits);
+        let ratio = |over: &[f64], under: &[f64]| Cell::Spread(Spread::of_ratios(over, under), 2);
         table.row([
             server.name().into(),
             spread(&series.rate, 0),

@@ -57,7 +57,11 @@ fn pair(kind: SockType) -> Result<(Socket, OwnedFd)> {
 /// With as many on their way as the smallest of the socket queues takes.
 fn echoes_per_second(kind: SockType, during: Duration) -> Result<f64> {
     // A datagram socket's queue takes ten (net.unix.max_dgram_qlen).
-    let window = if kind == SockType::Datagram { 8 } else { WINDOW };
+    let window = if kind == SockType::Datagram {
+        8
+    } else {
+        WINDOW
+    };
     let (ours, _peer) = echo_peer(kind)?;
     let message = [b'x'; MESSAGE];
     let mut buffer = vec![0; 64 * 1024];

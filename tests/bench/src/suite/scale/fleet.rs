@@ -17,7 +17,11 @@ pub(super) fn table(bench: &Bench) -> Table {
             "crash and replacement ns",
         ],
     );
-    for slots in bench.pick(&[1000, 10_000, 100_000][..], &[1000][..]).iter().copied() {
+    for slots in bench
+        .pick(&[1000, 10_000, 100_000][..], &[1000][..])
+        .iter()
+        .copied()
+    {
         let mut fleet = Fleet::new(1, vec![policy(slots)]);
         let per_slot = |took: Duration| Cell::Number(took.as_nanos() as f64 / f64::from(slots), 0);
         let (workers, boot) = boot(&mut fleet);
