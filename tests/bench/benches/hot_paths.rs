@@ -106,7 +106,7 @@ fn exposition(c: &mut Criterion) {
         slot.started(1, 4711, 1, now);
     }
     c.bench_function("the exposition of 100 slots", |b| {
-        b.iter(|| metrics.encode())
+        b.iter(|| metrics.encode());
     });
 }
 
