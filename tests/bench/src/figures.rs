@@ -20,10 +20,13 @@ impl Spread {
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
+        let last = values.len().checked_sub(1)?;
+        // The same one twice where there is a middle one.
+        let middle = (values[last / 2] + values[last.div_ceil(2)]) / 2.0;
         Some(Self {
-            median: quantile_of_sorted(&values, 0.5)?,
-            low: *values.first()?,
-            high: *values.last()?,
+            median: middle,
+            low: values[0],
+            high: values[last],
         })
     }
 
@@ -45,10 +48,6 @@ impl fmt::Display for Spread {
 pub(crate) fn quantile(values: &[f64], quantile: f64) -> Option<f64> {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
-    quantile_of_sorted(&values, quantile)
-}
-
-fn quantile_of_sorted(values: &[f64], quantile: f64) -> Option<f64> {
     let last = values.len().checked_sub(1)?;
     let index = (last as f64 * quantile).round() as usize;
     values.get(index).copied()
@@ -63,6 +62,12 @@ mod tests {
         let spread = Spread::of_ratios(&[2.0, 9.0, 4.0], &[1.0, 3.0, 4.0]);
         let (median, low, high) = (2.0, 1.0, 3.0);
         assert_eq!(spread, Some(Spread { median, low, high }));
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        let spread = Spread::of([4.0, 1.0, 2.0, 9.0]);
+        assert_eq!(spread.map(|spread| spread.median), Some(3.0));
     }
 
     #[test]

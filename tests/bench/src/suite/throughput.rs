@@ -73,8 +73,10 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
 
 fn measure(bench: &Bench, servers: &[Server], setting: Setting) -> Result<Vec<Series>> {
     let mut all: Vec<Series> = servers.iter().map(|_| Series::default()).collect();
-    let duration = Duration::from_millis(bench.pick(500, 100));
-    for round in 0..bench.pick(9, 2) {
+    // Many short rounds: what else the machine does then falls on a few of
+    // them, or on both sides of the ratio.
+    let duration = Duration::from_millis(bench.pick(200, 100));
+    for round in 0..bench.pick(21, 3) {
         for (server, series) in servers.iter().zip(&mut all) {
             bench.doing(format!("{} {setting:?}, round {round}", server.name()));
             ask(server, setting, duration, series)?;
