@@ -1,0 +1,19 @@
+//! The measured service as a worker: the SDK with everything on.
+
+use std::process::ExitCode;
+
+use hyper::service::service_fn;
+use prefork_worker::{Refused, Tell, Worker};
+use serde_json::Value;
+
+use super::bare::hello;
+
+pub(super) fn run() -> ExitCode {
+    Worker::new("prefork-bench", env!("CARGO_PKG_VERSION"))
+        .on_tell(repeat)
+        .run(|_context| async { Ok(service_fn(hello)) })
+}
+
+async fn repeat(tell: Tell) -> Result<Value, Refused> {
+    Ok(tell.args)
+}

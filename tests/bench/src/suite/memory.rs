@@ -1,0 +1,87 @@
+//! Memory of idle workers and of idle connections.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::bench::Bench;
+use crate::load::BODY;
+use crate::peer;
+use crate::prefork::{BARE, PREFORK};
+use crate::process;
+use crate::report::{Cell, Report, Table};
+use crate::server::Server;
+
+const WORKERS: usize = 4;
+
+pub(super) fn run(bench: &Bench) -> Result<Report> {
+    let connections = bench.pick(1000, 50);
+    let mut report = Report::default();
+    let mut table = Table::new(
+        format!("Proportional set size with {WORKERS} workers"),
+        &[
+            "server",
+            "master KiB",
+            "idle worker KiB",
+            "KiB per idle connection",
+        ],
+    );
+    let mut servers = vec![
+        Server::start(&BARE, &bench.prefork, WORKERS, "")?,
+        Server::start(&PREFORK, &bench.prefork, WORKERS, "")?,
+    ];
+    let (peers, missing) = peer::start_all(&bench.prefork, WORKERS);
+    servers.extend(peers);
+    for server in &mut servers {
+        bench.doing(server.name());
+        let master = process::proportional(server.master().pid());
+        let workers = of_workers(server);
+        let count = server.workers().len().max(1);
+        let open = open(server.site().address, connections)?;
+        let grown = of_workers(server).saturating_sub(workers);
+        ensure!(open.len() == connections, "connections were lost");
+        let kib = |bytes: u64, parts: usize| Cell::Number(bytes as f64 / 1024.0 / parts as f64, 1);
+        table.row([
+            server.name().into(),
+            kib(master, 1),
+            kib(workers, count),
+            kib(grown, connections),
+        ]);
+    }
+    report.tables.push(table);
+    report.note(format!(
+        "{connections} connections, each of which has had one answer; the kernel's own memory \
+         for them is not in it. A page that several processes share counts for each in part."
+    ));
+    report.note("prefork's worker and the bare hyper loop are one program file.");
+    for why in missing {
+        report.note(why);
+    }
+    Ok(report)
+}
+
+fn of_workers(server: &Server) -> u64 {
+    let workers = server.workers().into_iter();
+    workers.map(process::proportional).sum()
+}
+
+/// Opens connections and has a request answered on each.
+fn open(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
+    (0..count).map(|_| used(address)).collect()
+}
+
+fn used(address: SocketAddr) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(BODY.as_bytes()) {
+        let mut buffer = [0; 1024];
+        let length = stream.read(&mut buffer)?;
+        ensure!(length > 0, "closed before the answer");
+        answer.extend_from_slice(&buffer[..length]);
+    }
+    Ok(stream)
+}

@@ -1,0 +1,171 @@
+//! Requests per second, latency and processor time per request.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::bench::Bench;
+use crate::figures::Spread;
+use crate::load::Clients;
+use crate::peer;
+use crate::prefork::{BARE, PREFORK};
+use crate::report::{Bound, Cell, Report, Table, Target};
+use crate::server::Server;
+
+/// The setting that the targets are about.
+const TARGET: Setting = Setting {
+    connections: 32,
+    keep_alive: true,
+};
+
+/// One way to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Setting {
+    connections: usize,
+    keep_alive: bool,
+}
+
+/// What one server did in one setting, a value per round.
+#[derive(Debug, Default)]
+struct Series {
+    rate: Vec<f64>,
+    cpu_us: Vec<f64>,
+    client_us: Vec<f64>,
+    latency_us: [Vec<f64>; 3],
+    broken: u64,
+}
+
+const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
+
+pub(super) fn run(bench: &Bench) -> Result<Report> {
+    let workers = std::thread::available_parallelism()?.get();
+    let mut servers = vec![
+        Server::start(&BARE, &bench.prefork, workers, "")?,
+        Server::start(&PREFORK, &bench.prefork, workers, "")?,
+    ];
+    let (peers, missing) = peer::start_all(&bench.prefork, workers);
+    servers.extend(peers);
+
+    let mut report = Report::default();
+    let settings = bench.pick(&[1, 32, 256][..], &[32][..]).iter();
+    for connections in settings.copied() {
+        for keep_alive in [true, false] {
+            let setting = Setting {
+                connections,
+                keep_alive,
+            };
+            let series = measure(bench, &servers, setting)?;
+            if setting == TARGET {
+                report.targets = targets(&servers, &series);
+            }
+            report.tables.push(table(&servers, &series, setting));
+        }
+    }
+    report.note(format!(
+        "{workers} workers each; the clients share the processors with the servers, \
+         \"client CPU\" is what they took of them."
+    ));
+    for why in missing {
+        report.note(why);
+    }
+    Ok(report)
+}
+
+fn measure(bench: &Bench, servers: &[Server], setting: Setting) -> Result<Vec<Series>> {
+    let mut all: Vec<Series> = servers.iter().map(|_| Series::default()).collect();
+    // Many short rounds: what else the machine does then falls on a few of
+    // them, or on both sides of the ratio.
+    let duration = Duration::from_millis(bench.pick(200, 100));
+    for round in 0..bench.pick(21, 3) {
+        for (server, series) in servers.iter().zip(&mut all) {
+            bench.doing(format!("{} {setting:?}, round {round}", server.name()));
+            ask(server, setting, duration, series)?;
+        }
+    }
+    Ok(all)
+}
+
+fn ask(server: &Server, setting: Setting, duration: Duration, series: &mut Series) -> Result<()> {
+    let clients = Clients {
+        keep_alive: setting.keep_alive,
+        ..Clients::eager(server.site().address, setting.connections)
+    };
+    clients.ask_for(duration / 5)?;
+    let before = server.cpu();
+    let outcome = clients.ask_for(duration)?;
+    let cpu = server.cpu().saturating_sub(before);
+    ensure!(outcome.served > 0, "{} served nothing", server.name());
+    let per_request = |time: Duration| time.as_secs_f64() * 1e6 / outcome.served as f64;
+    series.rate.push(outcome.rate());
+    series.cpu_us.push(per_request(cpu));
+    series.client_us.push(per_request(outcome.client_cpu));
+    series.broken += outcome.broken_count();
+    for (values, quantile) in series.latency_us.iter_mut().zip(QUANTILES) {
+        values.push(outcome.latency_us(quantile));
+    }
+    Ok(())
+}
+
+fn table(servers: &[Server], all: &[Series], setting: Setting) -> Table {
+    let kept = if setting.keep_alive {
+        "kept alive"
+    } else {
+        "one request each"
+    };
+    let mut table = Table::new(
+        format!("{} connections, {kept}", setting.connections),
+        &[
+            "server",
+            "requests/s",
+            "CPU µs/request",
+            "CPU against bare hyper",
+            "requests/s against bare hyper",
+            "p50 µs",
+            "p99 µs",
+            "p99.9 µs",
+            "client CPU µs/request",
+            "broken",
+        ],
+    );
+    for (server, series) in servers.iter().zip(all) {
+        let latency =
+            |index: usize| Cell::Spread(Spread::of(series.latency_us[index].iter().copied()), 0);
+        let spread =
+            |values: &[f64], digits| Cell::Spread(Spread::of(values.iter().copied()), digits);
+        let ratio = |over: &[f64], under: &[f64]| Cell::Spread(Spread::of_ratios(over, under), 2);
+        table.row([
+            server.name().into(),
+            spread(&series.rate, 0),
+            spread(&series.cpu_us, 1),
+            ratio(&series.cpu_us, &all[0].cpu_us),
+            ratio(&series.rate, &all[0].rate),
+            latency(0),
+            latency(1),
+            latency(2),
+            spread(&series.client_us, 1),
+            series.broken.into(),
+        ]);
+    }
+    table
+}
+
+fn targets(servers: &[Server], all: &[Series]) -> Vec<Target> {
+    let series = |name: &str| {
+        let index = servers.iter().position(|server| server.name() == name)?;
+        Some(&all[index])
+    };
+    let (bare, prefork) = (&all[0], &all[1]);
+    vec![
+        Target {
+            what: "CPU per request against a bare hyper loop",
+            bound: Bound::AtMost(1.05),
+            measured: Spread::of_ratios(&prefork.cpu_us, &bare.cpu_us),
+        },
+        Target {
+            what: "requests per second against nginx",
+            bound: Bound::AtLeast(1.0),
+            measured: series("nginx")
+                .and_then(|nginx| Spread::of_ratios(&prefork.rate, &nginx.rate)),
+        },
+    ]
+}
