@@ -47,14 +47,14 @@ fn an_unknown_type_and_unknown_fields_leave_the_link_up() {
     let (mut supervisor, fd) = channel::pair().unwrap();
     let mut worker = std::os::unix::net::UnixStream::from(fd);
     let lines = concat!(
-        "{\"type\":\"metrics\",\"families\":[{\"a\":[{}]}]}\n",
+        "{\"type\":\"from_the_future\",\"families\":[{\"a\":[{}]}]}\n",
         "{\"id\":9,\"type\":\"cook\\u0000ie\"}\n",
         " {\"colour\":\"blue\",\"type\":\"ready\"}\r\n",
     );
     std::io::Write::write_all(&mut worker, lines.as_bytes()).unwrap();
     let unknown = settled(&mut supervisor).unwrap();
     assert!(
-        matches!(&unknown, Receive::Unknown { kind, id: None } if kind == "metrics"),
+        matches!(&unknown, Receive::Unknown { kind, id: None } if kind == "from_the_future"),
         "{unknown:?}"
     );
     let unknown = settled(&mut supervisor).unwrap();
