@@ -254,7 +254,6 @@ mod tests {
                 metrics: Detail::Slot,
                 pools: Vec::new(),
                 max_series: 1000,
-                max_series: 1000,
                 source: "command line".to_owned(),
             },
             editions: Vec::new(),
@@ -361,6 +360,21 @@ mod tests {
         fs::create_dir(dir.path()).unwrap();
         file.write(&document(&fleet, "b"));
         assert!(!file.failing && dir.path().join(NAME).exists());
+    }
+
+    #[test]
+    fn what_was_written_before_there_was_a_limit_on_samples_is_read() {
+        let (dir, _file) = written();
+        tamper(&dir, |state| {
+            let without = |part: &mut Value, name: &str| {
+                part.as_object_mut().unwrap().remove(name).unwrap();
+            };
+            without(&mut state["config"], "max_series");
+        });
+        let Found::State(state) = read(dir.path()) else {
+            panic!("it is not read");
+        };
+        assert_eq!(state.config.max_series, 1000);
     }
 
     #[test]
