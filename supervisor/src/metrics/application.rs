@@ -217,7 +217,7 @@ impl State {
             return Err(Refusal::Clash);
         }
         for pool in self.pools.values_mut() {
-            pool.remove_families(&in_the_way);
+            pool.remove_families(in_the_way);
         }
         let pool = self.pools.entry(pool.to_owned()).or_default();
         let known = pool.families.entry(name.to_owned());

@@ -124,7 +124,7 @@ impl Series {
 
     /// What the live workers' values of a gauge come to.
     fn together(&self, rule: Rule) -> f64 {
-        let values = self.live.values().filter_map(|last| match last.value {
+        let mut values = self.live.values().filter_map(|last| match last.value {
             Value::Number(value) => Some(value),
             Value::Histogram { .. } => None,
         });
@@ -132,7 +132,7 @@ impl Series {
             Rule::Max => values.reduce(f64::max),
             Rule::Min => values.reduce(f64::min),
             // A successor beside the predecessor that drains: the newer one.
-            Rule::Slot => values.last(),
+            Rule::Slot => values.next_back(),
             Rule::Sum | Rule::Other => values.reduce(|sum, value| bounded(sum + value)),
         };
         value.unwrap_or(0.0)

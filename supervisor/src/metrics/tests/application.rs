@@ -191,7 +191,7 @@ fn each_reason_to_refuse_a_family_is_counted_and_the_others_are_taken() {
             "invalid_value",
             of("a", "counter", json!({ "sum": 1.0, "count": 1 })),
         ),
-        ("invalid_value", of("a", "histogram", one.clone())),
+        ("invalid_value", of("a", "histogram", one)),
         (
             "invalid_value",
             of(
