@@ -363,12 +363,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_there_was_a_limit_on_samples_is_read() {
+    fn what_was_written_before_applications_counted_is_read() {
         let (dir, _file) = written();
         tamper(&dir, |state| {
             let without = |part: &mut Value, name: &str| {
                 part.as_object_mut().unwrap().remove(name).unwrap();
             };
+            without(&mut state["metrics"], "application");
             without(&mut state["config"], "max_series");
         });
         let Found::State(state) = read(dir.path()) else {
