@@ -1,5 +1,8 @@
 //! What an application counts itself, exported for the whole pool.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use nix::sys::signal::Signal;
 
 use crate::harness::deadline::{PATIENCE, eventually};
@@ -16,8 +19,12 @@ fn shops(workers: u32) -> Prefork {
 
 /// Places orders of these prices, each on a connection of its own.
 fn order(prefork: &Prefork, prices: &[f64]) {
+    order_at(prefork.address("shop"), prices);
+}
+
+fn order_at(shop: SocketAddr, prices: &[f64]) {
     for price in prices {
-        let mut client = Connection::open(prefork.address("shop")).expect("it listens");
+        let mut client = Connection::open(shop).expect("it listens");
         let answer = client.ask("POST", "/", &price.to_string());
         assert_eq!(answer.expect("it answers").status, 200);
     }
@@ -96,4 +103,87 @@ fn a_gauge_is_put_together_by_its_rule_and_goes_with_its_worker() {
         prefork.metric("shop_largest_order_euros", &[]) == 0.0
     });
     exported(&prefork, 3.0, 104.0, 0.0);
+}
+
+/// The shop's totals, and what is counted of reports on them, by series.
+fn totals(prefork: &Prefork) -> BTreeMap<String, f64> {
+    let page = prefork.scrape();
+    let counted = [
+        "shop_orders_total",
+        "shop_order_euros",
+        "prefork_application",
+    ];
+    let lines = page.text().lines();
+    let samples = lines
+        .filter(|line| counted.iter().any(|name| line.starts_with(name)))
+        .filter_map(|line| line.rsplit_once(' '));
+    samples
+        .map(|(series, value)| (series.to_owned(), value.parse().expect("a number")))
+        .collect()
+}
+
+/// Kills the supervisor, calls `meanwhile`, and starts the next one.
+fn kill_supervisor(prefork: &mut Prefork, meanwhile: impl FnOnce()) {
+    prefork.signal(Signal::SIGKILL);
+    prefork.ended();
+    meanwhile();
+    prefork.start_again();
+    prefork.wait_until_ready();
+}
+
+#[test]
+fn no_total_of_the_application_runs_backwards_when_the_supervisor_is_killed() {
+    let mut prefork = shops(2);
+    let shop = prefork.address("shop");
+    order(&prefork, &[2.5; 20]);
+    exported(&prefork, 20.0, 50.0, 2.5);
+    // What it has counted is in no process any more.
+    let gone = prefork.ready_pid("shop", 0);
+    processes::send(gone, Signal::SIGKILL);
+    prefork.replaced("shop", 0, gone);
+    let workers = prefork.ready_pids("shop");
+    let mut orders = 20.0;
+    for _ in 0..3 {
+        order(&prefork, &[2.5; 10]);
+        orders += 10.0;
+        exported(&prefork, orders, orders * 2.5, 2.5);
+        let before = totals(&prefork);
+        assert!(before.len() > 8, "{before:?}");
+        // The workers serve and count on.
+        kill_supervisor(&mut prefork, || order_at(shop, &[2.5; 7]));
+        orders += 7.0;
+        let after = totals(&prefork);
+        for (series, value) in &before {
+            let now = after.get(series);
+            assert!(now >= Some(value), "{series} was {value} and is {now:?}");
+        }
+        assert_eq!(prefork.ready_pids("shop"), workers);
+        exported(&prefork, orders, orders * 2.5, 2.5);
+    }
+    // Those who outlived it add nothing when they go.
+    prefork.done(&["restart", "shop"]);
+    order(&prefork, &[2.5]);
+    exported(&prefork, orders + 1.0, (orders + 1.0) * 2.5, 2.5);
+    let held = prefork.metric("prefork_worker_counters_held_total", &[]);
+    assert_eq!(held, 0.0);
+}
+
+#[test]
+fn an_applications_totals_go_on_when_everyone_is_killed() {
+    let mut prefork = shops(2);
+    order(&prefork, &[2.5; 20]);
+    exported(&prefork, 20.0, 50.0, 2.5);
+    let workers = prefork.ready_pids("shop");
+    kill_supervisor(&mut prefork, || {
+        for worker in &workers {
+            processes::send(*worker, Signal::SIGKILL);
+        }
+        eventually("they are gone", PATIENCE, || {
+            workers.iter().all(|pid| !processes::alive(*pid))
+        });
+    });
+    let orders = [("pool", "shop")];
+    assert_eq!(prefork.metric("shop_orders_total", &orders), 20.0);
+    order(&prefork, &[2.5; 3]);
+    exported(&prefork, 23.0, 57.5, 2.5);
 }

@@ -18,6 +18,7 @@ pub struct Config {
     /// `[metrics]`: how finely the workers' are told apart.
     pub metrics: Detail,
     /// `[metrics]`: how many samples of the application's own a pool may have.
+    #[serde(default = "super::defaults::max_series")]
     pub max_series: u32,
     /// `[pool.*]`, in the order of the file.
     pub pools: Vec<Pool>,

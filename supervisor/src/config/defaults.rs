@@ -27,6 +27,11 @@ const MOST_SLOTS_IN_DETAIL: u64 = 64;
 /// Samples of the application's own that a pool may have.
 pub(super) const MAX_SERIES: u32 = crate::metrics::MAX_SERIES;
 
+/// The same, for a state that was written before there was a limit.
+pub(super) fn max_series() -> u32 {
+    MAX_SERIES
+}
+
 /// `[metrics]`, for these pools.
 pub(super) fn metrics<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Detail {
     let workers = pools.into_iter().map(|pool| u64::from(pool.policy.workers));

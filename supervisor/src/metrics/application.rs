@@ -9,6 +9,7 @@
 //! of those that serve.
 
 mod form;
+mod saved;
 mod series;
 
 use std::cell::RefCell;
@@ -16,11 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prefork_proto::metrics::{self, FamilyType, Rule};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tracing::warn;
 
 use super::supervisor::registered;
 use form::{Form, Refusal};
+pub(super) use saved::SavedPool;
 use series::Series;
 
 /// Samples that a pool's workers may have in the exposition, unless it is set.
@@ -86,8 +88,12 @@ impl Application {
     /// Every label set is exported from its birth.
     pub(super) fn pool(&self, name: &str) {
         for refusal in Refusal::ALL {
-            self.refused.with_label_values(&[name, refusal.as_str()]);
+            self.refusals(name, refusal);
         }
+    }
+
+    fn refusals(&self, pool: &str, why: Refusal) -> IntCounter {
+        self.refused.with_label_values(&[pool, why.as_str()])
     }
 
     /// Ends a pool's series.
@@ -110,9 +116,7 @@ impl Application {
             let taken = state.take(pool, who, report.seq, family);
             held += taken.held;
             if let Some(refusal) = taken.refusal {
-                self.refused
-                    .with_label_values(&[pool, refusal.as_str()])
-                    .inc();
+                self.refusals(pool, refusal).inc();
                 state.log_once(pool, who.0, &family.name, refusal);
             }
         }

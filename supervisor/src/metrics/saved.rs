@@ -9,6 +9,7 @@ use prefork_proto::message::HttpCounts;
 use serde::{Deserialize, Serialize};
 
 use super::Metrics;
+use super::application;
 use super::distribution::Distribution;
 use super::slot::SlotMetrics;
 
@@ -18,6 +19,9 @@ pub struct SavedMetrics {
     supervisor: SavedSupervisor,
     pools: BTreeMap<String, SavedPool>,
     slots: Vec<SavedSlot>,
+    /// By pool.
+    #[serde(default)]
+    application: BTreeMap<String, application::SavedPool>,
 }
 
 /// What the supervisor counts of itself.
@@ -103,6 +107,11 @@ impl Metrics {
             supervisor: self.supervisor.save(),
             pools: pools.map(|(name, it)| (name.clone(), it.save())).collect(),
             slots: slots.map(|slot| slot.save()).collect(),
+            application: self
+                .pools
+                .keys()
+                .map(|name| (name.clone(), self.application.save(name)))
+                .collect(),
         }
     }
 
@@ -115,6 +124,9 @@ impl Metrics {
         }
         for slot in &saved.slots {
             self.slot(&slot.pool, slot.slot).restore(slot);
+        }
+        for (name, pool) in &saved.application {
+            self.application.restore(name, pool);
         }
     }
 

@@ -325,6 +325,8 @@ impl SlotMetrics {
     pub(super) fn forget(&self, incarnation: u64) {
         let mut numbers = self.numbers.borrow_mut();
         if let Some(process) = numbers.live.remove(&incarnation) {
+            let who = (self.slot, incarnation);
+            self.application.exited(&self.pool, who);
             numbers.fold(&process);
         }
     }

@@ -143,8 +143,7 @@ impl Reactor {
         let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
         let grip = births::spawn(edition, spawn, metrics, rejoin, self.events.clone())?;
         let pid = grip.pid;
-        self.oom.watch(spawn.worker, pid);
-        self.processes.insert(spawn.worker, grip);
+        self.hold(spawn.worker, grip);
         Ok(pid)
     }
 

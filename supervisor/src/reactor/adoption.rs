@@ -221,7 +221,7 @@ impl Reactor {
             adopted.channel = Some((returned.channel, welcome));
         }
         let grip = process::adopt(adopted, self.events.clone())?;
-        self.processes.insert(worker, grip);
+        self.hold(worker, grip);
         Ok(())
     }
 

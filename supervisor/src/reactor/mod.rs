@@ -40,7 +40,6 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -291,12 +290,17 @@ impl Reactor {
         self.started + at.since(self.epoch)
     }
 
+    /// Looks after a process from now on, whoever started it.
+    fn hold(&mut self, worker: Worker, grip: Grip) {
+        self.oom.watch(worker, grip.pid);
+        self.processes.insert(worker, grip);
+    }
+
     /// Tells the fleet something and does what it answers.
     fn feed(&mut self, mut event: Event) {
         if let Event::Exited { worker, exit } = &mut event {
             self.processes.remove(worker);
-            let by_sigkill = exit.signal == Some(Signal::SIGKILL as i32);
-            exit.oom = self.oom.was_killed(*worker, by_sigkill);
+            exit.oom = self.oom.was_killed(*worker, exit);
             // It may have hidden a stranger that ended meanwhile.
             self.reap_strangers();
         }

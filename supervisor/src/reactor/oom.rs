@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::path::PathBuf;
 
-use crate::fleet::Worker;
+use crate::fleet::{Death, Worker};
 
 /// Looks at a counter, a second apart each, within which a death belongs to a
 /// kill: a large process takes its time to go.
@@ -54,16 +54,26 @@ impl OutOfMemory {
         }
     }
 
-    /// Forgets a worker, which has died of SIGKILL or not. Whether the kernel
-    /// has lately killed a process of its cgroup whose death was not seen yet.
-    pub(super) fn was_killed(&mut self, worker: Worker, by_sigkill: bool) -> bool {
-        let Some(file) = self.workers.remove(&worker) else {
+    /// Forgets a worker, which has died like this. Whether the kernel has lately
+    /// killed a process of its cgroup whose death was not seen yet.
+    pub(super) fn was_killed(&mut self, worker: Worker, death: &Death) -> bool {
+        let watched = self.workers.remove(&worker);
+        let Some(file) = watched.filter(|_| may_be_sigkill(death)) else {
             return false;
         };
-        let Some(looks) = self.counters.get_mut(&file).filter(|_| by_sigkill) else {
+        let Some(looks) = self.counters.get_mut(&file) else {
             return false;
         };
         read(&file).is_some_and(|kills| attribute(looks, kills))
+    }
+}
+
+/// Whether it was SIGKILL, as far as is known: nobody tells how a process ended
+/// that is another's child, as adopted ones are.
+fn may_be_sigkill(death: &Death) -> bool {
+    match (death.code, death.signal) {
+        (_, Some(signal)) => signal == libc::SIGKILL,
+        (code, None) => code.is_none(),
     }
 }
 
@@ -160,6 +170,29 @@ mod tests {
         assert_eq!(candidates("nonsense\n"), Vec::<PathBuf>::new());
     }
 
+    fn ended_by(signal: i32) -> Death {
+        Death {
+            signal: Some(signal),
+            ..Death::default()
+        }
+    }
+
+    fn sigkill() -> Death {
+        ended_by(libc::SIGKILL)
+    }
+
+    /// Of a process that is not our child.
+    fn unknown() -> Death {
+        Death::default()
+    }
+
+    fn left() -> Death {
+        Death {
+            code: Some(0),
+            ..Death::default()
+        }
+    }
+
     /// Workers in a cgroup whose counter the test writes.
     fn watched(file: &std::path::Path, slots: u32) -> OutOfMemory {
         let mut oom = OutOfMemory::default();
@@ -180,14 +213,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("memory.events");
         let mut oom = watched(&file, 6);
-        assert!(!oom.was_killed(worker(0), true), "somebody's kill -9");
+        assert!(!oom.was_killed(worker(0), &sigkill()), "somebody's kill -9");
         count(&file, 9);
         oom.look();
-        assert!(!oom.was_killed(worker(1), false), "it left by itself");
-        assert!(oom.was_killed(worker(2), true));
-        assert!(oom.was_killed(worker(3), true));
-        assert!(!oom.was_killed(worker(4), true), "both have their death");
-        assert!(!oom.was_killed(worker(4), true), "it is forgotten");
+        assert!(!oom.was_killed(worker(1), &left()), "it left by itself");
+        assert!(oom.was_killed(worker(2), &sigkill()));
+        assert!(oom.was_killed(worker(3), &sigkill()));
+        assert!(
+            !oom.was_killed(worker(4), &sigkill()),
+            "both have their death"
+        );
+        assert!(!oom.was_killed(worker(4), &sigkill()), "it is forgotten");
+    }
+
+    #[test]
+    fn a_death_that_nobody_tells_of_may_have_been_for_want_of_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("memory.events");
+        let mut oom = watched(&file, 4);
+        assert!(!oom.was_killed(worker(0), &unknown()), "no kill is counted");
+        count(&file, 8);
+        let crash = ended_by(libc::SIGSEGV);
+        assert!(!oom.was_killed(worker(1), &crash), "that is known");
+        assert!(oom.was_killed(worker(2), &unknown()));
+        assert!(!oom.was_killed(worker(3), &unknown()), "it has its death");
     }
 
     #[test]
@@ -199,10 +248,10 @@ mod tests {
         for _ in 0..WINDOW {
             oom.look();
         }
-        assert!(!oom.was_killed(worker(0), true));
+        assert!(!oom.was_killed(worker(0), &sigkill()));
         count(&file, 9);
         oom.look();
-        assert!(oom.was_killed(worker(1), true));
+        assert!(oom.was_killed(worker(1), &sigkill()));
         oom.look();
         assert!(oom.counters.is_empty(), "nobody is in it");
     }
@@ -216,6 +265,6 @@ mod tests {
             return;
         }
         oom.look();
-        assert!(!oom.was_killed(worker(0), false));
+        assert!(!oom.was_killed(worker(0), &left()));
     }
 }

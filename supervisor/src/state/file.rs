@@ -363,6 +363,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_before_applications_counted_is_read() {
+        let (dir, _file) = written();
+        tamper(&dir, |state| {
+            let without = |part: &mut Value, name: &str| {
+                part.as_object_mut().unwrap().remove(name).unwrap();
+            };
+            without(&mut state["metrics"], "application");
+            without(&mut state["config"], "max_series");
+        });
+        let Found::State(state) = read(dir.path()) else {
+            panic!("it is not read");
+        };
+        assert_eq!(state.config.max_series, 1000);
+    }
+
+    #[test]
     fn the_document_is_of_version_1() {
         let fleet = Fleet::new(1, Vec::new());
         let written = serde_json::to_value(document(&fleet, "b")).unwrap();

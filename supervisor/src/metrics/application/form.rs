@@ -2,6 +2,7 @@
 //! exported at all. Nothing that a worker writes is taken on trust.
 
 use prefork_proto::metrics::{self, FamilyType, Rule};
+use serde::{Deserialize, Serialize};
 
 /// The longest name, help and labels of a series together, in bytes.
 const LONGEST: usize = 2048;
@@ -73,7 +74,7 @@ impl Refusal {
 }
 
 /// What all workers have to agree on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Form {
     pub(super) kind: FamilyType,
     pub(super) rule: Rule,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use prefork_proto::metrics::{self, FamilyType, Rule};
 use prometheus::proto::{self, LabelPair, Metric};
+use serde::{Deserialize, Serialize};
 
 use super::Who;
 use super::form::Form;
@@ -12,22 +13,23 @@ use super::form::Form;
 #[derive(Debug)]
 pub(super) struct Series {
     /// Of counters and histograms: all that workers have ever added.
-    total: Value,
-    live: BTreeMap<Who, Reported>,
+    pub(super) total: Value,
+    pub(super) live: BTreeMap<Who, Reported>,
 }
 
 /// A worker's last word on a series.
 #[derive(Debug)]
-struct Reported {
+pub(super) struct Reported {
     /// The report's number.
-    seq: u64,
-    value: Value,
+    pub(super) seq: u64,
+    pub(super) value: Value,
     /// It says less than it did; `value` is what it said before.
-    held: bool,
+    pub(super) held: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Value {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Value {
     Number(f64),
     Histogram {
         buckets: Box<[u64]>,
