@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 
 use super::answer::Answer;
+use super::gate::Gate;
 use super::stall::Unstalled;
 use crate::reserve::{Loan, Reserve, is_exhausted};
 
@@ -69,6 +71,7 @@ pub(crate) async fn serve<L, S>(
     listener: L,
     reserve: Rc<Reserve>,
     bounds: Bounds,
+    gate: Gate,
     service_for: impl Fn(&L::Stream) -> Option<S>,
 ) -> Infallible
 where
@@ -81,13 +84,21 @@ where
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let (stream, loan) = accept(&listener, &reserve).await;
+        gate.opened().await;
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &reserve) => Some(accepted),
+            () = gate.closed() => None,
+        };
+        let Some((stream, loan)) = accepted else {
+            continue;
+        };
         let Some(service) = service_for(&stream) else {
             continue;
         };
         // While descriptors are short, each connection gives its own back
         // after one answer.
         let keep_alive = !reserve.is_lending();
+        let (visitor, gate) = (gate.enter(), gate.clone());
         spawn_local(async move {
             let io = TokioIo::new(Unstalled::new(stream, bounds.stall));
             let connection = http1::Builder::new()
@@ -96,8 +107,16 @@ where
                 .keep_alive(keep_alive)
                 .serve_connection(io, service);
             // A peer that leaves or breaks HTTP concerns nobody but itself.
-            let _ = connection.await;
-            drop((loan, place));
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                _ = connection.as_mut() => true,
+                () = gate.closed() => false,
+            };
+            if !ended {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+            drop((loan, place, visitor));
         });
     }
 }

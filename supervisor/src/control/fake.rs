@@ -129,6 +129,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
         generation: 1,
         ready: ready == desired,
         stopping: false,
+        upgrades: 0,
         last_reload: None,
         pools: vec![PoolStatus {
             name: "web".to_owned(),

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::sys::signal::SigSet;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks of the supervisor.
@@ -17,8 +19,8 @@ pub(crate) enum Asked {
     More,
     /// TTOU: one worker fewer.
     Fewer,
-    /// USR2: what this version doesn't do.
-    Unavailable(&'static str),
+    /// USR2.
+    Upgrade,
     /// CHLD: some child has ended; it may be a stranger.
     Child,
 }
@@ -51,6 +53,27 @@ impl Signals {
         })
     }
 
+    /// All of them, to be kept waiting while one program takes another's place.
+    pub(crate) fn all() -> SigSet {
+        use nix::sys::signal::Signal::{
+            SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+        };
+        [
+            SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGCHLD,
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    /// What was asked for already, without waiting for more.
+    pub(crate) async fn heard(&mut self) -> Option<Asked> {
+        tokio::select! {
+            biased;
+            asked = self.next() => Some(asked),
+            () = std::future::ready(()) => None,
+        }
+    }
+
     /// The next thing asked for.
     pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {
@@ -58,7 +81,7 @@ impl Signals {
             _ = self.int.recv() => Asked::Stop,
             _ = self.hup.recv() => Asked::Reload,
             _ = self.usr1.recv() => Asked::ReopenLogs,
-            _ = self.usr2.recv() => Asked::Unavailable("SIGUSR2"),
+            _ = self.usr2.recv() => Asked::Upgrade,
             _ = self.ttin.recv() => Asked::More,
             _ = self.ttou.recv() => Asked::Fewer,
             _ = self.child.recv() => Asked::Child,
