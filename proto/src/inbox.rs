@@ -84,6 +84,11 @@ impl Inbox {
         }
     }
 
+    /// The descriptors that wait here.
+    pub(crate) fn into_fds(self) -> impl Iterator<Item = OwnedFd> {
+        self.arrivals.into_iter().map(|arrival| arrival.fd)
+    }
+
     /// Goes on with what waited elsewhere.
     pub(crate) fn from_parts(parts: InboxParts<OwnedFd>) -> Self {
         let arrival = |part: ArrivalPart<OwnedFd>| Arrival {

@@ -71,6 +71,11 @@ impl Outbox {
         }
     }
 
+    /// The descriptors that wait here.
+    pub(crate) fn into_fds(self) -> impl Iterator<Item = OwnedFd> {
+        self.lines.into_iter().filter_map(|line| line.fd)
+    }
+
     /// Goes on with what waited elsewhere; the parts have been checked.
     pub(crate) fn from_parts<Out: Message>(parts: OutboxParts<OwnedFd>) -> Self {
         let line = |part: LinePart<OwnedFd>| Queued {

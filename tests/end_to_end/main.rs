@@ -29,3 +29,4 @@ mod reload_command;
 mod scoreboard;
 mod serving;
 mod stop;
+mod upgrade;

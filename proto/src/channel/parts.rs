@@ -4,6 +4,7 @@
 //! Descriptors are `Fd`: numbers in what is written down, owned in what is put
 //! together again.
 
+use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -166,6 +167,18 @@ impl<Out: Message, In: Message> Channel<Out, In> {
             inbox: self.inbox.parts(),
             outbox: self.outbox.parts::<Out>(),
         }
+    }
+
+    /// The channel taken apart, to be put together again by [`Self::from_parts`].
+    pub fn into_parts(self) -> Parts<OwnedFd> {
+        let parts = self.parts();
+        let fds = self.inbox.into_fds().chain(self.outbox.into_fds());
+        let fds = fds.chain([self.socket]);
+        let mut owned: HashMap<RawFd, OwnedFd> = fds.map(|fd| (fd.as_raw_fd(), fd)).collect();
+        let take = |number| owned.remove(&number).ok_or(number);
+        parts
+            .try_map(take)
+            .expect("every descriptor is the channel's own and has its own number")
     }
 
     /// A channel that goes on where another was taken apart. Its counters begin

@@ -54,6 +54,7 @@ pub struct SupervisorMetrics {
 /// Prometheus's standard metrics of a process.
 #[derive(Debug)]
 struct ProcessMetrics {
+    started: Gauge,
     cpu: Counter,
     /// What supervisors before this one have used.
     cpu_before: Cell<f64>,
@@ -189,14 +190,20 @@ impl SupervisorMetrics {
         self.upgrades.get()
     }
 
+    /// When the process began, in seconds since the Unix epoch.
+    pub fn started_at(&self) -> f64 {
+        self.process.started.get()
+    }
+
     /// No other program has taken this one's place.
     pub fn upgrade_failed(&self) {
         self.upgrade_failures.inc();
     }
 
     /// The counters that were gone on from are of this same process: what it
-    /// has used is in them.
-    pub fn same_process(&self) {
+    /// has used is in them. It began then, in seconds since the Unix epoch.
+    pub fn same_process(&self, started_at: f64) {
+        self.process.started.set(started_at);
         if let Ok(usage) = proc::usage(Pid::this()) {
             let before = self.process.cpu.get() - usage.cpu.as_secs_f64();
             self.process.cpu_before.set(before.max(0.0));
@@ -274,12 +281,14 @@ impl ProcessMetrics {
             "process_start_time_seconds",
             "When the supervisor started, in seconds since the epoch.",
         );
-        registered(registry, started).set(unix_seconds(started_at));
+        let started = registered(registry, started);
+        started.set(unix_seconds(started_at));
         let cpu = Counter::new(
             "process_cpu_seconds_total",
             "Processor time of the supervisor, in user and kernel mode.",
         );
         Self {
+            started,
             cpu: registered(registry, cpu),
             cpu_before: Cell::new(0.0),
             resident: gauge(

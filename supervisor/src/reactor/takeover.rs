@@ -33,7 +33,7 @@ impl Reactor {
         reactor.began = Time(handover.began);
         reactor.journal.restore(handover.events);
         let metrics = reactor.metrics.supervisor();
-        metrics.same_process();
+        metrics.same_process(handover.started_at);
         metrics.upgraded();
         let processes = handover.processes.len();
         for handed in handover.processes {

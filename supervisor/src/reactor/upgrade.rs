@@ -4,6 +4,7 @@
 //! Whatever fails before that leaves everything as it was.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -31,6 +32,9 @@ const STILLNESS: Duration = Duration::from_secs(2);
 /// Turns of the loop in which a line reaches its client.
 const TURNS: usize = 16;
 
+/// How often a preflight is tried while workers come and go.
+const MOST_TRIES: u32 = 5;
+
 /// What the reactor knows of upgrades.
 #[derive(Debug)]
 pub(super) struct Upgrades {
@@ -49,6 +53,11 @@ struct Upgrade {
     asker: Option<mpsc::UnboundedSender<JobLine>>,
     /// Whether its preflight has begun.
     begun: bool,
+    /// How often it has.
+    tries: u32,
+    /// The processes that it was told of; none where some of what it was told
+    /// was on its way elsewhere.
+    told: Option<BTreeSet<i32>>,
 }
 
 /// The version of the program that passed its preflight, or why it did not.
@@ -105,6 +114,8 @@ impl Reactor {
                     program: Rc::new(program),
                     asker,
                     begun: false,
+                    tries: 0,
+                    told: None,
                 });
             }
             Err(error) => {
@@ -137,12 +148,17 @@ impl Reactor {
             return;
         };
         upgrade.begun = true;
+        upgrade.tries += 1;
         let program = Rc::clone(&upgrade.program);
         info!("upgrade: preflight of {}", program.path().display());
         let document = match self.hold_processes(events).await {
             Some((processes, thaw)) => {
+                let told = told(&processes);
                 let written = self.written(processes, &program);
                 drop(thaw);
+                if let Some(upgrade) = &mut self.upgrades.current {
+                    upgrade.told = told;
+                }
                 written.and_then(|(text, _)| upgrade::memory(&text).map_err(|e| e.to_string()))
             }
             None => Err(RESTLESS.to_owned()),
@@ -168,6 +184,7 @@ impl Reactor {
     pub(super) async fn conclude_upgrade(&mut self, verdict: Verdict, ears: &mut Ears<'_>) {
         let why = match verdict {
             Ok(version) => self.replace_program(&version, ears).await,
+            Err(_) if self.is_outdated() => return,
             Err(why) => why,
         };
         let path = self.upgrades.current.take().map(|upgrade| {
@@ -177,6 +194,18 @@ impl Reactor {
         if let Some((path, asker)) = path {
             self.refuse_upgrade(asker.as_ref(), &format!("{path}: {why}"));
         }
+    }
+
+    /// Whether the preflight may have failed for what has changed since it was
+    /// told; it then begins again.
+    fn is_outdated(&mut self) -> bool {
+        let pids = self.processes.values().map(|grip| grip.pid).collect();
+        let Some(upgrade) = &mut self.upgrades.current else {
+            return false;
+        };
+        let outdated = upgrade.tries < MOST_TRIES && upgrade.told.as_ref() != Some(&pids);
+        upgrade.begun &= !outdated;
+        outdated
     }
 
     async fn replace_program(&mut self, version: &str, ears: &mut Ears<'_>) -> String {
@@ -351,6 +380,7 @@ impl Reactor {
             nofile: self.nofile,
             program: program.path().to_owned(),
             began: self.began.0,
+            started_at: self.metrics.supervisor().started_at(),
             log_level: self.log.level(),
             events: self.journal.kept(),
             fixtures: keep.fixtures,
@@ -376,6 +406,16 @@ impl Reactor {
             }));
         }
     }
+}
+
+/// The processes, unless there are descriptors on their way to one of them.
+fn told(processes: &[HandedProcess]) -> Option<BTreeSet<i32>> {
+    let settled = |it: &HandedProcess| {
+        let carried = it.channel.as_ref().map_or(0, |it| it.fds().count() - 1);
+        carried == 0 && it.boot.is_none() && it.unsealed.is_none()
+    };
+    let all = processes.iter().map(|process| process.pid);
+    processes.iter().all(settled).then(|| all.collect())
 }
 
 /// Why the state could not be had.

@@ -33,6 +33,8 @@ pub(crate) struct Handover<F> {
     pub(crate) program: PathBuf,
     /// When the service began, on the monotonic clock.
     pub(crate) began: Duration,
+    /// When the process began, in seconds since the Unix epoch.
+    pub(crate) started_at: f64,
     /// What is logged.
     pub(crate) log_level: String,
     /// The events that are kept.

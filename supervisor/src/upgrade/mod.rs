@@ -20,7 +20,6 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use tracing::warn;
 
 use crate::fleet::Snapshot;
 use crate::sys;
@@ -140,8 +139,12 @@ pub(crate) fn receive() -> Option<Handover<Snapshot>> {
     match checked {
         Ok(handover) => handover,
         Err(error) => {
-            warn!("the state of the program before is not used: {error}");
-            // A preflight has read it all the same; now nothing of it is owned.
+            // A preflight has found nothing wrong with it: this is for whoever
+            // looks for the reason. There is no log yet.
+            let _ = writeln!(
+                io::stderr(),
+                "prefork: the state of the program before is not used: {error}"
+            );
             let _ = sys::close_from(3);
             None
         }
