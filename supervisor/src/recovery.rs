@@ -113,14 +113,14 @@ impl Remains {
 
     fn expect_all(&self, door: &Door) {
         let pools: BTreeMap<_, _> = self.document.fleet.pools().collect();
-        for living in self.living.iter().filter(|living| living.can_return()) {
+        // One that was starting may have become ready since the last write; one
+        // that had not leaves by itself.
+        let may_come = |living: &&Living| living.survivor.starting || living.can_return();
+        for living in self.living.iter().filter(may_come) {
             let worker = living.survivor.worker;
             let Some(pool) = pools.get(&worker.pool) else {
                 continue;
             };
-            if living.survivor.starting {
-                continue;
-            }
             let run_as = self.run_as(pool, living.survivor.generation);
             let us = nix::unistd::geteuid().as_raw();
             let awaited = Awaited {

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -15,6 +16,12 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// The name of the socket for workers that come back.
 const REJOIN_SOCKET: &str = "rejoin.sock";
+
+/// How long a child of a dead supervisor may be on its way to exec.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Between two tries to take the lock.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 const LOCK: &str = "lock";
 
@@ -111,7 +118,7 @@ impl RuntimeDir {
             .mode(0o644)
             .open(&at)
             .map_err(io("open", &at))?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let mut lock = match lock(file) {
             Ok(lock) => lock,
             Err((file, nix::Error::EWOULDBLOCK)) => {
                 return Err(RuntimeDirError::Taken {
@@ -204,6 +211,21 @@ fn bind(path: &Path, mode: u32) -> Result<UnixListener, RuntimeDirError> {
         .map_err(io("set the permissions of"))?;
     listener.set_nonblocking(true).map_err(io("prepare"))?;
     Ok(listener)
+}
+
+/// Takes the lock. A supervisor that was killed just after a fork leaves it to the
+/// child until that has reached its exec: then a moment's patience gets it.
+fn lock(mut file: File) -> Result<Flock<File>, (File, nix::Error)> {
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((back, nix::Error::EWOULDBLOCK)) if begun.elapsed() < LOCK_PATIENCE => {
+                file = back;
+                std::thread::sleep(LOCK_RETRY);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn holder(mut lock: File) -> String {

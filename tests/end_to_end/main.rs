@@ -24,6 +24,7 @@ mod long_work;
 mod metrics;
 mod operations;
 mod pinned_program;
+mod recovery;
 mod reload;
 mod reload_command;
 mod scoreboard;

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use crate::arrivals::Arrivals;
 use crate::gate::{Gate, State};
 use crate::listener::Listener;
+use crate::output::say;
 use crate::serving::Serving;
-use crate::stderr::say;
 use crate::stream::Stream;
 
 /// How long to wait where accepting fails for want of something: the call
@@ -31,7 +31,7 @@ const LAST_HANDSHAKES: Duration = Duration::from_millis(200);
 /// Takes connections from a listener, as the gate says, until there are no
 /// more to come.
 pub(crate) fn accept(
-    listener: Listener,
+    listener: Rc<Listener>,
     gate: Rc<Gate>,
     serving: &'static Serving,
     serve: Serve,

@@ -90,7 +90,7 @@ impl Application {
             .into_iter()
             .filter_map(|(name, there)| there.then_some(name));
         handled
-            .chain(["pause", "rescue", "http_counts", "scoreboard"])
+            .chain(["pause", "rescue", "http_counts", "scoreboard", "rejoin"])
             .map(str::to_owned)
             .collect()
     }

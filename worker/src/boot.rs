@@ -48,7 +48,7 @@ pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orde
                         problem: "it is for TLS, which this worker does not speak".to_owned(),
                     });
                 }
-                listeners.push(Listener::from_fd(offer.name, fd)?);
+                listeners.push(Listener::from_fd(offer.name, offer.address, fd)?);
             }
             (ToWorker::Start, _) => {
                 return Ok(Boot::Done(Orders {
@@ -114,13 +114,7 @@ fn aside(link: &mut Link, message: ToWorker, expected: &'static str) -> Result<A
     let (id, next) = match message {
         ToWorker::Ping { id } => (id, Aside::GoOn),
         ToWorker::Stop { id } | ToWorker::Drain { id, .. } => (id, Aside::Leave),
-        message => {
-            use prefork_proto::message::Message;
-            return Err(WorkerError::OutOfOrder {
-                expected,
-                received: message.kind().to_owned(),
-            });
-        }
+        message => return Err(WorkerError::out_of_order(expected, &message)),
     };
     link.say(&ToSupervisor::Reply(Reply::done(id, Value::Null)))?;
     Ok(next)

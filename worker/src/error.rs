@@ -3,6 +3,7 @@
 use std::io;
 
 use prefork_proto::error::ChannelError;
+use prefork_proto::message::{Message, ToWorker};
 use prefork_proto::scoreboard::ScoreboardError;
 
 /// Why an application could not start: any error, or a text.
@@ -25,6 +26,9 @@ pub(crate) enum WorkerError {
 
     #[error("cannot watch the channel to the supervisor: {0}")]
     Watch(#[source] io::Error),
+
+    #[error("cannot rejoin: {0}")]
+    Rejoin(#[source] io::Error),
 
     #[error("the supervisor closed the channel before the worker was ready")]
     ClosedEarly,
@@ -49,4 +53,14 @@ pub(crate) enum WorkerError {
 
     #[error("the application did not start: {0}")]
     Start(#[source] StartError),
+}
+
+impl WorkerError {
+    /// The supervisor said `message` where only `expected` has its place.
+    pub(crate) fn out_of_order(expected: &'static str, message: &ToWorker) -> Self {
+        Self::OutOfOrder {
+            expected,
+            received: message.kind().to_owned(),
+        }
+    }
 }

@@ -86,6 +86,19 @@ impl Link {
         self.flush()
     }
 
+    /// Says something that a descriptor goes with.
+    ///
+    /// # Errors
+    /// The link is broken, or it can't be said.
+    pub(crate) fn hand_over(
+        &mut self,
+        message: &ToSupervisor,
+        fd: OwnedFd,
+    ) -> Result<(), ChannelError> {
+        self.channel.get_mut().queue_with_fd(message, fd)?;
+        self.flush()
+    }
+
     fn flush(&mut self) -> Result<(), ChannelError> {
         self.unsent = match self.channel.get_mut().flush() {
             Ok(Flush::Done) => Unsent::Nothing,

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use prefork_proto::listening::refuse_handshakes;
+use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -22,6 +23,8 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) name: String,
+    /// What it is bound to, in the words of who gave it.
+    address: String,
     socket: RawSocket,
     kind: Kind,
 }
@@ -34,9 +37,14 @@ enum Kind {
 
 impl Listener {
     /// Takes a received descriptor in, by what it is and not by what it is called.
-    pub(crate) fn from_fd(name: String, fd: OwnedFd) -> Result<Self, WorkerError> {
+    pub(crate) fn from_fd(name: String, address: String, fd: OwnedFd) -> Result<Self, WorkerError> {
         match Self::adopt(RawSocket::from(fd)) {
-            Ok((socket, kind)) => Ok(Self { name, socket, kind }),
+            Ok((socket, kind)) => Ok(Self {
+                name,
+                address,
+                socket,
+                kind,
+            }),
             Err(problem) => Err(WorkerError::Listener { name, problem }),
         }
     }
@@ -81,7 +89,30 @@ impl Listener {
         let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
         let name = bound.map_or_else(|| address.to_owned(), |bound| bound.to_string());
         let socket = prepare(socket, kind).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { name, socket, kind })
+        Ok(Self {
+            address: name.clone(),
+            name,
+            socket,
+            kind,
+        })
+    }
+
+    /// The line with which it goes back to a supervisor.
+    pub(crate) fn offer(&self) -> ListenerOffer {
+        ListenerOffer {
+            name: self.name.clone(),
+            address: self.address.clone(),
+            tls: false,
+            fds: 1,
+        }
+    }
+
+    /// A second descriptor of the same socket.
+    ///
+    /// # Errors
+    /// EMFILE, as fcntl(2) says.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned()
     }
 
     /// Lets no new handshake begin, while those that have begun can end.

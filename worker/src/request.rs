@@ -20,8 +20,8 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::StartError;
+use crate::output::say;
 use crate::serving::Serving;
-use crate::stderr::say;
 use crate::stream::Traffic;
 
 /// Fewer unexplained bytes than this are spaces that a client put into its

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{Health, Message, Reply, Rescue, ToSupervisor, ToWorker};
+use prefork_proto::message::{Health, Reply, Rescue, ToSupervisor, ToWorker, Welcome};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -18,9 +18,10 @@ use crate::error::WorkerError;
 use crate::gate::{Gate, State};
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
+use crate::output::{let_go_of_unread_output, say};
+use crate::rejoin::{Answer, Papers};
 use crate::serving::Serving;
 use crate::signals::Signals;
-use crate::stderr::say;
 
 /// The drain's deadline where nobody names one.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -36,9 +37,11 @@ pub(crate) enum Leave {
     Broken(String),
 }
 
-/// A ready worker. Where it has a link, a supervisor started it.
+/// A ready worker.
 pub(crate) struct Session {
-    pub(crate) link: Option<Link>,
+    pub(crate) uplink: Uplink,
+    /// What goes to the next supervisor; none where there is not to be one.
+    pub(crate) papers: Option<Box<Papers>>,
     pub(crate) context: Context,
     pub(crate) application: Application,
     pub(crate) serving: &'static Serving,
@@ -46,6 +49,21 @@ pub(crate) struct Session {
     pub(crate) serve: Serve,
     pub(crate) signals: Signals,
     pub(crate) pace: Pace,
+}
+
+/// Whom a session listens to.
+pub(crate) enum Uplink {
+    /// Nobody, now and later.
+    None,
+    Link(Box<Link>),
+    Orphan(Orphan),
+}
+
+/// A worker between two supervisors.
+pub(crate) struct Orphan {
+    /// When it has waited long enough.
+    until: Instant,
+    search: LocalFuture<(Box<Papers>, Answer)>,
 }
 
 /// The times that a session keeps.
@@ -57,6 +75,15 @@ pub(crate) struct Pace {
     pub(crate) idle_grace: Duration,
 }
 
+impl Pace {
+    pub(crate) fn of(welcome: &Welcome) -> Self {
+        Self {
+            heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
+            idle_grace: Duration::from_millis(welcome.idle_grace_ms),
+        }
+    }
+}
+
 /// What a session changes as it goes.
 struct Course {
     next_report: Instant,
@@ -65,7 +92,9 @@ struct Course {
     deadline: Option<Instant>,
     /// Whether a signal has asked for the drain.
     asked_by_signal: bool,
+    /// Replies of handlers that run beside the loop, for this supervisor.
     replies: mpsc::UnboundedSender<Reply>,
+    done: mpsc::UnboundedReceiver<Reply>,
     /// Requests that are done when the gate has settled, in a turn of the loop.
     settling: Vec<u64>,
 }
@@ -73,6 +102,8 @@ struct Course {
 /// What the loop does next.
 enum Next {
     Heard(Result<Heard, WorkerError>),
+    Found(Box<Papers>, Answer),
+    NobodyCame,
     Reply(Reply),
     Report,
     Terminate,
@@ -84,17 +115,18 @@ enum Next {
 impl Session {
     /// Runs until the worker has left; what it says last is sent.
     pub(crate) async fn run(mut self) -> Leave {
-        let (replies, mut done) = mpsc::unbounded_channel();
+        let (replies, done) = mpsc::unbounded_channel();
         let mut course = Course {
             next_report: Instant::now() + self.pace.heartbeat,
             seq: 0,
             deadline: None,
             asked_by_signal: false,
             replies,
+            done,
             settling: Vec::new(),
         };
         let leave = loop {
-            let next = self.next(&course, &mut done).await;
+            let next = self.next(&mut course).await;
             if let Some(leave) = self.act(next, &mut course) {
                 break leave;
             }
@@ -103,14 +135,9 @@ impl Session {
         leave
     }
 
-    async fn next(&mut self, course: &Course, done: &mut mpsc::UnboundedReceiver<Reply>) -> Next {
-        let supervised = self.link.is_some();
-        let heard = async {
-            match &mut self.link {
-                Some(link) => link.hear().await,
-                None => std::future::pending().await,
-            }
-        };
+    async fn next(&mut self, course: &mut Course) -> Next {
+        let linked = matches!(self.uplink, Uplink::Link(_));
+        let above = self.uplink.next();
         let emptied = async {
             while !(self.gate.has_nothing_left() && self.serving.open() == 0) {
                 self.gate.nothing_left().await;
@@ -118,9 +145,9 @@ impl Session {
             }
         };
         tokio::select! {
-            heard = heard => Next::Heard(heard),
-            Some(reply) = done.recv() => Next::Reply(reply),
-            () = sleep_until(course.next_report), if supervised => Next::Report,
+            next = above => next,
+            Some(reply) = course.done.recv() => Next::Reply(reply),
+            () = sleep_until(course.next_report), if linked => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
             () = self.gate.settled(), if !course.settling.is_empty() => Next::Settled,
             () = emptied, if course.deadline.is_some() && course.settling.is_empty() => Next::Emptied,
@@ -139,6 +166,16 @@ impl Session {
             }
             Next::Heard(Ok(Heard::Closed)) => self.lose("it was closed", course),
             Next::Heard(Err(error)) => self.lose(&error.to_string(), course),
+            Next::Found(papers, Answer::Welcome(link, welcome)) => {
+                self.rejoin(papers, link, *welcome, course);
+            }
+            Next::Found(_, Answer::Refused(reason)) => {
+                self.give_up(
+                    &format!("the next supervisor refused it ({reason})"),
+                    course,
+                );
+            }
+            Next::NobodyCame => self.give_up("no supervisor came", course),
             Next::Reply(reply) => self.say(&ToSupervisor::Reply(reply), course),
             Next::Report => self.report(course),
             Next::Terminate if course.asked_by_signal => {
@@ -225,10 +262,7 @@ impl Session {
             | ToWorker::Scoreboard(_)
             | ToWorker::Listener(_)
             | ToWorker::Start) => {
-                let error = WorkerError::OutOfOrder {
-                    expected: "no more of the handshake",
-                    received: message.kind().to_owned(),
-                };
+                let error = WorkerError::out_of_order("no more of the handshake", &message);
                 return Some(Leave::Broken(error.to_string()));
             }
         };
@@ -241,7 +275,8 @@ impl Session {
         let queue = match fd {
             _ if rescue.tls => Err("it is for TLS, which this worker does not speak".to_owned()),
             None => Err("its descriptor did not arrive".to_owned()),
-            Some(fd) => Listener::from_fd(rescue.name, fd).map_err(|error| error.to_string()),
+            Some(fd) => Listener::from_fd(rescue.name, rescue.address, fd)
+                .map_err(|error| error.to_string()),
         };
         let queue = queue.map(|listener| {
             let serve = Rc::clone(&self.serve);
@@ -269,19 +304,58 @@ impl Session {
         course.deadline = Some(course.deadline.map_or(deadline, |set| set.min(deadline)));
     }
 
-    /// Goes on without a supervisor, as far as finishing what is in flight.
+    /// Goes on without a supervisor: as before until the next one comes, if one
+    /// is to come, else as far as finishing what is in flight.
     fn lose(&mut self, why: &str, course: &mut Course) {
-        self.link = None;
-        say(format_args!(
-            "{}/{}: lost the channel to the supervisor ({why}): finishing what is in flight",
-            self.context.pool(),
-            self.context.slot()
-        ));
+        tokio::task::spawn_local(let_go_of_unread_output());
+        // What it asked for is nobody's concern any more.
+        (course.replies, course.done) = mpsc::unbounded_channel();
+        course.settling.clear();
+        let lost = format!("lost the channel to the supervisor ({why})");
+        let Some(papers) = self.papers.take() else {
+            self.give_up(&lost, course);
+            return;
+        };
+        let timeout = Duration::from_millis(papers.offer.orphan_timeout_ms);
+        self.remark(&format!("{lost}: going on for {timeout:?} without one"));
+        self.uplink = Uplink::Orphan(Orphan {
+            until: Instant::now() + timeout,
+            search: Box::pin(papers.find_supervisor()),
+        });
+    }
+
+    /// Goes on under a new supervisor, as it says.
+    fn rejoin(
+        &mut self,
+        mut papers: Box<Papers>,
+        link: Box<Link>,
+        welcome: Welcome,
+        course: &mut Course,
+    ) {
+        self.uplink = Uplink::Link(link);
+        self.pace = Pace::of(&welcome);
+        self.papers = welcome.rejoin.map(|offer| {
+            papers.offer = offer;
+            papers
+        });
+        course.next_report = Instant::now();
+        self.remark("rejoined a supervisor");
+    }
+
+    /// Finishes what is in flight, with no supervisor to come.
+    fn give_up(&mut self, why: &str, course: &mut Course) {
+        self.uplink = Uplink::None;
+        self.remark(&format!("{why}: finishing what is in flight"));
         self.drain(DRAIN, false, course);
     }
 
+    fn remark(&self, remark: &str) {
+        let (pool, slot) = (self.context.pool(), self.context.slot());
+        say(format_args!("{pool}/{slot}: {remark}"));
+    }
+
     fn say(&mut self, message: &ToSupervisor, course: &mut Course) {
-        if let Some(link) = &mut self.link
+        if let Uplink::Link(link) = &mut self.uplink
             && let Err(error) = link.say(message)
         {
             self.lose(&error.to_string(), course);
@@ -293,7 +367,7 @@ impl Session {
         let now = Instant::now();
         let late = now.saturating_duration_since(course.next_report);
         course.next_report = now + self.pace.heartbeat;
-        if self.link.as_ref().is_some_and(Link::is_clear) {
+        if matches!(&self.uplink, Uplink::Link(link) if link.is_clear()) {
             let health = self.health(late, course);
             self.say(&ToSupervisor::Health(health), course);
         }
@@ -324,11 +398,7 @@ impl Session {
     async fn leave(&mut self, leave: &Leave, course: &mut Course) {
         self.gate.shut();
         if let Leave::Cut(reason) | Leave::Broken(reason) = leave {
-            say(format_args!(
-                "{}/{}: {reason}",
-                self.context.pool(),
-                self.context.slot()
-            ));
+            self.remark(reason);
             cut(self.serving).await;
         }
         let health = self.health(Duration::ZERO, course);
@@ -340,8 +410,22 @@ impl Session {
             },
         };
         self.say(&goodbye, course);
-        if let Some(link) = &mut self.link {
+        if let Uplink::Link(link) = &mut self.uplink {
             link.finish().await;
+        }
+    }
+}
+
+impl Uplink {
+    /// What comes from above next. Safe to cancel.
+    async fn next(&mut self) -> Next {
+        match self {
+            Self::None => std::future::pending().await,
+            Self::Link(link) => Next::Heard(link.hear().await),
+            Self::Orphan(orphan) => tokio::select! {
+                (papers, answer) = &mut orphan.search => Next::Found(papers, answer),
+                () = sleep_until(orphan.until) => Next::NobodyCame,
+            },
         }
     }
 }

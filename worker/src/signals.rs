@@ -3,6 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::WorkerError;
+use crate::sys;
 
 /// The signals that ask a worker to leave.
 #[derive(Debug)]
@@ -18,7 +19,14 @@ impl Signals {
     /// group, and it is the supervisor that decides. They are handled and not
     /// ignored because a program that the application executes would inherit
     /// an ignored signal.
+    ///
+    /// SIGPIPE is ignored, as Rust's runtime does for a program whose `main` has
+    /// not undone that: a worker outlives the readers of its output.
     pub(crate) fn take(supervised: bool) -> Result<Self, WorkerError> {
+        sys::ignore_broken_pipes().map_err(|errno| WorkerError::Signal {
+            signal: "SIGPIPE",
+            source: errno.into(),
+        })?;
         let terminate = watch(SignalKind::terminate(), "SIGTERM")?;
         let interrupt = watch(SignalKind::interrupt(), "SIGINT")?;
         if supervised {

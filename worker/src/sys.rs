@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use prefork_proto::channel::WorkerEnd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -33,4 +34,15 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     debug_assert!(fd >= 0, "-1 is no descriptor");
     // SAFETY: the caller keeps `fd` open for the length of this call.
     unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
+}
+
+/// Makes a write to a pipe or socket without a reader fail instead of ending
+/// the process.
+///
+/// # Errors
+/// As signal(2) says.
+pub(crate) fn ignore_broken_pipes() -> nix::Result<()> {
+    // SAFETY: nothing of ours runs in the signal's place.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+    Ok(())
 }

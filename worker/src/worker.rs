@@ -1,7 +1,7 @@
 //! The builder that an application's `main` uses, and what it runs.
 
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -24,11 +24,12 @@ use crate::error::{StartError, WorkerError};
 use crate::gate::Gate;
 use crate::link::Link;
 use crate::listener::Listener;
+use crate::output::say;
 use crate::patience::Patience;
+use crate::rejoin::Papers;
 use crate::serving::Serving;
-use crate::session::{Leave, Pace, Session};
+use crate::session::{Leave, Pace, Session, Uplink};
 use crate::signals::Signals;
-use crate::stderr::say;
 
 /// A worker to be: the application's name and handlers.
 ///
@@ -198,8 +199,9 @@ impl Worker {
 
     async fn supervised(self, mut link: Link, start: Start) -> Result<ExitCode, WorkerError> {
         let mut signals = Signals::take(true)?;
+        let hello = self.hello();
         let boot = async {
-            let Boot::Done(orders) = handshake(&mut link, self.hello()).await? else {
+            let Boot::Done(orders) = handshake(&mut link, hello.clone()).await? else {
                 return Ok(None);
             };
             let Orders {
@@ -236,20 +238,28 @@ impl Worker {
             gate.shut();
         }
         link.say(&ToSupervisor::Ready)?;
+        let listeners = accept_from(listeners, &gate, serving, &serve);
         let session = Session {
-            link: Some(link),
+            uplink: Uplink::Link(Box::new(link)),
+            pace: Pace::of(&welcome),
+            papers: welcome.rejoin.map(|offer| {
+                Box::new(Papers {
+                    offer,
+                    hello,
+                    context: context.clone(),
+                    gate: Rc::clone(&gate),
+                    serving,
+                    listeners,
+                })
+            }),
             context,
             application: self.application,
             serving,
             gate,
             serve,
             signals,
-            pace: Pace {
-                heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
-                idle_grace: Duration::from_millis(welcome.idle_grace_ms),
-            },
         };
-        Ok(serve_until_end(listeners, session).await)
+        Ok(run(session).await)
     }
 
     async fn by_itself(self, start: Start) -> Result<ExitCode, WorkerError> {
@@ -269,12 +279,15 @@ impl Worker {
                 self.program, listener.name
             ));
         }
+        let gate = Rc::<Gate>::default();
+        accept_from(listeners, &gate, serving, &serve);
         let session = Session {
-            link: None,
+            uplink: Uplink::None,
+            papers: None,
             context,
             application: self.application,
             serving,
-            gate: Rc::default(),
+            gate,
             serve,
             signals,
             pace: Pace {
@@ -282,7 +295,7 @@ impl Worker {
                 idle_grace: self.alone.idle_grace,
             },
         };
-        Ok(serve_until_end(listeners, session).await)
+        Ok(run(session).await)
     }
 
     fn hello(&self) -> Hello {
@@ -303,11 +316,24 @@ async fn farewell(link: &mut Link, reason: String) {
     }
 }
 
-async fn serve_until_end(listeners: Vec<Listener>, session: Session) -> ExitCode {
-    for listener in listeners {
-        let (gate, serve) = (Rc::clone(&session.gate), Rc::clone(&session.serve));
-        tokio::task::spawn_local(accept(listener, gate, session.serving, serve));
-    }
+/// Begins to take connections; the listeners last until the gate closes them.
+fn accept_from(
+    listeners: Vec<Listener>,
+    gate: &Rc<Gate>,
+    serving: &'static Serving,
+    serve: &Serve,
+) -> Vec<Weak<Listener>> {
+    let begin = |listener| {
+        let listener = Rc::new(listener);
+        let held = Rc::downgrade(&listener);
+        let accepting = accept(listener, Rc::clone(gate), serving, Rc::clone(serve));
+        tokio::task::spawn_local(accepting);
+        held
+    };
+    listeners.into_iter().map(begin).collect()
+}
+
+async fn run(session: Session) -> ExitCode {
     match session.run().await {
         Leave::Drained | Leave::Cut(_) => ExitCode::SUCCESS,
         Leave::Broken(_) => ExitCode::FAILURE,

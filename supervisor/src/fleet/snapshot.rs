@@ -5,7 +5,8 @@
 //!
 //! A restored fleet is first told what has become of its processes
 //! ([`Event::Exited`](super::Event::Exited) and its kin, [`Fleet::rejoined`]),
-//! and acts by itself again from [`Fleet::resume`] on.
+//! repeats what it has told them to do ([`Fleet::repeat_orders`]), and acts by
+//! itself again from [`Fleet::resume`] on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -147,14 +148,20 @@ impl Fleet {
         if let Some((id, place)) = self.find(worker)
             && !matches!(place, Place::Leaving(_))
         {
-            self.believe(now, id, place, state);
+            self.believe(now, id, worker, state);
             self.touch(id);
         }
         self.settle_all(now);
         std::mem::take(&mut self.actions)
     }
 
-    fn believe(&mut self, now: Time, id: SlotId, place: Place, state: RejoinState) {
+    fn believe(&mut self, now: Time, id: SlotId, worker: Worker, state: RejoinState) {
+        // It may have become ready since the fleet was written down, and then
+        // a successor takes its seat.
+        self.ready(now, worker);
+        let Some((_, place)) = self.find(worker) else {
+            return;
+        };
         if let Some(process) = self.slot_mut(id).process_mut(place)
             && let Some(serving) = process.serving().copied()
         {
@@ -176,13 +183,21 @@ impl Fleet {
         }
     }
 
-    /// Goes on from where the fleet was: what was to leave is told so again, a
-    /// reload that was in progress is undone, and vacant slots are filled.
-    pub fn resume(&mut self, now: Time) -> Vec<Action> {
+    /// Tells what was to leave so again: what it was told may never have come
+    /// to it.
+    pub fn repeat_orders(&mut self, now: Time) -> Vec<Action> {
         for id in self.pools.slot_ids() {
             for index in 0..self.slot_mut(id).leaving.len() {
                 self.press(now, id, index);
             }
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Goes on from where the fleet was: a reload that was in progress is undone,
+    /// and vacant slots are filled.
+    pub fn resume(&mut self, now: Time) -> Vec<Action> {
+        for id in self.pools.slot_ids() {
             if self.stopping() {
                 self.empty(now, id, ExitReason::Operator, How::Drain);
             } else if self.is_wanted(id) {
@@ -348,7 +363,8 @@ mod tests {
         driver.say_ready(worker(0, 2));
         driver.pass(20.0);
         hand_over(&mut driver, &[policy("web", 1)]);
-        let actions = resume(&mut driver);
+        let actions = driver.fleet.repeat_orders(driver.now);
+        resume(&mut driver);
         let again = Action::Drain {
             worker: worker(0, 1),
             within: Duration::from_secs(10),

@@ -7,7 +7,7 @@ use tracing::error;
 
 use super::births::{self, BirthError};
 use super::conversation::CallError;
-use super::process::{Call, Order};
+use super::grip::{Call, Order};
 use super::{Outcome, Reactor, Spawn};
 use crate::fleet::{Action, Ask, AskError, Event, JobId, Refusal, Worker};
 use std::time::Duration;

@@ -11,8 +11,9 @@ use tracing::{error, info, warn};
 
 use super::births;
 use super::edition::{Edition, PoolError};
+use super::grip::{Adopted, Grip};
 use super::journal::About;
-use super::process::{self, Adopted};
+use super::process;
 use super::program::PinnedProgram;
 use super::sockets::Sockets;
 use super::{Inbox, Reactor, Setup, unix_ms};
@@ -104,48 +105,34 @@ impl Reactor {
         (reactor, inbox)
     }
 
+    /// Tells the fleet what has become of its processes.
     fn adopt_all(&mut self, living: Vec<Living>, gone: Vec<Survivor>, begun: Instant) {
-        let mut back = 0;
-        let mut events = Vec::new();
-        for survivor in gone {
-            let worker = survivor.worker;
-            match survivor.pid {
-                Some(_) => events.extend(self.obituary(worker)),
-                None => events.push(Event::SpawnFailed {
-                    worker,
-                    error: "the supervisor was killed before it was started".to_owned(),
-                }),
-            }
-        }
-        let mut draining = Vec::new();
+        self.mourn(gone);
+        let mut adopted = Vec::new();
         for living in living {
-            let worker = living.survivor.worker;
-            let (starting, can_return) = (living.survivor.starting, living.can_return());
-            let state = living.returned.as_ref().map(|it| it.rejoin.state);
-            if let Err(error) = self.adopt(living) {
-                error!(slot = %self.slot_name(worker), "cannot adopt a worker: {error}");
-                continue;
-            }
-            match state {
-                Some(state) => {
-                    back += 1;
-                    let now = self.now();
-                    let actions = self.fleet.rejoined(now, worker, state);
-                    self.carry_out(actions);
+            let survivor = living.survivor;
+            let fate = Fate::of(&living);
+            match self.adopt(living) {
+                Ok(()) => adopted.push((survivor.worker, fate)),
+                Err(error) => {
+                    let slot = self.slot_name(survivor.worker);
+                    error!(%slot, "cannot adopt a worker: {error}");
                 }
-                None if starting => events.push(misbehaved(worker, STARTING)),
-                None if can_return => events.push(misbehaved(worker, ABSENT)),
-                // It drains by itself; the slot needs another.
-                None => draining.push(worker),
             }
         }
-        for event in events {
-            self.feed(event);
-        }
-        for worker in draining {
-            let now = self.now();
-            let actions = self.fleet.rejoined(now, worker, RejoinState::Draining);
-            self.carry_out(actions);
+        let orders = self.fleet.repeat_orders(self.now());
+        self.carry_out(orders);
+        let back = adopted
+            .iter()
+            .filter(|(_, fate)| matches!(fate, Fate::Back(_)));
+        let back = back.count();
+        for (worker, fate) in adopted {
+            match fate {
+                Fate::Back(state) => self.rejoined(worker, state),
+                // It drains by itself; the slot needs another.
+                Fate::Drains => self.rejoined(worker, RejoinState::Draining),
+                Fate::Hangs(rule) => self.feed(misbehaved(worker, rule)),
+            }
         }
         let message = format!(
             "adopted {back} workers in {} ms",
@@ -153,6 +140,25 @@ impl Reactor {
         );
         info!("{message}");
         self.journal.note("adopted", About::default(), message);
+    }
+
+    fn mourn(&mut self, gone: Vec<Survivor>) {
+        for survivor in gone {
+            let worker = survivor.worker;
+            if survivor.pid.is_some() {
+                for event in self.obituary(worker) {
+                    self.feed(event);
+                }
+            } else {
+                let error = "the supervisor was killed before it was started".to_owned();
+                self.feed(Event::SpawnFailed { worker, error });
+            }
+        }
+    }
+
+    fn rejoined(&mut self, worker: Worker, state: RejoinState) {
+        let actions = self.fleet.rejoined(self.now(), worker, state);
+        self.carry_out(actions);
     }
 
     /// What is to be said of a process that has gone unseen.
@@ -244,7 +250,7 @@ impl Reactor {
     /// What the next supervisor has to know now.
     pub(super) fn document(&self) -> Option<Document<crate::fleet::SnapshotRef<'_>>> {
         let keep = self.keep.as_ref()?;
-        let processes = self.processes.values().map(process::Grip::save);
+        let processes = self.processes.values().map(Grip::save);
         let sockets = self.editions.bound();
         Some(Document {
             version: crate::state::VERSION,
@@ -294,6 +300,27 @@ impl Reactor {
     pub(super) fn touch_state(&mut self) {
         if let Some(file) = self.keep.as_mut().and_then(|keep| keep.file.as_mut()) {
             file.touch();
+        }
+    }
+}
+
+/// What has become of a process that lives.
+enum Fate {
+    /// It came back, and says what it does.
+    Back(RejoinState),
+    /// It can't come back.
+    Drains,
+    /// It could have come back, or should never have been seen.
+    Hangs(&'static str),
+}
+
+impl Fate {
+    fn of(living: &Living) -> Self {
+        match &living.returned {
+            Some(returned) => Self::Back(returned.rejoin.state),
+            None if living.survivor.starting => Self::Hangs(STARTING),
+            None if living.can_return() => Self::Hangs(ABSENT),
+            None => Self::Drains,
         }
     }
 }

@@ -13,8 +13,8 @@ use tracing::info;
 
 use super::Reactor;
 use super::conversation::{Answer, CallError};
+use super::grip::{Call, Order};
 use super::journal::About;
-use super::process::{Call, Order};
 use crate::handle::{Peer, Request};
 
 impl Reactor {

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 
 use super::Spawn;
 use super::edition::Edition;
-use super::process::{self, Grip, SlotName, Start};
+use super::grip::{Grip, SlotName, Start};
+use super::process;
 use crate::fleet::{Event, Worker};
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;

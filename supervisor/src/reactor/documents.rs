@@ -10,7 +10,7 @@ use prefork_proto::control::{
     WorkerStatus,
 };
 
-use super::process::{Grip, SlotName};
+use super::grip::{Grip, SlotName};
 use super::{Edition, Reactor};
 use crate::fleet::{PoolView, SlotView, Worker};
 use crate::metrics::{PoolMetrics, SlotMetrics};
@@ -39,13 +39,12 @@ impl Reactor {
 
     pub(super) fn status(&mut self) -> Status {
         self.look_at_processes();
-        let now = self.now();
         let pools: Vec<_> = self.fleet.pools().collect();
         Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id().cast_signed(),
-            uptime_seconds: now.since(self.began).as_secs_f64(),
+            uptime_seconds: self.now().since(self.began).as_secs_f64(),
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
             stopping: self.fleet.stopping(),
@@ -182,12 +181,13 @@ impl Reactor {
         }
     }
 
-    /// What is scraped is written down first: the next supervisor's counters
-    /// are never below what somebody has seen.
+    /// What is scraped is written down before anybody sees it: the next
+    /// supervisor's counters are never below it.
     pub(super) fn exposition(&mut self) -> String {
         self.look_at_processes();
+        let text = self.metrics.encode();
         self.write_state();
-        self.metrics.encode()
+        text
     }
 
     /// Looks up what the processes use and have counted, and what the slots are doing.

@@ -3,7 +3,8 @@
 //! one thread and one loop.
 //!
 //! - `process` is the task that belongs to one worker process, with its
-//!   `conversation` (what may be said when) and its `output`.
+//!   `conversation` (what may be said when) and its `output`; the reactor has a
+//!   `grip` on it.
 //! - `births` makes processes of what an `edition` holds: a generation's pinned
 //!   `program` and `sockets`.
 //! - `reload` prepares a new generation and cleans up after it; `queues` sees to
@@ -23,6 +24,7 @@ mod conversation;
 mod documents;
 mod edition;
 mod editions;
+mod grip;
 mod journal;
 mod output;
 mod process;
@@ -61,8 +63,8 @@ use crate::upgrade::Fixtures;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
+use grip::Grip;
 use journal::Journal;
-use process::Grip;
 pub(crate) use program::pin_if_elf;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::Reloads;
@@ -372,6 +374,12 @@ impl Reactor {
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
+        // Nobody is told to leave before it is on the disk who takes its place:
+        // should we be killed now, the next supervisor must know the successor.
+        let leaves = |action: &Action| matches!(action, Action::Drain { .. } | Action::Stop { .. });
+        if actions.iter().any(leaves) {
+            self.write_state();
+        }
         for action in actions {
             self.act(action);
         }

@@ -16,7 +16,7 @@ use prefork_proto::message::{
     Health, Hello, HttpCounts, ListenerOffer, Rescue, ScoreboardOffer, ToSupervisor, ToWorker,
     Welcome,
 };
-use prefork_proto::scoreboard::{self, Board, Snapshot, Unsealed};
+use prefork_proto::scoreboard::{self, Unsealed};
 use serde_json::Value;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -26,14 +26,15 @@ use tracing::{debug, info, warn};
 use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
+use super::grip::{Adopted, Call, Grip, Order, SlotName, Start, Vitals};
 use super::output::{Output, Progress};
 use crate::fleet::{Death, Event, Worker};
 use crate::metrics::SlotMetrics;
 use crate::proc;
-use crate::state::{self, SavedProcess};
+use crate::state;
 use crate::sys::{self, Reaped};
 
-pub(crate) use handed::{HoldStill, resume};
+pub(crate) use handed::resume;
 
 /// Messages handled before the other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 64;
@@ -53,146 +54,11 @@ const LAST_MESSAGES: usize = 4096;
 /// write for ever.
 const LAST_READS: usize = 64;
 
-/// What a worker says of itself, for status and metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Vitals {
-    /// Its `hello`.
-    pub(crate) hello: Option<Hello>,
-    /// Its last `health`.
-    pub(crate) health: Option<Health>,
-    /// Where it counts since it is ready, if it is able to.
-    board: Option<Board>,
-}
-
-impl Vitals {
-    /// What is on its scoreboard at this moment.
-    pub(crate) fn counted(&self) -> Option<Snapshot> {
-        self.board.as_ref().map(Board::read)
-    }
-
-    /// Whether its `hello` lists the capability.
-    pub(crate) fn can(&self, capability: &str) -> bool {
-        let hello = self.hello.as_ref();
-        hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == capability))
-    }
-}
-
 /// The capability of a worker that can stop accepting and go on later.
 const PAUSE: &str = "pause";
 
 /// The capability of a worker that counts in shared memory.
 const SCOREBOARD: &str = "scoreboard";
-
-/// What the reactor wants of a process.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Send `drain`.
-    Drain {
-        /// How long it may take.
-        within: Duration,
-        /// Whether nobody accepts after it.
-        sweep: bool,
-    },
-    /// Send `stop`, then SIGTERM.
-    Stop,
-    /// Send a request and hand on its answer.
-    Call(Call, oneshot::Sender<Answer>),
-    /// Send a signal.
-    Signal(Signal),
-    /// Say what is held, and do nothing more for now.
-    HoldStill(HoldStill),
-}
-
-/// A request that a worker answers.
-#[derive(Debug)]
-pub(crate) enum Call {
-    Pause,
-    Resume,
-    Tell { command: String, args: Value },
-    Reload { app: Value },
-    Rescue { offer: ListenerOffer, fd: OwnedFd },
-}
-
-/// What a process's task is given at its start.
-pub(crate) struct Start {
-    pub(crate) worker: Worker,
-    /// `web/0`, for the log.
-    pub(crate) slot: SlotName,
-    pub(crate) pid: i32,
-    pub(crate) pidfd: OwnedFd,
-    pub(crate) channel: SupervisorEnd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-    pub(crate) welcome: Welcome,
-    /// Where it can count, and the descriptor for a worker that knows how.
-    pub(crate) scoreboard: (Unsealed, OwnedFd),
-    /// Its listeners: the line for each and the duplicate that goes with it.
-    pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
-    pub(crate) metrics: Rc<SlotMetrics>,
-    /// A `health` that comes this long after a ping without answer doesn't count.
-    pub(crate) heartbeat_timeout: Duration,
-}
-
-/// What the task of a process is given that another supervisor started.
-pub(crate) struct Adopted {
-    pub(crate) worker: Worker,
-    /// `web/0`, for the log.
-    pub(crate) slot: SlotName,
-    pub(crate) pid: i32,
-    pub(crate) start_ticks: u64,
-    pub(crate) pidfd: OwnedFd,
-    /// What it said first to whoever started it.
-    pub(crate) hello: Option<Hello>,
-    /// The channel that it came back on, and the answer to that.
-    pub(crate) channel: Option<(AsyncFd<SupervisorEnd>, Welcome)>,
-    /// Where it counts.
-    pub(crate) board: Option<Board>,
-    /// Whether it is on its way out.
-    pub(crate) draining: bool,
-    pub(crate) metrics: Rc<SlotMetrics>,
-    /// As in [`Start`].
-    pub(crate) heartbeat_timeout: Duration,
-}
-
-/// A slot's name: the pool's and the index.
-#[derive(Debug, Clone)]
-pub(crate) struct SlotName {
-    pub(crate) pool: Rc<str>,
-    pub(crate) slot: u32,
-}
-
-impl std::fmt::Display for SlotName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.pool, self.slot)
-    }
-}
-
-/// The reactor's grip on a process.
-#[derive(Debug)]
-pub(crate) struct Grip {
-    pub(crate) pid: i32,
-    start_ticks: u64,
-    pub(crate) vitals: Rc<RefCell<Vitals>>,
-    /// Whether its use of memory and time is known.
-    pub(crate) looked_up: Cell<bool>,
-    orders: mpsc::UnboundedSender<Order>,
-}
-
-impl Grip {
-    /// Gives an order. One that comes after the end goes nowhere.
-    pub(crate) fn order(&self, order: Order) {
-        let _ = self.orders.send(order);
-    }
-
-    /// What the next supervisor has to know of it.
-    pub(crate) fn save(&self) -> SavedProcess {
-        SavedProcess {
-            pid: self.pid,
-            start_ticks: self.start_ticks,
-            hello: self.vitals.borrow().hello.clone(),
-        }
-    }
-}
 
 /// Starts the task. Its events end with [`Event::Exited`].
 pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Grip> {

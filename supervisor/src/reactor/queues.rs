@@ -9,7 +9,7 @@ use prefork_proto::control::SlotState;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::process::{Call, Order};
+use super::grip::{Call, Order};
 use super::sockets::Sockets;
 use super::{Edition, Reactor};
 use crate::fleet::Worker;

@@ -15,8 +15,8 @@ use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
+use super::grip::{HoldStill, Order};
 use super::journal::About;
-use super::process::{HoldStill, Order};
 use super::signals::Asked;
 use super::{Reactor, Signals};
 use crate::fleet::{Command, Event, SnapshotRef};

@@ -221,3 +221,156 @@ fn create(path: &Path) -> io::Result<File> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::SystemTime;
+
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{Config, Detail, Supervisor};
+    use crate::fleet::{Fleet, SnapshotRef};
+    use crate::metrics::Metrics;
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/golden/state-1.json");
+
+    fn document<'a>(fleet: &'a Fleet, boot_id: &str) -> Document<SnapshotRef<'a>> {
+        Document {
+            version: VERSION,
+            boot_id: boot_id.to_owned(),
+            pid: 4711,
+            start_ticks: 77,
+            secret: "s".to_owned(),
+            config: Config {
+                supervisor: Supervisor {
+                    runtime_dir: "/run/prefork".into(),
+                    control_mode: 0o660,
+                    admin: None,
+                    log: None,
+                },
+                metrics: Detail::Slot,
+                pools: Vec::new(),
+                source: "command line".to_owned(),
+            },
+            editions: Vec::new(),
+            tried: 1,
+            next_job: 1,
+            next_seq: 1,
+            last_reload: None,
+            listeners: Vec::new(),
+            processes: Vec::new(),
+            fleet: fleet.snapshot(),
+            metrics: Metrics::new("0.1.0", SystemTime::UNIX_EPOCH, &[], &[]).save(),
+        }
+    }
+
+    /// A runtime directory with a state of this boot in it.
+    fn written() -> (TempDir, StateFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let fleet = Fleet::new(1, Vec::new());
+        let mut file = StateFile::new(dir.path());
+        file.write(&document(&fleet, &identity::boot_id().unwrap()));
+        (dir, file)
+    }
+
+    /// Changes the state as a JSON value.
+    fn tamper(dir: &TempDir, change: impl FnOnce(&mut Value)) {
+        let path = dir.path().join(NAME);
+        let mut value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(&path, value.to_string()).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nobody_else_may() {
+        let (dir, _file) = written();
+        assert!(matches!(read(dir.path()), Found::State(state) if state.pid == 4711));
+        let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_cut_of_it_is_believed() {
+        let (dir, _file) = written();
+        let path = dir.path().join(NAME);
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let found = read(dir.path());
+            assert!(
+                matches!(found, Found::Unusable(StateError::Damaged(_))),
+                "{length} bytes: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_a_damaged_one_whatever_is_in_it() {
+        let (dir, _file) = written();
+        tamper(&dir, |state| *state = json!({"version": 2, "fleet": 7}));
+        assert!(matches!(
+            read(dir.path()),
+            Found::Unusable(StateError::Future(2))
+        ));
+        set_aside(dir.path(), &"a test");
+        assert!(matches!(read(dir.path()), Found::Nothing));
+        assert!(dir.path().join(BAD).exists());
+    }
+
+    #[test]
+    fn another_boots_state_concerns_nobody() {
+        let (dir, _file) = written();
+        tamper(&dir, |state| state["boot_id"] = json!("another"));
+        assert!(matches!(read(dir.path()), Found::OtherBoot));
+    }
+
+    #[test]
+    fn only_our_own_file_is_read() {
+        let (dir, _file) = written();
+        let path = dir.path().join(NAME);
+        let elsewhere = dir.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(matches!(read(dir.path()), Found::Unusable(_)));
+        fs::remove_file(&path).unwrap();
+        fs::rename(&elsewhere, &path).unwrap();
+        let nobody = nix::unistd::Uid::from_raw(65_534);
+        // Only root can give a file away.
+        if nix::unistd::chown(&path, Some(nobody), None).is_ok() {
+            let found = read(dir.path());
+            assert!(matches!(
+                found,
+                Found::Unusable(StateError::Foreign(65_534))
+            ));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_a_warning_and_no_end() {
+        let (dir, mut file) = written();
+        fs::remove_dir_all(dir.path()).unwrap();
+        let fleet = Fleet::new(1, Vec::new());
+        file.write(&document(&fleet, "b"));
+        assert!(file.failing);
+        fs::create_dir(dir.path()).unwrap();
+        file.write(&document(&fleet, "b"));
+        assert!(!file.failing && dir.path().join(NAME).exists());
+    }
+
+    #[test]
+    fn the_document_is_of_version_1() {
+        let fleet = Fleet::new(1, Vec::new());
+        let written = serde_json::to_value(document(&fleet, "b")).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            let text = serde_json::to_string_pretty(&written).unwrap();
+            fs::write(GOLDEN, text + "\n").unwrap();
+        }
+        let golden = fs::read(GOLDEN).unwrap();
+        assert_eq!(written, serde_json::from_slice::<Value>(&golden).unwrap());
+        assert!(parse(&golden).is_ok());
+    }
+}

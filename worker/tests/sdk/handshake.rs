@@ -21,7 +21,8 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "pause",
             "rescue",
             "http_counts",
-            "scoreboard"
+            "scoreboard",
+            "rejoin"
         ]
     );
 
@@ -32,7 +33,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
     let mut plain = Worker::spawned(&orders);
     assert_eq!(
         plain.hello().capabilities,
-        ["pause", "rescue", "http_counts", "scoreboard"]
+        ["pause", "rescue", "http_counts", "scoreboard", "rejoin"]
     );
 }
 

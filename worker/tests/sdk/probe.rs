@@ -59,6 +59,11 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, String> {
             parts: vec!["last\n", "first\n"],
             pause: Box::pin(tokio::time::sleep(pause)),
         }))),
+        "/print" => {
+            println!("to stdout");
+            eprintln!("to stderr");
+            Ok(text("printed\n"))
+        }
         "/large" => Ok(text(vec![b'x'; 32 << 20])),
         "/refuse" => {
             let mut refusal = text("too much\n");

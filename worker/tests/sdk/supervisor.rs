@@ -151,7 +151,11 @@ impl Worker {
 
     /// A worker that counts in a scoreboard, up to `ready`.
     pub(crate) fn with_board() -> (Self, Board) {
-        let orders = Orders::default();
+        Self::with_board_and(Orders::default())
+    }
+
+    /// A worker with these orders that counts in a scoreboard, up to `ready`.
+    pub(crate) fn with_board_and(orders: Orders) -> (Self, Board) {
         let mut worker = Self::spawned(&orders);
         worker.hello();
         worker.say(&ToWorker::Welcome(orders.welcome));
@@ -190,6 +194,7 @@ impl Worker {
             .env(CHANNEL_FD_ENV, "3")
             .env("PROBE", orders.kind)
             .stdin(Stdio::from(theirs))
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -228,9 +233,14 @@ impl Worker {
 
     /// The next message, `None` once the worker has closed its end.
     pub(crate) fn hear(&mut self) -> Option<ToSupervisor> {
+        self.hear_with_fd().map(|(message, _)| message)
+    }
+
+    /// The next message and the descriptor that came with it.
+    pub(crate) fn hear_with_fd(&mut self) -> Option<(ToSupervisor, Option<OwnedFd>)> {
         loop {
             match self.end.receive().unwrap() {
-                Receive::Message(received) => return Some(received.message),
+                Receive::Message(received) => return Some((received.message, received.fd)),
                 Receive::Unknown { kind, .. } => panic!("an unknown {kind}"),
                 Receive::Closed => return None,
                 Receive::Blocked => {

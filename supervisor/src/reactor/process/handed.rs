@@ -4,19 +4,12 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use prefork_proto::channel::parts::PartsError;
-use tokio::sync::{oneshot, watch};
+use prefork_proto::scoreboard::Board;
 
 use super::*;
+use crate::reactor::grip::HoldStill;
 use crate::sys::claim;
 use crate::upgrade::{HandedBoot, HandedProcess};
-
-/// Asks a process's task to hold still: it answers with all that it holds and
-/// does nothing more until the other end of `until` is dropped.
-#[derive(Debug)]
-pub(crate) struct HoldStill {
-    pub(crate) held: oneshot::Sender<HandedProcess>,
-    pub(crate) until: watch::Receiver<()>,
-}
 
 /// Why a process can't be gone on with.
 #[derive(Debug, thiserror::Error)]
