@@ -16,7 +16,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_local;
 
 use super::answer::Answer;
@@ -99,13 +99,18 @@ where
         // after one answer.
         let keep_alive = !reserve.is_lending();
         let (visitor, gate) = (gate.enter(), gate.clone());
+        let asked = Rc::new(Notify::new());
+        let noted = Noted {
+            service,
+            asked: Rc::clone(&asked),
+        };
         spawn_local(async move {
             let io = TokioIo::new(Unstalled::new(stream, bounds.stall));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .keep_alive(keep_alive)
-                .serve_connection(io, service);
+                .serve_connection(io, noted);
             // A peer that leaves or breaks HTTP concerns nobody but itself.
             let mut connection = pin!(connection);
             let ended = tokio::select! {
@@ -113,11 +118,35 @@ where
                 () = gate.closed() => false,
             };
             if !ended {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
+                // One that has only just connected is still answered.
+                tokio::select! {
+                    _ = connection.as_mut() => {}
+                    () = asked.notified() => {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = connection.await;
+                    }
+                }
             }
             drop((loan, place, visitor));
         });
+    }
+}
+
+/// A service that notes whether it was ever asked.
+struct Noted<S> {
+    service: S,
+    asked: Rc<Notify>,
+}
+
+impl<S: Service<hyper::Request<Incoming>>> Service<hyper::Request<Incoming>> for Noted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        // Kept for whoever looks later.
+        self.asked.notify_one();
+        self.service.call(request)
     }
 }
 
