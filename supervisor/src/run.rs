@@ -161,9 +161,6 @@ async fn supervise(
 async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     let signals = Signals::take().map_err(io("listen to signals"))?;
-    // What came while one program took the other's place comes now.
-    let waiting = Signals::all().thread_unblock();
-    waiting.map_err(|errno| io("unblock signals")(errno.into()))?;
     let fixtures = handover.fixtures;
     let config = handover.state.config.clone();
     let runtime_dir = RuntimeDir::go_on(&config.supervisor.runtime_dir, sys::claim(fixtures.lock))?;

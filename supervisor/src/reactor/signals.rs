@@ -41,7 +41,7 @@ pub struct Signals {
 impl Signals {
     /// From here on none of them has its default effect.
     pub fn take() -> io::Result<Self> {
-        Ok(Self {
+        let signals = Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
@@ -50,7 +50,10 @@ impl Signals {
             ttin: signal(SignalKind::from_raw(libc::SIGTTIN))?,
             ttou: signal(SignalKind::from_raw(libc::SIGTTOU))?,
             child: signal(SignalKind::child())?,
-        })
+        };
+        // What came while one program took the other's place comes now.
+        Self::all().thread_unblock()?;
+        Ok(signals)
     }
 
     /// All of them, to be kept waiting while one program takes another's place.

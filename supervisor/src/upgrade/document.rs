@@ -265,3 +265,43 @@ pub(super) fn parse(text: &[u8]) -> Result<Handover<crate::fleet::Snapshot>, Han
     }
     Ok(serde_json::from_slice(text)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = include_str!("golden/handover-1.json");
+
+    #[test]
+    fn a_document_of_version_1_is_understood() {
+        let handover = parse(GOLDEN.as_bytes()).unwrap();
+        let numbers = handover.descriptors().into_iter().map(|(number, _)| number);
+        let mut numbers: Vec<RawFd> = numbers.collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (10..=21).collect::<Vec<_>>());
+        let process = &handover.processes[0];
+        let channel = process.channel.as_ref().unwrap();
+        assert_eq!(channel.inbox.bytes.0, b"{\"type\":\"h\xc3");
+        assert_eq!(process.stderr.as_ref().unwrap().tail.0, b"ouch\n");
+    }
+
+    #[test]
+    fn another_version_is_refused_by_its_number() {
+        let other = GOLDEN.replacen("\"version\": 1", "\"version\": 2", 1);
+        let error = parse(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("of version 2"), "{error}");
+        // The fleet's part has a version of its own.
+        let at = GOLDEN.find("\"state\"").unwrap();
+        let other = GOLDEN[at..].replacen("\"version\": 1", "\"version\": 7", 1);
+        let other = format!("{}{other}", &GOLDEN[..at]);
+        let error = parse(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("fleet is of version 7"), "{error}");
+    }
+
+    #[test]
+    fn a_document_without_a_field_is_damaged() {
+        let other = GOLDEN.replacen("\"nofile\"", "\"nothing\"", 1);
+        let error = parse(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("nofile"), "{error}");
+    }
+}
