@@ -1,6 +1,7 @@
 //! One end of the link between a supervisor and a worker.
 
 mod environment;
+pub mod parts;
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -26,6 +26,10 @@ pub struct Status {
     /// Whether the supervisor is on its way out.
     #[serde(default)]
     pub stopping: bool,
+    /// How often another program has taken the supervisor's place in the same
+    /// process.
+    #[serde(default)]
+    pub upgrades: u64,
     /// How the last reload went; absent before the first.
     pub last_reload: Option<LastReload>,
     /// The pools, in the order of the configuration.
@@ -549,6 +553,17 @@ pub struct ReloadBody {
     /// Whether to say what would change and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// Body of `POST /v1/upgrade`. The job ends with a result only where the upgrade
+/// is refused or fails. Where it is done the connection ends without one, and
+/// the status document counts one more of `upgrades`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeBody {
+    /// The program's absolute path; by default where the one that runs was found.
+    #[serde(default)]
+    pub program: Option<std::path::PathBuf>,
 }
 
 /// Body of `POST /v1/stop`.

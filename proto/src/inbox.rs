@@ -10,10 +10,11 @@
 //! takes it, and one whose bytes all lie in finished lines has been announced by none.
 
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
+use crate::channel::parts::{ArrivalPart, InboxParts, Octets};
 use crate::error::{Call, ChannelError, SystemError};
 use crate::line::{FDS_PER_LINE, LINE_LIMIT};
 use crate::sys;
@@ -66,6 +67,46 @@ impl Inbox {
             position: 0,
             arrivals: VecDeque::new(),
             closed: false,
+        }
+    }
+
+    /// What waits here; the descriptors stay here.
+    pub(crate) fn parts(&self) -> InboxParts<RawFd> {
+        let number = |arrival: &Arrival| ArrivalPart {
+            fd: arrival.fd.as_raw_fd(),
+            end: arrival.end.saturating_sub(self.position),
+            open: arrival.open,
+        };
+        InboxParts {
+            bytes: Octets(self.buffer[self.start..self.end].to_vec()),
+            arrivals: self.arrivals.iter().map(number).collect(),
+            closed: self.closed,
+        }
+    }
+
+    /// The descriptors that wait here.
+    pub(crate) fn into_fds(self) -> impl Iterator<Item = OwnedFd> {
+        self.arrivals.into_iter().map(|arrival| arrival.fd)
+    }
+
+    /// Goes on with what waited elsewhere.
+    pub(crate) fn from_parts(parts: InboxParts<OwnedFd>) -> Self {
+        let arrival = |part: ArrivalPart<OwnedFd>| Arrival {
+            fd: part.fd,
+            end: part.end,
+            // A read ends with its segment or with the buffer; that this
+            // buffer has another size changes nothing for what has come.
+            open: part.open,
+        };
+        let buffer = parts.bytes.0;
+        Self {
+            start: 0,
+            end: buffer.len(),
+            scanned: 0,
+            buffer,
+            position: 0,
+            arrivals: parts.arrivals.into_iter().map(arrival).collect(),
+            closed: parts.closed,
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
+use crate::channel::parts::{LinePart, Octets, OutboxParts};
 use crate::error::{Call, ChannelError, SystemError};
 use crate::line::LINE_LIMIT;
 use crate::message::Message;
@@ -57,6 +58,39 @@ impl Outbox {
         }
     }
 
+    /// What waits here; the descriptors stay here.
+    pub(crate) fn parts<Out: Message>(&self) -> OutboxParts<RawFd> {
+        let line = |line: &Queued| LinePart {
+            end: line.end - self.position,
+            kind: Out::KINDS[line.kind].to_owned(),
+            fd: line.fd.as_ref().map(AsRawFd::as_raw_fd),
+        };
+        OutboxParts {
+            bytes: Octets(self.bytes[self.sent..].to_vec()),
+            lines: self.lines.iter().map(line).collect(),
+        }
+    }
+
+    /// The descriptors that wait here.
+    pub(crate) fn into_fds(self) -> impl Iterator<Item = OwnedFd> {
+        self.lines.into_iter().filter_map(|line| line.fd)
+    }
+
+    /// Goes on with what waited elsewhere; the parts have been checked.
+    pub(crate) fn from_parts<Out: Message>(parts: OutboxParts<OwnedFd>) -> Self {
+        let line = |part: LinePart<OwnedFd>| Queued {
+            end: part.end,
+            kind: index_of::<Out>(&part.kind),
+            fd: part.fd,
+        };
+        Self {
+            bytes: parts.bytes.0,
+            sent: 0,
+            position: 0,
+            lines: parts.lines.into_iter().map(line).collect(),
+        }
+    }
+
     /// Bytes that wait.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.sent
@@ -86,10 +120,7 @@ impl Outbox {
         }
         self.lines.push_back(Queued {
             end: self.position + self.len() as u64,
-            kind: Out::KINDS
-                .iter()
-                .position(|known| *known == kind)
-                .expect("a message's kind is one of its direction's KINDS"),
+            kind: index_of::<Out>(kind),
             fd,
         });
         Ok(())
@@ -196,6 +227,14 @@ impl Outbox {
             self.sent = 0;
         }
     }
+}
+
+/// A `type`'s place among its direction's.
+fn index_of<Out: Message>(kind: &str) -> usize {
+    Out::KINDS
+        .iter()
+        .position(|known| *known == kind)
+        .expect("a message's kind is one of its direction's KINDS")
 }
 
 /// Never waits, and a closed peer is an error instead of a SIGPIPE.

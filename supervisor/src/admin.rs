@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::control::accept::{self, Bounds};
 use crate::control::answer::{self, Answer, Rejection};
-use crate::control::{ask, compressed, live, ready};
+use crate::control::{Gate, ask, compressed, live, ready};
 use crate::handle::Handle;
 use crate::reserve::Reserve;
 
@@ -27,8 +27,13 @@ const BOUNDS: Bounds = Bounds {
 
 /// Serves `/metrics`, `/livez`, `/readyz`, `/status.json` and `/` on
 /// `listener` until dropped. Runs on a `LocalSet`.
-pub async fn serve(listener: TcpListener, handle: Handle, reserve: Rc<Reserve>) -> Infallible {
-    accept::serve(listener, reserve, BOUNDS, move |_: &TcpStream| {
+pub async fn serve(
+    listener: TcpListener,
+    handle: Handle,
+    reserve: Rc<Reserve>,
+    gate: Gate,
+) -> Infallible {
+    accept::serve(listener, reserve, BOUNDS, gate, move |_: &TcpStream| {
         let handle = handle.clone();
         Some(service_fn(move |request: Request<Incoming>| {
             let handle = handle.clone();

@@ -1,6 +1,8 @@
 //! How the control and admin servers talk to the reactor: requests over a
 //! queue, so that they know nothing of its insides.
 
+use std::path::PathBuf;
+
 use prefork_proto::control::{ApiError, Channels, Describe, Event, JobLine, Status, TellBody};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -52,6 +54,14 @@ pub enum Request {
     Reload {
         /// Whether to say what would change and change nothing.
         dry_run: bool,
+        /// Where its lines go.
+        lines: mpsc::UnboundedSender<JobLine>,
+    },
+    /// Run another program in this one's place: a job that ends without a
+    /// result where that is done.
+    Upgrade {
+        /// Where the program lies; by default where this one was found.
+        program: Option<PathBuf>,
         /// Where its lines go.
         lines: mpsc::UnboundedSender<JobLine>,
     },

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -176,6 +176,11 @@ impl Listener {
     /// (socket(7), `SO_COOKIE`).
     pub(crate) fn cookie(&self) -> io::Result<u64> {
         SockRef::from(&self.socket).cookie()
+    }
+
+    /// The descriptor's number, for a program that takes this one's place.
+    pub(crate) fn number(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
     /// As configured; its name everywhere.

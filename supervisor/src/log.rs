@@ -75,6 +75,12 @@ impl Log {
         self.level.reload(filter).map_err(|error| error.to_string())
     }
 
+    /// What is logged, as [`Self::set_level`] takes it.
+    pub fn level(&self) -> String {
+        let level = self.level.with_current(ToString::to_string);
+        level.unwrap_or_else(|_| LevelFilter::INFO.to_string())
+    }
+
     /// Opens the log file again, after a rotation has renamed it. Stderr stays.
     pub fn reopen(&self) -> io::Result<()> {
         let mut state = self.sink.lock();

@@ -2,16 +2,15 @@
 
 use std::process::ExitCode;
 
-use prefork_supervisor::{BUNDLED_ARGUMENT, cli};
+use prefork_supervisor::{BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, cli, preflight};
 
 fn main() -> ExitCode {
     // Workers of the bundled web server are this program as well. They don't
     // pass through the command line, which is for people.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == BUNDLED_ARGUMENT)
-    {
-        return prefork_worker::web::main();
+    match std::env::args_os().nth(1) {
+        Some(word) if word == BUNDLED_ARGUMENT => prefork_worker::web::main(),
+        // Nor does a new program that is tried out on a running one's state.
+        Some(word) if word == PREFLIGHT_ARGUMENT => preflight(),
+        _ => cli::main(),
     }
-    cli::main()
 }

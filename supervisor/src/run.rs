@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,14 +16,16 @@ use tracing::{info, warn};
 use crate::activation;
 use crate::admin;
 use crate::config::{Config, Options};
-use crate::control::{self, Allowed};
+use crate::control::{self, Allowed, Gate};
+use crate::fleet::Snapshot;
 use crate::handle::Handle;
 use crate::log::Log;
-use crate::reactor::{Outcome, PoolError, Setup, Signals};
+use crate::reactor::{Inbox, Outcome, PoolError, Reactor, Setup, Signals};
 use crate::reserve::{DEFAULT_SIZE, Reserve};
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
-use crate::startup;
+use crate::startup::{self, Beginning};
 use crate::sys;
+use crate::upgrade::Handover;
 
 /// Requests from the servers that may wait for the reactor.
 const REQUESTS: usize = 256;
@@ -86,12 +90,31 @@ pub fn run(options: Options, config: Config) -> Result<(), RunError> {
     let nofile = raise_descriptor_limit().map_err(io("raise RLIMIT_NOFILE"))?;
     let log = Log::start(config.supervisor.log.as_deref()).map_err(io("open the log"))?;
 
+    block_on(supervise(options, config, log, nofile))
+}
+
+/// Goes on in the place of the program before this one, in the same process.
+pub(crate) fn go_on(handover: Handover<Snapshot>) -> Result<(), RunError> {
+    let io = |step| move |source| RunError::Io { step, source };
+    sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
+    let log = handover.state.config.supervisor.log.clone();
+    let log = Log::start(log.as_deref()).map_err(io("open the log"))?;
+    if let Err(why) = log.set_level(&handover.log_level) {
+        warn!("{why}");
+    }
+    // Run by its descriptor, it would be called by its number.
+    let _ = nix::sys::prctl::set_name(c"prefork");
+    block_on(continue_with(handover, log))
+}
+
+fn block_on(work: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
+    let io = |step| move |source| RunError::Io { step, source };
     // One thread, so that a fork never inherits a lock that another one holds.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(io("start the event loop"))?;
-    LocalSet::new().block_on(&runtime, supervise(options, config, log, nofile))
+    LocalSet::new().block_on(&runtime, work)
 }
 
 async fn supervise(
@@ -102,6 +125,8 @@ async fn supervise(
 ) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     let signals = Signals::take().map_err(io("listen to signals"))?;
+    // As long as it is there under its name.
+    let program = std::env::current_exe().map_err(io("find this program's file"))?;
     let runtime_dir = RuntimeDir::take(&config.supervisor.runtime_dir)?;
     let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
     let control = runtime_dir.bind_control(config.supervisor.control_mode)?;
@@ -117,8 +142,80 @@ async fn supervise(
         reserve: Rc::clone(&reserve),
         keep: None,
     };
-    let (reactor, inbox) = startup::begin(setup, &runtime_dir).await?;
+    let gate = Gate::default();
+    let beginning = Beginning {
+        program,
+        control: control.as_raw_fd(),
+        admin: admin.as_ref().map(AsRawFd::as_raw_fd),
+        gate: gate.clone(),
+    };
+    let begun = startup::begin(setup, &runtime_dir, beginning).await?;
+    let servers = Servers {
+        control,
+        allowed,
+        admin,
+        reserve,
+        gate,
+    };
+    serve(begun, servers, signals).await
+}
 
+async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), RunError> {
+    let io = |step| move |source| RunError::Io { step, source };
+    let signals = Signals::take().map_err(io("listen to signals"))?;
+    let fixtures = handover.fixtures;
+    let config = handover.state.config.clone();
+    let runtime_dir = RuntimeDir::go_on(&config.supervisor.runtime_dir, sys::claim(fixtures.lock))?;
+    let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
+    let control = UnixListener::from(sys::claim(fixtures.control));
+    let allowed = Allowed::of_socket(&runtime_dir.control_socket())
+        .map_err(io("look up the control socket's group"))?;
+    let admin = fixtures.admin.map(|fd| TcpListener::from(sys::claim(fd)));
+    let admin = admin.map(tokio::net::TcpListener::from_std).transpose();
+    let admin = admin.map_err(io("watch the admin address"))?;
+    let setup = Setup {
+        options: handover.options.clone(),
+        config,
+        nofile: handover.nofile,
+        log,
+        reserve: Rc::clone(&reserve),
+        keep: None,
+    };
+    let gate = Gate::default();
+    let begun = startup::take_over(setup, &runtime_dir, handover, gate.clone())?;
+    let servers = Servers {
+        control,
+        allowed,
+        admin,
+        reserve,
+        gate,
+    };
+    serve(begun, servers, signals).await
+}
+
+/// Who answers operators and Prometheus.
+struct Servers {
+    control: UnixListener,
+    allowed: Allowed,
+    admin: Option<tokio::net::TcpListener>,
+    reserve: Rc<Reserve>,
+    gate: Gate,
+}
+
+/// Runs the reactor and its servers to the end.
+async fn serve(
+    (reactor, inbox): (Reactor, Inbox),
+    servers: Servers,
+    signals: Signals,
+) -> Result<(), RunError> {
+    let io = |step| move |source| RunError::Io { step, source };
+    let Servers {
+        control,
+        allowed,
+        admin,
+        reserve,
+        gate,
+    } = servers;
     let (requests, mut received) = mpsc::channel(REQUESTS);
     let control = tokio::net::UnixListener::from_std(control).map_err(io("watch control.sock"))?;
     let control = tokio::task::spawn_local(control::serve(
@@ -126,9 +223,10 @@ async fn supervise(
         Handle(requests.clone()),
         Rc::clone(&reserve),
         allowed,
+        gate.clone(),
     ));
     let admin = admin.map(|admin| {
-        let serve = admin::serve(admin, Handle(requests.clone()), Rc::clone(&reserve));
+        let serve = admin::serve(admin, Handle(requests.clone()), Rc::clone(&reserve), gate);
         tokio::task::spawn_local(serve)
     });
 

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,7 @@ impl RuntimeDirError {
 pub struct RuntimeDir {
     path: PathBuf,
     /// Held until the supervisor ends, however it ends.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl RuntimeDir {
@@ -133,8 +134,28 @@ impl RuntimeDir {
         written.map_err(io("write", &at))?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Goes on with the directory whose lock the program before this one held,
+    /// in this process: who has the file open holds it.
+    pub(crate) fn go_on(path: &Path, lock: OwnedFd) -> Result<Self, RuntimeDirError> {
+        let lock = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock);
+        let lock = lock.map_err(|(_, errno)| RuntimeDirError::Io {
+            step: "lock",
+            path: path.join(LOCK),
+            source: errno.into(),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            lock,
+        })
+    }
+
+    /// The lock's descriptor, for a program that takes this one's place.
+    pub(crate) fn lock_number(&self) -> RawFd {
+        self.lock.as_raw_fd()
     }
 
     /// Binds the control socket, in place of one that a dead supervisor left.

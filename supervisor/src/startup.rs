@@ -1,5 +1,9 @@
-//! How a supervisor begins: anew, or where one was killed.
+//! How a supervisor begins: anew, where one was killed, or where the program
+//! before this one left off.
 
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
@@ -7,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tracing::{info, warn};
 
+use crate::control::Gate;
 use crate::fleet::Snapshot;
 use crate::reactor::{Inbox, Keep, Reactor, Setup};
 use crate::recovery::Remains;
@@ -14,6 +19,8 @@ use crate::rejoin::{Door, Returned};
 use crate::run::RunError;
 use crate::runtime_dir::RuntimeDir;
 use crate::state::{self, Document, Found, StateFile};
+use crate::sys;
+use crate::upgrade::{Fixtures, Handover};
 
 /// How long workers of a supervisor that is not believed get to hear that they
 /// are not awaited, and to let go of their listeners.
@@ -24,6 +31,7 @@ const TURN_AWAY: Duration = Duration::from_millis(500);
 pub(crate) async fn begin(
     mut setup: Setup,
     runtime_dir: &RuntimeDir,
+    begin: Beginning,
 ) -> Result<(Reactor, Inbox), RunError> {
     let begun = Instant::now();
     let found = state::read(runtime_dir.path());
@@ -33,17 +41,20 @@ pub(crate) async fn begin(
     };
     let (door, mut returned) = Door::new(&runtime_dir.rejoin_socket(), secret);
     let socket = runtime_dir.bind_rejoin(has_own_users(&setup, &found))?;
-    let socket = UnixListener::from_std(socket).map_err(io("watch rejoin.sock"))?;
-    spawn_local(std::rc::Rc::clone(&door).serve(socket));
-
-    let pid = nix::unistd::Pid::this().as_raw();
-    setup.keep = Some(Keep {
-        door: std::rc::Rc::clone(&door),
-        file: Some(StateFile::new(runtime_dir.path())),
-        boot_id: state::boot_id().map_err(io("read the boot's id"))?,
-        pid,
-        start_ticks: state::start_ticks(pid).map_err(io("read /proc/self/stat"))?,
-    });
+    let fixtures = Fixtures {
+        lock: runtime_dir.lock_number(),
+        control: begin.control,
+        rejoin: socket.as_raw_fd(),
+        admin: begin.admin,
+    };
+    serve_at(&door, socket)?;
+    setup.keep = Some(keep(
+        &door,
+        runtime_dir,
+        begin.program,
+        fixtures,
+        begin.gate,
+    )?);
     match found {
         Found::State(document) => go_on(setup, document, &door, &mut returned, begun).await,
         Found::Nothing => Ok(Reactor::new(setup)?),
@@ -58,6 +69,63 @@ pub(crate) async fn begin(
             Ok(Reactor::new(setup)?)
         }
     }
+}
+
+/// What the supervisor has before it begins.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    /// Where this program was found.
+    pub(crate) program: PathBuf,
+    /// The control socket.
+    pub(crate) control: RawFd,
+    /// The admin address's socket.
+    pub(crate) admin: Option<RawFd>,
+    /// What the servers wait at.
+    pub(crate) gate: Gate,
+}
+
+/// Makes the reactor where the program before this one left off.
+pub(crate) fn take_over(
+    mut setup: Setup,
+    runtime_dir: &RuntimeDir,
+    handover: Handover<Snapshot>,
+    gate: Gate,
+) -> Result<(Reactor, Inbox), RunError> {
+    let fixtures = handover.fixtures;
+    let secret = handover.state.secret.clone();
+    // Nobody is awaited: who comes back lost its channel, and is told to drain.
+    let (door, _) = Door::new(&runtime_dir.rejoin_socket(), secret);
+    let socket = std::os::unix::net::UnixListener::from(sys::claim(fixtures.rejoin));
+    serve_at(&door, socket)?;
+    let program = handover.program.clone();
+    setup.keep = Some(keep(&door, runtime_dir, program, fixtures, gate)?);
+    Ok(Reactor::take_over(setup, handover)?)
+}
+
+fn serve_at(door: &Rc<Door>, socket: std::os::unix::net::UnixListener) -> Result<(), RunError> {
+    let socket = UnixListener::from_std(socket).map_err(io("watch rejoin.sock"))?;
+    spawn_local(Rc::clone(door).serve(socket));
+    Ok(())
+}
+
+fn keep(
+    door: &Rc<Door>,
+    runtime_dir: &RuntimeDir,
+    program: PathBuf,
+    fixtures: Fixtures,
+    gate: Gate,
+) -> Result<Keep, RunError> {
+    let pid = nix::unistd::Pid::this().as_raw();
+    Ok(Keep {
+        door: Rc::clone(door),
+        file: Some(StateFile::new(runtime_dir.path())),
+        boot_id: state::boot_id().map_err(io("read the boot's id"))?,
+        pid,
+        start_ticks: state::start_ticks(pid).map_err(io("read /proc/self/stat"))?,
+        program,
+        fixtures,
+        gate,
+    })
 }
 
 async fn go_on(

@@ -112,17 +112,11 @@ fn prepare(
         nix::unistd::setuid(nix::unistd::Uid::from_raw(uid)).map_err(step("setuid"))?;
     }
 
-    match pinned {
-        Some(fd) => nix::unistd::execveat(
-            &fd,
-            c"",
-            image.argv,
-            image.envp,
-            nix::fcntl::AtFlags::AT_EMPTY_PATH,
-        ),
-        None => nix::unistd::execve(image.path, image.argv, image.envp),
-    }
-    .map_err(step("exec"))
+    let image = Image {
+        pinned: pinned.as_ref().map(AsFd::as_fd),
+        ..*image
+    };
+    execute(&image).map_err(step("exec"))
 }
 
 /// Exec keeps ignored signals and the mask; a worker starts with neither.
@@ -177,6 +171,46 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
         )
     };
     nix::Error::result(result).map(drop)
+}
+
+/// Lets these descriptors survive exec.
+pub(crate) fn keep_on_exec(fds: &[RawFd]) -> nix::Result<()> {
+    for fd in fds {
+        // SAFETY: sets a flag only, and takes plain numbers.
+        nix::Error::result(unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) })?;
+    }
+    Ok(())
+}
+
+/// Closes every descriptor from `first` on. To be called before anything owns
+/// any of them.
+pub(crate) fn close_from(first: RawFd) -> nix::Result<()> {
+    // SAFETY: the caller says that nobody owns what is closed here.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    nix::Error::result(result).map(drop)
+}
+
+/// Becomes `image`. Returns only where that fails.
+pub(crate) fn execute(image: &Image<'_>) -> nix::Result<std::convert::Infallible> {
+    match image.pinned {
+        Some(fd) => nix::unistd::execveat(
+            fd,
+            c"",
+            image.argv,
+            image.envp,
+            nix::fcntl::AtFlags::AT_EMPTY_PATH,
+        ),
+        None => nix::unistd::execve(image.path, image.argv, image.envp),
+    }
+}
+
+/// Takes a descriptor over that the program before this one has left. To be
+/// called once for each number of a document that has been checked: each is
+/// open there, and named once; or for the document's own.
+pub(crate) fn claim(number: RawFd) -> OwnedFd {
+    // SAFETY: the document's check has found it open, and by its order to call
+    // this once nobody else in this program owns it.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 /// A descriptor for a process. Of a child that is not reaped yet the number

@@ -34,3 +34,4 @@ mod scoreboard;
 mod service_manager;
 mod serving;
 mod stop;
+mod upgrade;

@@ -30,6 +30,8 @@ const COUNTERS: &[&str] = &[
     "http_sent_bytes_total",
     "config_reloads_total",
     "config_reload_failures_total",
+    "upgrades_total",
+    "upgrade_failures_total",
     "control_commands_total",
     "control_command_failures_total",
 ];

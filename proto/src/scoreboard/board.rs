@@ -75,6 +75,12 @@ fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
 pub struct Unsealed(OwnedFd);
 
 impl Unsealed {
+    /// Goes on with memory of which [`create`] made an unsealed scoreboard.
+    /// Whether it is one shows when it is sealed.
+    pub fn resume(memory: OwnedFd) -> Self {
+        Self(memory)
+    }
+
     /// Ends the time in which the worker can map it for writing; to be called
     /// at its `ready`.
     ///
@@ -82,6 +88,13 @@ impl Unsealed {
     /// As [`Board::adopt`].
     pub fn seal(self) -> Result<Board, ScoreboardError> {
         Board::adopt(self.0)
+    }
+}
+
+/// The memory, to be handed to the program that takes this one's place.
+impl AsFd for Unsealed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

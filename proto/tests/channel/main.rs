@@ -5,6 +5,7 @@
 mod closing;
 mod descriptors;
 mod exchange;
+mod handing_on;
 mod peer;
 mod properties;
 mod rules;

@@ -158,6 +158,15 @@ pub(crate) enum Order {
         #[arg(value_name = "JSON", value_parser = json)]
         args: Option<Value>,
     },
+    /// Run a new program in the supervisor's place: exit 0, or 1 and why.
+    ///
+    /// The process, its workers and their connections stay. The new program reads the
+    /// running one's state first; if it can't go on from there, nothing changes.
+    Upgrade {
+        /// The new program. By default the file where the running one was found.
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
+    },
     /// Stop the supervisor and its workers; wait until they are gone.
     Stop {
         /// Kill what is in flight instead of draining it.

@@ -2,7 +2,7 @@
 //!
 //! `args` turns the raw arguments into checked values; each command is a
 //! function of `local` or `check` (needs no supervisor), `query` (looks) or `job`,
-//! `reload`, `stop` and `wait` (has something done). They reach the supervisor by `client`, show
+//! `reload`, `upgrade`, `stop` and `wait` (has something done). They reach the supervisor by `client`, show
 //! what they have by `render`, and fail with an `error` that knows its exit code.
 
 mod address;
@@ -22,6 +22,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
+mod upgrade;
 mod wait;
 
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ use args::{Command, CommandLine, Order, Question};
 use client::{Client, Deadline};
 use error::Error;
 use query::Query;
-use terminal::Terminal;
+use terminal::{Format, Terminal};
 
 /// The default of `--timeout` for questions, and for `tell`.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +51,12 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Runs the program with the process's arguments. Must be called before any
 /// thread is started: the supervisor forks.
 pub fn main() -> ExitCode {
+    // The program before this one had our arguments: it may have known others.
+    if let Some(handover) = crate::upgrade::receive() {
+        let terminal = Terminal::new(Format::Table);
+        let done = crate::run::go_on(handover).map_err(Error::from);
+        return ExitCode::from(done.map_or_else(|error| report(&error, terminal), |()| 0));
+    }
     let CommandLine { global, command } = CommandLine::parse();
     let terminal = Terminal::new(global.output);
     let done = match command {

@@ -8,7 +8,7 @@ use super::client::{Client, Deadline};
 use super::error::Error;
 use super::reload::{self, Wanted};
 use super::terminal::Terminal;
-use super::{job, stop, wait};
+use super::{job, stop, upgrade, wait};
 
 /// Gives an order and waits until it is carried out.
 pub(super) async fn carry_out(
@@ -24,6 +24,9 @@ pub(super) async fn carry_out(
         }
         Order::Reload(flags) => {
             return reload::run(client, wanted(&flags), terminal, deadline).await;
+        }
+        Order::Upgrade { program } => {
+            return upgrade::run(client, program, terminal, deadline).await;
         }
         Order::Stop { now } => return stop::run(client, now, terminal, deadline).await,
         Order::Wait { condition } => return wait::run(client, condition, deadline).await,

@@ -40,8 +40,10 @@ pub(crate) use units::parse_duration;
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// What the command line says about the configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// `--config` or `$PREFORK_CONFIG`.
     pub config: Option<PathBuf>,

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,10 +16,11 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_local;
 
 use super::answer::Answer;
+use super::gate::Gate;
 use super::stall::Unstalled;
 use crate::reserve::{Loan, Reserve, is_exhausted};
 
@@ -69,6 +71,7 @@ pub(crate) async fn serve<L, S>(
     listener: L,
     reserve: Rc<Reserve>,
     bounds: Bounds,
+    gate: Gate,
     service_for: impl Fn(&L::Stream) -> Option<S>,
 ) -> Infallible
 where
@@ -81,24 +84,69 @@ where
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let (stream, loan) = accept(&listener, &reserve).await;
+        gate.opened().await;
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &reserve) => Some(accepted),
+            () = gate.closed() => None,
+        };
+        let Some((stream, loan)) = accepted else {
+            continue;
+        };
         let Some(service) = service_for(&stream) else {
             continue;
         };
         // While descriptors are short, each connection gives its own back
         // after one answer.
         let keep_alive = !reserve.is_lending();
+        let (visitor, gate) = (gate.enter(), gate.clone());
+        let asked = Rc::new(Notify::new());
+        let noted = Noted {
+            service,
+            asked: Rc::clone(&asked),
+        };
         spawn_local(async move {
             let io = TokioIo::new(Unstalled::new(stream, bounds.stall));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .keep_alive(keep_alive)
-                .serve_connection(io, service);
+                .serve_connection(io, noted);
             // A peer that leaves or breaks HTTP concerns nobody but itself.
-            let _ = connection.await;
-            drop((loan, place));
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                _ = connection.as_mut() => true,
+                () = gate.closed() => false,
+            };
+            if !ended {
+                // One that has only just connected is still answered.
+                tokio::select! {
+                    _ = connection.as_mut() => {}
+                    () = asked.notified() => {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = connection.await;
+                    }
+                }
+            }
+            drop((loan, place, visitor));
         });
+    }
+}
+
+/// A service that notes whether it was ever asked.
+struct Noted<S> {
+    service: S,
+    asked: Rc<Notify>,
+}
+
+impl<S: Service<hyper::Request<Incoming>>> Service<hyper::Request<Incoming>> for Noted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        // Kept for whoever looks later.
+        self.asked.notify_one();
+        self.service.call(request)
     }
 }
 

@@ -65,7 +65,13 @@ impl Fake {
         let (events, _) = broadcast::channel(4);
         let reserve = Rc::new(Reserve::new(8).unwrap());
         spawn_local(react(inbox, Rc::clone(&state), events.clone()));
-        let serving = super::serve(listener, Handle(requests), Rc::clone(&reserve), allowed);
+        let serving = super::serve(
+            listener,
+            Handle(requests),
+            Rc::clone(&reserve),
+            allowed,
+            super::Gate::default(),
+        );
         let server = spawn_local(async {
             serving.await;
         });
@@ -129,6 +135,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
         generation: 1,
         ready: ready == desired,
         stopping: false,
+        upgrades: 0,
         last_reload: None,
         pools: vec![PoolStatus {
             name: "web".to_owned(),
@@ -224,6 +231,15 @@ async fn react(
                 if !ended {
                     state.held.push(lines);
                 }
+            }
+            Request::Upgrade { lines, .. } => {
+                let error = ApiError::new(ErrorCode::Failed, "upgrade refused: it is a fake");
+                let _ = lines.send(JobLine::Result(JobResult {
+                    ok: false,
+                    message: String::new(),
+                    generation: None,
+                    error: Some(error),
+                }));
             }
             Request::Tell { body, lines, .. } => tell(&body.command, &lines),
             Request::Command { command, lines } => {

@@ -1,10 +1,12 @@
 //! Orders: a body becomes a request to the reactor, and what the reactor says
 //! about it becomes the lines of the answer.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use prefork_proto::control::{
     ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, ScaleBody, StopBody,
-    TellBody,
+    TellBody, UpgradeBody,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -35,6 +37,8 @@ pub(super) enum Job {
     Fleet(Command),
     /// For whoever reads the configuration.
     Reload { dry_run: bool },
+    /// For whoever runs the program.
+    Upgrade { program: Option<PathBuf> },
     /// For the application.
     Tell {
         pool: String,
@@ -75,6 +79,17 @@ impl Job {
                 let ReloadBody { dry_run } = optional(name, body, r#"{"dry_run": true}"#)?;
                 Self::Reload { dry_run }
             }
+            Order::Upgrade => {
+                let example = r#"{"program": "/usr/local/bin/prefork"}"#;
+                let UpgradeBody { program } = optional(name, body, example)?;
+                if program.as_ref().is_some_and(|path| !path.is_absolute()) {
+                    return Err(Rejection::new(
+                        ErrorCode::Usage,
+                        "upgrade: program is an absolute path",
+                    ));
+                }
+                Self::Upgrade { program }
+            }
             Order::Stop => {
                 let StopBody { now } = optional(name, body, r#"{"now": true}"#)?;
                 Self::Fleet(Command::Stop { now })
@@ -101,6 +116,10 @@ impl Job {
             Self::Reload { dry_run: true } => Some("dry-run".to_owned()),
             Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
             Self::LogLevel(level) => Some(level.escape_debug().to_string()),
+            Self::Upgrade { program } => {
+                let program = program.as_ref()?;
+                Some(program.to_string_lossy().escape_debug().to_string())
+            }
             Self::Fleet(_) | Self::Reload { .. } | Self::ReopenLogs => None,
         }
     }
@@ -120,6 +139,10 @@ impl Job {
             },
             Self::Reload { dry_run } => Request::Reload {
                 dry_run,
+                lines: sender,
+            },
+            Self::Upgrade { program } => Request::Upgrade {
+                program,
                 lines: sender,
             },
             Self::Tell { pool, slot, body } => Request::Tell {

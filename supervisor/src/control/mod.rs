@@ -12,6 +12,7 @@ pub(crate) mod compressed;
 mod events;
 #[cfg(test)]
 pub(crate) mod fake;
+mod gate;
 mod job;
 mod peer;
 mod request;
@@ -20,6 +21,7 @@ mod stall;
 #[cfg(test)]
 mod tests;
 
+pub use gate::Gate;
 pub use peer::Allowed;
 
 use std::convert::Infallible;
@@ -54,30 +56,37 @@ pub async fn serve(
     handle: Handle,
     reserve: Rc<Reserve>,
     allowed: Allowed,
+    gate: Gate,
 ) -> Infallible {
     let unwelcome = Arc::new(Semaphore::new(UNWELCOME));
-    accept::serve(listener, reserve, BOUNDS, move |stream: &UnixStream| {
-        let caller = Caller::of(stream).ok()?;
-        let admitted = allowed.admits(&caller);
-        let place = if admitted {
-            None
-        } else {
-            Some(Rc::new(Arc::clone(&unwelcome).try_acquire_owned().ok()?))
-        };
-        let visit = Rc::new(Visit {
-            handle: handle.clone(),
-            peer: caller.peer,
-            admitted,
-        });
-        Some(service_fn(move |request| {
-            let visit = Rc::clone(&visit);
-            let place = place.clone();
-            async move {
-                let answer = visit.answer(request).await;
-                drop(place);
-                Ok::<_, Infallible>(answer)
-            }
-        }))
-    })
+    accept::serve(
+        listener,
+        reserve,
+        BOUNDS,
+        gate,
+        move |stream: &UnixStream| {
+            let caller = Caller::of(stream).ok()?;
+            let admitted = allowed.admits(&caller);
+            let place = if admitted {
+                None
+            } else {
+                Some(Rc::new(Arc::clone(&unwelcome).try_acquire_owned().ok()?))
+            };
+            let visit = Rc::new(Visit {
+                handle: handle.clone(),
+                peer: caller.peer,
+                admitted,
+            });
+            Some(service_fn(move |request| {
+                let visit = Rc::clone(&visit);
+                let place = place.clone();
+                async move {
+                    let answer = visit.answer(request).await;
+                    drop(place);
+                    Ok::<_, Infallible>(answer)
+                }
+            }))
+        },
+    )
     .await
 }

@@ -10,7 +10,7 @@ const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/channels, 
      /v1/livez, /v1/readyz, /v1/workers/{pool}/{slot}; \
      POST /v1/pools/{pool}/{scale|restart|tell}, \
      /v1/workers/{pool}/{slot}/{restart|pause|resume|drain|kill|tell}, \
-     /v1/reload, /v1/stop, /v1/log-level, /v1/reopen-logs";
+     /v1/reload, /v1/upgrade, /v1/stop, /v1/log-level, /v1/reopen-logs";
 
 /// What a request wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub(super) enum Order {
     Drain { pool: String, slot: u32 },
     Kill { pool: String, slot: u32 },
     Reload,
+    Upgrade,
     Stop,
     LogLevel,
     ReopenLogs,
@@ -61,6 +62,7 @@ impl Order {
             Self::Drain { .. } => "drain",
             Self::Kill { .. } => "kill",
             Self::Reload => "reload",
+            Self::Upgrade => "upgrade",
             Self::Stop => "stop",
             Self::LogLevel => "log-level",
             Self::ReopenLogs => "reopen-logs",
@@ -85,7 +87,7 @@ impl Order {
             | Self::Resume { pool, slot }
             | Self::Drain { pool, slot }
             | Self::Kill { pool, slot } => Some(format!("{pool}/{slot}")),
-            Self::Reload | Self::Stop | Self::LogLevel | Self::ReopenLogs => None,
+            Self::Reload | Self::Upgrade | Self::Stop | Self::LogLevel | Self::ReopenLogs => None,
         }
     }
 }
@@ -118,6 +120,7 @@ fn resolve(path: &str) -> Result<Route, Rejection> {
         ["livez"] => Route::Query(Query::Live),
         ["readyz"] => Route::Query(Query::Ready),
         ["reload"] => Route::Order(Order::Reload),
+        ["upgrade"] => Route::Order(Order::Upgrade),
         ["stop"] => Route::Order(Order::Stop),
         ["log-level"] => Route::Order(Order::LogLevel),
         ["reopen-logs"] => Route::Order(Order::ReopenLogs),
@@ -198,6 +201,7 @@ mod tests {
             ("/v1/workers/web/4/kill", "kill", Some("web/4")),
             ("/v1/workers/web/5/tell", "tell", Some("web/5")),
             ("/v1/reload", "reload", None),
+            ("/v1/upgrade", "upgrade", None),
             ("/v1/stop", "stop", None),
             ("/v1/log-level", "log-level", None),
             ("/v1/reopen-logs", "reopen-logs", None),

@@ -34,6 +34,10 @@ pub(super) struct SavedSupervisor {
     pub(super) rejoins_refused: BTreeMap<String, u64>,
     pub(super) reloads: u64,
     pub(super) reload_failures: u64,
+    #[serde(default)]
+    pub(super) upgrades: u64,
+    #[serde(default)]
+    pub(super) upgrade_failures: u64,
     pub(super) last_reload_ok: bool,
     pub(super) last_reload_at: f64,
     pub(super) cpu_seconds: f64,

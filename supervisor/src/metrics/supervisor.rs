@@ -44,6 +44,8 @@ pub struct SupervisorMetrics {
     rejoins_refused: IntCounterVec,
     reloads: IntCounter,
     reload_failures: IntCounter,
+    upgrades: IntCounter,
+    upgrade_failures: IntCounter,
     last_reload_ok: IntGauge,
     last_reload_at: Gauge,
     process: ProcessMetrics,
@@ -52,6 +54,7 @@ pub struct SupervisorMetrics {
 /// Prometheus's standard metrics of a process.
 #[derive(Debug)]
 struct ProcessMetrics {
+    started: Gauge,
     cpu: Counter,
     /// What supervisors before this one have used.
     cpu_before: Cell<f64>,
@@ -125,6 +128,14 @@ impl SupervisorMetrics {
                 "prefork_config_reload_failures_total",
                 "Reloads that were rolled back or whose configuration was invalid.",
             ),
+            upgrades: counter(
+                "prefork_upgrades_total",
+                "Times that another program took the supervisor's place.",
+            ),
+            upgrade_failures: counter(
+                "prefork_upgrade_failures_total",
+                "Upgrades that were refused or that failed; nothing changed.",
+            ),
             last_reload_ok: registered(
                 registry,
                 IntGauge::new(
@@ -169,6 +180,36 @@ impl SupervisorMetrics {
         self.rejoins_refused.with_label_values(&[reason]).inc();
     }
 
+    /// This program has taken the place of another.
+    pub fn upgraded(&self) {
+        self.upgrades.inc();
+    }
+
+    /// How often that has happened.
+    pub fn upgrades(&self) -> u64 {
+        self.upgrades.get()
+    }
+
+    /// When the process began, in seconds since the Unix epoch.
+    pub fn started_at(&self) -> f64 {
+        self.process.started.get()
+    }
+
+    /// No other program has taken this one's place.
+    pub fn upgrade_failed(&self) {
+        self.upgrade_failures.inc();
+    }
+
+    /// The counters that were gone on from are of this same process: what it
+    /// has used is in them. It began then, in seconds since the Unix epoch.
+    pub fn same_process(&self, started_at: f64) {
+        self.process.started.set(started_at);
+        if let Ok(usage) = proc::usage(Pid::this()) {
+            let before = self.process.cpu.get() - usage.cpu.as_secs_f64();
+            self.process.cpu_before.set(before.max(0.0));
+        }
+    }
+
     /// A reload ended then.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.reloads.inc();
@@ -189,6 +230,8 @@ impl SupervisorMetrics {
             rejoins_refused: saved(&self.rejoins_refused, &REFUSALS),
             reloads: self.reloads.get(),
             reload_failures: self.reload_failures.get(),
+            upgrades: self.upgrades.get(),
+            upgrade_failures: self.upgrade_failures.get(),
             last_reload_ok: self.last_reload_ok.get() == 1,
             last_reload_at: self.last_reload_at.get(),
             cpu_seconds: self.process.cpu.get(),
@@ -203,6 +246,8 @@ impl SupervisorMetrics {
         restore(&self.rejoins_refused, &REFUSALS, &saved.rejoins_refused);
         self.reloads.inc_by(saved.reloads);
         self.reload_failures.inc_by(saved.reload_failures);
+        self.upgrades.inc_by(saved.upgrades);
+        self.upgrade_failures.inc_by(saved.upgrade_failures);
         self.last_reload_ok.set(saved.last_reload_ok.into());
         self.last_reload_at.set(saved.last_reload_at);
         self.process.go_on_from(saved.cpu_seconds);
@@ -236,12 +281,14 @@ impl ProcessMetrics {
             "process_start_time_seconds",
             "When the supervisor started, in seconds since the epoch.",
         );
-        registered(registry, started).set(unix_seconds(started_at));
+        let started = registered(registry, started);
+        started.set(unix_seconds(started_at));
         let cpu = Counter::new(
             "process_cpu_seconds_total",
             "Processor time of the supervisor, in user and kernel mode.",
         );
         Self {
+            started,
             cpu: registered(registry, cpu),
             cpu_before: Cell::new(0.0),
             resident: gauge(

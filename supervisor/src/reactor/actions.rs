@@ -148,7 +148,8 @@ impl Reactor {
     }
 
     pub(super) fn job_line(&self, job: JobId, line: JobLine) {
-        for asker in self.jobs.get(&job).into_iter().flatten() {
+        let askers = self.jobs.get(&job).map(|job| &job.askers);
+        for asker in askers.into_iter().flatten() {
             // A client that has left doesn't cancel its job.
             let _ = asker.send(line.clone());
         }

@@ -18,7 +18,7 @@ use super::program::PinnedProgram;
 use super::sockets::Sockets;
 use super::{Inbox, Reactor, Setup, unix_ms};
 use crate::config::{self, Address, Config, Listen};
-use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Survivor, Worker};
+use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
 use crate::listener::Listener;
 use crate::recovery::{Living, Remains};
 use crate::state::{Document, SavedEdition, SavedListener};
@@ -35,7 +35,7 @@ const ABSENT: &str = "it did not come back to the new supervisor in time";
 impl Reactor {
     /// Goes on from what a supervisor left that was killed.
     pub(crate) fn recover(
-        mut setup: Setup,
+        setup: Setup,
         mut remains: Remains,
         begun: Instant,
     ) -> Result<(Self, Inbox), PoolError> {
@@ -45,17 +45,33 @@ impl Reactor {
             living,
             gone,
         } = remains;
-        let document = *document;
-        let snapshot = document.fleet;
-        let generation = snapshot.generation();
-        let sockets = Stock::new(document.listeners, held);
+        let mut document = *document;
+        let generation = document.fleet.generation();
+        let sockets = Stock::new(std::mem::take(&mut document.listeners), held);
         let editions = set_up(
-            document.editions,
+            std::mem::take(&mut document.editions),
             generation,
             &living,
             sockets,
             setup.nofile,
         )?;
+        let (mut reactor, inbox) = Self::go_on_from(setup, document, editions);
+        if reactor.undoing {
+            let why = "the supervisor was killed before it was in force";
+            reactor.note_reload(false, generation, why);
+        }
+        reactor.adopt_all(living, gone, begun);
+        Ok((reactor, inbox))
+    }
+
+    /// A reactor that knows what the document says, and of no process yet.
+    pub(super) fn go_on_from(
+        mut setup: Setup,
+        document: Document<Snapshot>,
+        editions: Vec<(u64, Edition)>,
+    ) -> (Self, Inbox) {
+        let snapshot = document.fleet;
+        let generation = snapshot.generation();
         let in_force = editions.iter().filter(|(of, _)| *of == generation);
         let policies: BTreeMap<String, Policy> = in_force
             .map(|(_, edition)| (edition.name.to_string(), edition.config.policy.clone()))
@@ -86,12 +102,7 @@ impl Reactor {
         reactor.reloads.tried = document.tried;
         reactor.metrics.restore(&document.metrics);
         reactor.undoing = undoing;
-        if undoing {
-            let why = "the supervisor was killed before it was in force";
-            reactor.note_reload(false, generation, why);
-        }
-        reactor.adopt_all(living, gone, begun);
-        Ok((reactor, inbox))
+        (reactor, inbox)
     }
 
     /// Tells the fleet what has become of its processes.
@@ -320,14 +331,17 @@ fn misbehaved(worker: Worker, rule: &str) -> Event {
 }
 
 /// The sockets that were bound: what they were for, and those that are held.
-struct Stock {
+pub(super) struct Stock {
     saved: Vec<SavedListener>,
     held: BTreeMap<u64, std::os::fd::OwnedFd>,
     ready: Vec<Rc<Sockets>>,
 }
 
 impl Stock {
-    fn new(saved: Vec<SavedListener>, held: BTreeMap<u64, std::os::fd::OwnedFd>) -> Self {
+    pub(super) fn new(
+        saved: Vec<SavedListener>,
+        held: BTreeMap<u64, std::os::fd::OwnedFd>,
+    ) -> Self {
         Self {
             saved,
             held,
@@ -337,7 +351,11 @@ impl Stock {
 
     /// The sockets of a listener: the very ones, or bound anew where nobody
     /// holds any.
-    fn sockets(&mut self, pool: &str, listen: &Listen) -> Result<Rc<Sockets>, PoolError> {
+    pub(super) fn sockets(
+        &mut self,
+        pool: &str,
+        listen: &Listen,
+    ) -> Result<Rc<Sockets>, PoolError> {
         if let Some(known) = self.ready.iter().find(|known| known.are_for(listen)) {
             return Ok(Rc::clone(known));
         }

@@ -1,5 +1,6 @@
 //! Requests from the control socket and the admin address.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use prefork_proto::control::{
@@ -44,6 +45,7 @@ impl Reactor {
                 dry_run: false,
                 lines,
             } => self.reload(Some(lines)),
+            Request::Upgrade { program, lines } => self.upgrade(program, Some(lines)),
             Request::Tell {
                 pool,
                 slot,
@@ -110,7 +112,11 @@ impl Reactor {
             }
             asked.spawn_local(one_reply(pool.to_owned(), slot, pid, answered, within));
         }
-        tokio::task::spawn_local(gather(asked, lines));
+        let in_progress = Rc::clone(&self.upgrades.tells);
+        tokio::task::spawn_local(async move {
+            gather(asked, lines).await;
+            drop(in_progress);
+        });
     }
 }
 

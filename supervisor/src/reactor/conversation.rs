@@ -9,6 +9,8 @@ use prefork_proto::metrics::Metrics;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::upgrade::{HandedPhase, HandedTalk};
+
 /// Messages a second that a worker may send for long.
 const RATE: f64 = 1000.0;
 
@@ -129,6 +131,51 @@ impl Conversation {
         Self {
             phase: Phase::Up,
             draining,
+            ..Self::new(pid, now)
+        }
+    }
+
+    /// What the next program has to know of the talk. Calls are not in it: an
+    /// upgrade waits for those who made them, and a reply that comes after all
+    /// is one to a call that was given up.
+    pub(crate) fn hand_over(&self, now: Instant) -> HandedTalk {
+        let pings = self
+            .pending
+            .iter()
+            .filter_map(|(id, pending)| match pending {
+                Pending::Ping(sent) => Some((*id, now.saturating_duration_since(*sent))),
+                Pending::Call(_) | Pending::Order => None,
+            });
+        HandedTalk {
+            phase: match self.phase {
+                Phase::Hello => HandedPhase::Hello,
+                Phase::Booting => HandedPhase::Booting,
+                Phase::Up => HandedPhase::Up,
+            },
+            draining: self.draining,
+            next_id: self.next_id,
+            pings: pings.collect(),
+            tokens: self.tokens,
+            flooding: self.flooding,
+        }
+    }
+
+    /// Goes on with a talk that the program before this one handed over.
+    pub(crate) fn go_on(pid: i32, talk: HandedTalk, now: Instant) -> Self {
+        // A clock that began less than that ago has forgotten nothing.
+        let sent = |ago| Pending::Ping(now.checked_sub(ago).unwrap_or(now));
+        let pings = talk.pings.into_iter();
+        Self {
+            phase: match talk.phase {
+                HandedPhase::Hello => Phase::Hello,
+                HandedPhase::Booting => Phase::Booting,
+                HandedPhase::Up => Phase::Up,
+            },
+            draining: talk.draining,
+            next_id: talk.next_id,
+            pending: pings.map(|(id, ago)| (id, sent(ago))).collect(),
+            tokens: talk.tokens.clamp(0.0, BURST),
+            flooding: talk.flooding,
             ..Self::new(pid, now)
         }
     }

@@ -44,10 +44,11 @@ impl Reactor {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id().cast_signed(),
-            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            uptime_seconds: self.now().since(self.began).as_secs_f64(),
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
             stopping: self.fleet.stopping(),
+            upgrades: self.metrics.supervisor().upgrades(),
             last_reload: self.reloads.last.clone(),
             pools: pools.iter().map(|pool| self.pool_status(pool)).collect(),
         }

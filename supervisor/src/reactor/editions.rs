@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::edition::Edition;
 use super::sockets::Sockets;
 use crate::state::SavedEdition;
+use crate::upgrade::HandedProgram;
 
 /// Editions by pool and generation.
 #[derive(Debug, Default)]
@@ -36,6 +37,17 @@ impl Editions {
             config: edition.config.clone(),
         });
         saved.collect()
+    }
+
+    /// Every pinned program, for the program that takes this one's place.
+    pub(crate) fn hand_over(&self) -> Vec<HandedProgram> {
+        let mut programs = Vec::new();
+        for (pool, generations) in &self.pools {
+            for (generation, edition) in generations {
+                programs.push(edition.program.hand_over(pool, *generation));
+            }
+        }
+        programs
     }
 
     /// Adds a generation.

@@ -12,12 +12,13 @@ use prefork_proto::message::{Health, Hello, ListenerOffer, Welcome};
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
 use serde_json::Value;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::conversation::Answer;
 use crate::fleet::Worker;
 use crate::metrics::SlotMetrics;
 use crate::state::SavedProcess;
+use crate::upgrade::HandedProcess;
 
 /// What a worker says of itself, for status and metrics.
 #[derive(Debug, Default)]
@@ -59,6 +60,16 @@ pub(crate) enum Order {
     Call(Call, oneshot::Sender<Answer>),
     /// Send a signal.
     Signal(Signal),
+    /// Say what is held, and do nothing more for now.
+    HoldStill(HoldStill),
+}
+
+/// Asks a process's task to hold still: it answers with all that it holds and
+/// does nothing more until the other end of `until` is dropped.
+#[derive(Debug)]
+pub(crate) struct HoldStill {
+    pub(crate) held: oneshot::Sender<HandedProcess>,
+    pub(crate) until: watch::Receiver<()>,
 }
 
 /// A request that a worker answers.

@@ -43,6 +43,18 @@ impl Journal {
         self.next_seq = self.next_seq.max(next_seq);
     }
 
+    /// The events that are kept.
+    pub(crate) fn kept(&self) -> Vec<Event> {
+        self.kept.iter().cloned().collect()
+    }
+
+    /// Goes on with the events that another program kept.
+    pub(crate) fn restore(&mut self, kept: Vec<Event>) {
+        self.kept = kept.into();
+        let last = self.kept.back().map_or(0, |event| event.seq);
+        self.go_on_from(last + 1);
+    }
+
     /// The number of the next event.
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq

@@ -11,6 +11,8 @@
 //!   connections that wait where nobody accepts any more.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
+//! - `upgrade` has another program run in this one's place, and `takeover` is how
+//!   that one goes on.
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
 //!   killed, and writes down what the next one needs; `oom` knows which workers
 //!   the kernel killed; `standing` is for the service manager.
@@ -35,8 +37,11 @@ mod reports;
 mod signals;
 mod sockets;
 mod standing;
+mod takeover;
+mod upgrade;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -49,6 +54,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::config::{Config, Options};
+use crate::control::Gate;
 use crate::fleet::{Action, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::Request;
 use crate::log::Log;
@@ -57,16 +63,19 @@ use crate::notify::Notifier;
 use crate::rejoin::Door;
 use crate::reserve::Reserve;
 use crate::state::StateFile;
+use crate::upgrade::Fixtures;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
 use grip::Grip;
 use journal::Journal;
 use oom::OutOfMemory;
+pub(crate) use program::pin_if_elf;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::Reloads;
 use signals::Asked;
 pub use signals::Signals;
+use upgrade::{Ears, Upgrades, Verdict};
 
 /// Between two looks at the workers' memory, and at the loop's own lag.
 const PULSE: Duration = Duration::from_secs(1);
@@ -98,6 +107,8 @@ pub struct Reactor {
     started: Instant,
     /// What the fleet's clock showed then.
     epoch: Time,
+    /// When the service began, whatever program it was then.
+    began: Time,
     fleet: Fleet,
     editions: Editions,
     /// A pool's name outlives it, for what its last processes do.
@@ -108,11 +119,11 @@ pub struct Reactor {
     /// The soft limit of descriptors that the workers get.
     nofile: u64,
     reloads: Reloads,
+    upgrades: Upgrades,
     processes: HashMap<Worker, Grip>,
     /// Forks to be done, one per turn of the loop.
     spawns: VecDeque<Spawn>,
-    /// Who waits for each job; a reload may have several.
-    jobs: HashMap<JobId, Vec<mpsc::UnboundedSender<JobLine>>>,
+    jobs: HashMap<JobId, Job>,
     next_job: u64,
     metrics: Metrics,
     /// When the processes' use of memory and time was last looked up.
@@ -162,6 +173,20 @@ pub(crate) struct Keep {
     pub(crate) pid: i32,
     /// When it started, in clock ticks since boot.
     pub(crate) start_ticks: u64,
+    /// Where this program was found.
+    pub(crate) program: PathBuf,
+    /// Descriptors that the next program needs.
+    pub(crate) fixtures: Fixtures,
+    /// What the servers wait at while the next program comes.
+    pub(crate) gate: Gate,
+}
+
+/// A command in progress.
+#[derive(Debug)]
+struct Job {
+    name: &'static str,
+    /// Who waits for it; a reload may have several.
+    askers: Vec<mpsc::UnboundedSender<JobLine>>,
 }
 
 /// A fork to be done.
@@ -198,6 +223,7 @@ impl Reactor {
 
     fn assemble(setup: Setup, fleet: impl FnOnce(Time) -> Fleet) -> (Self, Inbox) {
         let (events, received) = mpsc::channel(EVENTS);
+        let (verdicts, judged) = mpsc::unbounded_channel();
         let mut metrics = Metrics::new(
             env!("CARGO_PKG_VERSION"),
             SystemTime::now(),
@@ -211,6 +237,7 @@ impl Reactor {
         let reactor = Self {
             started: Instant::now(),
             epoch,
+            began: epoch,
             recovered: fleet.booted(),
             fleet,
             editions: Editions::default(),
@@ -219,6 +246,7 @@ impl Reactor {
             config: setup.config,
             nofile: setup.nofile,
             reloads: Reloads::default(),
+            upgrades: Upgrades::new(verdicts),
             processes: HashMap::new(),
             spawns: VecDeque::new(),
             jobs: HashMap::new(),
@@ -236,16 +264,24 @@ impl Reactor {
             outcome: None,
             ended: false,
         };
-        (reactor, Inbox(received))
+        let inbox = Inbox {
+            events: received,
+            verdicts: judged,
+        };
+        (reactor, inbox)
     }
 
     /// Runs until the end.
     pub async fn run(
         mut self,
-        Inbox(mut events): Inbox,
+        inbox: Inbox,
         requests: &mut mpsc::Receiver<Request>,
         mut signals: Signals,
     ) -> Outcome {
+        let Inbox {
+            mut events,
+            mut verdicts,
+        } = inbox;
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tending = tokio::time::interval(TENDING);
@@ -263,6 +299,10 @@ impl Reactor {
                 Some(event) = events.recv() => self.feed(event),
                 Some(request) = requests.recv() => self.answer(request),
                 asked = signals.next() => self.heed(asked),
+                Some(verdict) = verdicts.recv() => {
+                    let mut ears = Ears { events: &mut events, requests, signals: &mut signals };
+                    self.conclude_upgrade(verdict, &mut ears).await;
+                }
                 _ = tending.tick(), if self.has_own_sockets() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.feed(Event::Tick),
@@ -274,6 +314,9 @@ impl Reactor {
                 }
             }
             self.notify_changes();
+            if self.upgrades.is_new() {
+                self.rehearse_upgrade(&mut events).await;
+            }
         }
         if let Some(file) = self.keep.as_ref().and_then(|keep| keep.file.as_ref()) {
             file.remove();
@@ -336,7 +379,8 @@ impl Reactor {
     fn command(&mut self, command: Command, askers: Vec<mpsc::UnboundedSender<JobLine>>) {
         let job = JobId(self.next_job);
         self.next_job += 1;
-        self.jobs.insert(job, askers);
+        let name = upgrade::name_of(&command);
+        self.jobs.insert(job, Job { name, askers });
         let stop = matches!(command, Command::Stop { .. });
         if stop {
             self.seal_everything();
@@ -376,8 +420,9 @@ impl Reactor {
                 info!("asked to reload by a signal");
                 self.reload(None);
             }
-            Asked::Unavailable(signal) => {
-                warn!("{signal} has no effect in this version");
+            Asked::Upgrade => {
+                info!("asked to upgrade by a signal");
+                self.upgrade(None, None);
             }
             Asked::Child => self.reap_strangers(),
         }
@@ -393,7 +438,8 @@ impl Reactor {
             else {
                 return;
             };
-            if self.processes.values().any(|grip| grip.pid == pid.as_raw()) {
+            let is_preflight = self.upgrades.child.get() == Some(pid.as_raw());
+            if is_preflight || self.processes.values().any(|grip| grip.pid == pid.as_raw()) {
                 return;
             }
             debug!(pid = pid.as_raw(), "reaped a process that is no worker");
@@ -426,7 +472,11 @@ impl Reactor {
 }
 
 /// Where the workers' tasks leave their events.
-pub struct Inbox(mpsc::Receiver<Event>);
+pub struct Inbox {
+    events: mpsc::Receiver<Event>,
+    /// Of programs that have been through their preflight.
+    verdicts: mpsc::UnboundedReceiver<Verdict>,
+}
 
 /// CLOCK_MONOTONIC, which the standard library's `Instant` follows as well.
 fn since_boot() -> Time {

@@ -3,9 +3,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use prefork_proto::channel::parts::Octets;
 use tokio::net::unix::pipe;
+
+use crate::sys;
+use crate::upgrade::HandedOutput;
 
 /// How much of stderr a death certificate keeps.
 const TAIL: usize = 8 * 1024;
@@ -31,6 +35,24 @@ impl Output {
             pipe: pipe::Receiver::from_owned_fd(pipe)?,
             line: Vec::new(),
             tail: VecDeque::new(),
+        })
+    }
+
+    /// What the next program has to know of it.
+    pub(crate) fn hand_over(&self) -> HandedOutput {
+        HandedOutput {
+            pipe: self.pipe.as_raw_fd(),
+            line: Octets(self.line.clone()),
+            tail: Octets(self.tail.iter().copied().collect()),
+        }
+    }
+
+    /// Goes on with a pipe that the program before this one read from.
+    pub(crate) fn go_on(handed: HandedOutput) -> io::Result<Self> {
+        Ok(Self {
+            line: handed.line.0,
+            tail: handed.tail.0.into(),
+            ..Self::new(sys::claim(handed.pipe))?
         })
     }
 

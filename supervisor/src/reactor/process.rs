@@ -1,9 +1,11 @@
 //! One worker process and everything that is known of it: its channel, its
 //! pidfd and its output, in one task that lives exactly as long as it does.
 
+mod handed;
+
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,6 +33,8 @@ use crate::metrics::SlotMetrics;
 use crate::proc;
 use crate::state;
 use crate::sys::{self, Reaped};
+
+pub(crate) use handed::resume;
 
 /// Messages handled before the other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 64;
@@ -67,7 +71,7 @@ pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Gri
         looked_up: Cell::new(false),
         orders,
     };
-    let process = Process::new(start, vitals, received, events)?;
+    let process = Process::new(start, grip.start_ticks, vitals, received, events)?;
     tokio::task::spawn_local(process.run());
     Ok(grip)
 }
@@ -92,6 +96,7 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         worker: adopted.worker,
         slot: adopted.slot,
         pid: adopted.pid,
+        start_ticks: adopted.start_ticks,
         pidfd: sys::watch_pidfd(adopted.pidfd)?,
         is_child: false,
         channel,
@@ -129,6 +134,7 @@ struct Process {
     worker: Worker,
     slot: SlotName,
     pid: i32,
+    start_ticks: u64,
     pidfd: AsyncFd<OwnedFd>,
     /// Whether it is ours to reap; one that was adopted is not.
     is_child: bool,
@@ -176,6 +182,7 @@ enum Wake {
 impl Process {
     fn new(
         start: Start,
+        start_ticks: u64,
         vitals: Rc<RefCell<Vitals>>,
         orders: mpsc::UnboundedReceiver<Order>,
         events: mpsc::Sender<Event>,
@@ -184,6 +191,7 @@ impl Process {
             worker: start.worker,
             slot: start.slot,
             pid: start.pid,
+            start_ticks,
             pidfd: sys::watch_pidfd(start.pidfd)?,
             is_child: true,
             channel: Some(sys::watch_channel(start.channel)?),
@@ -211,6 +219,7 @@ impl Process {
     async fn run(mut self) {
         loop {
             match self.wake().await {
+                Wake::Order(Order::HoldStill(still)) => self.hold_still(still).await,
                 Wake::Order(order) => self.obey(order),
                 Wake::Died => break,
                 Wake::Readable => self.listen().await,
@@ -281,6 +290,8 @@ impl Process {
             }
             Order::Call(call, answer) => self.call(call, answer),
             Order::Signal(signal) => self.signal(signal),
+            // Dropped: the asker finds that it is not answered.
+            Order::HoldStill(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@
 use std::ffi::{CString, NulError, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 
 use crate::config::{Pool, Program, RunAs};
 use crate::sys::{self, Birth, Image};
+use crate::upgrade::{FileIdentity, HANDOVER_FD_ENV, HandedProgram};
 
 /// The argument that makes the `prefork` binary the bundled web server.
 pub const BUNDLED_ARGUMENT: &str = "worker";
@@ -61,39 +62,37 @@ impl PinnedProgram {
     /// Pins a pool's program as it is now.
     pub(crate) fn pin(pool: &Pool, nofile: u64) -> Result<Self, ProgramError> {
         let name = &pool.policy.name;
-        let (path, argv) = match &pool.program {
-            Program::Bundled => (
-                PathBuf::from("/proc/self/exe"),
-                vec!["prefork".to_owned(), BUNDLED_ARGUMENT.to_owned()],
-            ),
-            Program::Command { path, args } => {
-                let program = path.to_string_lossy().into_owned();
-                (
-                    path.clone(),
-                    std::iter::once(program).chain(args.clone()).collect(),
-                )
-            }
-        };
+        let (path, argv) = command(pool);
         let executable = pin_if_elf(&path).map_err(|source| ProgramError::Open {
             pool: name.clone(),
             path: path.clone(),
             source,
         })?;
-        let nul = |source| ProgramError::Nul {
+        let file = identify(&path).ok();
+        Self::of(pool, nofile, &path, argv, executable, file).map_err(|source| ProgramError::Nul {
             pool: name.clone(),
             source,
-        };
+        })
+    }
+
+    fn of(
+        pool: &Pool,
+        nofile: u64,
+        path: &Path,
+        argv: Vec<String>,
+        executable: Option<OwnedFd>,
+        file: Option<FileIdentity>,
+    ) -> Result<Self, NulError> {
         Ok(Self {
             executable,
-            path: CString::new(path.as_os_str().as_bytes()).map_err(nul)?,
+            path: CString::new(path.as_os_str().as_bytes())?,
             argv: argv
                 .into_iter()
                 .map(CString::new)
-                .collect::<Result<_, _>>()
-                .map_err(nul)?,
-            envp: environment(pool).map_err(nul)?,
+                .collect::<Result<_, _>>()?,
+            envp: environment(pool)?,
             run_as: pool.run_as.clone(),
-            file: FileIdentity::of(&path).ok(),
+            file,
             nofile,
         })
     }
@@ -111,9 +110,36 @@ impl PinnedProgram {
             && let Ok(Some(executable)) = pin_if_elf(&path)
         {
             program.executable = Some(executable);
-            program.file = FileIdentity::of(&path).ok();
+            program.file = identify(&path).ok();
         }
         Ok(program)
+    }
+
+    /// Goes on with what the program before this one had pinned.
+    pub(crate) fn go_on(
+        pool: &Pool,
+        nofile: u64,
+        handed: Option<HandedProgram>,
+    ) -> Result<Self, ProgramError> {
+        let (executable, file) = handed.map_or((None, None), |handed| {
+            (handed.executable.map(sys::claim), handed.file)
+        });
+        let (path, argv) = command(pool);
+        let name = &pool.policy.name;
+        Self::of(pool, nofile, &path, argv, executable, file).map_err(|source| ProgramError::Nul {
+            pool: name.clone(),
+            source,
+        })
+    }
+
+    /// What the next program has to know of it, but for whose it is.
+    pub(crate) fn hand_over(&self, pool: &str, generation: u64) -> HandedProgram {
+        HandedProgram {
+            pool: pool.to_owned(),
+            generation,
+            executable: self.executable.as_ref().map(AsRawFd::as_raw_fd),
+            file: self.file,
+        }
     }
 
     /// Whether what runs is pinned, or is a script.
@@ -157,7 +183,7 @@ impl PinnedProgram {
     /// How the file on disk differs from what was pinned; `None` if it doesn't.
     pub(crate) fn difference_on_disk(&self) -> Option<&'static str> {
         let path = Path::new(OsStr::from_bytes(self.path.as_bytes()));
-        match (&self.file, FileIdentity::of(path)) {
+        match (&self.file, identify(path)) {
             (Some(pinned), Ok(now)) if *pinned == now => None,
             (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Some("removed"),
             _ => Some("changed"),
@@ -173,30 +199,35 @@ impl PinnedProgram {
     }
 }
 
-/// What tells one content of a path from the next: a file that is renamed over
-/// it has another inode, one that is written to another time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileIdentity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl FileIdentity {
-    fn of(path: &Path) -> io::Result<Self> {
-        let found = fs::metadata(path)?;
-        Ok(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.size(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        })
+/// Where a pool's program lies, and its argument vector.
+fn command(pool: &Pool) -> (PathBuf, Vec<String>) {
+    match &pool.program {
+        Program::Bundled => (
+            PathBuf::from("/proc/self/exe"),
+            vec!["prefork".to_owned(), BUNDLED_ARGUMENT.to_owned()],
+        ),
+        Program::Command { path, args } => {
+            let program = path.to_string_lossy().into_owned();
+            (
+                path.clone(),
+                std::iter::once(program).chain(args.clone()).collect(),
+            )
+        }
     }
 }
 
+fn identify(path: &Path) -> io::Result<FileIdentity> {
+    let found = fs::metadata(path)?;
+    Ok(FileIdentity {
+        device: found.dev(),
+        inode: found.ino(),
+        size: found.size(),
+        modified: (found.mtime(), found.mtime_nsec()),
+    })
+}
+
 /// An `O_PATH` descriptor for an ELF file, nothing for a script.
-fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
     let mut magic = [0; 4];
     match File::open(path).and_then(|mut file| file.read_exact(&mut magic)) {
         Ok(()) if &magic == b"\x7fELF" => {}
@@ -215,7 +246,7 @@ fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// What the supervisor inherited, less what is meant for it alone, plus the
 /// pool's `env` and the channel's number.
 fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 9] = [
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
         "WATCHDOG_PID",
@@ -223,6 +254,7 @@ fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
         "LISTEN_PID",
         "LISTEN_FDNAMES",
         "PREFORK_CONFIG",
+        HANDOVER_FD_ENV,
         prefork_proto::message::CHANNEL_FD_ENV,
     ];
     let inherited = std::env::vars_os().filter(|(name, _)| {

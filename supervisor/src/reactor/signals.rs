@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::sys::signal::SigSet;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks of the supervisor.
@@ -17,8 +19,8 @@ pub(crate) enum Asked {
     More,
     /// TTOU: one worker fewer.
     Fewer,
-    /// USR2: what this version doesn't do.
-    Unavailable(&'static str),
+    /// USR2.
+    Upgrade,
     /// CHLD: some child has ended; it may be a stranger.
     Child,
 }
@@ -39,7 +41,7 @@ pub struct Signals {
 impl Signals {
     /// From here on none of them has its default effect.
     pub fn take() -> io::Result<Self> {
-        Ok(Self {
+        let signals = Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
@@ -48,7 +50,31 @@ impl Signals {
             ttin: signal(SignalKind::from_raw(libc::SIGTTIN))?,
             ttou: signal(SignalKind::from_raw(libc::SIGTTOU))?,
             child: signal(SignalKind::child())?,
-        })
+        };
+        // What came while one program took the other's place comes now.
+        Self::all().thread_unblock()?;
+        Ok(signals)
+    }
+
+    /// All of them, to be kept waiting while one program takes another's place.
+    pub(crate) fn all() -> SigSet {
+        use nix::sys::signal::Signal::{
+            SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+        };
+        [
+            SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGCHLD,
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    /// What was asked for already, without waiting for more.
+    pub(crate) async fn heard(&mut self) -> Option<Asked> {
+        tokio::select! {
+            biased;
+            asked = self.next() => Some(asked),
+            () = std::future::ready(()) => None,
+        }
     }
 
     /// The next thing asked for.
@@ -58,7 +84,7 @@ impl Signals {
             _ = self.int.recv() => Asked::Stop,
             _ = self.hup.recv() => Asked::Reload,
             _ = self.usr1.recv() => Asked::ReopenLogs,
-            _ = self.usr2.recv() => Asked::Unavailable("SIGUSR2"),
+            _ = self.usr2.recv() => Asked::Upgrade,
             _ = self.ttin.recv() => Asked::More,
             _ = self.ttou.recv() => Asked::Fewer,
             _ = self.child.recv() => Asked::Child,

@@ -225,6 +225,7 @@ mod tests {
             generation: 3,
             ready: false,
             stopping: false,
+            upgrades: 0,
             last_reload: Some(LastReload {
                 ok: true,
                 at: 1000.0,

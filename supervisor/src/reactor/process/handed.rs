@@ -1,0 +1,160 @@
+//! A process that one program hands to the next: what is held of it is written
+//! down while its task holds still, and a new task goes on from there.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use prefork_proto::channel::parts::PartsError;
+use prefork_proto::scoreboard::Board;
+
+use super::*;
+use crate::reactor::grip::HoldStill;
+use crate::sys::claim;
+use crate::upgrade::{HandedBoot, HandedProcess};
+
+/// Why a process can't be gone on with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResumeError {
+    /// The event loop takes no more.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its channel's parts don't fit together.
+    #[error(transparent)]
+    Channel(#[from] PartsError),
+}
+
+/// Goes on with a process that the program before this one handed over.
+pub(crate) fn resume(
+    handed: HandedProcess,
+    slot: SlotName,
+    metrics: Rc<SlotMetrics>,
+    heartbeat_timeout: Duration,
+    events: mpsc::Sender<Event>,
+) -> Result<Grip, ResumeError> {
+    let (orders, received) = mpsc::unbounded_channel();
+    let now = Instant::now();
+    let board = handed.board.map(claim).map(Board::adopt).transpose();
+    let board = board.unwrap_or_else(|error| {
+        warn!(%slot, pid = handed.pid, "its scoreboard is not used: {error}");
+        None
+    });
+    let vitals = Rc::new(RefCell::new(Vitals {
+        hello: handed.hello,
+        health: handed.health,
+        board,
+    }));
+    let channel = match handed.channel {
+        Some(parts) => {
+            let parts = parts.try_map(|fd| Ok::<_, PartsError>(claim(fd)))?;
+            Some(sys::watch_channel(SupervisorEnd::from_parts(parts)?)?)
+        }
+        None => None,
+    };
+    let (welcome, scoreboard, listeners) = match handed.boot {
+        Some(HandedBoot {
+            welcome,
+            scoreboard,
+            listeners,
+        }) => (
+            Some(welcome),
+            scoreboard.map(|(ours, theirs)| (Unsealed::resume(claim(ours)), claim(theirs))),
+            listeners
+                .into_iter()
+                .map(|(offer, fd)| (offer, claim(fd)))
+                .collect(),
+        ),
+        None => (None, None, Vec::new()),
+    };
+    let conversation = Conversation::go_on(handed.pid, handed.talk, now);
+    metrics.channel_up(
+        handed.worker.incarnation,
+        channel.is_some() && conversation.is_up(),
+    );
+    let output = |handed: Option<_>| handed.map(Output::go_on).transpose();
+    // What was to be sent later is sent as soon as it goes.
+    let unsent = channel
+        .as_ref()
+        .is_some_and(|it| it.get_ref().queued_bytes() > 0);
+    let process = Process {
+        worker: handed.worker,
+        slot,
+        pid: handed.pid,
+        start_ticks: handed.start_ticks,
+        pidfd: sys::watch_pidfd(claim(handed.pidfd))?,
+        is_child: handed.is_child,
+        channel,
+        conversation,
+        stdout: output(handed.stdout)?,
+        stderr: output(handed.stderr)?,
+        stderr_ended: handed.stderr_ended,
+        welcome,
+        scoreboard,
+        unsealed: handed.unsealed.map(claim).map(Unsealed::resume),
+        listeners,
+        metrics,
+        heartbeat_timeout,
+        vitals: Rc::clone(&vitals),
+        orders: received,
+        events,
+        closed: handed.closing.then(|| now + AFTER_CLOSE),
+        pinged: None,
+        deaf: handed.deaf,
+        throttled: None,
+        retry: unsent.then_some(now),
+    };
+    tokio::task::spawn_local(process.run());
+    Ok(Grip {
+        pid: handed.pid,
+        start_ticks: handed.start_ticks,
+        vitals,
+        looked_up: Cell::new(false),
+        orders,
+    })
+}
+
+impl Process {
+    /// Says what it holds and does nothing more until it is told to go on; in
+    /// the best case that never comes.
+    pub(super) async fn hold_still(&mut self, HoldStill { held, mut until }: HoldStill) {
+        self.publish();
+        if held.send(self.hand_over()).is_ok() {
+            while until.changed().await.is_ok() {}
+        }
+    }
+
+    fn hand_over(&self) -> HandedProcess {
+        let vitals = self.vitals.borrow();
+        let number = |fd: &OwnedFd| fd.as_raw_fd();
+        let memory = |unsealed: &Unsealed| unsealed.as_fd().as_raw_fd();
+        let now = Instant::now();
+        HandedProcess {
+            worker: self.worker,
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+            is_child: self.is_child,
+            pidfd: number(self.pidfd.get_ref()),
+            hello: vitals.hello.clone(),
+            health: vitals.health.clone(),
+            board: vitals.board.as_ref().map(|it| it.as_fd().as_raw_fd()),
+            channel: self.channel.as_ref().map(|it| it.get_ref().parts()),
+            talk: self.conversation.hand_over(now),
+            stdout: self.stdout.as_ref().map(Output::hand_over),
+            stderr: self.stderr.as_ref().map(Output::hand_over),
+            stderr_ended: self.stderr_ended,
+            boot: self.welcome.as_ref().map(|welcome| HandedBoot {
+                welcome: welcome.clone(),
+                scoreboard: self
+                    .scoreboard
+                    .as_ref()
+                    .map(|(ours, theirs)| (memory(ours), number(theirs))),
+                listeners: self
+                    .listeners
+                    .iter()
+                    .map(|(offer, fd)| (offer.clone(), number(fd)))
+                    .collect(),
+            }),
+            unsealed: self.unsealed.as_ref().map(memory),
+            closing: self.closed.is_some(),
+            deaf: self.deaf,
+        }
+    }
+}

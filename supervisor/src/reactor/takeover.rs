@@ -1,0 +1,98 @@
+//! Going on where the program before this one left off, in the same process:
+//! nothing is started, nothing is asked again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tracing::{error, info};
+
+use super::adoption::Stock;
+use super::edition::{Edition, PoolError};
+use super::journal::About;
+use super::program::PinnedProgram;
+use super::{Inbox, Reactor, Setup, process};
+use crate::fleet::{Snapshot, Time};
+use crate::state::SavedEdition;
+use crate::sys::claim;
+use crate::upgrade::{HandedProcess, HandedProgram, Handover};
+
+impl Reactor {
+    /// Goes on from what the program before this one handed over.
+    pub(crate) fn take_over(
+        setup: Setup,
+        handover: Handover<Snapshot>,
+    ) -> Result<(Self, Inbox), PoolError> {
+        let mut state = handover.state;
+        let held = handover.listeners.iter();
+        let held = held.map(|it| (it.cookie, claim(it.fd))).collect();
+        let mut stock = Stock::new(std::mem::take(&mut state.listeners), held);
+        let programs = handover.programs;
+        let editions = std::mem::take(&mut state.editions);
+        let editions = go_on_with(editions, programs, &mut stock, setup.nofile)?;
+        let (mut reactor, inbox) = Self::go_on_from(setup, state, editions);
+        reactor.began = Time(handover.began);
+        reactor.journal.restore(handover.events);
+        let metrics = reactor.metrics.supervisor();
+        metrics.same_process(handover.started_at);
+        metrics.upgraded();
+        let processes = handover.processes.len();
+        for handed in handover.processes {
+            reactor.go_on_with_process(handed);
+        }
+        let message = format!(
+            "version {} took over {processes} processes",
+            env!("CARGO_PKG_VERSION")
+        );
+        info!("upgrade: {message}");
+        reactor.journal.note("upgraded", About::default(), message);
+        reactor.reap_strangers();
+        Ok((reactor, inbox))
+    }
+
+    fn go_on_with_process(&mut self, handed: HandedProcess) {
+        let worker = handed.worker;
+        let slot = self.slot_name(worker);
+        let generation = self.fleet.process(worker).map(|it| it.generation());
+        let edition = generation.and_then(|it| self.editions.of(&slot.pool, it));
+        let heartbeat_timeout = edition.map_or(Duration::MAX, |edition| {
+            edition.config.policy.heartbeat_timeout
+        });
+        let metrics = self.slot_metrics(worker);
+        let events = self.events.clone();
+        match process::resume(handed, slot, metrics, heartbeat_timeout, events) {
+            Ok(grip) => {
+                self.hold(worker, grip);
+            }
+            // It loses its channel with this, and comes back as an orphan would.
+            Err(error) => {
+                error!(slot = %self.slot_name(worker), "cannot go on with a worker: {error}");
+            }
+        }
+    }
+}
+
+/// The editions with the very programs and sockets that they had.
+fn go_on_with(
+    saved: Vec<SavedEdition>,
+    programs: Vec<HandedProgram>,
+    stock: &mut Stock,
+    nofile: u64,
+) -> Result<Vec<(u64, Edition)>, PoolError> {
+    let of = |it: HandedProgram| ((it.pool.clone(), it.generation), it);
+    let mut programs: HashMap<_, _> = programs.into_iter().map(of).collect();
+    let mut editions = Vec::new();
+    for SavedEdition {
+        generation, config, ..
+    } in saved
+    {
+        let name = config.policy.name.clone();
+        let handed = programs.remove(&(name.clone(), generation));
+        let program = PinnedProgram::go_on(&config, nofile, handed)?;
+        let mut sockets = Vec::new();
+        for listen in &config.listen {
+            sockets.push(stock.sockets(&name, listen)?);
+        }
+        editions.push((generation, Edition::of(config, program, sockets)?));
+    }
+    Ok(editions)
+}
