@@ -148,6 +148,8 @@ fn a_program_that_cannot_go_on_is_refused_and_the_next_good_one_is_not() {
         binary.display()
     );
     let closed = script(&prefork, "closed", &closed);
+    // It passes its preflight, and is gone when it is to be run.
+    let gone = script(&prefork, "gone", "#!/bin/sh\nrm \"$0\"\necho ok 9\n");
     let cases = [
         (PathBuf::from("/bin/false"), "exit code 1"),
         (prefork.dir().join("nothing"), "No such file"),
@@ -155,6 +157,7 @@ fn a_program_that_cannot_go_on_is_refused_and_the_next_good_one_is_not() {
         (plain, "Permission denied"),
         (hangs, "did not end within 5 s"),
         (talks, "is no prefork"),
+        (gone, "it cannot be run: No such file"),
         (future, "of version 99, and this program knows version 1"),
         (closed, "descriptor 9999 should be a file"),
     ];
