@@ -1,0 +1,93 @@
+//! A process's output while it lives, and what it leaves behind.
+
+use super::*;
+
+/// Messages read after the process's end: a grandchild may hold the channel
+/// and write for ever.
+const LAST_MESSAGES: usize = 4096;
+
+/// Output reads after the process's end: a grandchild may hold the pipe and
+/// write for ever.
+const LAST_READS: usize = 64;
+
+impl Process {
+    pub(super) fn read_stdout(&mut self) {
+        let Some(stdout) = &mut self.stdout else {
+            return;
+        };
+        let (slot, pid) = (&self.slot, self.pid);
+        if stdout.read(|line| log_line(slot, pid, "stdout", line)) == Progress::Ended {
+            stdout.finish_line(|line| log_line(slot, pid, "stdout", line));
+            self.stdout = None;
+        }
+    }
+
+    pub(super) fn read_stderr(&mut self) {
+        let Some(stderr) = &mut self.stderr else {
+            return;
+        };
+        let (slot, pid) = (&self.slot, self.pid);
+        if stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
+            stderr.finish_line(|line| log_line(slot, pid, "stderr", line));
+            self.stderr_ended = true;
+        }
+    }
+
+    /// The process has ended: take what it left behind, then reap it.
+    pub(super) async fn bury(&mut self) -> Death {
+        for _ in 0..LAST_MESSAGES {
+            if self.channel.is_none() || !self.receive_one(Instant::now()).await {
+                break;
+            }
+        }
+        self.publish();
+        self.metrics.channel_up(self.worker.incarnation, false);
+        // Nobody counts any more: this is all, however it died.
+        if let Some(counted) = self.vitals.borrow().counted() {
+            self.metrics.counted(self.worker.incarnation, &counted);
+        }
+        let (slot, pid) = (self.slot.clone(), self.pid);
+        for (stream, output) in [
+            ("stdout", self.stdout.as_mut()),
+            ("stderr", self.stderr.as_mut()),
+        ] {
+            let Some(output) = output else { continue };
+            let log = |line: &str| log_line(&slot, pid, stream, line);
+            let mut reads = 0..LAST_READS;
+            while reads.next().is_some() && output.read(log) == Progress::Read {}
+            output.finish_line(log);
+        }
+
+        // A zombie's processor time is final.
+        if let Ok(usage) = proc::usage(Pid::from_raw(self.pid)) {
+            self.metrics.process(self.worker.incarnation, usage);
+        }
+        let reaped = self.reap().await;
+        Death {
+            code: reaped.and_then(|reaped| reaped.code),
+            signal: reaped.and_then(|reaped| reaped.signal),
+            oom: false,
+            requests: self.metrics.requests_of(self.worker.incarnation),
+            peak_memory_bytes: reaped.map_or(0, |reaped| reaped.peak_memory_bytes),
+            stderr: self.stderr.as_ref().map_or_else(String::new, Output::tail),
+            at_unix_ms: crate::reactor::unix_ms(),
+        }
+    }
+
+    /// Reaps it, if it is ours to reap; how another's child ended is not known.
+    pub(super) async fn reap(&self) -> Option<Reaped> {
+        if !self.is_child {
+            let worker = self.worker;
+            let reason = "adopted; exit status unknown".to_owned();
+            self.tell(Event::Bye { worker, reason }).await;
+            return None;
+        }
+        match sys::reap(self.pidfd.get_ref()) {
+            Ok(reaped) => reaped,
+            Err(errno) => {
+                warn!(slot = %self.slot, pid = self.pid, "cannot reap: {errno}");
+                None
+            }
+        }
+    }
+}

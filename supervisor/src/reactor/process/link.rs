@@ -1,0 +1,316 @@
+//! The supervisor's end of a process's channel: what is sent, what is heard and
+//! what follows from it.
+
+use super::*;
+
+/// Messages handled before the other tasks get their turn.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// A worker that exits closes its channel a moment before it is gone; one that
+/// closes it and lives on is noticed after this long.
+pub(super) const AFTER_CLOSE: Duration = Duration::from_secs(1);
+
+/// Retry of a send that the kernel has no room for and gives no sign about.
+const SEND_RETRY: Duration = Duration::from_millis(20);
+
+/// The capability of a worker that can stop accepting and go on later.
+pub(super) const PAUSE: &str = "pause";
+
+/// The capability of a worker that counts in shared memory.
+const SCOREBOARD: &str = "scoreboard";
+
+impl Process {
+    /// Whether its `hello` lists the capability.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        let vitals = self.vitals.borrow();
+        vitals.can(capability)
+    }
+
+    pub(super) fn send(&mut self, message: &ToWorker) -> Result<(), String> {
+        self.send_with(message, None)
+    }
+
+    /// Queues a message and sends what the kernel takes at once.
+    pub(super) fn send_with(
+        &mut self,
+        message: &ToWorker,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), String> {
+        let Some(channel) = &mut self.channel else {
+            return Err("its channel is closed".to_owned());
+        };
+        let channel = channel.get_mut();
+        let queued = match fd {
+            Some(fd) => channel.queue_with_fd(message, fd),
+            None => channel.queue(message),
+        };
+        if let Err(error) = queued {
+            self.metrics.send_error(error.reason());
+            debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
+            return Err(error.to_string());
+        }
+        self.flush();
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) {
+        let Some(channel) = &mut self.channel else {
+            return;
+        };
+        let flushed = channel.try_io_mut(Interest::WRITABLE, |channel| match channel.flush() {
+            Ok(Flush::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        if let Ok(Err(error)) = flushed {
+            self.metrics.send_error(error.reason());
+            debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
+            if !error.breaks_link() {
+                self.retry = Some(Instant::now() + SEND_RETRY);
+            }
+            // A link that broke says so to the reader, after what came before.
+        }
+        self.publish();
+    }
+
+    /// Reads and handles messages, a turn's worth.
+    pub(super) async fn listen(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let now = Instant::now();
+            if let Err(wait) = self.conversation.allowance(now) {
+                self.throttle(now + wait);
+                break;
+            }
+            if !self.receive_one(now).await {
+                break;
+            }
+        }
+        self.publish();
+        tokio::task::yield_now().await;
+    }
+
+    pub(super) fn throttle(&mut self, until: Instant) {
+        if self.conversation.note_flood() {
+            self.metrics.decode_error(FLOOD);
+            warn!(slot = %self.slot, pid = self.pid, "it sends too many messages: reading it slowly");
+        }
+        self.throttled = Some(until);
+    }
+
+    /// Handles one message; `false` when there is none.
+    pub(super) async fn receive_one(&mut self, now: Instant) -> bool {
+        let Some(channel) = &mut self.channel else {
+            return false;
+        };
+        let received = channel.try_io_mut(Interest::READABLE, |channel| match channel.receive() {
+            Ok(Receive::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        let Ok(received) = received else {
+            return false;
+        };
+        match received {
+            Ok(Receive::Message(Received { message, fd })) => {
+                drop(fd);
+                self.hear(message, now).await
+            }
+            Ok(Receive::Unknown { kind, id: _ }) => {
+                self.metrics.decode_error(UNKNOWN_TYPE);
+                debug!(slot = %self.slot, pid = self.pid, "message of unknown type {kind:?}");
+                true
+            }
+            Ok(Receive::Blocked) => false,
+            Ok(Receive::Closed) => {
+                self.close(now);
+                false
+            }
+            Err(error) => {
+                self.metrics.decode_error(error.reason());
+                if matches!(error, ChannelError::Truncated { .. }) {
+                    // Most likely it died in the middle of a word.
+                    self.close(now);
+                } else {
+                    self.misbehaved(error.to_string()).await;
+                }
+                false
+            }
+        }
+    }
+
+    pub(super) async fn hear(&mut self, message: ToSupervisor, now: Instant) -> bool {
+        let worker = self.worker;
+        match self.conversation.hear(message, now) {
+            Ok(Heard::Hello(hello)) => self.welcome(hello).await,
+            Ok(Heard::Ready) => return self.ready().await,
+            Ok(Heard::Health(health)) => self.health(health, now).await,
+            Ok(Heard::Metrics(report)) => self.metrics.application(worker.incarnation, &report),
+            Ok(Heard::Pong(after)) => self.metrics.round_trip(after),
+            Ok(Heard::Answered) => {}
+            Ok(Heard::Drained) => self.tell(Event::Drained { worker }).await,
+            Ok(Heard::Bye(reason)) => self.tell(Event::Bye { worker, reason }).await,
+            Err(Breach { reason, rule }) => {
+                self.metrics.decode_error(reason);
+                self.misbehaved(rule).await;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// It accepts connections, and has mapped what it counts in. `false` where
+    /// it has made that unfit to be read.
+    pub(super) async fn ready(&mut self) -> bool {
+        if let Some(unsealed) = self.unsealed.take() {
+            match unsealed.seal() {
+                Ok(board) => self.vitals.borrow_mut().board = Some(board),
+                Err(error) => {
+                    self.metrics.decode_error(BAD_SCOREBOARD);
+                    self.misbehaved(error.to_string()).await;
+                    return false;
+                }
+            }
+        }
+        self.metrics.channel_up(self.worker.incarnation, true);
+        let worker = self.worker;
+        self.tell(Event::Ready { worker }).await;
+        true
+    }
+
+    /// Answers `hello`: who it is, where to count, its listeners, and leave to
+    /// begin.
+    pub(super) async fn welcome(&mut self, hello: Hello) {
+        self.vitals.borrow_mut().hello = Some(hello);
+        let scoreboard = self.scoreboard.take().filter(|_| self.can(SCOREBOARD));
+        let Some(mut welcome) = self.welcome.take() else {
+            return;
+        };
+        welcome.paused &= self.can(PAUSE);
+        if let Err(error) = self.queue_welcome(welcome, scoreboard) {
+            self.misbehaved(format!("cannot welcome it: {error}")).await;
+        } else {
+            self.flush();
+        }
+    }
+
+    pub(super) fn queue_welcome(
+        &mut self,
+        welcome: Welcome,
+        scoreboard: Option<(Unsealed, OwnedFd)>,
+    ) -> Result<(), String> {
+        let Some(channel) = &mut self.channel else {
+            return Ok(());
+        };
+        let channel = channel.get_mut();
+        let text = |error: ChannelError| error.to_string();
+        channel.queue(&ToWorker::Welcome(welcome)).map_err(text)?;
+        if let Some((unsealed, fd)) = scoreboard {
+            let offer = ToWorker::Scoreboard(ScoreboardOffer {
+                abi: scoreboard::ABI,
+                bytes: scoreboard::BYTES,
+                fds: 1,
+            });
+            channel.queue_with_fd(&offer, fd).map_err(text)?;
+            self.unsealed = Some(unsealed);
+        }
+        for (offer, fd) in self.listeners.drain(..) {
+            let offer = ToWorker::Listener(offer);
+            channel.queue_with_fd(&offer, fd).map_err(text)?;
+        }
+        channel.queue(&ToWorker::Start).map_err(text)
+    }
+
+    pub(super) async fn health(&mut self, mut health: Health, now: Instant) {
+        // A worker that counts on a scoreboard counts there alone.
+        if let Some(counted) = self.vitals.borrow().counted() {
+            health.http = Some(counted.http);
+        }
+        let event = Event::Health {
+            worker: self.worker,
+            requests: health.http.as_ref().map_or(0, HttpCounts::total),
+            in_flight: health.in_flight,
+        };
+        self.metrics
+            .health(self.worker.incarnation, &health, SystemTime::now());
+        self.vitals.borrow_mut().health = Some(health);
+        // A worker that talks but doesn't listen hangs as well: its reports
+        // stop counting until it answers.
+        match self.conversation.unanswered(now) {
+            Some(silence) if silence > self.heartbeat_timeout / 2 => {
+                self.warn_deaf(silence);
+                return;
+            }
+            Some(_) => {}
+            None => {
+                self.deaf = false;
+                self.ping(now);
+            }
+        }
+        self.tell(event).await;
+    }
+
+    /// Asks whether it listens: often enough to know within the heartbeat's
+    /// deadline, and not with each report, which would double an idle channel's
+    /// traffic.
+    pub(super) fn ping(&mut self, now: Instant) {
+        if self
+            .pinged
+            .is_none_or(|last| now - last >= self.heartbeat_timeout / 4)
+        {
+            self.pinged = Some(now);
+            let id = self.conversation.ping(now);
+            // A full queue is noticed by the pings that wait in it.
+            let _ = self.send(&ToWorker::Ping { id });
+        }
+    }
+
+    /// Says so once per silence: its reports go on.
+    pub(super) fn warn_deaf(&mut self, silence: Duration) {
+        if !std::mem::replace(&mut self.deaf, true) {
+            let (slot, pid) = (&self.slot, self.pid);
+            warn!(%slot, pid, "it reports but has answered no ping for {silence:.1?}");
+        }
+    }
+
+    pub(super) async fn misbehaved(&mut self, rule: String) {
+        if self.channel.is_none() {
+            return;
+        }
+        warn!(slot = %self.slot, pid = self.pid, "channel closed: {rule}");
+        self.publish();
+        self.channel = None;
+        self.closed = None;
+        self.metrics.channel_up(self.worker.incarnation, false);
+        self.tell(Event::Misbehaved {
+            worker: self.worker,
+            rule,
+        })
+        .await;
+    }
+
+    pub(super) fn close(&mut self, now: Instant) {
+        self.publish();
+        self.channel = None;
+        self.closed = Some(now + AFTER_CLOSE);
+        self.metrics.channel_up(self.worker.incarnation, false);
+    }
+
+    /// Brings status and metrics up to date with the channel's own counting.
+    pub(super) fn publish(&self) {
+        if let Some(channel) = &self.channel {
+            let channel = channel.get_ref();
+            self.metrics
+                .channel_counters(self.worker.incarnation, channel.counters());
+            self.metrics
+                .send_queue(self.worker.incarnation, channel.queued_bytes() as u64);
+        }
+    }
+}
+
+pub(super) fn rescue(id: u64, offer: ListenerOffer) -> ToWorker {
+    ToWorker::Rescue(Rescue {
+        id,
+        name: offer.name,
+        address: offer.address,
+        tls: offer.tls,
+        fds: offer.fds,
+    })
+}
