@@ -6,12 +6,13 @@
 //! The same program runs alone when no supervisor started it.
 //!
 //! How its parts fit together: `boot` shakes hands over the `link` and runs the
-//! application's start-up; then `session` is the loop that reports and obeys (its `uplink` leads to the
-//! supervisor, and by `rejoin` to the next one),
-//! while `accept` takes connections as the `gate` says, when `arrivals` tells of one, and `connection` serves each of them (`http1`, `http2`) over a
-//! `stream` that counts its bytes, with the application's service wrapped by
-//! `request`. What they share is in `serving`. Everything runs on one thread,
-//! so that a `health` report says that requests are served, too.
+//! application's start-up; then `session` is the loop that reports and obeys (its
+//! `uplink` leads to the supervisor, and by `rejoin` to the next one), while
+//! `accept` takes connections as the `gate` says, when `arrivals` tells of one, and
+//! `connection` serves each of them (`http1`, `http2`) over a `stream` that counts
+//! its bytes, with the application's service wrapped by `request`. What they share
+//! is in `serving`. Everything runs on one thread, so that a `health` report says
+//! that requests are served, too.
 //!
 //! `metrics` reports what the application counts itself.
 //!
