@@ -1,7 +1,7 @@
 //! Reloads that succeed: what they change, who waits for whom, and what stays.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use prefork_proto::control::{JobLine, JobResult};
