@@ -317,11 +317,13 @@ fn two_supervisors_cannot_share_a_runtime_directory() {
 }
 
 #[test]
-fn a_runtime_directory_can_be_used_again_after_a_supervisor_was_killed() {
+fn a_runtime_directory_can_be_used_again_after_everything_was_killed() {
     let mut prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let worker = prefork.ready_pid("web", 0);
     prefork.signal(Signal::SIGKILL);
+    processes::send(worker, Signal::SIGKILL);
     prefork.ended();
-    eventually("its workers have drained", PATIENCE, || {
+    eventually("nothing of it is left", PATIENCE, || {
         prefork.processes().is_empty()
     });
     prefork.start_again();
