@@ -28,6 +28,8 @@ mod metrics;
 mod operations;
 mod pinned_program;
 mod recovery;
+mod recovery_door;
+mod recovery_state;
 mod reload;
 mod reload_command;
 mod scoreboard;
