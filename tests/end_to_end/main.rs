@@ -29,6 +29,8 @@ mod operations;
 mod pinned_program;
 mod recovery;
 mod recovery_door;
+mod recovery_moments;
+mod recovery_nobody;
 mod recovery_state;
 mod reload;
 mod reload_command;
