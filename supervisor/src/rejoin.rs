@@ -27,9 +27,6 @@ use tracing::{debug, warn};
 
 use crate::sys;
 
-/// How long a worker without a supervisor goes on serving.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long a worker may take to say who it is and to hand over what it has.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -90,6 +87,8 @@ impl Refusal {
 pub(crate) struct Door {
     path: PathBuf,
     secret: String,
+    /// How long a worker without a supervisor goes on serving.
+    orphan_timeout: Duration,
     /// By process id.
     awaited: RefCell<HashMap<i32, Awaited>>,
     /// The reasons of refusals that have not been counted yet.
@@ -102,11 +101,13 @@ impl Door {
     pub(crate) fn new(
         path: &Path,
         secret: String,
+        orphan_timeout: Duration,
     ) -> (Rc<Self>, mpsc::UnboundedReceiver<Returned>) {
         let (returned, received) = mpsc::unbounded_channel();
         let door = Self {
             path: path.to_owned(),
             secret,
+            orphan_timeout,
             awaited: RefCell::default(),
             refusals: RefCell::default(),
             returned,
@@ -119,7 +120,7 @@ impl Door {
         RejoinOffer {
             path: self.path.to_string_lossy().into_owned(),
             secret: self.secret.clone(),
-            orphan_timeout_ms: u64::try_from(ORPHAN_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+            orphan_timeout_ms: u64::try_from(self.orphan_timeout.as_millis()).unwrap_or(u64::MAX),
         }
     }
 

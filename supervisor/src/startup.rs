@@ -39,7 +39,8 @@ pub(crate) async fn begin(
         Found::State(document) => document.secret.clone(),
         _ => state::new_secret().map_err(io("draw a secret"))?,
     };
-    let (door, mut returned) = Door::new(&runtime_dir.rejoin_socket(), secret);
+    let orphan_timeout = setup.config.supervisor.orphan_timeout;
+    let (door, mut returned) = Door::new(&runtime_dir.rejoin_socket(), secret, orphan_timeout);
     let socket = runtime_dir.bind_rejoin(has_own_users(&setup, &found))?;
     let fixtures = Fixtures {
         lock: runtime_dir.lock_number(),
@@ -94,7 +95,8 @@ pub(crate) fn take_over(
     let fixtures = handover.fixtures;
     let secret = handover.state.secret.clone();
     // Nobody is awaited: who comes back lost its channel, and is told to drain.
-    let (door, _) = Door::new(&runtime_dir.rejoin_socket(), secret);
+    let orphan_timeout = setup.config.supervisor.orphan_timeout;
+    let (door, _) = Door::new(&runtime_dir.rejoin_socket(), secret, orphan_timeout);
     let socket = std::os::unix::net::UnixListener::from(sys::claim(fixtures.rejoin));
     serve_at(&door, socket)?;
     let program = handover.program.clone();

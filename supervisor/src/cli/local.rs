@@ -17,7 +17,7 @@ pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
     let config = config::load(&options).or_else(|error| {
         // A mistake in the file must not end a service whose workers live and
         // wait for a supervisor.
-        let runtime_dir = config::runtime_dir(options.runtime_dir.as_deref());
+        let runtime_dir = config::likely_runtime_dir(&options);
         match configuration_in_force(&runtime_dir) {
             Some(config) => {
                 eprintln!(

@@ -52,6 +52,9 @@ pub struct Supervisor {
     pub admin: Option<SocketAddr>,
     /// A file for the log instead of stderr.
     pub log: Option<PathBuf>,
+    /// How long workers without a supervisor go on serving.
+    #[serde(default = "super::defaults::orphan_timeout")]
+    pub orphan_timeout: Duration,
 }
 
 /// How finely the exposition tells workers apart.

@@ -18,7 +18,14 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         control_mode: 0o660,
         admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9919))),
         log: None,
+        orphan_timeout: orphan_timeout(),
     }
+}
+
+/// How long workers without a supervisor go on serving; the same for a state
+/// that was written before it could be set.
+pub(super) fn orphan_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 
 /// The most workers in all whose slots are told apart in the metrics by default.

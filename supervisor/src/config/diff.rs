@@ -73,13 +73,14 @@ fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
         .collect()
 }
 
-fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 4] {
+fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 5] {
     // Taken apart in full, so that a new key does not go unnoticed.
     let Supervisor {
         runtime_dir,
         control_mode,
         admin,
         log,
+        orphan_timeout,
     } = supervisor;
     let show = |path: &PathBuf| path.display().to_string();
     let none = || "none".to_owned();
@@ -88,6 +89,7 @@ fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 4] {
         ("control_mode", units::show_permissions(*control_mode)),
         ("admin", admin.map_or_else(none, |admin| admin.to_string())),
         ("log", log.as_ref().map_or("stderr".to_owned(), show)),
+        ("orphan_timeout", units::show_duration(*orphan_timeout)),
     ]
 }
 

@@ -34,7 +34,7 @@ pub use diff::{diff, only_app_changed};
 pub use error::{ConfigError, Place, Problem};
 pub use file::parse;
 pub use host::{Host, runtime_dir};
-pub use search::load;
+pub use search::{likely_runtime_dir, load};
 pub use summary::{checked_json, render_checked};
 pub(crate) use units::parse_duration;
 

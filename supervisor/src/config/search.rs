@@ -4,9 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use toml::de::DeTable;
+
 use super::checked::Config;
 use super::error::{ConfigError, Fault, Problems};
-use super::host::Host;
+use super::host::{Host, runtime_dir};
 use super::{Options, command_line, file};
 
 /// Where a file is looked for when none is named, in this order.
@@ -22,9 +24,7 @@ const PLACES: [&str; 2] = ["./prefork.toml", "/etc/prefork/prefork.toml"];
 /// that is there and cannot be read, `Invalid` for one that is wrong.
 pub fn load(options: &Options) -> Result<Config, ConfigError> {
     let host = Host::current(options)?;
-    let named = options.config.as_deref();
-    let named = named.filter(|path| !path.as_os_str().is_empty());
-    match (named, options.pool_flags().as_slice()) {
+    match (named(options), options.pool_flags().as_slice()) {
         (Some(path), []) => read(path, &host),
         (Some(path), flags) => Err(ConfigError::Usage(format!(
             "{} cannot go with the configuration file {}: change the file, or leave out --config \
@@ -32,12 +32,45 @@ pub fn load(options: &Options) -> Result<Config, ConfigError> {
             flags.join(", "),
             path.display()
         ))),
-        (None, []) => match PLACES.iter().map(Path::new).find(|path| is_there(path)) {
+        (None, []) => match usual() {
             Some(path) => read(path, &host),
             None => command_line::config(options, &host),
         },
         (None, _) => command_line::config(options, &host),
     }
+}
+
+/// The runtime directory as far as it can be told, also where the rest of the
+/// configuration is wrong: the command line's, else the file's, else the usual one.
+pub fn likely_runtime_dir(options: &Options) -> PathBuf {
+    let told = options.runtime_dir.as_deref();
+    let file = named(options).or_else(|| options.pool_flags().is_empty().then(usual)?);
+    match (told, file) {
+        (None, Some(file)) => in_file(file).unwrap_or_else(|| runtime_dir(None)),
+        _ => runtime_dir(told),
+    }
+}
+
+/// What a file, however broken, names as its runtime directory.
+fn in_file(path: &Path) -> Option<PathBuf> {
+    let bytes = fs::read(path).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (root, _) = DeTable::parse_recoverable(&text);
+    let section = root.get_ref().get("supervisor")?.get_ref().as_table()?;
+    let dir = section.get("runtime_dir")?.get_ref().as_str()?;
+    let beside = path.parent().unwrap_or(Path::new(""));
+    (!dir.is_empty()).then(|| runtime_dir(Some(&beside.join(dir))))
+}
+
+/// The file that the command line or the environment names.
+fn named(options: &Options) -> Option<&Path> {
+    let named = options.config.as_deref();
+    named.filter(|path| !path.as_os_str().is_empty())
+}
+
+/// The first of the usual places where there is a file.
+fn usual() -> Option<&'static Path> {
+    PLACES.iter().map(Path::new).find(|path| is_there(path))
 }
 
 /// Whether there is anything at the path. What can't be looked at counts as

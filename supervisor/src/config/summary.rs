@@ -24,6 +24,10 @@ pub fn render_checked(config: &Config) -> String {
     if let Some(log) = &supervisor.log {
         row("log", &log.to_string_lossy());
     }
+    if supervisor.orphan_timeout != defaults::orphan_timeout() {
+        let timeout = units::show_duration(supervisor.orphan_timeout);
+        row("orphan_timeout", &timeout);
+    }
     lines.push("metrics".to_owned());
     lines.push(format!("  {:<20} {}", "detail", config.metrics.as_str()));
     if config.max_series != defaults::MAX_SERIES {
@@ -73,6 +77,7 @@ pub fn checked_json(config: &Config) -> Value {
         "control_mode": units::show_permissions(supervisor.control_mode),
         "admin": supervisor.admin.map(|admin| admin.to_string()),
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
+        "orphan_timeout": units::show_duration(supervisor.orphan_timeout),
         "metrics": {
             "detail": config.metrics.as_str(),
             "max_series": config.max_series,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::DeValue;
 
@@ -12,6 +13,9 @@ use super::error::{Fault, Problems};
 use super::host::Host;
 use super::listen::{SOCKET_PATH_MAX, socket_address};
 use super::section::{Section, permissions, string};
+
+/// The longest that workers may go on without a supervisor: one week.
+const LONGEST_ORPHAN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Reads the section; without one everything is as by default. The command
 /// line's flags go before the file.
@@ -41,6 +45,13 @@ pub(super) fn read(
                     host,
                 )
             })
+            .value;
+        supervisor.orphan_timeout = section
+            .duration(
+                "orphan_timeout",
+                supervisor.orphan_timeout,
+                Duration::ZERO..=LONGEST_ORPHAN,
+            )
             .value;
         section.finish();
     }

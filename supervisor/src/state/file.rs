@@ -250,6 +250,7 @@ mod tests {
                     control_mode: 0o660,
                     admin: None,
                     log: None,
+                    orphan_timeout: Duration::from_secs(30),
                 },
                 metrics: Detail::Slot,
                 pools: Vec::new(),
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_applications_counted_is_read() {
+    fn what_was_written_before_there_were_these_keys_is_read() {
         let (dir, _file) = written();
         tamper(&dir, |state| {
             let without = |part: &mut Value, name: &str| {
@@ -371,11 +372,16 @@ mod tests {
             };
             without(&mut state["metrics"], "application");
             without(&mut state["config"], "max_series");
+            without(&mut state["config"]["supervisor"], "orphan_timeout");
         });
         let Found::State(state) = read(dir.path()) else {
             panic!("it is not read");
         };
         assert_eq!(state.config.max_series, 1000);
+        assert_eq!(
+            state.config.supervisor.orphan_timeout,
+            Duration::from_secs(30)
+        );
     }
 
     #[test]

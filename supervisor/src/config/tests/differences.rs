@@ -157,6 +157,7 @@ fn every_key_of_the_supervisor_asks_for_a_restart() {
             "log = \"/var/log/prefork.log\"",
             "stderr → /var/log/prefork.log",
         ),
+        ("orphan_timeout = \"5s\"", "30s → 5s"),
     ] {
         let new = format!("[supervisor]\n{line}\n{}", web(""));
         let changes = diff(&valid(&web("")), &valid(&new));

@@ -17,6 +17,8 @@ fn the_page_on_the_configuration_is_a_configuration() {
     let (example, _) = rest.split_once("```").expect("the example ends");
     let config = valid(example);
     // What the page calls a default is one.
+    let supervisor = valid("[pool.web]\nlisten = [\"0.0.0.0:8080\"]").supervisor;
+    assert_eq!(config.supervisor.orphan_timeout, supervisor.orphan_timeout);
     let shown = &config.pools[0];
     let plain = valid("[pool.web]\nlisten = [\"0.0.0.0:8080\"]").pools[0].clone();
     let mut defaults = plain.policy;
@@ -37,6 +39,7 @@ fn every_key_reaches_its_value() {
         control_mode = "0600"
         admin = "127.0.0.1:9000"
         log = "/var/log/prefork.log"
+        orphan_timeout = "90s"
 
         [metrics]
         detail = "pool"
@@ -81,6 +84,7 @@ fn every_key_reaches_its_value() {
             control_mode: 0o600,
             admin: Some(([127, 0, 0, 1], 9000).into()),
             log: Some("/var/log/prefork.log".into()),
+            orphan_timeout: 90 * SECOND,
         }
     );
     assert_eq!(config.metrics, Detail::Pool);

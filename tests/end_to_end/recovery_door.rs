@@ -1,0 +1,131 @@
+//! Who says that it is a worker that comes back, and is not, is refused and counted.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::{Pool, Prefork, cli};
+
+/// What tells [`somebody_else_knocks`] where, and what to say.
+const DOOR: &str = "KNOCK_AT";
+const WORDS: &str = "KNOCK_WORDS";
+
+fn door(prefork: &Prefork) -> PathBuf {
+    prefork.runtime_dir().join("rejoin.sock")
+}
+
+/// The secret that the workers know.
+fn secret(prefork: &Prefork) -> String {
+    let state = fs::read(prefork.runtime_dir().join("state.json")).unwrap();
+    let state: Value = serde_json::from_slice(&state).unwrap();
+    state["secret"].as_str().expect("it has one").to_owned()
+}
+
+/// What the process `pid` would say to come back to `web/0`.
+fn rejoin(secret: &str, pid: i32) -> String {
+    let rejoin = json!({
+        "type": "rejoin", "protocol": 1, "secret": secret, "pid": pid, "pool": "web", "slot": 0,
+        "generation": 1, "incarnation": 1, "program": "p", "version": "1", "listeners": 0,
+        "state": "ready",
+    });
+    format!("{rejoin}\n")
+}
+
+fn knock(door: &Path, words: &str) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(door)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(words.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[track_caller]
+fn refused_for(prefork: &Prefork, reason: &str) {
+    eventually("it is counted", PATIENCE, || {
+        let metric = "prefork_rejoins_refused_total";
+        prefork.metric(metric, &[("reason", reason)]) == 1.0 && prefork.metric(metric, &[]) == 1.0
+    });
+}
+
+#[test]
+fn a_wrong_secret_is_refused() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let mut wrong = secret(&prefork);
+    wrong.pop();
+    let us = std::process::id().try_into().unwrap();
+    let answer = knock(&door(&prefork), &rejoin(&wrong, us)).unwrap();
+    assert!(answer.contains("secret is wrong"), "{answer}");
+    refused_for(&prefork, "secret");
+}
+
+#[test]
+fn a_slot_that_is_taken_is_not_given_to_another() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let worker = prefork.ready_pid("web", 0);
+    let us = std::process::id().try_into().unwrap();
+    let answer = knock(&door(&prefork), &rejoin(&secret(&prefork), us)).unwrap();
+    assert!(answer.contains("web/0 is taken"), "{answer}");
+    refused_for(&prefork, "taken");
+    assert_eq!(prefork.ready_pid("web", 0), worker);
+}
+
+#[test]
+#[ignore = "is what another process does for the test below"]
+fn somebody_else_knocks() {
+    let (Ok(door), Ok(words)) = (std::env::var(DOOR), std::env::var(WORDS)) else {
+        return;
+    };
+    println!("{:?}", knock(Path::new(&door), &words));
+}
+
+/// What a process of another user hears that says this.
+fn as_nobody(prefork: &Prefork, words: &str) -> String {
+    // This very program, where that user can run it.
+    let program = prefork.dir().join("stranger");
+    if !program.exists() {
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    }
+    let mut command = Command::new(program);
+    command
+        .args(["--exact", "recovery_door::somebody_else_knocks"])
+        .args(["--ignored", "--nocapture"])
+        .env(DOOR, door(prefork))
+        .env(WORDS, words)
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534);
+    let output = cli::finish(&mut command, Duration::from_secs(30));
+    assert_eq!(output.code, 0, "{output:?}");
+    output.stdout
+}
+
+#[test]
+fn another_user_does_not_reach_the_door_and_is_refused_where_it_does() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can come as another user");
+        return;
+    }
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let worker = prefork.ready_pid("web", 0);
+    let words = rejoin(&secret(&prefork), worker);
+    let heard = as_nobody(&prefork, &words);
+    assert!(heard.contains("PermissionDenied"), "{heard}");
+
+    for (path, mode) in [(prefork.runtime_dir(), 0o755), (door(&prefork), 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let heard = as_nobody(&prefork, &words);
+    assert!(heard.contains("refused"), "{heard}");
+    refused_for(&prefork, "peer");
+    prefork.logged(&["65534", "is refused"]);
+    assert_eq!(prefork.ready_pid("web", 0), worker);
+}
