@@ -7,13 +7,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::exposition::Exposition;
-use crate::harness::load::Load;
+use crate::harness::load::{Failure, Load};
 use crate::harness::{Pool, Prefork, http, processes};
 
 fn full() -> bool {
@@ -25,7 +25,14 @@ const REQUESTS: &str = "prefork_http_requests_total";
 /// Scrapes every 100 ms; panics when a total decreases.
 struct Scraper {
     stop: mpsc::Sender<()>,
-    thread: JoinHandle<BTreeMap<String, f64>>,
+    thread: JoinHandle<Scraped>,
+}
+
+/// What a scraper has at its end.
+struct Scraped {
+    scrapes: u32,
+    /// Of its last scrape.
+    totals: BTreeMap<String, f64>,
 }
 
 impl Scraper {
@@ -33,7 +40,7 @@ impl Scraper {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut before = BTreeMap::new();
-            loop {
+            for scrapes in 1.. {
                 let now = totals(admin);
                 for (series, value) in &before {
                     let now = now
@@ -43,15 +50,17 @@ impl Scraper {
                 }
                 before = now;
                 if stopped.recv_timeout(Duration::from_millis(100)).is_ok() {
-                    return totals(admin);
+                    let totals = totals(admin);
+                    return Scraped { scrapes, totals };
                 }
             }
+            unreachable!("nobody scrapes that often")
         });
         Self { stop, thread }
     }
 
-    /// Its last scrape.
-    fn finish(self) -> BTreeMap<String, f64> {
+    /// Scrapes a last time.
+    fn finish(self) -> Scraped {
         // It has ended already where it found something.
         let _ = self.stop.send(());
         self.thread.join().expect("no total decreases")
@@ -70,43 +79,69 @@ fn totals(admin: SocketAddr) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// Kills the workers in turn and reloads, while so many requests are served.
+/// Kills the worker in a slot; returns when its successor is ready.
+fn kill(prefork: &Prefork, slot: u32) {
+    let old = prefork.ready_pid("web", slot);
+    processes::send(old, Signal::SIGKILL);
+    prefork.replaced("web", slot, old);
+}
+
+/// Kills the workers in turn, reloads after a third of the kills and upgrades
+/// after two, while at least so many requests are served.
 fn disturb(prefork: &Prefork, load: &Load, requests: u64, kills: u32) {
-    for kill in 0..kills {
-        load.serves(requests / u64::from(kills + 1));
-        let slot = kill % 2;
-        let old = prefork.ready_pid("web", slot);
-        processes::send(old, Signal::SIGKILL);
-        prefork.replaced("web", slot, old);
-        if kill == kills / 2 {
+    let share = requests.div_ceil(u64::from(kills) + 1);
+    for done in 1..=kills {
+        load.serves(share);
+        kill(prefork, done % 2);
+        if done == kills / 3 {
             prefork.done(&["reload"]);
         }
+        if done == 2 * kills / 3 {
+            prefork.done(&["upgrade"]);
+        }
     }
-    load.serves(requests / u64::from(kills + 1));
+    load.serves(share);
+}
+
+fn nothing_is_in_flight(prefork: &Prefork) {
+    eventually("nothing is in flight", PATIENCE, || {
+        prefork.metric("prefork_http_requests_in_flight", &[]) == 0.0
+    });
 }
 
 #[test]
 fn no_total_ever_decreases_and_every_answer_is_counted() {
+    const CLIENTS: usize = 8;
     let (requests, kills) = if full() { (200_000, 20) } else { (20_000, 5) };
     let prefork = Prefork::start(&[Pool::bundled("web", 2).text("min_ready", "50ms")]);
     let scrapers = [(); 2].map(|()| Scraper::start(prefork.admin()));
-    let load = Load::start(prefork.address("web"), 8);
+    let load = Load::start(prefork.address("web"), CLIENTS);
     disturb(&prefork, &load, requests, kills);
     let outcomes = load.stop();
+    assert!(outcomes.served >= requests, "{outcomes:?}");
+    // A client loses at most the one request that a kill finds in flight.
     let broken: u64 = outcomes.failures.values().sum();
-    eventually("nothing is in flight", PATIENCE, || {
-        prefork.metric("prefork_http_requests_in_flight", &[]) == 0.0
-    });
+    assert!(broken <= u64::from(kills) * CLIENTS as u64, "{outcomes:?}");
+    assert_eq!(outcomes.of(Failure::Refused), 0, "{outcomes:?}");
+    nothing_is_in_flight(&prefork);
+    let done = |name| prefork.metric(name, &[]);
+    let killed = [("reason", "signal")];
+    let killed = prefork.metric("prefork_worker_exits_total", &killed);
+    assert_eq!(killed, f64::from(kills));
+    assert_eq!(done("prefork_config_reloads_total"), 1.0);
+    assert_eq!(done("prefork_upgrades_total"), 1.0);
     let [one, other] = scrapers.map(Scraper::finish);
-    let of_requests = |totals: BTreeMap<String, f64>| -> BTreeMap<String, f64> {
-        let requests = totals.into_iter();
-        requests
+    let of_requests = |scraped: Scraped| -> BTreeMap<String, f64> {
+        let totals = scraped.totals.into_iter();
+        totals
             .filter(|(series, _)| series.starts_with(REQUESTS))
             .collect()
     };
+    let scrapes = [one.scrapes, other.scrapes];
     let (one, other) = (of_requests(one), of_requests(other));
     assert_eq!(one, other, "the scrapers agree");
     let (counted, served): (f64, f64) = (one.values().sum(), outcomes.served as f64);
+    eprintln!("{served} served, {broken} broken, {counted} counted, {scrapes:?} scrapes");
     assert!(
         served <= counted && counted <= served + broken as f64,
         "{counted} counted; {outcomes:?}"
@@ -173,6 +208,48 @@ impl Drop for Prometheus {
     }
 }
 
+/// What the clients were served within a window of time.
+struct Window {
+    ended: SystemTime,
+    long: Duration,
+    served: u64,
+}
+
+impl Window {
+    fn per_second(&self) -> f64 {
+        self.served as f64 / self.long.as_secs_f64()
+    }
+
+    /// The rate of the same window as Prometheus has it.
+    fn rate(&self, prometheus: &Prometheus) -> Option<f64> {
+        let ended = self.ended.duration_since(SystemTime::UNIX_EPOCH);
+        let ended = ended.expect("it is after 1970").as_secs_f64();
+        let long = self.long.as_millis();
+        prometheus.query(&format!("sum(rate({REQUESTS}[{long}ms] @ {ended:.3}))"))
+    }
+}
+
+/// Kills a worker and reloads so many times, spread over at least so long.
+fn window(prefork: &Prefork, load: &Load, rounds: u32, long: Duration) -> Window {
+    let (began, before) = (Instant::now(), load.served());
+    for round in 0..=rounds {
+        let part = long * (round + 1) / (rounds + 1);
+        load.serves(2000);
+        while began.elapsed() < part {
+            load.serves(100);
+        }
+        if round < rounds {
+            kill(prefork, round % 2);
+            prefork.done(&["reload"]);
+        }
+    }
+    Window {
+        ended: SystemTime::now(),
+        long: began.elapsed(),
+        served: load.served() - before,
+    }
+}
+
 #[test]
 fn a_real_prometheus_sees_no_gap_and_no_reset() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2).text("min_ready", "50ms")]);
@@ -180,19 +257,14 @@ fn a_real_prometheus_sees_no_gap_and_no_reset() {
         eprintln!("SKIPPED: prometheus cannot be run; Debian has it as a package");
         return;
     };
-    let began = Instant::now();
     let load = Load::start(prefork.address("web"), 4);
-    let rounds = if full() { 3 } else { 1 };
-    for _ in 0..rounds {
-        disturb(&prefork, &load, 2000, 1);
-    }
-    while full() && began.elapsed() < Duration::from_secs(60) {
-        load.serves(100);
-    }
+    // The window lies within the load, so that no edge of it shows in the rate.
+    load.serves(2000);
+    let (rounds, seconds) = if full() { (3, 60) } else { (1, 0) };
+    let window = window(&prefork, &load, rounds, Duration::from_secs(seconds));
+    load.serves(2000);
     let outcomes = load.stop();
-    eventually("nothing is in flight", PATIENCE, || {
-        prefork.metric("prefork_http_requests_in_flight", &[]) == 0.0
-    });
+    nothing_is_in_flight(&prefork);
     let counted = prefork.metric(REQUESTS, &[]);
     assert!(counted >= outcomes.served as f64, "{outcomes:?}");
     eventually("Prometheus has the last count", PATIENCE, || {
@@ -201,4 +273,14 @@ fn a_real_prometheus_sees_no_gap_and_no_reset() {
     assert_eq!(prometheus.query("min_over_time(up[5m])"), Some(1.0));
     let resets = prometheus.query(&format!("sum(resets({REQUESTS}[5m]))"));
     assert_eq!(resets, Some(0.0));
+    if full() {
+        // A shorter window holds too few scrapes for a rate this exact.
+        let rate = window.rate(&prometheus).expect("it has the whole window");
+        let per_second = window.per_second();
+        eprintln!("{rate} requests a second by Prometheus, {per_second} by the clients");
+        assert!(
+            (rate / per_second - 1.0).abs() <= 0.01,
+            "{rate} a second by Prometheus, {per_second} by the clients"
+        );
+    }
 }

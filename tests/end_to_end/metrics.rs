@@ -1,11 +1,14 @@
 //! What Prometheus sees.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
+use flate2::read::GzDecoder;
 use nix::sys::signal::Signal;
 
 use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::exposition::Exposition;
 use crate::harness::http;
 use crate::harness::{Pool, Prefork, processes};
 
@@ -274,4 +277,65 @@ fn counters_outlive_their_workers_and_their_slots() {
         prefork.metric("prefork_workers_desired", &[("pool", "web")]),
         3.0
     );
+}
+
+/// The head of the answer to somebody who takes gzip, and its bytes.
+fn scrape_by_gzip(admin: SocketAddr) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(admin).expect("it listens");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("it is an option");
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\
+        Accept-Encoding: gzip\r\nConnection: close\r\n\r\n";
+    stream
+        .write_all(request.as_bytes())
+        .expect("it takes requests");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
+    let blank = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let body = answer.split_off(blank.expect("a head has an end") + 4);
+    let head = String::from_utf8(answer).expect("a head is text");
+    (head.to_ascii_lowercase(), body)
+}
+
+#[test]
+fn who_takes_gzip_gets_the_same_metrics_in_a_fraction_of_the_bytes() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
+    for _ in 0..7 {
+        crate::serving::pid_on_page(prefork.address("web"));
+    }
+    eventually("they are counted", PATIENCE, || {
+        prefork.metric("prefork_http_requests_total", &[]) == 7.0
+    });
+    let (head, compressed) = scrape_by_gzip(prefork.admin());
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    for line in [
+        "content-encoding: gzip",
+        "content-type: text/plain; version=0.0.4",
+        "vary: accept-encoding",
+        &format!("content-length: {}", compressed.len()),
+    ] {
+        assert!(head.contains(line), "no {line} in {head}");
+    }
+    let mut text = String::new();
+    let inflated = GzDecoder::new(compressed.as_slice()).read_to_string(&mut text);
+    inflated.expect("it is gzip, whole and with its checksum");
+    let plain = prefork.scrape();
+    assert!(
+        compressed.len() * 4 < text.len(),
+        "{} bytes",
+        compressed.len()
+    );
+    let inflated = Exposition::parse(&text);
+    // Time goes on between the two, so that not every value can be the same.
+    let series = |scrape: &Exposition| -> Vec<String> {
+        let samples = scrape.samples().iter();
+        samples
+            .map(|sample| format!("{}{:?}", sample.name, sample.labels))
+            .collect()
+    };
+    assert_eq!(series(&inflated), series(&plain));
+    for name in ["prefork_http_requests_total", "prefork_worker_pid"] {
+        assert_eq!(inflated.matching(name, &[]), plain.matching(name, &[]));
+    }
 }
