@@ -234,7 +234,11 @@ fn twenty_five_reloads_asked_for_at_once_are_all_answered_with_one_final_generat
     // A reload takes half a second of probation at least; a machine that is slow
     // to ask may see one more for each of them.
     let most = 4 + asked.as_millis() as u64 / 500;
-    assert!(last <= most, "they were not joined: {} generations", last - 1);
+    assert!(
+        last <= most,
+        "they were not joined: {} generations",
+        last - 1
+    );
     let workers = &status.pools[0].workers;
     assert!(workers.iter().all(|w| w.generation == Some(last)));
     load.serves(10);
