@@ -24,8 +24,9 @@ fn door(prefork: &Prefork) -> PathBuf {
 
 /// The secret that the workers know.
 fn secret(prefork: &Prefork) -> String {
-    let state = fs::read(prefork.runtime_dir().join("state.json")).unwrap();
-    let state: Value = serde_json::from_slice(&state).unwrap();
+    let state = fs::read(prefork.runtime_dir().join("state.json"));
+    let state = state.expect("the state is there");
+    let state: Value = serde_json::from_slice(&state).expect("it is JSON");
     state["secret"].as_str().expect("it has one").to_owned()
 }
 
@@ -92,7 +93,8 @@ fn as_nobody(prefork: &Prefork, words: &str) -> String {
     // This very program, where that user can run it.
     let program = prefork.dir().join("stranger");
     if !program.exists() {
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let this = std::env::current_exe().expect("it has a file");
+        fs::copy(this, &program).expect("the directory is writable");
     }
     let mut command = Command::new(program);
     command

@@ -53,6 +53,10 @@ async fn appear(client: &Client) -> Result<Lines, Error> {
             loop {
                 let path = format!("/v1/events?since={}&follow=1", u64::MAX);
                 match client.follow(&path).await {
+                    // One that was killed just after a fork leaves its socket to the
+                    // child until that has reached its exec: whoever comes then is
+                    // cut off before the next supervisor is there.
+                    Err(error @ Error::Lost(_)) => last = Some(error),
                     Err(error) if error.is_not_running() => last = Some(error),
                     found => return found,
                 }
