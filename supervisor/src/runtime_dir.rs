@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Pid;
+
+use crate::proc;
 
 /// The control socket's name in the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -17,8 +20,9 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 /// The name of the socket for workers that come back.
 const REJOIN_SOCKET: &str = "rejoin.sock";
 
-/// How long a child of a dead supervisor may be on its way to exec.
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+/// How long a child of a dead supervisor may be on its way to exec, on a machine
+/// that has much to do.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two tries to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
@@ -129,7 +133,8 @@ impl RuntimeDir {
             Err((_, errno)) => return Err(io("lock", &at)(errno.into())),
         };
         let written = lock
-            .set_len(0)
+            .rewind()
+            .and_then(|()| lock.set_len(0))
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(io("write", &at))?;
         Ok(Self {
@@ -214,13 +219,17 @@ fn bind(path: &Path, mode: u32) -> Result<UnixListener, RuntimeDirError> {
 }
 
 /// Takes the lock. A supervisor that was killed just after a fork leaves it to the
-/// child until that has reached its exec: then a moment's patience gets it.
+/// child until that has reached its exec: then some patience gets it. One that
+/// lives keeps it, and there is nothing to wait for.
 fn lock(mut file: File) -> Result<Flock<File>, (File, nix::Error)> {
     let begun = Instant::now();
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Err((back, nix::Error::EWOULDBLOCK)) if begun.elapsed() < LOCK_PATIENCE => {
                 file = back;
+                if holder_pid(&mut file).is_some_and(is_alive) {
+                    return Err((file, nix::Error::EWOULDBLOCK));
+                }
                 std::thread::sleep(LOCK_RETRY);
             }
             other => return other,
@@ -229,10 +238,18 @@ fn lock(mut file: File) -> Result<Flock<File>, (File, nix::Error)> {
 }
 
 fn holder(mut lock: File) -> String {
+    holder_pid(&mut lock).map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+/// Who took the lock last; unknown for a moment while it is written.
+fn holder_pid(lock: &mut File) -> Option<Pid> {
     let mut text = String::new();
-    let read = lock.rewind().and_then(|()| lock.read_to_string(&mut text));
-    match (read, text.trim()) {
-        (Ok(_), pid) if !pid.is_empty() => format!(" (pid {pid})"),
-        _ => String::new(),
-    }
+    lock.rewind().ok()?;
+    lock.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok().map(Pid::from_raw)
+}
+
+/// Whether it is there, and not only waits to be reaped.
+fn is_alive(pid: Pid) -> bool {
+    proc::stat(pid).is_ok_and(|stat| stat.state != 'Z')
 }
