@@ -179,7 +179,7 @@ fn under_wrk(pool: Pool, seconds: u64, operate: impl Fn(&Prefork)) {
         times += 1;
     }
     let counts = wrk.counts();
-    assert!(times >= 1, "the operation was never done");
+    assert!(times >= 3, "the operation was done {times} times");
     assert!(counts.requests > 1000, "{counts:?}");
     assert_eq!(
         (counts.socket_errors, counts.not_2xx),
