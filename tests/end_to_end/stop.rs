@@ -1,8 +1,9 @@
 //! The end: what was accepted is answered, then connections are refused, and
 //! never in between.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -77,7 +78,30 @@ fn what_waits_to_be_accepted_at_sigterm_is_answered() {
         }
         assert_eq!(prefork.exit_code(), 0);
         let refused = TcpStream::connect(address).expect_err("nobody listens");
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+#[test]
+fn who_comes_after_sigterm_is_refused_and_never_reset() {
+    for mode in Mode::ALL {
+        let mut prefork = Prefork::start(&[Pool::service("web", 2).mode(mode)]);
+        let address = prefork.address("web");
+        let workers = prefork.ready_pids("web");
+        let signal = |signal| workers.iter().for_each(|pid| processes::send(*pid, signal));
+        // The listeners stay open for as long as the workers can't drain.
+        signal(Signal::SIGSTOP);
+        prefork.signal(Signal::SIGTERM);
+        eventually("it is stopping", PATIENCE, || prefork.status().stopping);
+        // Where the kernel took it, nobody might be left to answer it.
+        let unanswered = TcpStream::connect_timeout(&address, Duration::from_millis(500));
+        let unanswered = unanswered.expect_err("no handshake begins any more");
+        assert_eq!(unanswered.kind(), ErrorKind::TimedOut, "{mode:?}");
+        let late = thread::spawn(move || TcpStream::connect(address));
+        signal(Signal::SIGCONT);
+        let refused = late.join().expect("it connects").expect_err("it is late");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{mode:?}");
+        assert_eq!(prefork.exit_code(), 0);
     }
 }
 
