@@ -32,6 +32,8 @@ pub struct Stat {
     /// When it started, in clock ticks since boot. With the process id it
     /// names a process for good, since a process id alone is used again.
     pub start_ticks: u64,
+    /// A zombie's status as wait(2) has it; 0 also where this user may not know.
+    pub exit_status: i32,
 }
 
 /// Connections that the host's listeners of TCP turned away, all programs'
@@ -142,6 +144,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
         parent: field(4)?.parse().ok()?,
         cpu: Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64),
         start_ticks: number(22)?,
+        // The last field; kernels before 3.5 have none.
+        exit_status: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),
     })
 }
 
@@ -206,12 +210,13 @@ mod tests {
 
     #[test]
     fn a_zombie_is_seen_as_one_and_a_reaped_process_is_not_found() {
-        let mut child = Command::new("true").spawn().unwrap();
+        let mut child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         let id = nix::sys::wait::Id::Pid(pid);
         let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
         nix::sys::wait::waitid(id, flags).unwrap();
-        assert_eq!(stat(pid).unwrap().state, 'Z');
+        let zombie = stat(pid).unwrap();
+        assert_eq!((zombie.state, zombie.exit_status), ('Z', 7 << 8));
         assert_eq!(usage(pid).unwrap().resident_bytes, 0);
         child.wait().unwrap();
         assert_eq!(stat(pid).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -262,6 +262,50 @@ pub(crate) struct Reaped {
     pub(crate) peak_memory_bytes: u64,
 }
 
+impl Reaped {
+    /// From a status as wait(2) has it; what the process used is not in it.
+    pub(crate) fn from_status(status: i32) -> Self {
+        Self {
+            code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+            signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+            peak_memory_bytes: 0,
+        }
+    }
+}
+
+/// How the process behind the pidfd ended, whoever reaped it: its status as
+/// wait(2) has it (`PIDFD_GET_INFO`, include/uapi/linux/pidfd.h, Linux 6.15).
+/// `None` until it has been reaped.
+///
+/// # Errors
+/// ENOTTY or EINVAL from kernels that don't know the question.
+pub(crate) fn pidfd_exit_status(pidfd: impl AsFd) -> nix::Result<Option<i32>> {
+    /// `struct pidfd_info` in its first version: 64 bytes.
+    #[repr(C)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        status: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    const _: () = assert!(size_of::<Info>() == 64);
+    let mut info = Info {
+        mask: EXIT,
+        cgroup: 0,
+        ids: [0; 11],
+        status: 0,
+    };
+    // As _IOWR has it: both directions, the size, the device's letter, a number.
+    const REQUEST: libc::Ioctl =
+        3 << 30 | (size_of::<Info>() as libc::Ioctl) << 16 | 0xff << 8 | 11;
+    // SAFETY: the size is part of the request, and the kernel writes no more
+    // than that to a live value of plain numbers.
+    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), REQUEST, &raw mut info) };
+    nix::Error::result(result)?;
+    Ok((info.mask & EXIT != 0).then_some(info.status))
+}
+
 /// Reaps the child behind the pidfd. `None` while it still runs.
 pub(crate) fn reap(pidfd: impl AsFd) -> nix::Result<Option<Reaped>> {
     // SAFETY: both are plain data for which all-zero is valid.
@@ -371,4 +415,28 @@ pub(crate) fn watch_channel(channel: SupervisorEnd) -> io::Result<AsyncFd<Superv
     // SAFETY: a channel owns its socket, keeps it open for as long as it lives
     // and never changes it for another.
     Ok(unsafe { AsyncFd::register(channel) }?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_pidfd_tells_how_its_process_ended_once_it_has_been_reaped() {
+        let mut child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_raw(child.id() as i32)).unwrap();
+        let before = pidfd_exit_status(&pidfd);
+        child.wait().unwrap();
+        match before {
+            Ok(told) => assert_eq!(told, None),
+            Err(errno) => return eprintln!("SKIPPED: a pidfd's exit status: {errno}"),
+        }
+        let ended = pidfd_exit_status(&pidfd).unwrap().map(Reaped::from_status);
+        let ended = ended.unwrap();
+        assert_eq!((ended.code, ended.signal), (Some(7), None));
+        let killed = Reaped::from_status(libc::SIGKILL);
+        assert_eq!((killed.code, killed.signal), (None, Some(9)));
+    }
 }

@@ -68,8 +68,8 @@ impl OutOfMemory {
     }
 }
 
-/// Whether it was SIGKILL, as far as is known: nobody tells how a process ended
-/// that is another's child, as adopted ones are.
+/// Whether it was SIGKILL, as far as is known: how a process ended that is
+/// another's child, as adopted ones are, can't always be seen.
 fn may_be_sigkill(death: &Death) -> bool {
     match (death.code, death.signal) {
         (_, Some(signal)) => signal == libc::SIGKILL,

@@ -74,13 +74,16 @@ impl Process {
         }
     }
 
-    /// Reaps it, if it is ours to reap; how another's child ended is not known.
+    /// Reaps it, if it is ours to reap.
     pub(super) async fn reap(&self) -> Option<Reaped> {
         if !self.is_child {
-            let worker = self.worker;
-            let reason = "adopted; exit status unknown".to_owned();
-            self.tell(Event::Bye { worker, reason }).await;
-            return None;
+            let ended = self.seen_to_end();
+            if ended.is_none() {
+                let worker = self.worker;
+                let reason = "adopted; exit status unknown".to_owned();
+                self.tell(Event::Bye { worker, reason }).await;
+            }
+            return ended;
         }
         match sys::reap(self.pidfd.get_ref()) {
             Ok(reaped) => reaped,
@@ -89,5 +92,20 @@ impl Process {
                 None
             }
         }
+    }
+
+    /// How a process ended that is another's child, as far as that can be seen:
+    /// once it is reaped the kernel may tell, and until then its zombie does,
+    /// where it says something that cannot mean "not yours to know".
+    fn seen_to_end(&self) -> Option<Reaped> {
+        let told = || sys::pidfd_exit_status(self.pidfd.get_ref()).ok().flatten();
+        let shown = || {
+            let stat = proc::stat(Pid::from_raw(self.pid)).ok()?;
+            let same = stat.start_ticks == self.start_ticks && stat.exit_status != 0;
+            same.then_some(stat.exit_status)
+        };
+        // It may be reaped between the first two.
+        let status = told().or_else(shown).or_else(told);
+        status.map(Reaped::from_status)
     }
 }
