@@ -29,6 +29,7 @@ where
     B: Body + 'static,
     B::Error: Into<StartError>,
 {
+    stream.speaks_http1();
     Builder::new()
         // The time for a request's head is kept here: hyper's begins before
         // the head does.

@@ -37,6 +37,7 @@ mod output;
 mod patience;
 mod rejoin;
 mod request;
+mod screen;
 mod serving;
 mod session;
 mod signals;

@@ -1,5 +1,6 @@
-//! What is wrapped around the application's service: counting, `Connection:
-//! close` while draining, and a 500 where it panics or fails.
+//! What is wrapped around the application's service: counting, what is refused
+//! before it, `Connection: close` while draining, and a 500 where it panics or
+//! fails.
 //!
 //! This is the path of every request: no allocation, no boxed future, no
 //! reference count shared with another thread.
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::StartError;
 use crate::output::say;
+use crate::screen::{is_bad_body, screen};
 use crate::serving::Serving;
 use crate::stream::Traffic;
 
@@ -176,15 +178,13 @@ where
     type Error = Infallible;
     type Future = Answer<S::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let began = Instant::now();
         let kind = Kind::of(&request);
         let in_flight = InFlight::begin(Rc::clone(&self.requests), &request);
-        // A service is shared between requests; one that panics may be left
-        // in a state of its own making, as it would be between threads.
-        let work = match catch_unwind(AssertUnwindSafe(|| self.service.call(request))) {
-            Ok(future) => Work::Running { future },
-            Err(_) => Work::Panicked,
+        let work = match screen(&mut request) {
+            Ok(()) => begin(&*self.service, request),
+            Err(status) => Work::Refused { status },
         };
         Answer {
             work,
@@ -192,6 +192,18 @@ where
             kind,
             began,
         }
+    }
+}
+
+fn begin<S: Service<Request<Incoming>>>(
+    service: &S,
+    request: Request<Incoming>,
+) -> Work<S::Future> {
+    // A service is shared between requests; one that panics may be left
+    // in a state of its own making, as it would be between threads.
+    match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
+        Ok(future) => Work::Running { future },
+        Err(_) => Work::Panicked,
     }
 }
 
@@ -222,6 +234,7 @@ pin_project! {
     enum Work<F> {
         Running { #[pin] future: F },
         Panicked,
+        Refused { status: StatusCode },
     }
 }
 
@@ -245,31 +258,26 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match this.work.project() {
+        let outcome = match this.work.project() {
             WorkProjection::Running { future } => {
                 match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
                     Ok(Poll::Pending) => return Poll::Pending,
-                    Ok(Poll::Ready(Ok(response))) => Some(response),
-                    Ok(Poll::Ready(Err(error))) => {
-                        say(format_args!("a request failed: {}", error.into()));
-                        None
-                    }
-                    Err(_) => None,
+                    Ok(Poll::Ready(Ok(response))) => Ok(response),
+                    Ok(Poll::Ready(Err(error))) => Err(failure(error.into())),
+                    Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
                 }
             }
-            WorkProjection::Panicked => None,
+            WorkProjection::Panicked => Err(StatusCode::INTERNAL_SERVER_ERROR),
+            WorkProjection::Refused { status } => Err(*status),
         };
         let in_flight = this
             .in_flight
             .take()
             .expect("a future is not polled after it is done");
-        let mut response = match response {
-            Some(response) => response.map(Some),
-            None => {
-                let mut response = Response::new(None);
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response
-            }
+        in_flight.requests.traffic.speak();
+        let mut response = match outcome {
+            Ok(response) => response.map(Some),
+            Err(status) => bare(status, &in_flight, *this.kind),
         };
         finish_head(&mut response, &in_flight, *this.kind);
         let serving = in_flight.requests.serving;
@@ -278,6 +286,29 @@ where
             .answered(response.status().as_u16(), this.began.elapsed());
         Poll::Ready(Ok(response.map(|body| Outgoing { body, in_flight })))
     }
+}
+
+/// What to answer for an application that gave an error instead of an answer.
+fn failure(error: StartError) -> StatusCode {
+    if is_bad_body(&*error) {
+        return StatusCode::BAD_REQUEST;
+    }
+    say(format_args!("a request failed: {error}"));
+    StatusCode::INTERNAL_SERVER_ERROR
+}
+
+/// An answer of the library's own. Where a request was refused, nothing that
+/// follows it on its connection can be trusted to be another one.
+fn bare<B>(status: StatusCode, in_flight: &InFlight, kind: Kind) -> Response<Option<B>> {
+    let mut response = Response::new(None);
+    *response.status_mut() = status;
+    if kind != Kind::Http2 && status != StatusCode::INTERNAL_SERVER_ERROR {
+        in_flight.requests.traffic.expect_more();
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn finish_head<B>(response: &mut Response<B>, in_flight: &InFlight, kind: Kind) {
@@ -314,10 +345,15 @@ impl<B: Body> Body for Outgoing<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().body.as_pin_mut() {
+        let this = self.project();
+        let frame = match this.body.as_pin_mut() {
             Some(body) => body.poll_frame(cx),
             None => Poll::Ready(None),
+        };
+        if frame.is_ready() {
+            this.in_flight.requests.traffic.speak();
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

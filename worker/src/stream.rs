@@ -23,6 +23,10 @@ use crate::serving::{Entry, Serving};
 /// a reset may take the response from the client before it was read.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The length of `HTTP/1.1 100 Continue` and an empty line, which hyper sends
+/// by itself, too, and which is no answer.
+const CONTINUE: u64 = 25;
+
 /// The socket's kind.
 #[derive(Debug)]
 pub(crate) enum Socket {
@@ -51,6 +55,12 @@ pub(crate) struct Traffic {
     received_at_request: AtomicU64,
     /// The last write did not fit into the socket: a response is on its way.
     write_blocked: AtomicBool,
+    /// What is written are HTTP/1 messages.
+    http1: AtomicBool,
+    /// The application has given bytes that were not offered to the socket yet.
+    spoken: AtomicBool,
+    /// Bytes that the socket was offered and did not take.
+    unsent: AtomicU64,
     /// The client has closed its sending side.
     client_closed: AtomicBool,
     /// The client may be sending although the connection is to be closed.
@@ -67,6 +77,9 @@ impl Traffic {
             received: AtomicU64::new(0),
             received_at_request: AtomicU64::new(0),
             write_blocked: AtomicBool::new(false),
+            http1: AtomicBool::new(false),
+            spoken: AtomicBool::new(false),
+            unsent: AtomicU64::new(0),
             client_closed: AtomicBool::new(false),
             may_send_more: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
@@ -83,6 +96,11 @@ impl Traffic {
     pub(crate) fn request_began(&self, has_body: bool) {
         self.received_at_request.store(self.received(), Relaxed);
         self.may_send_more.store(has_body, Relaxed);
+    }
+
+    /// The application has given bytes: a response's head, or more of its body.
+    pub(crate) fn speak(&self) {
+        self.spoken.store(true, Relaxed);
     }
 
     /// The server decided to close, the client may not know yet.
@@ -145,6 +163,11 @@ impl Stream {
     /// What the stream tells of itself.
     pub(crate) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
+    }
+
+    /// From here on, what is written are HTTP/1 messages.
+    pub(crate) fn speaks_http1(&self) {
+        self.traffic.http1.store(true, Relaxed);
     }
 
     /// Puts bytes back that were read but not used.
@@ -226,15 +249,44 @@ impl Stream {
             .map(Ok)
     }
 
-    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+    /// To be called before `offered` bytes are written, which begin with
+    /// `first`. Where no answer of the application's is among them, they are
+    /// hyper's answer to what was no request, of which nothing else tells. It is
+    /// counted before it leaves, as all that a client receives.
+    fn offer(&self, first: &[u8], offered: u64) {
+        let traffic = &self.traffic;
+        let unsent = traffic.unsent.load(Relaxed);
+        if traffic.spoken.load(Relaxed) || offered <= unsent + CONTINUE {
+            return;
+        }
+        if !traffic.http1.load(Relaxed) || traffic.upgraded.load(Relaxed) {
+            return;
+        }
+        // After what was not sent yet, there is no telling where it begins.
+        if unsent > 0 || first.starts_with(b"HTTP/1.") {
+            let status = first.get(9..12).filter(|_| unsent == 0);
+            let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+            self.serving
+                .tally
+                .answered(status.unwrap_or(400), Duration::ZERO);
+        }
+    }
+
+    fn wrote(&self, offered: u64, result: &Poll<io::Result<usize>>) {
+        let traffic = &self.traffic;
         match result {
             Poll::Ready(Ok(written)) => {
                 self.serving.tally.sent(*written as u64);
-                self.traffic.write_blocked.store(false, Relaxed);
+                traffic.write_blocked.store(false, Relaxed);
+                traffic.unsent.store(offered - *written as u64, Relaxed);
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.traffic.write_blocked.store(true, Relaxed),
+            Poll::Pending => {
+                traffic.write_blocked.store(true, Relaxed);
+                traffic.unsent.store(offered, Relaxed);
+            }
         }
+        traffic.spoken.store(false, Relaxed);
     }
 }
 
@@ -265,11 +317,13 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let offered = bytes.len() as u64;
+        this.offer(bytes, offered);
         let result = match &mut this.socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             Socket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
         };
-        this.wrote(&result);
+        this.wrote(offered, &result);
         result
     }
 
@@ -279,11 +333,13 @@ impl AsyncWrite for Stream {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let offered = bytes.iter().map(|part| part.len() as u64).sum();
+        this.offer(bytes.first().map_or(&[], |first| first), offered);
         let result = match &mut this.socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
             Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
         };
-        this.wrote(&result);
+        this.wrote(offered, &result);
         result
     }
 

@@ -14,6 +14,7 @@ mod drain;
 mod fire;
 mod handshake;
 mod http;
+mod malformed;
 mod orphan;
 mod queues;
 mod scoreboard;

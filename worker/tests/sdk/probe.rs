@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Sleep;
 
+type Problem = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<Either<Full<Bytes>, Slow>>;
 
 /// A body of two parts, the second some time after the first.
@@ -46,7 +47,7 @@ fn text(text: impl Into<Bytes>) -> Answer {
     Response::new(Either::Left(Full::new(text.into())))
 }
 
-async fn answer(mut request: Request<Incoming>) -> Result<Answer, String> {
+async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
     let millis = request.uri().query().and_then(|query| query.parse().ok());
     let pause = Duration::from_millis(millis.unwrap_or(0));
     match request.uri().path() {
@@ -72,7 +73,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, String> {
         }
         "/echo" => {
             let body = request.body_mut().collect().await;
-            Ok(text(body.map_err(|error| error.to_string())?.to_bytes()))
+            Ok(text(body?.to_bytes()))
         }
         "/upgrade" => {
             tokio::task::spawn_local(echo(request));
@@ -84,7 +85,8 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, String> {
             Ok(response)
         }
         "/panic" => panic!("as asked for"),
-        "/error" => Err("as asked for".to_owned()),
+        "/error" => Err("as asked for".into()),
+        "/host" => Ok(text(format!("{:?}", request.headers().get("host")))),
         _ => {
             let mut missing = text("");
             *missing.status_mut() = StatusCode::NOT_FOUND;

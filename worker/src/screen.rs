@@ -1,0 +1,192 @@
+//! What a request has to be before the application sees it, beyond what hyper
+//! sees to itself. A request that two servers could read in two ways is
+//! refused, and its connection ends with the refusal (RFC 9112, 11.2).
+
+use std::error::Error;
+use std::io;
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, StatusCode, Version};
+
+/// The longest method that is looked at: no registered one has more than half
+/// of it (RFC 9110, 9.1, asks for 501 where a method is not known).
+const LONGEST_METHOD: usize = 40;
+
+/// Looks at a request's head; says what to answer instead of serving it.
+/// Nothing is allocated for a request that is as it should be.
+pub(crate) fn screen(request: &mut Request<Incoming>) -> Result<(), StatusCode> {
+    if request.method().as_str().len() > LONGEST_METHOD {
+        return Err(StatusCode::NOT_IMPLEMENTED);
+    }
+    if request.version() == Version::HTTP_2 {
+        return screen_names(request);
+    }
+    screen_host(request)?;
+    // Without a length there is a body in chunks.
+    if request.body().size_hint().exact().is_none() {
+        screen_codings(request)?;
+    }
+    Ok(())
+}
+
+/// The one header that HTTP/1.1 asks for, once and well-formed (RFC 9112, 3.2).
+fn screen_host(request: &mut Request<Incoming>) -> Result<(), StatusCode> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_authority(host.as_bytes()) => {}
+        (None, None) if request.version() < Version::HTTP_11 => {}
+        _ => return Err(StatusCode::BAD_REQUEST),
+    }
+    match request.uri().authority() {
+        Some(authority) if request.method() != Method::CONNECT => {
+            let authority = authority.clone();
+            prefer(&authority, request)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a whole URI in the request line names stands above what `Host` says
+/// (RFC 9112, 3.2.2), so that the application finds the same in both.
+fn prefer(authority: &Authority, request: &mut Request<Incoming>) -> Result<(), StatusCode> {
+    let named = authority.as_str();
+    if !is_authority(named.as_bytes()) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    let headers = request.headers_mut();
+    if headers.get(HOST).is_some_and(|host| host != named) {
+        let named = HeaderValue::from_str(named).map_err(|_| StatusCode::BAD_REQUEST)?;
+        headers.insert(HOST, named);
+    }
+    Ok(())
+}
+
+/// HTTP/2 says it in `:authority`; a `Host` beside it must not say otherwise
+/// (RFC 9113, 8.3.1).
+fn screen_names(request: &Request<Incoming>) -> Result<(), StatusCode> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let agreed = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, None) => is_authority(authority.as_str().as_bytes()),
+        (Some(authority), Some(host), None) => host == authority.as_str(),
+        (None, Some(host), None) => is_authority(host.as_bytes()),
+        _ => false,
+    };
+    agreed.then_some(()).ok_or(StatusCode::BAD_REQUEST)
+}
+
+/// Chunks are the only coding that is taken apart here, and only once (RFC
+/// 9112, 6.1).
+fn screen_codings(request: &Request<Incoming>) -> Result<(), StatusCode> {
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(coding), None) if !names_chunked_twice(coding.as_bytes()) => {
+            Err(StatusCode::NOT_IMPLEMENTED)
+        }
+        _ => Err(StatusCode::BAD_REQUEST),
+    }
+}
+
+fn names_chunked_twice(codings: &[u8]) -> bool {
+    let named = codings
+        .split(|byte| *byte == b',')
+        .filter(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    named.count() != 1
+}
+
+/// A host and perhaps a port (RFC 3986, 3.2.2); an empty host is one, too.
+fn is_authority(text: &[u8]) -> bool {
+    let (host_is_sound, rest) = match text.strip_prefix(b"[") {
+        Some(rest) => {
+            let end = rest.iter().position(|byte| *byte == b']');
+            let Some(end) = end else { return false };
+            let address = |byte: &u8| byte.is_ascii_hexdigit() || b":.v".contains(byte);
+            (end > 0 && rest[..end].iter().all(address), &rest[end + 1..])
+        }
+        None => {
+            let end = text.iter().position(|byte| *byte == b':');
+            let (name, rest) = text.split_at(end.unwrap_or(text.len()));
+            (name.iter().all(|byte| IN_NAMES[usize::from(*byte)]), rest)
+        }
+    };
+    host_is_sound && is_port(rest)
+}
+
+fn is_port(rest: &[u8]) -> bool {
+    match rest.split_first() {
+        None => true,
+        Some((b':', port)) => port.iter().all(u8::is_ascii_digit),
+        Some(_) => false,
+    }
+}
+
+/// What a registered name is written with: unreserved, sub-delims and `%`.
+const IN_NAMES: [bool; 256] = {
+    let mut table = [false; 256];
+    let others = b"-._~!$&'()*+,;=%";
+    let mut index = 0;
+    while index < table.len() {
+        table[index] = (index as u8).is_ascii_alphanumeric();
+        index += 1;
+    }
+    let mut index = 0;
+    while index < others.len() {
+        table[others[index] as usize] = true;
+        index += 1;
+    }
+    table
+};
+
+/// Whether the application failed because the request's body is not what its
+/// head announced: a chunk of no size, an end before the end.
+pub(crate) fn is_bad_body(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    let mut of_hyper = false;
+    while let Some(error) = cause {
+        of_hyper |= error.is::<hyper::Error>();
+        if of_hyper && let Some(error) = error.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+            return matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for good in [
+            "",
+            "a",
+            "shop.example",
+            "shop.example:80",
+            "shop.example:",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:8080",
+            "[v1.fe]",
+            "a%20b",
+            "under_score",
+        ] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "a b", "a/b", "user@a", "a:b", "a:80:80", "[::1", "[::1]x", "[]", "[g]", "a?b", "a#b",
+            "ä", "a\\b", "a\"b", "a:8x", "::1",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_coding_beside_chunks_is_told_from_chunks_in_chunks() {
+        assert!(!names_chunked_twice(b"gzip, chunked"));
+        assert!(names_chunked_twice(b"chunked, chunked"));
+    }
+}
