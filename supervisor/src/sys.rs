@@ -3,15 +3,20 @@
 
 #![allow(unsafe_code)]
 
+mod terms;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sched::CpuSet;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
 use prefork_proto::channel::SupervisorEnd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+pub(crate) use terms::{Terms, least_nice};
 
 /// More than NGROUPS_MAX (65536, limits.h) is nothing the kernel can say.
 const MOST_GROUPS: usize = 65_536;
@@ -29,10 +34,12 @@ pub(crate) struct Birth<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
     /// Becomes descriptor [`CHANNEL_FD`].
     pub(crate) channel: BorrowedFd<'a>,
-    /// Soft RLIMIT_NOFILE; the hard limit stays as it is.
+    /// Soft RLIMIT_NOFILE, unless the terms say otherwise; the hard limit stays.
     pub(crate) nofile: u64,
-    /// Group id, supplementary groups and user id to take on, in that order.
-    pub(crate) credentials: Option<(u32, &'a [u32], u32)>,
+    /// Whom it runs as and with what.
+    pub(crate) terms: &'a Terms,
+    /// Where it may run.
+    pub(crate) cpus: Option<CpuSet>,
 }
 
 /// What a child executes.
@@ -101,16 +108,7 @@ fn prepare(
     close_on_exec_from(CHANNEL_FD + 1).map_err(step("close_range"))?;
 
     limit_descriptors(birth.nofile).map_err(step("RLIMIT_NOFILE"))?;
-
-    if let Some((gid, groups, uid)) = birth.credentials {
-        let groups: Vec<_> = groups
-            .iter()
-            .map(|gid| nix::unistd::Gid::from_raw(*gid))
-            .collect();
-        nix::unistd::setgroups(&groups).map_err(step("setgroups"))?;
-        nix::unistd::setgid(nix::unistd::Gid::from_raw(gid)).map_err(step("setgid"))?;
-        nix::unistd::setuid(nix::unistd::Uid::from_raw(uid)).map_err(step("setuid"))?;
-    }
+    birth.terms.take_on(birth.cpus.as_ref())?;
 
     let image = Image {
         pinned: pinned.as_ref().map(AsFd::as_fd),

@@ -27,6 +27,7 @@ mod long_work;
 mod metrics;
 mod operations;
 mod pinned_program;
+mod privileges;
 mod recovery;
 mod recovery_door;
 mod recovery_moments;

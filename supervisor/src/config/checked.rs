@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::execution::Execution;
 use crate::fleet::Policy;
 
 /// A whole configuration.
@@ -91,6 +92,9 @@ pub struct Pool {
     pub env: BTreeMap<String, String>,
     /// Whom they run as.
     pub run_as: Option<RunAs>,
+    /// On what terms they run.
+    #[serde(default)]
+    pub execution: Execution,
     /// Between two `health` reports.
     pub heartbeat_interval: Duration,
     /// How long an idle connection stays open once a drain has begun.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{Address, Detail, Listen, Mode, Pool, Program, Supervisor};
+use super::execution::Execution;
 use crate::fleet::Policy;
 
 /// Connections that may wait on a listener.
@@ -74,6 +75,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
         listen: Vec::new(),
         env: BTreeMap::new(),
         run_as: None,
+        execution: Execution::default(),
         heartbeat_interval: Duration::from_secs(1),
         idle_grace: Duration::from_secs(3),
         app: serde_json::Value::Object(serde_json::Map::new()),

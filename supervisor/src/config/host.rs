@@ -2,14 +2,15 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use super::Options;
 use super::error::{ConfigError, Fault};
-use super::supervisor;
+use super::{Options, execution, supervisor};
+use crate::sys;
 
 /// What the meaning of a configuration depends on besides its text.
 #[derive(Debug, Clone)]
@@ -22,6 +23,14 @@ pub struct Host {
     pub cpus: u32,
     /// Whether workers can be given another user.
     pub root: bool,
+    /// What it has of capabilities(7), a bit for each.
+    pub capabilities: u64,
+    /// The processors that it may use.
+    pub cpu_list: Vec<u32>,
+    /// The lowest priority number that it can give.
+    pub least_nice: i32,
+    /// The highest RLIMIT_NOFILE: sysctl `fs.nr_open`.
+    pub most_descriptors: u64,
     /// The runtime directory, unless the file names one.
     pub runtime_dir: PathBuf,
     /// `--runtime-dir`: goes before the file's.
@@ -47,12 +56,17 @@ impl Host {
         if let Some(path) = &runtime_dir_flag {
             supervisor::fits_socket(path).map_err(fault)?;
         }
+        let capabilities = execution::permitted();
         Ok(Self {
             directory,
             search_path: env::var_os("PATH").unwrap_or_default(),
             cpus: std::thread::available_parallelism()
                 .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
             root: Uid::effective().is_root(),
+            capabilities,
+            cpu_list: execution::own_cpus(),
+            least_nice: sys::least_nice(capabilities & execution::SYS_NICE != 0),
+            most_descriptors: most_descriptors(),
             runtime_dir: runtime_dir(None),
             runtime_dir_flag,
             admin_flag,
@@ -97,6 +111,12 @@ fn usual_runtime_dir(uid: Uid, variable: impl Fn(&str) -> Option<OsString>) -> P
         Some(path) => absolute(&Path::new(&path).join("prefork")),
         None => PathBuf::from(format!("/tmp/prefork-{uid}")),
     }
+}
+
+fn most_descriptors() -> u64 {
+    let text = fs::read_to_string("/proc/sys/fs/nr_open");
+    let number = text.ok().and_then(|text| text.trim().parse().ok());
+    number.unwrap_or(u64::MAX)
 }
 
 /// Made absolute without following links: a link in it may be what a deploy changes.

@@ -12,7 +12,7 @@ use super::checked::{Listen, Pool, Program, RunAs};
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, duration, expected, integer, string, within};
-use super::{app, defaults, listen, program, units};
+use super::{app, defaults, execution, listen, program, units};
 use crate::fleet::Policy;
 
 const NONE: Duration = Duration::ZERO;
@@ -54,6 +54,7 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
         policy,
         env: read_env(&mut section),
         run_as: read_run_as(&mut section, host),
+        execution: execution::read(&mut section, host),
         heartbeat_interval: heartbeat_interval.value,
         idle_grace: section
             .duration("idle_grace", defaults.idle_grace, NONE..=HOUR)

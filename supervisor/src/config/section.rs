@@ -195,7 +195,7 @@ impl<'a> Section<'a> {
 }
 
 /// What to write instead of an unknown key.
-fn nearest(key: &str, known: &[&str]) -> String {
+pub(super) fn nearest(key: &str, known: &[&str]) -> String {
     let (nearest, distance) = known
         .iter()
         .map(|name| (*name, strsim::damerau_levenshtein(key, name)))

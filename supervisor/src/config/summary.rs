@@ -136,7 +136,7 @@ pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
     let policy = &pool.policy;
     let time = units::show_duration;
     let none = || "none".to_owned();
-    vec![
+    let mut settings = vec![
         (
             "env",
             pool.env.keys().cloned().collect::<Vec<_>>().join(" "),
@@ -147,6 +147,9 @@ pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
                 format!("{} ({}:{})", run_as.user, run_as.uid, run_as.gid)
             }),
         ),
+    ];
+    settings.extend(pool.execution.settings());
+    settings.extend([
         ("boot_timeout", time(policy.boot_timeout)),
         ("heartbeat_interval", time(pool.heartbeat_interval)),
         ("heartbeat_timeout", time(policy.heartbeat_timeout)),
@@ -169,5 +172,6 @@ pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
         ("min_ready", time(policy.min_ready)),
         ("max_surge", policy.max_surge.to_string()),
         ("dump_on_hang", policy.dump_on_hang.to_string()),
-    ]
+    ]);
+    settings
 }

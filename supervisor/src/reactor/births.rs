@@ -136,6 +136,7 @@ pub(crate) fn spawn(
     let pid = edition
         .program
         .spawn(
+            worker.slot,
             edition.null.as_fd(),
             stdout_writer.as_fd(),
             stderr_writer.as_fd(),

@@ -10,10 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::sched::CpuSet;
 use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
 
-use crate::config::{Pool, Program, RunAs};
-use crate::sys::{self, Birth, Image};
+use crate::config::{self, Affinity, Pool, Program};
+use crate::sys::{self, Birth, Image, Terms};
 use crate::upgrade::{FileIdentity, HANDOVER_FD_ENV, HandedProgram};
 
 /// The argument that makes the `prefork` binary the bundled web server.
@@ -51,7 +53,8 @@ pub(crate) struct PinnedProgram {
     path: CString,
     argv: Vec<CString>,
     envp: Vec<CString>,
-    run_as: Option<RunAs>,
+    terms: Terms,
+    affinity: Option<Affinity>,
     /// What the file was when it was pinned.
     file: Option<FileIdentity>,
     /// The soft RLIMIT_NOFILE that the supervisor itself was started with.
@@ -91,7 +94,8 @@ impl PinnedProgram {
                 .map(CString::new)
                 .collect::<Result<_, _>>()?,
             envp: environment(pool)?,
-            run_as: pool.run_as.clone(),
+            terms: terms(pool)?,
+            affinity: pool.execution.cpu_affinity.clone(),
             file,
             nofile,
         })
@@ -147,9 +151,10 @@ impl PinnedProgram {
         self.executable.is_some()
     }
 
-    /// Forks a worker with these ends of its pipes and its channel.
+    /// Forks a worker for a slot, with these ends of its pipes and its channel.
     pub(crate) fn spawn(
         &self,
+        slot: u32,
         stdin: BorrowedFd<'_>,
         stdout: BorrowedFd<'_>,
         stderr: BorrowedFd<'_>,
@@ -161,10 +166,8 @@ impl PinnedProgram {
             stderr,
             channel,
             nofile: self.nofile,
-            credentials: self
-                .run_as
-                .as_ref()
-                .map(|who| (who.gid, who.groups.as_slice(), who.uid)),
+            terms: &self.terms,
+            cpus: self.cpus_of(slot)?,
         };
         let image = Image {
             pinned: self.executable.as_ref().map(AsFd::as_fd),
@@ -173,6 +176,19 @@ impl PinnedProgram {
             envp: &self.envp,
         };
         sys::spawn(&birth, &image)
+    }
+
+    /// Where the slot's workers may run. The machine's processors come and go, so
+    /// it is asked each time.
+    fn cpus_of(&self, slot: u32) -> nix::Result<Option<CpuSet>> {
+        let Some(affinity) = &self.affinity else {
+            return Ok(None);
+        };
+        let mut set = CpuSet::new();
+        for cpu in affinity.of_slot(slot, &config::own_cpus()) {
+            set.set(cpu as usize)?;
+        }
+        Ok((set != CpuSet::new()).then_some(set))
     }
 
     /// Whether both were pinned from the same unchanged file.
@@ -197,6 +213,33 @@ impl PinnedProgram {
             .map(|word| word.to_string_lossy().into_owned())
             .collect()
     }
+}
+
+/// On what terms a pool's workers run.
+fn terms(pool: &Pool) -> Result<Terms, NulError> {
+    let execution = &pool.execution;
+    let limit = |limit: &config::Limit| Some((limit.resource()?, limit.soft, limit.hard));
+    let directory = execution.working_directory.as_ref();
+    let run_as = pool.run_as.as_ref();
+    let uid = run_as.map_or_else(Uid::effective, |who| Uid::from_raw(who.uid));
+    Ok(Terms {
+        limits: execution.rlimits.iter().filter_map(limit).collect(),
+        nice: execution.nice,
+        umask: execution.umask.map(Mode::from_bits_truncate),
+        directory: directory
+            .map(|path| CString::new(path.as_os_str().as_bytes()))
+            .transpose()?,
+        credentials: run_as.map(|who| {
+            let groups = who.groups.iter().map(|gid| Gid::from_raw(*gid));
+            (Gid::from_raw(who.gid), groups.collect(), uid)
+        }),
+        capabilities: match &execution.capabilities {
+            Some(kept) => Some(kept.mask()),
+            None if uid.is_root() => None,
+            None => Some(0),
+        },
+        no_new_privs: execution.no_new_privs,
+    })
 }
 
 /// Where a pool's program lies, and its argument vector.

@@ -94,10 +94,17 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 22] = [
+const SETTINGS: [&str; 29] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
+    "no_new_privs = false",
+    "capabilities = [\"kill\"]",
+    "rlimits = { core = 7 }",
+    "nice = 7",
+    "cpu_affinity = \"slot\"",
+    "umask = \"0077\"",
+    "working_directory = \"/usr\"",
     "boot_timeout = \"7s\"",
     "heartbeat_interval = \"70ms\"",
     "heartbeat_timeout = \"7s\"",

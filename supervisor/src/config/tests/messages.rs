@@ -125,7 +125,7 @@ fn columns_count_characters_and_control_characters_stay_off_the_terminal() {
 }
 
 /// The only problem of a pool with these settings, and its help in parentheses.
-fn problem_of(settings: &str) -> String {
+pub(super) fn problem_of(settings: &str) -> String {
     let listens = settings.contains("listen") || settings.contains("program");
     let listen = if listens {
         ""

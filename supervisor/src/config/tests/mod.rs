@@ -1,6 +1,7 @@
 //! Text in, values or messages out.
 
 mod differences;
+mod execution;
 mod messages;
 mod sources;
 mod values;
@@ -14,6 +15,10 @@ fn host() -> Host {
         search_path: "/usr/bin:/bin".into(),
         cpus: 4,
         root: true,
+        capabilities: u64::MAX,
+        cpu_list: vec![0, 1, 2, 3],
+        least_nice: -20,
+        most_descriptors: 1 << 20,
         runtime_dir: PathBuf::from("/run/prefork"),
         runtime_dir_flag: None,
         admin_flag: None,
