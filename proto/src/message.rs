@@ -71,6 +71,10 @@ pub enum ToWorker {
     /// Serve what waits in the queue of a listener that is about to go; wants a
     /// `reply`. Only to a worker with the capability `rescue`.
     Rescue(Rescue),
+    /// The writing end of a pipe for standard output or standard error, in the
+    /// place of one whose reader has gone with the last supervisor. Only after the
+    /// answer to a `rejoin`, to a worker with the capability `output`.
+    Output(OutputOffer),
     /// Stop accepting, finish what is in flight, say `drained`, leave; wants a `reply` at once.
     Drain {
         /// Chosen by the supervisor; the `reply` carries it back.
@@ -201,6 +205,27 @@ pub struct Rescue {
     pub fds: u32,
 }
 
+/// A new pipe for what a worker prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct OutputOffer {
+    /// Which output it is for.
+    pub stream: OutputStream,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
+/// What a worker prints to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
 /// What a worker says to the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -246,7 +271,7 @@ pub struct Hello {
     /// The program's version, for people to read.
     pub version: String,
     /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`,
-    /// `rescue`, `scoreboard`, `rejoin`.
+    /// `rescue`, `scoreboard`, `rejoin`, `output`.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
@@ -452,10 +477,11 @@ impl Message for ToWorker {
         "pause",
         "resume",
         "rescue",
+        "output",
         "drain",
         "stop",
     ];
-    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "rescue"];
+    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "rescue", "output"];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -470,6 +496,7 @@ impl Message for ToWorker {
             Self::Pause { .. } => "pause",
             Self::Resume { .. } => "resume",
             Self::Rescue(_) => "rescue",
+            Self::Output(_) => "output",
             Self::Drain { .. } => "drain",
             Self::Stop { .. } => "stop",
         }
@@ -480,6 +507,7 @@ impl Message for ToWorker {
             Self::Scoreboard(offer) => offer.fds,
             Self::Listener(offer) => offer.fds,
             Self::Rescue(rescue) => rescue.fds,
+            Self::Output(offer) => offer.fds,
             _ => 0,
         }
     }

@@ -2,7 +2,7 @@
 //! ways in which a new version of it can be bad.
 //!
 //! `/` names the worker, `POST /digest` answers with the SHA-256 of the body,
-//! `/slow/MILLISECONDS` takes that long, `/events` is a stream of server-sent
+//! `/print/WORD` prints the word to both outputs, `/slow/MILLISECONDS` takes that long, `/events` is a stream of server-sent
 //! events without an end. `service --crash-after MILLISECONDS` exits with code
 //! 7 that long after it was made; `service --fail-in-slot N` comes up in every
 //! slot but that one; `service --slow-successor MILLISECONDS` takes that long
@@ -75,6 +75,11 @@ async fn answer(context: Context, request: Request<Incoming>) -> Result<Answer, 
     if let Some(time) = path.strip_prefix("/slow/") {
         let time = time.parse().unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(time)).await;
+        return Ok(text(page(&context)));
+    }
+    if let Some(word) = path.strip_prefix("/print/") {
+        println!("out: {word}");
+        eprintln!("err: {word}");
         return Ok(text(page(&context)));
     }
     match (request.method(), path) {

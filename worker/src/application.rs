@@ -90,7 +90,14 @@ impl Application {
             .into_iter()
             .filter_map(|(name, there)| there.then_some(name));
         handled
-            .chain(["pause", "rescue", "http_counts", "scoreboard", "rejoin"])
+            .chain([
+                "pause",
+                "rescue",
+                "http_counts",
+                "scoreboard",
+                "rejoin",
+                "output",
+            ])
             .map(str::to_owned)
             .collect()
     }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{dup2_stderr, dup2_stdout};
+use prefork_proto::message::OutputStream;
 use tokio::time::{Instant, sleep};
 
 /// What a pipe that is not full takes without making anyone wait, `PIPE_BUF`
@@ -20,6 +22,11 @@ const ENDING: Duration = Duration::from_secs(1);
 
 /// How often to look whether they have.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// Whether stdout and stderr are /dev/null because their reader has gone. Like
+/// the descriptors themselves, these belong to the process.
+static STDOUT_LOST: AtomicBool = AtomicBool::new(false);
+static STDERR_LOST: AtomicBool = AtomicBool::new(false);
 
 /// Writes one line for people to stderr, or drops it where writing would
 /// block: the serving loop must not wait for a supervisor.
@@ -52,11 +59,29 @@ pub(crate) async fn let_go_of_unread_output() {
 fn replace_unread() -> io::Result<()> {
     if is_unread(&io::stdout()) {
         dup2_stdout(nothing()?)?;
+        STDOUT_LOST.store(true, Ordering::Relaxed);
     }
     if is_unread(&io::stderr()) {
         dup2_stderr(nothing()?)?;
+        STDERR_LOST.store(true, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Prints to the next supervisor's pipe from now on, if the reader of the last
+/// one has gone. An output that leads elsewhere stays as the application set it.
+pub(crate) fn print_to(stream: OutputStream, pipe: OwnedFd) -> io::Result<()> {
+    match stream {
+        OutputStream::Stdout if is_lost(&io::stdout(), &STDOUT_LOST) => dup2_stdout(pipe)?,
+        OutputStream::Stderr if is_lost(&io::stderr(), &STDERR_LOST) => dup2_stderr(pipe)?,
+        OutputStream::Stdout | OutputStream::Stderr => {}
+    }
+    Ok(())
+}
+
+/// Whether an output has lost its reader; it is about to have another.
+fn is_lost(output: &impl AsFd, lost: &AtomicBool) -> bool {
+    lost.swap(false, Ordering::Relaxed) || is_unread(output)
 }
 
 fn nothing() -> io::Result<File> {

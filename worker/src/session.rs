@@ -19,7 +19,7 @@ use crate::gate::{Gate, State};
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
 use crate::metrics::Reporter;
-use crate::output::{let_go_of_unread_output, say};
+use crate::output::{let_go_of_unread_output, print_to, say};
 use crate::rejoin::{Answer, Papers};
 use crate::serving::Serving;
 use crate::signals::Signals;
@@ -251,6 +251,11 @@ impl Session {
                 let id = rescue.id;
                 let work = self.rescue(rescue, fd);
                 begin(id, work, course);
+                return None;
+            }
+            ToWorker::Output(offer) => {
+                // Where it fails, what is printed is lost as before.
+                let _ = fd.map(|pipe| print_to(offer.stream, pipe));
                 return None;
             }
             message @ (ToWorker::Welcome(_)

@@ -201,7 +201,7 @@ pub(crate) fn welcome(
     }
 }
 
-fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 

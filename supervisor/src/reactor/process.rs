@@ -16,8 +16,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
-    Health, Hello, HttpCounts, ListenerOffer, Rescue, ScoreboardOffer, ToSupervisor, ToWorker,
-    Welcome,
+    Health, Hello, HttpCounts, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer,
+    ToSupervisor, ToWorker, Welcome,
 };
 use prefork_proto::scoreboard::{self, Unsealed};
 use serde_json::Value;
@@ -26,6 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use super::births::pipe;
 use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
@@ -102,6 +103,7 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
     if let Some(welcome) = welcome {
         // One that takes no welcome closes the channel or falls silent.
         let _ = process.send(&ToWorker::Welcome(welcome));
+        process.listen_to_output();
         process
             .metrics
             .channel_up(process.worker.incarnation, process.channel.is_some());

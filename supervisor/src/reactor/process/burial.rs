@@ -10,7 +10,33 @@ const LAST_MESSAGES: usize = 4096;
 /// write for ever.
 const LAST_READS: usize = 64;
 
+/// The capability of a worker that takes new pipes for what it prints.
+const OUTPUT: &str = "output";
+
 impl Process {
+    /// Offers a worker that came back new pipes for its output: the old ones'
+    /// readers have gone with the last supervisor.
+    pub(super) fn listen_to_output(&mut self) {
+        if !self.can(OUTPUT) {
+            return;
+        }
+        let lost = |error: io::Error| {
+            warn!("what an adopted worker prints will not be logged: {error}");
+        };
+        self.stdout = self.offer_pipe(OutputStream::Stdout).map_err(lost).ok();
+        self.stderr = self.offer_pipe(OutputStream::Stderr).map_err(lost).ok();
+        self.stderr_ended = self.stderr.is_none();
+    }
+
+    fn offer_pipe(&mut self, stream: OutputStream) -> io::Result<Output> {
+        let (reader, writer) = pipe()?;
+        let output = Output::new(reader)?;
+        let offer = ToWorker::Output(OutputOffer { stream, fds: 1 });
+        // Not sent, it closes with the writer and is found at its end.
+        let _ = self.send_with(&offer, Some(writer));
+        Ok(output)
+    }
+
     pub(super) fn read_stdout(&mut self) {
         let Some(stdout) = &mut self.stdout else {
             return;
