@@ -65,15 +65,17 @@ job "prefork" {
           tmpfs_options { size = 16777216 }
         }
         mount {
-          type   = "bind"
-          source = "local/prefork.toml"
-          target = "/etc/prefork/prefork.toml"
+          # The directory: a single file would stay the one that was there at
+          # the start, as a change is a new file of the same name.
+          type     = "bind"
+          source   = "local/prefork"
+          target   = "/etc/prefork"
           readonly = true
         }
       }
 
       template {
-        destination = "local/prefork.toml"
+        destination = "local/prefork/prefork.toml"
         # A change starts no allocation anew: prefork reloads in place.
         change_mode = "script"
         change_script {
