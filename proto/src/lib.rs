@@ -17,6 +17,7 @@
 //! - [`metrics`] has the part of them that carries an application's own metrics.
 //! - [`scoreboard`] is the memory in which a worker counts and which the
 //!   supervisor reads, whatever becomes of the worker.
+//! - [`tls`] has the certificates and keys of listeners that speak TLS.
 //! - [`listening`] has what may be done to a listener that several processes hold.
 //! - [`control`] has the shapes of the supervisor's HTTP API, which operators
 //!   use; it shares nothing with the channel.
@@ -56,6 +57,7 @@ pub mod listening;
 pub mod message;
 pub mod metrics;
 pub mod scoreboard;
+pub mod tls;
 
 mod inbox;
 mod line;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::metrics::Metrics;
+use crate::tls::TicketKey;
 
 /// The protocol version that `hello` and `welcome` carry.
 pub const PROTOCOL: u32 = 1;
@@ -32,6 +33,17 @@ pub enum ToWorker {
     /// Shared memory to count in; its descriptor arrives with this line. Only to
     /// a worker with the capability `scoreboard`, and before every `listener`.
     Scoreboard(ScoreboardOffer),
+    /// What the listeners that speak TLS do their handshakes with, from now on;
+    /// its descriptor arrives with this line. Wants a `reply`. Only to a worker
+    /// with the capability `tls`: before the first `listener`, and later in
+    /// place of what it has.
+    Tls(TlsOffer),
+    /// The keys of session tickets, from now on. Only to a worker with the
+    /// capability `tls`.
+    Tickets {
+        /// The first one encrypts, all of them decrypt.
+        keys: Vec<TicketKey>,
+    },
     /// A listening socket; its descriptor arrives with this line.
     Listener(ListenerOffer),
     /// Every listener has been sent: begin to accept, then say `ready`.
@@ -169,6 +181,19 @@ pub struct ScoreboardOffer {
     pub fds: u32,
 }
 
+/// Certificates and keys on their way to the worker, in sealed memory that
+/// [`tls::read`](crate::tls::read) reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TlsOffer {
+    /// Chosen by the supervisor; the `reply` carries it back.
+    pub id: u64,
+    /// How much the memory holds, in bytes.
+    pub bytes: u64,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
 /// A listening socket on its way to the worker, or back to a new supervisor. The
 /// worker closes it when it is done and never calls `shutdown` on it, which would
 /// end it for everyone.
@@ -271,7 +296,7 @@ pub struct Hello {
     /// The program's version, for people to read.
     pub version: String,
     /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`,
-    /// `rescue`, `scoreboard`, `rejoin`, `output`.
+    /// `rescue`, `scoreboard`, `rejoin`, `output`, `tls`.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
@@ -469,6 +494,8 @@ impl Message for ToWorker {
         "welcome",
         "refused",
         "scoreboard",
+        "tls",
+        "tickets",
         "listener",
         "start",
         "ping",
@@ -481,13 +508,16 @@ impl Message for ToWorker {
         "drain",
         "stop",
     ];
-    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "rescue", "output"];
+    const KINDS_WITH_FD: &'static [&'static str] =
+        &["scoreboard", "tls", "listener", "rescue", "output"];
 
     fn kind(&self) -> &'static str {
         match self {
             Self::Welcome(_) => "welcome",
             Self::Refused { .. } => "refused",
             Self::Scoreboard(_) => "scoreboard",
+            Self::Tls(_) => "tls",
+            Self::Tickets { .. } => "tickets",
             Self::Listener(_) => "listener",
             Self::Start => "start",
             Self::Ping { .. } => "ping",
@@ -505,6 +535,7 @@ impl Message for ToWorker {
     fn fds(&self) -> u32 {
         match self {
             Self::Scoreboard(offer) => offer.fds,
+            Self::Tls(offer) => offer.fds,
             Self::Listener(offer) => offer.fds,
             Self::Rescue(rescue) => rescue.fds,
             Self::Output(offer) => offer.fds,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::line::{self, Line};
 use crate::message::{Message, PROTOCOL, ToSupervisor, ToWorker};
+use crate::tls::TlsSettings;
 
 const README: &str = include_str!("../README.md");
 
@@ -24,6 +25,8 @@ fn schema() -> Value {
         generator.subschema_for::<ToWorker>(),
         generator.subschema_for::<ToSupervisor>(),
     ];
+    // Not a line: what the memory holds that comes with `tls`.
+    let _ = generator.subschema_for::<TlsSettings>();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": format!("prefork channel protocol {PROTOCOL}: one line"),

@@ -162,7 +162,7 @@ impl<'a> Intake<'a> {
         loop {
             match self.listener.accept() {
                 Ok(socket) => {
-                    (self.serve)(Stream::admit(socket, self.serving));
+                    (self.serve)(Stream::admit(socket, self.serving, self.listener.tls()));
                     self.complained = None;
                     self.accepted += 1;
                     return Ok(true);

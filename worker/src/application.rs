@@ -97,6 +97,7 @@ impl Application {
                 "scoreboard",
                 "rejoin",
                 "output",
+                "tls",
             ])
             .map(str::to_owned)
             .collect()

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::error::WorkerError;
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
+use crate::tls::Tls;
 
 /// What the handshake brings.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Orders {
     /// Where to count; the scoreboard, if the supervisor has offered one.
     pub(crate) tally: Tally,
     pub(crate) listeners: Vec<Listener>,
+    /// What those of them speak TLS with that do.
+    pub(crate) tls: Tls,
 }
 
 /// How far a worker came towards being ready.
@@ -34,6 +37,7 @@ pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orde
     };
     let mut tally = None;
     let mut listeners = Vec::new();
+    let tls = Tls::default();
     loop {
         match hear(link).await? {
             (ToWorker::Scoreboard(offer), Some(memory))
@@ -41,20 +45,29 @@ pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orde
             {
                 tally = Some(Tally::map(&offer, memory)?);
             }
+            (ToWorker::Tls(offer), Some(memory)) if listeners.is_empty() => {
+                tls.adopt(tls.preparation(&offer, memory)()?);
+                let reply = Reply::done(offer.id, Value::Null);
+                link.say(&ToSupervisor::Reply(reply))?;
+            }
+            (ToWorker::Tickets { keys }, _) => tls.set_tickets(&keys)?,
             (ToWorker::Listener(offer), Some(fd)) => {
-                if offer.tls {
+                let endpoint = tls.endpoint(&offer.name).filter(|_| offer.tls);
+                if offer.tls && endpoint.is_none() {
                     return Err(WorkerError::Listener {
                         name: offer.name,
-                        problem: "it is for TLS, which this worker does not speak".to_owned(),
+                        problem: "it is for TLS, and no certificate came for it".to_owned(),
                     });
                 }
-                listeners.push(Listener::from_fd(offer.name, offer.address, fd)?);
+                let listener = Listener::from_fd(offer.name, offer.address, fd, endpoint)?;
+                listeners.push(listener);
             }
             (ToWorker::Start, _) => {
                 return Ok(Boot::Done(Orders {
                     welcome,
                     tally: tally.unwrap_or_else(Tally::private),
                     listeners,
+                    tls,
                 }));
             }
             (message, _) => match aside(link, message, "`listener` or `start`")? {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::request::{Counted, Requests};
 use crate::serving::Serving;
 use crate::stream::Stream;
-use crate::{StartError, http1, http2};
+use crate::{StartError, http1, http2, tls};
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -21,7 +21,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The protocol is told apart here and not by hyper-util's auto server,
 /// because a drain treats the two differently and must know what a connection
 /// has read before it closes it.
-pub(crate) async fn serve<S, B>(mut stream: Stream, serving: &'static Serving, service: Rc<S>)
+pub(crate) async fn serve<S, B>(stream: Stream, serving: &'static Serving, service: Rc<S>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Future: 'static,
@@ -29,6 +29,14 @@ where
     B: Body + 'static,
     B::Error: Into<StartError>,
 {
+    let mut stream = stream;
+    if let Some(config) = stream.take_handshake() {
+        // On the heap, so that connections without TLS have no room for it.
+        match Box::pin(tls::handshake(stream, config, serving)).await {
+            Some(secured) => stream = secured,
+            None => return,
+        }
+    }
     let requests = Requests::new(serving, stream.traffic());
     let counted = Counted::new(service, Rc::clone(&requests));
     match first_bytes(&mut stream, serving).await {
@@ -59,12 +67,12 @@ async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
     let mut read = BytesMut::with_capacity(1024);
     let accepted = Instant::now();
     loop {
-        let silent = read.is_empty();
+        let silent = read.is_empty() && !stream.is_within_record();
         let filled = tokio::select! {
             biased;
             filled = stream.fill(&mut read) => filled,
             () = time_ends(serving, accepted, silent) => {
-                if silent && stream.has_input() {
+                if silent && (stream.has_input() || stream.is_within_record()) {
                     // It is there, and the next turn of the loop brings it.
                     tokio::task::yield_now().await;
                     continue;

@@ -6,6 +6,8 @@ use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Message, ToWorker};
 use prefork_proto::scoreboard::ScoreboardError;
 
+use crate::tls::TlsError;
+
 /// Why an application could not start: any error, or a text.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,6 +37,9 @@ pub(crate) enum WorkerError {
 
     #[error(transparent)]
     Scoreboard(#[from] ScoreboardError),
+
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 
     #[error("expected {expected} from the supervisor, received `{received}`")]
     OutOfOrder {

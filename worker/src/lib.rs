@@ -9,8 +9,8 @@
 //! application's start-up; then `session` is the loop that reports and obeys (its
 //! `uplink` leads to the supervisor, and by `rejoin` to the next one), while
 //! `accept` takes connections as the `gate` says, when `arrivals` tells of one, and
-//! `connection` serves each of them (`http1`, `http2`) over a `stream` that counts
-//! its bytes, with the application's service wrapped by `request`. What they share
+//! `connection` serves each of them (`http1`, `http2`) over a `stream`, whose bytes
+//! go over a `wire` and maybe through `tls`, with the application's service wrapped by `request`. What they share
 //! is in `serving`. Everything runs on one thread, so that a `health` report says
 //! that requests are served, too.
 //!
@@ -43,8 +43,10 @@ mod session;
 mod signals;
 mod stream;
 mod sys;
+mod tls;
 mod uplink;
 pub mod web;
+mod wire;
 mod worker;
 
 pub use application::{Refused, Reload, Tell};

@@ -6,14 +6,18 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use prefork_proto::listening::refuse_handshakes;
 use prefork_proto::message::ListenerOffer;
+use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::WorkerError;
-use crate::stream::Socket;
+use crate::tls::Endpoint;
+use crate::wire::Socket;
 
 /// How many connections may wait to be accepted when the worker runs alone.
 const BACKLOG: i32 = 4096;
@@ -27,6 +31,8 @@ pub(crate) struct Listener {
     address: String,
     socket: RawSocket,
     kind: Kind,
+    /// What its connections speak TLS with, if they do.
+    tls: Option<Rc<Endpoint>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +43,19 @@ enum Kind {
 
 impl Listener {
     /// Takes a received descriptor in, by what it is and not by what it is called.
-    pub(crate) fn from_fd(name: String, address: String, fd: OwnedFd) -> Result<Self, WorkerError> {
+    pub(crate) fn from_fd(
+        name: String,
+        address: String,
+        fd: OwnedFd,
+        tls: Option<Rc<Endpoint>>,
+    ) -> Result<Self, WorkerError> {
         match Self::adopt(RawSocket::from(fd)) {
             Ok((socket, kind)) => Ok(Self {
                 name,
                 address,
                 socket,
                 kind,
+                tls,
             }),
             Err(problem) => Err(WorkerError::Listener { name, problem }),
         }
@@ -94,6 +106,7 @@ impl Listener {
             name,
             socket,
             kind,
+            tls: None,
         })
     }
 
@@ -102,9 +115,14 @@ impl Listener {
         ListenerOffer {
             name: self.name.clone(),
             address: self.address.clone(),
-            tls: false,
+            tls: self.tls.is_some(),
             fds: 1,
         }
+    }
+
+    /// What the next connection is to do its handshake with, if it speaks TLS.
+    pub(crate) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.as_ref().map(|endpoint| endpoint.config())
     }
 
     /// A second descriptor of the same socket.

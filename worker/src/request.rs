@@ -74,7 +74,7 @@ impl Requests {
 
     /// Whether something has come after the last request.
     pub(crate) fn head_begun(&self) -> bool {
-        self.traffic.received() > self.consumed.get()
+        self.traffic.received() > self.consumed.get() || self.traffic.is_within_record()
     }
 
     /// As many bytes were read and belong to no request yet.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{Health, Reply, Rescue, ToSupervisor, ToWorker, Welcome};
+use prefork_proto::message::{Health, Reply, Rescue, TlsOffer, ToSupervisor, ToWorker, Welcome};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -23,6 +23,7 @@ use crate::output::{let_go_of_unread_output, print_to, say};
 use crate::rejoin::{Answer, Papers};
 use crate::serving::Serving;
 use crate::signals::Signals;
+use crate::tls::Tls;
 use crate::uplink::{Above, Uplink};
 
 /// The drain's deadline where nobody names one.
@@ -52,6 +53,7 @@ pub(crate) struct Session {
     pub(crate) signals: Signals,
     pub(crate) pace: Pace,
     pub(crate) metrics: Reporter,
+    pub(crate) tls: Tls,
 }
 
 /// The times that a session keeps.
@@ -217,6 +219,16 @@ impl Session {
                 begin(id, work, course);
                 return None;
             }
+            ToWorker::Tls(offer) => {
+                begin(offer.id, self.take_certificates(&offer, fd), course);
+                return None;
+            }
+            ToWorker::Tickets { keys } => {
+                if let Err(error) = self.tls.set_tickets(&keys) {
+                    self.remark(&format!("the ticket keys stay as they are: {error}"));
+                }
+                return None;
+            }
             ToWorker::Ping { id } => id,
             ToWorker::Pause { id } => {
                 self.gate.shut();
@@ -273,10 +285,13 @@ impl Session {
 
     /// Serves what waits in the queue of another worker's listener.
     fn rescue(&self, rescue: Rescue, fd: Option<OwnedFd>) -> LocalFuture<application::Answer> {
+        let endpoint = self.tls.endpoint(&rescue.name).filter(|_| rescue.tls);
         let queue = match fd {
-            _ if rescue.tls => Err("it is for TLS, which this worker does not speak".to_owned()),
+            _ if rescue.tls && endpoint.is_none() => {
+                Err("it is for TLS, and this worker has no certificate for it".to_owned())
+            }
             None => Err("its descriptor did not arrive".to_owned()),
-            Some(fd) => Listener::from_fd(rescue.name, rescue.address, fd)
+            Some(fd) => Listener::from_fd(rescue.name, rescue.address, fd, endpoint)
                 .map_err(|error| error.to_string()),
         };
         let queue = queue.map(|listener| {
@@ -288,6 +303,28 @@ impl Session {
                 Ok(queue) => Ok(json!({ "accepted": queue.await })),
                 Err(problem) => Err(Refused::new("unusable_listener", problem)),
             }
+        })
+    }
+
+    /// Has new connections do their handshakes with other certificates. Reading
+    /// them is not done here, where requests wait meanwhile.
+    fn take_certificates(
+        &self,
+        offer: &TlsOffer,
+        memory: Option<OwnedFd>,
+    ) -> LocalFuture<application::Answer> {
+        let tls = self.tls.clone();
+        let Some(memory) = memory else {
+            let missing = Refused::new("unusable_tls", "its descriptor did not arrive");
+            return Box::pin(std::future::ready(Err(missing)));
+        };
+        let preparation = tls.preparation(offer, memory);
+        Box::pin(async move {
+            let refused = |problem: String| Refused::new("unusable_tls", problem);
+            let prepared = tokio::task::spawn_blocking(preparation).await;
+            let prepared = prepared.map_err(|error| refused(error.to_string()))?;
+            tls.adopt(prepared.map_err(|error| refused(error.to_string()))?);
+            Ok(Value::Null)
         })
     }
 

@@ -12,11 +12,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 
-use crate::serving::{Entry, Serving};
+use crate::serving::Serving;
+use crate::wire::{Socket, Wire};
 
 /// How long a connection whose sending side is closed waits for the client to
 /// close its own. Closing with unread input makes the kernel send a reset, and
@@ -27,29 +29,13 @@ const LINGER: Duration = Duration::from_secs(1);
 /// by itself, too, and which is no answer.
 const CONTINUE: u64 = 25;
 
-/// The socket's kind.
-#[derive(Debug)]
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(socket) => socket.as_raw_fd(),
-            Self::Unix(socket) => socket.as_raw_fd(),
-        }
-    }
-}
-
 /// What a connection's stream, its requests and its driver tell each other.
 ///
 /// All writers run on the serving thread while it matters; the atomics are
 /// there because hyper wants an upgradeable stream to be `Send`.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    /// Bytes read from the socket.
+    /// Bytes that the client has said, under TLS those that have been decrypted.
     received: AtomicU64,
     /// The value of `received` when the last request was handed to the service.
     received_at_request: AtomicU64,
@@ -61,6 +47,10 @@ pub(crate) struct Traffic {
     spoken: AtomicBool,
     /// Bytes that the socket was offered and did not take.
     unsent: AtomicU64,
+    /// Something has come over the wire of a client that speaks TLS.
+    begun: AtomicBool,
+    /// A TLS record has begun to come and has not ended.
+    within_record: AtomicBool,
     /// The client has closed its sending side.
     client_closed: AtomicBool,
     /// The client may be sending although the connection is to be closed.
@@ -80,6 +70,8 @@ impl Traffic {
             http1: AtomicBool::new(false),
             spoken: AtomicBool::new(false),
             unsent: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
+            within_record: AtomicBool::new(false),
             client_closed: AtomicBool::new(false),
             may_send_more: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
@@ -87,7 +79,7 @@ impl Traffic {
         }
     }
 
-    /// Bytes read from the socket so far.
+    /// Bytes that the client has said so far.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Relaxed)
     }
@@ -124,6 +116,30 @@ impl Traffic {
         self.write_blocked.load(Relaxed)
     }
 
+    pub(crate) fn set_write_blocked(&self, blocked: bool) {
+        self.write_blocked.store(blocked, Relaxed);
+    }
+
+    /// Whether something has begun to come that can't be read yet.
+    pub(crate) fn is_within_record(&self) -> bool {
+        self.within_record.load(Relaxed)
+    }
+
+    /// Whether a client that speaks TLS has said anything at all.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Relaxed)
+    }
+
+    pub(crate) fn set_within_record(&self, within: bool) {
+        self.begun.store(true, Relaxed);
+        self.within_record.store(within, Relaxed);
+    }
+
+    /// The client sends nothing any more.
+    pub(crate) fn client_closes(&self) {
+        self.client_closed.store(true, Relaxed);
+    }
+
     fn must_linger(&self) -> bool {
         !self.client_closed.load(Relaxed)
             && !self.upgraded.load(Relaxed)
@@ -132,12 +148,37 @@ impl Traffic {
     }
 }
 
+/// What the connection's bytes go through.
+#[derive(Debug)]
+enum Transport {
+    Plain(Wire),
+    Tls(Box<TlsStream<Wire>>),
+}
+
+impl Transport {
+    fn wire(&mut self) -> &mut Wire {
+        match self {
+            Self::Plain(wire) => wire,
+            Self::Tls(stream) => stream.get_mut().0,
+        }
+    }
+}
+
+impl AsRawFd for Transport {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Plain(wire) => wire.as_raw_fd(),
+            Self::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+        }
+    }
+}
+
 /// One client's connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    // Before `socket`: the entry must be gone before the descriptor is.
-    _entry: Entry,
-    socket: Socket,
+    transport: Transport,
+    /// What its handshake is to be done with, if there is to be one.
+    handshake: Option<Arc<ServerConfig>>,
     serving: &'static Serving,
     traffic: Arc<Traffic>,
     /// Read already, to be given out first.
@@ -147,17 +188,58 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Takes an accepted socket in.
-    pub(crate) fn admit(socket: Socket, serving: &'static Serving) -> Self {
+    /// Takes an accepted socket in; `tls` is what its client has to do a
+    /// handshake with before anything else.
+    pub(crate) fn admit(
+        socket: Socket,
+        serving: &'static Serving,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
+        let traffic = Arc::new(Traffic::new());
+        let wire = Wire::new(socket, serving, Arc::clone(&traffic));
         Self {
-            _entry: serving.admit(socket.as_raw_fd()),
-            socket,
+            handshake: tls,
+            ..Self::over(Transport::Plain(wire), serving, traffic)
+        }
+    }
+
+    fn over(transport: Transport, serving: &'static Serving, traffic: Arc<Traffic>) -> Self {
+        Self {
+            transport,
+            handshake: None,
             serving,
-            traffic: Arc::new(Traffic::new()),
+            traffic,
             prefix: Bytes::new(),
             sending_closed: false,
             linger: None,
         }
+    }
+
+    /// What its handshake is to be done with, if one is still to be done.
+    pub(crate) fn take_handshake(&mut self) -> Option<Arc<ServerConfig>> {
+        self.handshake.take()
+    }
+
+    /// Takes it apart for its handshake; `None` where that is done.
+    pub(crate) fn into_wire(self) -> Option<(Wire, Arc<Traffic>)> {
+        match self.transport {
+            Transport::Plain(wire) => Some((wire, self.traffic)),
+            Transport::Tls(_) => None,
+        }
+    }
+
+    /// What a handshake has come to.
+    pub(crate) fn secured(
+        stream: TlsStream<Wire>,
+        serving: &'static Serving,
+        traffic: Arc<Traffic>,
+    ) -> Self {
+        Self::over(Transport::Tls(Box::new(stream)), serving, traffic)
+    }
+
+    /// A connection without the handshake that it should have had, to be closed.
+    pub(crate) fn unsecured(wire: Wire, serving: &'static Serving, traffic: Arc<Traffic>) -> Self {
+        Self::over(Transport::Plain(wire), serving, traffic)
     }
 
     /// What the stream tells of itself.
@@ -185,9 +267,14 @@ impl Stream {
     pub(crate) fn has_input(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         !matches!(
-            recv(self.socket.as_raw_fd(), &mut [0], flags),
+            recv(self.transport.as_raw_fd(), &mut [0], flags),
             Err(Errno::EAGAIN)
         )
+    }
+
+    /// Whether something has begun to come that can't be read yet.
+    pub(crate) fn is_within_record(&self) -> bool {
+        self.traffic.is_within_record()
     }
 
     /// Closes a connection that the client believes to be open.
@@ -197,20 +284,23 @@ impl Stream {
         let _ = self.shutdown().await;
     }
 
-    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_transport(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+        let result = match &mut self.transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if let Poll::Ready(Ok(())) = result {
             let read = (buf.filled().len() - before) as u64;
             if read == 0 && buf.remaining() > 0 {
-                self.traffic.client_closed.store(true, Relaxed);
+                self.traffic.client_closes();
             } else {
                 let received = self.traffic.received() + read;
                 self.traffic.received.store(received, Relaxed);
-                self.serving.tally.received(read);
             }
         }
         result
@@ -219,9 +309,10 @@ impl Stream {
     /// Closes the sending side and gives the client time to close its own.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.sending_closed {
-            ready!(match &mut self.socket {
-                Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-                Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            // Under TLS its end is said first (RFC 8446, 6.1).
+            ready!(match &mut self.transport {
+                Transport::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
+                Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             })?;
             self.sending_closed = true;
         }
@@ -236,7 +327,7 @@ impl Stream {
         let mut discard = [0; 4096];
         loop {
             let mut buf = ReadBuf::new(&mut discard);
-            match self.poll_socket(cx, &mut buf) {
+            match Pin::new(self.transport.wire()).poll_read(cx, &mut buf) {
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => break,
@@ -272,17 +363,15 @@ impl Stream {
         }
     }
 
+    /// What has become of the bytes that were offered.
     fn wrote(&self, offered: u64, result: &Poll<io::Result<usize>>) {
         let traffic = &self.traffic;
         match result {
             Poll::Ready(Ok(written)) => {
-                self.serving.tally.sent(*written as u64);
-                traffic.write_blocked.store(false, Relaxed);
                 traffic.unsent.store(offered - *written as u64, Relaxed);
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                traffic.write_blocked.store(true, Relaxed);
                 traffic.unsent.store(offered, Relaxed);
             }
         }
@@ -301,7 +390,7 @@ impl AsyncRead for Stream {
             return this.poll_finish(cx);
         }
         if this.prefix.is_empty() {
-            return this.poll_socket(cx, buf);
+            return this.poll_transport(cx, buf);
         }
         let length = this.prefix.len().min(buf.remaining());
         buf.put_slice(&this.prefix[..length]);
@@ -319,9 +408,9 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         let offered = bytes.len() as u64;
         this.offer(bytes, offered);
-        let result = match &mut this.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+        let result = match &mut this.transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         this.wrote(offered, &result);
         result
@@ -335,9 +424,9 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         let offered = bytes.iter().map(|part| part.len() as u64).sum();
         this.offer(bytes.first().map_or(&[], |first| first), offered);
-        let result = match &mut this.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
-            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
+        let result = match &mut this.transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_write_vectored(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
         };
         this.wrote(offered, &result);
         result
@@ -347,9 +436,11 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket keeps nothing back.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

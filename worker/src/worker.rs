@@ -32,6 +32,7 @@ use crate::rejoin::Papers;
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
+use crate::tls::Tls;
 use crate::uplink::Uplink;
 
 /// A worker to be: the application's name and handlers.
@@ -228,12 +229,15 @@ impl Worker {
                 welcome,
                 tally,
                 listeners,
+                tls,
             } = orders;
             let serving = Serving::new(tally, self.patience);
             let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, application).await? {
-                Boot::Done(Ok(serve)) => Ok(Some((welcome, listeners, context, serving, serve))),
+                Boot::Done(Ok(serve)) => {
+                    Ok(Some((welcome, listeners, tls, context, serving, serve)))
+                }
                 Boot::Done(Err(error)) => Err(WorkerError::Start(error)),
                 Boot::Dismissed => Ok(None),
             }
@@ -242,7 +246,7 @@ impl Worker {
             booted = boot => booted,
             () = signals.terminate() => Ok(None),
         };
-        let (welcome, listeners, context, serving, serve) = match booted {
+        let (welcome, listeners, tls, context, serving, serve) = match booted {
             Ok(Some(booted)) => booted,
             Ok(None) => {
                 farewell(&mut link, "asked to leave before it was ready".to_owned()).await;
@@ -279,6 +283,7 @@ impl Worker {
             gate,
             serve,
             signals,
+            tls,
         };
         Ok(run(session).await)
     }
@@ -312,6 +317,7 @@ impl Worker {
             gate,
             serve,
             signals,
+            tls: Tls::default(),
             pace: Pace {
                 heartbeat: Duration::from_secs(1),
                 idle_grace: self.alone.idle_grace,

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sees every byte.
+//! An HTTP/1.1 client that sees every byte, over TLS those that are said.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,9 +6,21 @@ use std::time::Duration;
 
 use super::supervisor::DEADLINE;
 
+/// What a connection's bytes go through.
+pub(crate) trait Stream: Read + Write + Send {
+    /// The socket under it.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
 /// A connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     unread: Vec<u8>,
 }
 
@@ -40,11 +52,13 @@ impl Response {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self::over(connected(address))
+    }
+
+    /// A client on a connection that is there.
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             unread: Vec::new(),
         }
     }
@@ -119,9 +133,9 @@ impl Client {
 
     /// Whether the server has closed by now, cleanly: no byte more, no reset.
     pub(crate) fn is_closed(&mut self) -> bool {
-        self.stream.set_nonblocking(true).unwrap();
+        self.stream.socket().set_nonblocking(true).unwrap();
         let read = self.stream.read(&mut [0]);
-        self.stream.set_nonblocking(false).unwrap();
+        self.stream.socket().set_nonblocking(false).unwrap();
         match read {
             Ok(0) => true,
             Ok(_) => panic!("bytes that nobody asked for"),
@@ -143,14 +157,23 @@ impl Client {
     }
 
     pub(crate) fn close_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+        self.stream.socket().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Whether something comes within this time.
     pub(crate) fn hears_within(&mut self, time: Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).unwrap();
-        let peeked = self.stream.peek(&mut [0]);
-        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let socket = self.stream.socket();
+        socket.set_read_timeout(Some(time)).unwrap();
+        let peeked = socket.peek(&mut [0]);
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
         peeked.is_ok()
     }
+}
+
+/// A connection on which nothing takes for ever.
+pub(crate) fn connected(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream
 }

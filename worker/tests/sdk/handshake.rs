@@ -22,7 +22,8 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "rescue",
             "http_counts",
             "scoreboard",
-            "rejoin"
+            "rejoin",
+            "tls"
         ]
     );
 
@@ -33,7 +34,14 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
     let mut plain = Worker::spawned(&orders);
     assert_eq!(
         plain.hello().capabilities,
-        ["pause", "rescue", "http_counts", "scoreboard", "rejoin"]
+        [
+            "pause",
+            "rescue",
+            "http_counts",
+            "scoreboard",
+            "rejoin",
+            "tls"
+        ]
     );
 }
 

@@ -19,4 +19,6 @@ mod orphan;
 mod queues;
 mod scoreboard;
 mod supervisor;
+mod tls;
+mod tls_client;
 mod web;

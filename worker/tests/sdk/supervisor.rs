@@ -12,9 +12,10 @@ use nix::unistd::Pid;
 use prefork_proto::channel::{self, Receive, SupervisorEnd};
 use prefork_proto::message::{
     CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, Rescue, ScoreboardOffer,
-    ToSupervisor, ToWorker, Welcome,
+    TlsOffer, ToSupervisor, ToWorker, Welcome,
 };
 use prefork_proto::scoreboard::{self, ABI, BYTES, Board};
+use prefork_proto::tls::{SealedSettings, TicketKey, TlsSettings};
 use serde_json::{Value, json};
 
 /// How long anything may take before a test fails.
@@ -122,6 +123,8 @@ pub(crate) struct Worker {
     /// Kept as a supervisor keeps it.
     pub(crate) listener: TcpListener,
     next_id: u64,
+    /// Whether its listeners speak TLS.
+    pub(crate) tls: bool,
 }
 
 impl Worker {
@@ -147,6 +150,48 @@ impl Worker {
         worker.say(&ToWorker::Start);
         worker.until_ready();
         worker
+    }
+
+    /// A worker whose listener speaks TLS, up to `ready`.
+    pub(crate) fn secured(orders: Orders, settings: &TlsSettings, tickets: &[TicketKey]) -> Self {
+        let mut worker = Self::spawned(&orders);
+        worker.hello();
+        worker.say(&ToWorker::Welcome(orders.welcome));
+        assert!(worker.certify(settings).ok);
+        worker.say(&ToWorker::Tickets {
+            keys: tickets.to_vec(),
+        });
+        worker.tls = true;
+        worker.offer();
+        worker.say(&ToWorker::Start);
+        worker.until_ready();
+        worker
+    }
+
+    /// Hands it these certificates.
+    pub(crate) fn certify(&mut self, settings: &TlsSettings) -> Reply {
+        let id = self.offer_certificates(settings);
+        self.until(|message| match message {
+            ToSupervisor::Reply(reply) if reply.id == id => Some(reply),
+            _ => None,
+        })
+    }
+
+    /// Hands it these certificates, and does not wait for the reply.
+    pub(crate) fn offer_certificates(&mut self, settings: &TlsSettings) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let sealed = SealedSettings::new(settings).unwrap();
+        let offer = TlsOffer {
+            id,
+            bytes: sealed.bytes(),
+            fds: 1,
+        };
+        self.end
+            .queue_with_fd(&ToWorker::Tls(offer), sealed.duplicate().unwrap())
+            .unwrap();
+        self.end.flush().unwrap();
+        id
     }
 
     /// A worker that counts in a scoreboard, up to `ready`.
@@ -205,6 +250,7 @@ impl Worker {
             address: listener.local_addr().unwrap(),
             listener,
             next_id: 1,
+            tls: false,
         }
     }
 
@@ -222,7 +268,7 @@ impl Worker {
         let offer = ListenerOffer {
             name: "main".to_owned(),
             address: self.address.to_string(),
-            tls: false,
+            tls: self.tls,
             fds: 1,
         };
         self.end
@@ -338,9 +384,9 @@ impl Worker {
         self.next_id += 1;
         let rescue = Rescue {
             id,
-            name: "another".to_owned(),
+            name: if self.tls { "main" } else { "another" }.to_owned(),
             address: "another".to_owned(),
-            tls: false,
+            tls: self.tls,
             fds: 1,
         };
         self.end
