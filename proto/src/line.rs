@@ -89,7 +89,7 @@ pub(crate) fn parse<In: Message>(bytes: &[u8]) -> Result<Line<In>, ChannelError>
             detail: format!("`fds` of `{}` is {}, not {expected}", head.kind, head.fds),
         });
     }
-    let message = serde_json::from_str(text).map_err(|error| broken(&error))?;
+    let message = In::read(&head.kind, text).map_err(|error| broken(&error))?;
     Ok(Line::Known {
         message,
         kind,
@@ -121,4 +121,40 @@ fn excerpt(text: &str) -> String {
         excerpt.push('…');
     }
     excerpt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::ToSupervisor;
+
+    #[test]
+    fn what_is_read_at_once_is_what_derived_code_makes_of_it() {
+        for line in [
+            r#"{"type":"health","seq":1,"in_flight":2,"connections":3,"loop_lag_us":4}"#,
+            r#"{"seq":1,"novel":[{"type":7}],"in_flight":2,"connections":3,"loop_lag_us":4,"status":"s","type":"health"}"#,
+            r#"{"type":"health","seq":1}"#,
+            r#"{"type":"health","seq":-1,"in_flight":2,"connections":3,"loop_lag_us":4}"#,
+            r#"{"type":"health","seq":1,"seq":1,"in_flight":2,"connections":3,"loop_lag_us":4}"#,
+            r#"{"type":"reply","id":7,"ok":true,"data":{"a":[1,null]}}"#,
+            r#"{"type":"reply","id":7,"ok":false,"error":{"code":"c","message":"m"}}"#,
+            r#"{"type":"reply","ok":true}"#,
+            r#"{"type":"metrics","seq":1,"families":[{"name":"n","type":"gauge","series":[]}]}"#,
+            r#"{"type":"metrics","seq":1,"families":[{"name":"n","series":[]}]}"#,
+            r#"{"type":"ready"}"#,
+            r#"{"type":"bye","reason":"r"}"#,
+        ] {
+            let kind = serde_json::from_str::<Head<'_>>(line).unwrap().kind;
+            let read = ToSupervisor::read(&kind, line);
+            match serde_json::from_str::<ToSupervisor>(line) {
+                Ok(derived) => assert_eq!(read.unwrap(), derived, "{line}"),
+                Err(derived) => {
+                    let (said, derived) = (read.unwrap_err(), derived.to_string());
+                    // What is read at once also knows where it went wrong.
+                    assert!(said.to_string().starts_with(&derived), "{said}: {derived}");
+                    assert_eq!(said.classify(), Category::Data, "{line}");
+                }
+            }
+        }
+    }
 }

@@ -487,6 +487,19 @@ pub trait Message: Serialize + serde::de::DeserializeOwned {
 
     /// How many descriptors the line announces (its `fds`).
     fn fds(&self) -> u32;
+
+    /// Reads a line that is a JSON object whose `type` is `kind`, one of
+    /// [`Self::KINDS`].
+    ///
+    /// Derived code has to set everything aside until it comes across the
+    /// `type`. Where that is known, what comes often is read at once.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong kind.
+    fn read(kind: &str, line: &str) -> serde_json::Result<Self> {
+        let _ = kind;
+        serde_json::from_str(line)
+    }
 }
 
 impl Message for ToWorker {
@@ -579,6 +592,15 @@ impl Message for ToSupervisor {
             Self::Scoreboard(offer) => offer.fds,
             Self::Listener(offer) => offer.fds,
             _ => 0,
+        }
+    }
+
+    fn read(kind: &str, line: &str) -> serde_json::Result<Self> {
+        match kind {
+            "health" => serde_json::from_str(line).map(Self::Health),
+            "metrics" => serde_json::from_str(line).map(Self::Metrics),
+            "reply" => serde_json::from_str(line).map(Self::Reply),
+            _ => serde_json::from_str(line),
         }
     }
 }
