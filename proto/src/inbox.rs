@@ -19,9 +19,9 @@ use crate::error::{Call, ChannelError, SystemError};
 use crate::line::{FDS_PER_LINE, LINE_LIMIT};
 use crate::sys;
 
-/// What the buffer starts with and returns to: room for many ordinary lines,
+/// What the buffer starts with and returns to: room for a few ordinary lines,
 /// and little enough for a thousand channels.
-const SMALL_BUFFER: usize = 4 * 1024;
+const SMALL_BUFFER: usize = 1024;
 
 /// A descriptor that no line has taken yet.
 struct Arrival {
@@ -44,6 +44,8 @@ pub(crate) struct Inbox {
     position: u64,
     arrivals: VecDeque<Arrival>,
     closed: bool,
+    /// The last read took all that the socket had.
+    drained: bool,
 }
 
 /// How a read from the socket went.
@@ -67,6 +69,7 @@ impl Inbox {
             position: 0,
             arrivals: VecDeque::new(),
             closed: false,
+            drained: false,
         }
     }
 
@@ -107,7 +110,15 @@ impl Inbox {
             position: 0,
             arrivals: parts.arrivals.into_iter().map(arrival).collect(),
             closed: parts.closed,
+            drained: false,
         }
+    }
+
+    /// Whether neither a line waits nor anything in the socket, at the time of
+    /// the last read. A read ends early only where the socket is empty or with
+    /// the segment that carries descriptors.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained && !self.has_line()
     }
 
     /// Whether nothing more will ever be received.
@@ -200,6 +211,7 @@ impl Inbox {
         *received += read.bytes as u64;
         self.end += read.bytes;
         let arrived = read.fds.len();
+        self.drained = arrived == 0 && read.bytes > 0 && self.end < self.buffer.len();
         self.arrive(read.fds, self.end == self.buffer.len());
         if read.fds_lost {
             return Err(ChannelError::FdsTruncated { arrived });

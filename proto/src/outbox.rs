@@ -16,8 +16,8 @@ use crate::message::Message;
 pub const QUEUE_LIMIT: usize = 256 * 1024;
 
 /// What the queue's memory returns to when it is empty.
-const KEPT_BYTES: usize = 4 * 1024;
-const KEPT_LINES: usize = 16;
+const KEPT_BYTES: usize = 512;
+const KEPT_LINES: usize = 4;
 
 /// A line of which something is still to be sent.
 struct Queued {

@@ -408,11 +408,12 @@ pub(crate) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
 }
 
-/// Has the event loop tell when a channel can be read and written.
+/// Has the event loop tell when a channel can be read. When it can be written it
+/// does not tell: that would wake the loop each time a worker reads.
 pub(crate) fn watch_channel(channel: SupervisorEnd) -> io::Result<AsyncFd<SupervisorEnd>> {
     // SAFETY: a channel owns its socket, keeps it open for as long as it lives
     // and never changes it for another.
-    Ok(unsafe { AsyncFd::register(channel) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(channel, Interest::READABLE) }?)
 }
 
 #[cfg(test)]

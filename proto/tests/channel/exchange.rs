@@ -7,7 +7,7 @@ use prefork_proto::channel::{self, Flush, Receive, WorkerEnd};
 use prefork_proto::message::{Hello, Message, Reply, ToSupervisor, ToWorker};
 use serde_json::{Value, json};
 
-use crate::peer::{DEADLINE, connected, next, settled};
+use crate::peer::{DEADLINE, connected, marked, next, send_with, settled};
 
 #[test]
 fn messages_arrive_in_order_and_are_counted_by_kind() {
@@ -169,4 +169,33 @@ fn a_message_survives_a_non_blocking_socket_too() {
     worker.flush().unwrap();
     assert_eq!(next(&mut supervisor).message, hello);
     assert!(matches!(worker.receive(), Ok(Receive::Blocked)));
+}
+
+#[test]
+fn a_channel_is_drained_only_when_the_next_call_would_find_nothing() {
+    let (mut peer, mut channel) = connected::<ToWorker, ToSupervisor>();
+    let line = b"{\"type\":\"ready\"}\n";
+    assert!(!channel.is_drained(), "nothing was read");
+
+    for (sent, messages) in [(1, 1), (2, 2), (200, 200)] {
+        std::io::Write::write_all(&mut peer, &line.repeat(sent)).unwrap();
+        for left in (0..messages).rev() {
+            assert_eq!(next(&mut channel).message, ToSupervisor::Ready);
+            if channel.is_drained() {
+                assert_eq!(left, 0, "of {sent} lines");
+            }
+        }
+        let received = channel.counters().received_bytes;
+        assert!(matches!(channel.receive(), Ok(Receive::Blocked)));
+        assert_eq!(channel.counters().received_bytes, received);
+    }
+
+    // A read ends with the segment that carries a descriptor, whatever follows.
+    let offer = b"{\"type\":\"scoreboard\",\"abi\":1,\"bytes\":256,\"fds\":1}\n";
+    send_with(&peer, offer, &[&marked(1)]).unwrap();
+    std::io::Write::write_all(&mut peer, line).unwrap();
+    assert!(next(&mut channel).fd.is_some());
+    assert!(!channel.is_drained(), "a line waits in the socket");
+    assert_eq!(next(&mut channel).message, ToSupervisor::Ready);
+    assert!(channel.is_drained());
 }

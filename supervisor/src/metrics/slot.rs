@@ -248,9 +248,11 @@ impl SlotMetrics {
 
     fn on(&self, incarnation: u64, record: impl FnOnce(&mut Numbers, &mut Process)) {
         let mut numbers = self.numbers.borrow_mut();
-        // Taken out, so that `record` can change the slot's numbers beside it.
-        if let Some(mut process) = numbers.live.remove(&incarnation) {
-            record(&mut numbers, &mut process);
+        let numbers = &mut *numbers;
+        if let Some(place) = numbers.live.get_mut(&incarnation) {
+            // Taken out, so that `record` can change the slot's numbers beside it.
+            let mut process = std::mem::take(place);
+            record(numbers, &mut process);
             numbers.live.insert(incarnation, process);
         }
     }

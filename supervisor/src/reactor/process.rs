@@ -146,7 +146,7 @@ struct Process {
     deaf: bool,
     /// Not reading until then: it floods.
     throttled: Option<Instant>,
-    /// Sending again then: the kernel had no room.
+    /// Sending again then: the socket or the kernel had no room.
     retry: Option<Instant>,
 }
 
@@ -155,7 +155,6 @@ enum Wake {
     Order(Order),
     Died,
     Readable,
-    Writable,
     Stdout,
     Stderr,
     Timer,
@@ -205,7 +204,6 @@ impl Process {
                 Wake::Order(order) => self.obey(order),
                 Wake::Died => break,
                 Wake::Readable => self.listen().await,
-                Wake::Writable => self.flush(),
                 Wake::Stdout => self.read_stdout(),
                 Wake::Stderr => self.read_stderr(),
                 Wake::Timer => self.on_timer().await,
@@ -225,16 +223,11 @@ impl Process {
             .flatten()
             .min();
         let reading = self.channel.as_ref().filter(|_| self.throttled.is_none());
-        let writing = self
-            .channel
-            .as_ref()
-            .filter(|channel| channel.get_ref().queued_bytes() > 0 && self.retry.is_none());
         tokio::select! {
             biased;
             Some(order) = self.orders.recv() => Wake::Order(order),
             _ = self.pidfd.readable() => Wake::Died,
-            _ = ready(reading, Interest::READABLE) => Wake::Readable,
-            _ = ready(writing, Interest::WRITABLE) => Wake::Writable,
+            () = heard(reading) => Wake::Readable,
             () = readable(self.stderr.as_ref()), if !self.stderr_ended => Wake::Stderr,
             () = readable(self.stdout.as_ref()) => Wake::Stdout,
             () = at(timer) => Wake::Timer,
@@ -338,10 +331,10 @@ fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {
     info!(target: "worker", %slot, pid, stream, "{line}");
 }
 
-async fn ready(channel: Option<&AsyncFd<SupervisorEnd>>, interest: Interest) {
+async fn heard(channel: Option<&AsyncFd<SupervisorEnd>>) {
     match channel {
         // An error shows in the call that follows.
-        Some(channel) => drop(channel.ready(interest).await),
+        Some(channel) => drop(channel.readable().await),
         None => std::future::pending().await,
     }
 }

@@ -3,7 +3,7 @@
 //! after a crash of the machine nothing in it is of use.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,8 +28,15 @@ const LEAST_GAP: Duration = Duration::from_millis(20);
 /// times what the last write took.
 const GAP_FACTOR: u32 = 20;
 
-/// Counters change all the time; they are written this often.
+/// Counters change all the time; they are written this often where nothing else
+/// has changed, and less often where that would take more than a small share of
+/// the time that an idle supervisor costs. A scrape has them written anyway.
 const COUNTERS: Duration = Duration::from_secs(1);
+const COUNTERS_GAP_FACTOR: u32 = 250;
+const COUNTERS_LONGEST_GAP: Duration = Duration::from_secs(10);
+
+/// Written at once.
+const PIECE: usize = 64 * 1024;
 
 /// No state is larger; what is was not written by a supervisor.
 const MOST_BYTES: u64 = 1 << 30;
@@ -133,11 +140,25 @@ pub(crate) struct StateFile {
     path: PathBuf,
     /// Since when it lacks a change.
     dirty: bool,
-    written: Option<Instant>,
+    written: Option<Written>,
     /// From when on it may be written again.
     not_before: Option<Instant>,
     /// Whether the last write failed, which is said once.
     failing: bool,
+}
+
+/// The last write.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    at: Instant,
+    took: Duration,
+}
+
+impl Written {
+    /// How long nothing is written where only counters have changed.
+    fn counters_gap(self) -> Duration {
+        (self.took * COUNTERS_GAP_FACTOR).clamp(COUNTERS, COUNTERS_LONGEST_GAP)
+    }
 }
 
 impl StateFile {
@@ -161,7 +182,7 @@ impl StateFile {
     pub(crate) fn due(&self) -> Instant {
         let now = Instant::now();
         let wanted = match self.written {
-            Some(written) if !self.dirty => written + COUNTERS,
+            Some(written) if !self.dirty => written.at + written.counters_gap(),
             _ => now,
         };
         self.not_before
@@ -187,15 +208,19 @@ impl StateFile {
         }
         self.dirty = false;
         let now = Instant::now();
-        self.written = Some(now);
-        let gap = (begun.elapsed() * GAP_FACTOR).max(LEAST_GAP);
-        self.not_before = Some(now + gap);
+        let took = now - begun;
+        self.written = Some(Written { at: now, took });
+        self.not_before = Some(now + (took * GAP_FACTOR).max(LEAST_GAP));
     }
 
     fn replace(&self, document: &impl Serialize) -> io::Result<()> {
         let new = self.path.with_extension("json.new");
-        let text = serde_json::to_vec(document)?;
-        let written = create(&new).and_then(|mut file| file.write_all(&text));
+        let written = create(&new).and_then(|file| {
+            // Piece by piece: the whole of it can be megabytes.
+            let mut file = BufWriter::with_capacity(PIECE, file);
+            serde_json::to_writer(&mut file, document)?;
+            file.flush()
+        });
         match written.and_then(|()| fs::rename(&new, &self.path)) {
             Ok(()) => Ok(()),
             Err(error) => {

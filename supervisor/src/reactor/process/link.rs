@@ -10,7 +10,9 @@ const MESSAGES_PER_TURN: usize = 64;
 /// closes it and lives on is noticed after this long.
 pub(super) const AFTER_CLOSE: Duration = Duration::from_secs(1);
 
-/// Retry of a send that the kernel has no room for and gives no sign about.
+/// Retry of a send that there was no room for. The kernel gives no sign of its
+/// own want of room; a socket that has room again could give one, but would
+/// then do so each time a worker reads, and hardly any is ever full.
 const SEND_RETRY: Duration = Duration::from_millis(20);
 
 /// The capability of a worker that can stop accepting and go on later.
@@ -57,18 +59,17 @@ impl Process {
         let Some(channel) = &mut self.channel else {
             return;
         };
-        let flushed = channel.try_io_mut(Interest::WRITABLE, |channel| match channel.flush() {
-            Ok(Flush::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
-            other => Ok(other),
-        });
-        if let Ok(Err(error)) = flushed {
-            self.metrics.send_error(error.reason());
-            debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
-            if !error.breaks_link() {
-                self.retry = Some(Instant::now() + SEND_RETRY);
+        let again = match channel.get_mut().flush() {
+            Ok(Flush::Done) => false,
+            Ok(Flush::Blocked) => true,
+            Err(error) => {
+                self.metrics.send_error(error.reason());
+                debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
+                // A link that broke says so to the reader, after what came before.
+                !error.breaks_link()
             }
-            // A link that broke says so to the reader, after what came before.
-        }
+        };
+        self.retry = again.then(|| Instant::now() + SEND_RETRY);
         self.publish();
     }
 
@@ -101,11 +102,20 @@ impl Process {
         let Some(channel) = &mut self.channel else {
             return false;
         };
-        let received = channel.try_io_mut(Interest::READABLE, |channel| match channel.receive() {
-            Ok(Receive::Blocked) => Err(io::ErrorKind::WouldBlock.into()),
-            other => Ok(other),
+        let mut last = None;
+        let received = channel.try_io_mut(Interest::READABLE, |channel| {
+            match channel.receive() {
+                Ok(Receive::Blocked) => Err(io::ErrorKind::WouldBlock),
+                message if channel.is_drained() => {
+                    // The call that would find nothing more is not made.
+                    last = Some(message);
+                    Err(io::ErrorKind::WouldBlock)
+                }
+                other => Ok(other),
+            }
+            .map_err(io::Error::from)
         });
-        let Ok(received) = received else {
+        let Some(received) = received.ok().or(last) else {
             return false;
         };
         match received {
