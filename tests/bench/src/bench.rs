@@ -20,7 +20,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// With the program at `prefork`, or else the one beside this program,
     /// which is built first where cargo has started this program.
-    pub(crate) fn new(smoke: bool, prefork: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(smoke: bool, prefork: Option<PathBuf>, suites: usize) -> Result<Self> {
         let prefork = match prefork {
             Some(path) => path,
             None => beside_this_program()?,
@@ -32,8 +32,9 @@ impl Bench {
         );
         let prefork = prefork.canonicalize()?;
         // Says nothing where stderr is no terminal.
-        let bar = ProgressBar::new_spinner()
-            .with_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
+        let style = "{elapsed_precise} [{bar:24}] {pos}/{len} {prefix}: {wide_msg}";
+        let bar = ProgressBar::new(suites as u64)
+            .with_style(ProgressStyle::with_template(style)?.progress_chars("=> "));
         bar.enable_steady_tick(Duration::from_millis(200));
         Ok(Self {
             smoke,
@@ -45,6 +46,22 @@ impl Bench {
     /// Says on a terminal what is being measured.
     pub(crate) fn doing(&self, what: impl Into<String>) {
         self.bar.set_message(what.into());
+    }
+
+    /// Says on a terminal which suite runs.
+    pub(crate) fn begins(&self, suite: &'static str) {
+        self.bar.set_prefix(suite);
+        self.bar.set_message("");
+    }
+
+    /// Notes that a suite has ended.
+    pub(crate) fn ended(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Prints something without drawing the progress over it.
+    pub(crate) fn say(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
     }
 
     /// Takes the progress off the terminal.

@@ -19,11 +19,26 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 
 use crate::process;
-use client::{Client, Next};
+use client::{Ask, Client, Next};
 pub(crate) use outcome::Outcome;
 
-/// What every server under test answers.
+/// What every server under test answers, where it serves no files.
 pub(crate) const BODY: &str = "hello, world\n";
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page {
+    /// Its path.
+    pub(crate) path: &'static str,
+    /// What it consists of.
+    pub(crate) body: &'static [u8],
+}
+
+/// The page that answers with [`BODY`].
+pub(crate) const HELLO: Page = Page {
+    path: "/",
+    body: BODY.as_bytes(),
+};
 
 /// A request without an answer for this long is broken.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,6 +61,8 @@ pub(crate) struct Clients {
     pub(crate) keep_alive: bool,
     /// How long each waits between an answer and its next request.
     pub(crate) pause: Duration,
+    /// What they ask for.
+    pub(crate) page: Page,
 }
 
 impl Clients {
@@ -56,6 +73,7 @@ impl Clients {
             count,
             keep_alive: true,
             pause: Duration::ZERO,
+            page: HELLO,
         }
     }
 
@@ -112,23 +130,24 @@ fn run(clients: Clients, enough: impl Fn() -> bool) -> io::Result<Outcome> {
     let mut events = Events::with_capacity(1024);
     let mut outcome = Outcome::new(process::thread_cpu()?);
     let mut all: Vec<Client> = (0..clients.count).map(Client::new).collect();
+    let mut ask = Ask::new(clients);
     let mut due = VecDeque::new();
     for client in &mut all {
-        let next = client.begin(&clients, &poll, &mut outcome)?;
+        let next = client.begin(&mut ask, &poll, &mut outcome)?;
         put_off(&mut due, next, client.index);
     }
     while !enough() {
         poll.poll(&mut events, Some(until_next(&due)))?;
         for event in &events {
             let client = &mut all[event.token().0];
-            let next = client.react(event, &clients, &poll, &mut outcome)?;
+            let next = client.react(event, &mut ask, &poll, &mut outcome)?;
             put_off(&mut due, next, client.index);
         }
         while let Some((at, index)) = due.front().copied()
             && at <= Instant::now()
         {
             due.pop_front();
-            let next = all[index].begin(&clients, &poll, &mut outcome)?;
+            let next = all[index].begin(&mut ask, &poll, &mut outcome)?;
             put_off(&mut due, next, index);
         }
         for client in all.iter_mut().filter(|client| client.overdue()) {

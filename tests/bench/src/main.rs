@@ -8,11 +8,15 @@
 //! - `suite` has what can be measured, one file each; `report` what they find.
 //! - `server` starts servers and gives them orders: `prefork` has prefork and
 //!   the bare hyper loop, `peer` the others.
-//! - `load` has the clients, `process` what /proc says.
+//! - `load` has the clients, `files` what they download, `process` what /proc says.
+//! - `scratch` is where everything is written; `interrupt` ends a run that is
+//!   interrupted without leaving anything of it.
 //! - `role` is what this program is when it starts itself as a server.
 
 mod bench;
 mod figures;
+mod files;
+mod interrupt;
 mod load;
 mod peer;
 mod prefork;
@@ -20,6 +24,7 @@ mod process;
 mod report;
 mod results;
 mod role;
+mod scratch;
 mod server;
 mod suite;
 mod sys;
@@ -51,6 +56,9 @@ struct Arguments {
     /// Take seconds instead of minutes: shows that all works, the figures mean nothing.
     #[arg(long)]
     smoke: bool,
+    /// Have a missed target make the exit code 1, as a failed suite does.
+    #[arg(long)]
+    strict: bool,
     /// The program under test, instead of the one built beside this one.
     #[arg(long, value_name = "PATH")]
     prefork: Option<PathBuf>,
@@ -80,25 +88,30 @@ fn measure(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let suites = chosen(&arguments.suites)?;
+    interrupt::clean_up_when_it_comes()?;
     process::adopt_orphans()?;
-    let bench = Bench::new(arguments.smoke, arguments.prefork.clone())?;
+    let _scratch = scratch::begin()?;
+    let bench = Bench::new(arguments.smoke, arguments.prefork.clone(), suites.len())?;
     let mut findings = Vec::new();
     let mut failed = false;
     for suite in suites {
         let begun = Instant::now();
+        bench.begins(suite.name);
         match (suite.run)(&bench) {
             Ok(report) => {
                 let finding = Finding::new(suite.name, begun.elapsed(), report);
+                failed |= arguments.strict && finding.misses_a_target();
                 if !arguments.json {
-                    println!("{finding}");
+                    bench.say(|| println!("{finding}"));
                 }
                 findings.push(finding);
             }
             Err(error) => {
-                eprintln!("prefork-bench: {}: {error:#}", suite.name);
+                bench.say(|| eprintln!("prefork-bench: {}: {error:#}", suite.name));
                 failed = true;
             }
         }
+        bench.ended();
     }
     bench.finished();
     if arguments.json {

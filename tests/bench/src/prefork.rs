@@ -13,6 +13,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{Backlog, listen};
 use prefork_proto::control::{SlotState, Status};
 
+use crate::files;
+use crate::load::HELLO;
 use crate::role::{self, Role};
 use crate::server::{Blueprint, Order, Orders, Server, Site};
 
@@ -20,14 +22,30 @@ use crate::server::{Blueprint, Order, Orders, Server, Site};
 pub(crate) static PREFORK: Blueprint = Blueprint {
     name: "prefork",
     threads: false,
-    command,
+    page: HELLO,
+    command: |site| with_pool(site, &worker_program()?),
     orders,
+    has_workers: |server| ready(server).is_ok_and(|ready| ready.len() == server.site().workers),
+};
+
+/// prefork with its own web server, which serves the site's files.
+pub(crate) static FILES: Blueprint = Blueprint {
+    name: "prefork",
+    threads: false,
+    page: files::SMALL,
+    command: |site| {
+        let root = files::write(site)?;
+        with_pool(site, &format!("[pool.web.app]\nroot = {root:?}\n"))
+    },
+    orders,
+    has_workers: Server::has_children,
 };
 
 /// As many bare hyper loops as workers, on one listener.
 pub(crate) static BARE: Blueprint = Blueprint {
     name: "bare hyper",
     threads: false,
+    page: HELLO,
     command: |site| {
         let listener = OwnedFd::from(TcpListener::bind(site.address)?);
         listen(&listener, Backlog::new(4096)?)?;
@@ -36,18 +54,25 @@ pub(crate) static BARE: Blueprint = Blueprint {
         Ok(command)
     },
     orders: |_| Orders::default(),
+    has_workers: Server::has_children,
 };
 
 fn runtime_dir(site: &Site) -> PathBuf {
     site.dir.join("run")
 }
 
-fn command(site: &Site) -> Result<Command> {
+/// The line that makes this program in the role of a worker the pool's.
+fn worker_program() -> Result<String> {
     let mut program = vec![std::env::current_exe()?.display().to_string()];
     program.extend(role::arguments(Role::Worker));
+    Ok(format!("program = {program:?}\n"))
+}
+
+/// With a pool that has these lines more.
+fn with_pool(site: &Site, lines: &str) -> Result<Command> {
     let config = format!(
         "[supervisor]\nruntime_dir = {:?}\nadmin = \"127.0.0.1:0\"\n\
-         [pool.web]\nworkers = {}\nprogram = {program:?}\nlisten = [\"{}\"]\n{}\n",
+         [pool.web]\nworkers = {}\nlisten = [\"{}\"]\n{lines}{}\n",
         runtime_dir(site),
         site.workers,
         site.address,

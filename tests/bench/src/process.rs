@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -17,6 +18,9 @@ use crate::sys;
 /// Children that have an owner. Any other child is an orphan that a server
 /// under test has left: this process adopts them, and ends them.
 static OWNED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Whether this process ends, and starts nothing more.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn owned() -> MutexGuard<'static, BTreeSet<i32>> {
     // A set of numbers can't be half changed.
@@ -110,7 +114,30 @@ impl Drop for Process {
     }
 }
 
+/// Kills everything that this process has started; nothing more is started.
+pub(crate) fn end_all() {
+    ENDING.store(true, Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        let mut left = descendants(me());
+        left.retain(|pid| is_alive(*pid));
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            // It may have died meanwhile.
+            let _ = send(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn me() -> i32 {
+    i32::try_from(std::process::id()).expect("process ids are small")
+}
+
 fn spawn(mut command: Command) -> Result<Child> {
+    ensure!(!ENDING.load(Ordering::SeqCst), "interrupted");
     sys::tie_to_parent(&mut command);
     command
         .spawn()
@@ -123,9 +150,8 @@ pub(crate) fn send(pid: i32, signal: Signal) -> Result<()> {
 }
 
 fn orphans() -> Vec<i32> {
-    let me = i32::try_from(std::process::id()).expect("process ids are small");
     let owned = owned();
-    children_of(me)
+    children_of(me())
         .into_iter()
         .filter(|pid| !owned.contains(pid))
         .collect()

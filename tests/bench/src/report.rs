@@ -34,17 +34,17 @@ pub(crate) struct Table {
     /// What it shows.
     pub(crate) title: String,
     /// Column heads, with units.
-    pub(crate) columns: Vec<&'static str>,
+    pub(crate) columns: Vec<String>,
     /// A cell per column each.
     pub(crate) rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
     /// An empty one.
-    pub(crate) fn new(title: impl Into<String>, columns: &[&'static str]) -> Self {
+    pub(crate) fn new(title: impl Into<String>, columns: &[&str]) -> Self {
         Self {
             title: title.into(),
-            columns: columns.to_vec(),
+            columns: columns.iter().map(|head| (*head).to_owned()).collect(),
             rows: Vec::new(),
         }
     }

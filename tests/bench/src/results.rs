@@ -30,6 +30,12 @@ impl Finding {
             report,
         }
     }
+
+    /// Whether a target was measured and not reached.
+    pub(crate) fn misses_a_target(&self) -> bool {
+        let mut targets = self.report.targets.iter();
+        targets.any(|target| target.is_met() == Some(false))
+    }
 }
 
 impl fmt::Display for Finding {

@@ -10,8 +10,9 @@ use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::load::Clients;
+use crate::load::{Clients, Page};
 use crate::process::{self, Process};
+use crate::scratch;
 
 /// How long a server may take to serve.
 const BOOT: Duration = Duration::from_secs(60);
@@ -26,10 +27,15 @@ pub(crate) struct Blueprint {
     pub(crate) name: &'static str,
     /// Whether its workers are threads of one process.
     pub(crate) threads: bool,
+    /// What it answers.
+    pub(crate) page: Page,
     /// Writes what it needs into the site's directory and says how it starts.
     pub(crate) command: fn(&Site) -> Result<Command>,
     /// What it can be ordered to do.
     pub(crate) orders: fn(&Site) -> Orders,
+    /// Whether a master that was started in the place of a killed one has its
+    /// workers: usually those that it has started.
+    pub(crate) has_workers: fn(&Server) -> bool,
 }
 
 /// Where a server is to stand.
@@ -86,9 +92,7 @@ impl Server {
         workers: usize,
         pool: &str,
     ) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("prefork-bench-")
-            .tempdir()?;
+        let dir = scratch::dir()?;
         let site = Site {
             dir: dir.path().to_owned(),
             address: free_address()?,
@@ -115,7 +119,7 @@ impl Server {
         self.process
             .replace(starting(self.blueprint, &self.site)?)?;
         std::thread::sleep(TAKEOVER);
-        Ok(self.process.is_alive() && !self.workers().is_empty() && self.answers())
+        Ok(self.process.is_alive() && (self.blueprint.has_workers)(self) && self.answers())
     }
 
     /// Its name in tables.
@@ -143,6 +147,11 @@ impl Server {
         let mut workers = process::children_of(self.process.pid());
         workers.retain(|pid| process::is_alive(*pid));
         workers
+    }
+
+    /// Whether any lives.
+    pub(crate) fn has_children(&self) -> bool {
+        !self.workers().is_empty()
     }
 
     /// Processor time of all its processes.
@@ -187,7 +196,11 @@ impl Server {
     }
 
     fn answers(&self) -> bool {
-        let asked = Clients::calm(self.site.address, 1).ask_for(Duration::from_millis(20));
+        let clients = Clients {
+            page: self.blueprint.page,
+            ..Clients::calm(self.site.address, 1)
+        };
+        let asked = clients.ask_for(Duration::from_millis(20));
         asked.is_ok_and(|outcome| outcome.served > 0 && outcome.broken_count() == 0)
     }
 

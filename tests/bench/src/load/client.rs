@@ -7,12 +7,35 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 
-use super::answer::{Answer, judge};
+use super::answer::{Answer, Judge};
 use super::{AFTER_FAILURE, Clients, Outcome, PATIENCE};
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
-const LAST_REQUEST: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nConnection: close\r\n\r\n";
+/// Read at once: with large answers, each call is to count.
+const CHUNK: usize = 128 * 1024;
+
+/// What all clients of a run have in common.
+#[derive(Debug)]
+pub(super) struct Ask {
+    clients: Clients,
+    request: String,
+    buffer: Vec<u8>,
+}
+
+impl Ask {
+    pub(super) fn new(clients: Clients) -> Self {
+        let path = clients.page.path;
+        let last = if clients.keep_alive {
+            ""
+        } else {
+            "Connection: close\r\n"
+        };
+        Self {
+            request: format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n{last}\r\n"),
+            buffer: vec![0; CHUNK],
+            clients,
+        }
+    }
+}
 
 /// One client.
 #[derive(Debug)]
@@ -22,7 +45,7 @@ pub(super) struct Client {
     connected: bool,
     /// When the request was begun that waits for its answer.
     asked: Option<Instant>,
-    input: Vec<u8>,
+    judge: Judge,
 }
 
 /// When a client has to be called next without an event.
@@ -41,23 +64,23 @@ impl Client {
             stream: None,
             connected: false,
             asked: None,
-            input: Vec::with_capacity(1024),
+            judge: Judge::default(),
         }
     }
 
     /// Begins a request, on the open connection if there is one.
     pub(super) fn begin(
         &mut self,
-        clients: &Clients,
+        ask: &mut Ask,
         poll: &Poll,
         outcome: &mut Outcome,
     ) -> io::Result<Next> {
         self.asked = Some(Instant::now());
-        self.input.clear();
+        self.judge.begin_anew();
         if self.stream.is_some() {
-            return Ok(self.send(clients, outcome));
+            return Ok(self.send(ask, outcome));
         }
-        let mut stream = match TcpStream::connect(clients.address) {
+        let mut stream = match TcpStream::connect(ask.clients.address) {
             Ok(stream) => stream,
             Err(error) => return Ok(self.fail(&error, outcome)),
         };
@@ -69,15 +92,10 @@ impl Client {
         Ok(Next::OnEvent)
     }
 
-    fn send(&mut self, clients: &Clients, outcome: &mut Outcome) -> Next {
-        let request = if clients.keep_alive {
-            REQUEST
-        } else {
-            LAST_REQUEST
-        };
+    fn send(&mut self, ask: &Ask, outcome: &mut Outcome) -> Next {
         let stream = self.stream.as_mut().expect("checked by the caller");
         // So few bytes always fit into an empty socket buffer.
-        match stream.write_all(request) {
+        match stream.write_all(ask.request.as_bytes()) {
             Ok(()) => Next::OnEvent,
             Err(error) => self.fail(&error, outcome),
         }
@@ -87,7 +105,7 @@ impl Client {
     pub(super) fn react(
         &mut self,
         event: &Event,
-        clients: &Clients,
+        ask: &mut Ask,
         poll: &Poll,
         outcome: &mut Outcome,
     ) -> io::Result<Next> {
@@ -102,23 +120,25 @@ impl Client {
                 return Ok(Next::OnEvent);
             }
             self.connected = true;
-            return Ok(self.send(clients, outcome));
+            return Ok(self.send(ask, outcome));
         }
         if !event.is_readable() && !event.is_read_closed() {
             return Ok(Next::OnEvent);
         }
-        let next = self.receive(event.is_read_closed(), clients, outcome);
+        let next = self.receive(event.is_read_closed(), ask, outcome);
         match next {
-            Next::After(Duration::ZERO) => self.begin(clients, poll, outcome),
+            Next::After(Duration::ZERO) => self.begin(ask, poll, outcome),
             later => Ok(later),
         }
     }
 
-    fn receive(&mut self, closed: bool, clients: &Clients, outcome: &mut Outcome) -> Next {
-        let mut buffer = [0; 2048];
+    fn receive(&mut self, closed: bool, ask: &mut Ask, outcome: &mut Outcome) -> Next {
+        let Ask {
+            clients, buffer, ..
+        } = ask;
         loop {
             let stream = self.stream.as_mut().expect("checked by the caller");
-            match (stream.read(&mut buffer), self.asked) {
+            let length = match (stream.read(buffer), self.asked) {
                 // Between two requests a server may close.
                 (Ok(0) | Err(_), None) => {
                     self.stream = None;
@@ -127,9 +147,10 @@ impl Client {
                 (Ok(0), Some(_)) => return self.fail(&ErrorKind::UnexpectedEof.into(), outcome),
                 (Err(error), _) if error.kind() == ErrorKind::WouldBlock => return Next::OnEvent,
                 (Err(error), _) => return self.fail(&error, outcome),
-                (Ok(length), _) => self.input.extend_from_slice(&buffer[..length]),
-            }
-            match (judge(&self.input), self.asked) {
+                (Ok(length), _) => length,
+            };
+            let answer = self.judge.take(&buffer[..length], clients.page.body);
+            match (answer, self.asked) {
                 (Answer::Partial, _) => {}
                 (Answer::Right { closes }, Some(asked)) => {
                     outcome.answered(asked);

@@ -6,7 +6,8 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::{Peer, write_python};
-use crate::server::{Blueprint, Order, Orders, Site};
+use crate::load::HELLO;
+use crate::server::{Blueprint, Order, Orders, Server, Site};
 
 pub(super) static PEER: Peer = Peer {
     program: "gunicorn",
@@ -14,7 +15,9 @@ pub(super) static PEER: Peer = Peer {
     blueprint: Blueprint {
         name: "gunicorn",
         threads: false,
+        page: HELLO,
         command,
+        has_workers: Server::has_children,
         orders: |_| Orders {
             reload: Some(Order::Signal(Signal::SIGHUP)),
             grow: Some(Order::Signal(Signal::SIGTTIN)),

@@ -8,7 +8,8 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::Peer;
-use crate::server::{Blueprint, Order, Orders, Site};
+use crate::load::HELLO;
+use crate::server::{Blueprint, Order, Orders, Server, Site};
 
 pub(super) static PEER: Peer = Peer {
     program: "haproxy",
@@ -16,7 +17,9 @@ pub(super) static PEER: Peer = Peer {
     blueprint: Blueprint {
         name: "haproxy",
         threads: true,
+        page: HELLO,
         command,
+        has_workers: Server::has_children,
         orders: |_| Orders {
             reload: Some(Order::Signal(Signal::SIGUSR2)),
             ..Orders::default()

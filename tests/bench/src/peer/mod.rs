@@ -3,7 +3,7 @@
 mod granian;
 mod gunicorn;
 mod haproxy;
-mod nginx;
+pub(crate) mod nginx;
 mod puma;
 mod uwsgi;
 

@@ -7,15 +7,19 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::Peer;
-use crate::server::{Blueprint, Order, Orders, Site};
+use crate::files;
+use crate::load::HELLO;
+use crate::server::{Blueprint, Order, Orders, Server, Site};
 
-pub(super) static PEER: Peer = Peer {
+pub(crate) static PEER: Peer = Peer {
     program: "nginx",
     version: "-v",
     blueprint: Blueprint {
         name: "nginx",
         threads: false,
+        page: HELLO,
         command,
+        has_workers: Server::has_children,
         orders: |_| Orders {
             reload: Some(Order::Signal(Signal::SIGHUP)),
             ..Orders::default()
@@ -23,7 +27,28 @@ pub(super) static PEER: Peer = Peer {
     },
 };
 
+/// nginx, serving the site's files.
+pub(crate) static FILES: Blueprint = Blueprint {
+    name: "nginx",
+    threads: false,
+    page: files::SMALL,
+    command: |site| {
+        let root = files::write(site)?;
+        let root = root.display();
+        let serve = format!("root {root}; sendfile on; tcp_nopush on; open_file_cache max=100;");
+        with_location(site, &serve)
+    },
+    orders: |_| Orders::default(),
+    has_workers: Server::has_children,
+};
+
 fn command(site: &Site) -> Result<Command> {
+    let answer = "default_type text/plain; return 200 \"hello, world\\n\";";
+    with_location(site, answer)
+}
+
+/// With one location, which does this.
+fn with_location(site: &Site, location: &str) -> Result<Command> {
     let Site {
         dir,
         address,
@@ -40,7 +65,7 @@ fn command(site: &Site) -> Result<Command> {
            fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;\n\
            server {{\n\
              listen {address} backlog=4096;\n\
-             location / {{ default_type text/plain; return 200 \"hello, world\\n\"; }}\n\
+             location / {{ {location} }}\n\
            }}\n\
          }}\n"
     );

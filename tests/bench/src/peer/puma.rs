@@ -7,7 +7,8 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::Peer;
-use crate::server::{Blueprint, Order, Orders, Site};
+use crate::load::HELLO;
+use crate::server::{Blueprint, Order, Orders, Server, Site};
 
 pub(super) static PEER: Peer = Peer {
     program: "puma",
@@ -15,7 +16,9 @@ pub(super) static PEER: Peer = Peer {
     blueprint: Blueprint {
         name: "puma",
         threads: false,
+        page: HELLO,
         command,
+        has_workers: Server::has_children,
         orders: |_| Orders {
             // The phased restart: one worker after the other.
             reload: Some(Order::Signal(Signal::SIGUSR1)),

@@ -71,7 +71,7 @@ impl fmt::Display for Table {
             .iter()
             .map(|row| row.iter().map(Cell::to_string).collect())
             .collect();
-        let heads: Vec<String> = self.columns.iter().map(|head| (*head).to_owned()).collect();
+        let heads = &self.columns;
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             let longest = cells
@@ -81,7 +81,7 @@ impl fmt::Display for Table {
         };
         let widths: Vec<usize> = (0..heads.len()).map(width).collect();
         writeln!(f, "### {}\n", self.title)?;
-        line(f, &heads, &widths)?;
+        line(f, heads, &widths)?;
         let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
         line(f, &rule, &widths)?;
         for row in &rows {

@@ -19,6 +19,7 @@ use crate::load::BODY;
 use crate::process::Process;
 use crate::report::{Bound, Cell, Report, Table, Target};
 use crate::role::{Role, command};
+use crate::scratch;
 
 /// Everything is slower by two orders of magnitude under valgrind.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,7 +70,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
 
 /// Instructions of a whole run with so many repetitions.
 fn count(role: Role, times: usize) -> Result<u64> {
-    let dir = tempfile::tempdir()?;
+    let dir = scratch::dir()?;
     match role {
         Role::Worker | Role::Bare => count_served(role, times, &dir),
         _ => {

@@ -1,12 +1,15 @@
 //! Requests per second, latency and processor time per request.
 
+mod downloads;
+
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use crate::bench::Bench;
 use crate::figures::Spread;
-use crate::load::Clients;
+use crate::load::{Clients, HELLO, Page};
 use crate::peer;
 use crate::prefork::{BARE, PREFORK};
 use crate::report::{Bound, Cell, Report, Table, Target};
@@ -16,13 +19,26 @@ use crate::server::Server;
 const TARGET: Setting = Setting {
     connections: 32,
     keep_alive: true,
+    page: HELLO,
 };
 
 /// One way to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Setting {
     connections: usize,
     keep_alive: bool,
+    page: Page,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = if self.keep_alive {
+            "kept alive"
+        } else {
+            "one request each"
+        };
+        write!(f, "{} connections, {kept}", self.connections)
+    }
 }
 
 /// What one server did in one setting, a value per round.
@@ -34,6 +50,9 @@ struct Series {
     latency_us: [Vec<f64>; 3],
     broken: u64,
 }
+
+/// An answer of this many bytes takes long enough to want longer rounds.
+const LARGE: usize = 1 << 20;
 
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
 
@@ -53,14 +72,18 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
             let setting = Setting {
                 connections,
                 keep_alive,
+                page: HELLO,
             };
             let series = measure(bench, &servers, setting)?;
-            if setting == TARGET {
+            if connections == TARGET.connections && keep_alive == TARGET.keep_alive {
                 report.targets = targets(&servers, &series);
             }
-            report.tables.push(table(&servers, &series, setting));
+            let title = setting.to_string();
+            report.tables.push(table(&servers, &series, title));
         }
     }
+    drop(servers);
+    downloads::measure(bench, workers, &mut report)?;
     report.note(format!(
         "{workers} workers each; the clients share the processors with the servers, \
          \"client CPU\" is what they took of them."
@@ -76,9 +99,14 @@ fn measure(bench: &Bench, servers: &[Server], setting: Setting) -> Result<Vec<Se
     // Many short rounds: what else the machine does then falls on a few of
     // them, or on both sides of the ratio.
     let duration = Duration::from_millis(bench.pick(200, 100));
+    let duration = if setting.page.body.len() < LARGE {
+        duration
+    } else {
+        4 * duration
+    };
     for round in 0..bench.pick(21, 3) {
         for (server, series) in servers.iter().zip(&mut all) {
-            bench.doing(format!("{} {setting:?}, round {round}", server.name()));
+            bench.doing(format!("{}, {setting}, round {round}", server.name()));
             ask(server, setting, duration, series)?;
         }
     }
@@ -88,6 +116,7 @@ fn measure(bench: &Bench, servers: &[Server], setting: Setting) -> Result<Vec<Se
 fn ask(server: &Server, setting: Setting, duration: Duration, series: &mut Series) -> Result<()> {
     let clients = Clients {
         keep_alive: setting.keep_alive,
+        page: setting.page,
         ..Clients::eager(server.site().address, setting.connections)
     };
     clients.ask_for(duration / 5)?;
@@ -106,20 +135,17 @@ fn ask(server: &Server, setting: Setting, duration: Duration, series: &mut Serie
     Ok(())
 }
 
-fn table(servers: &[Server], all: &[Series], setting: Setting) -> Table {
-    let kept = if setting.keep_alive {
-        "kept alive"
-    } else {
-        "one request each"
-    };
+/// What each server did, against the first of them.
+fn table(servers: &[Server], all: &[Series], title: String) -> Table {
+    let first = servers.first().map_or("", Server::name);
     let mut table = Table::new(
-        format!("{} connections, {kept}", setting.connections),
+        title,
         &[
             "server",
             "requests/s",
             "CPU µs/request",
-            "CPU against bare hyper",
-            "requests/s against bare hyper",
+            &format!("CPU against {first}"),
+            &format!("requests/s against {first}"),
             "p50 µs",
             "p99 µs",
             "p99.9 µs",

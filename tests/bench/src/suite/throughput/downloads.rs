@@ -1,0 +1,41 @@
+//! Files, small and large, by prefork's own web server and by nginx.
+
+use anyhow::Result;
+
+use super::{Setting, table};
+use crate::bench::Bench;
+use crate::files;
+use crate::load::Page;
+use crate::peer::nginx;
+use crate::prefork::FILES;
+use crate::report::Report;
+use crate::server::Server;
+
+/// What is downloaded, and over how many connections.
+fn downloads() -> [(&'static str, Page, usize); 2] {
+    [
+        ("a file of 1 KiB", files::SMALL, 32),
+        ("a file of 10 MiB", files::large(), 4),
+    ]
+}
+
+/// Adds a table for each size.
+pub(super) fn measure(bench: &Bench, workers: usize, report: &mut Report) -> Result<()> {
+    let mut servers = Vec::new();
+    // It comes first, so that the ratios are against it.
+    if nginx::PEER.installed().is_some() {
+        servers.push(Server::start(&nginx::FILES, &bench.prefork, workers, "")?);
+    }
+    servers.push(Server::start(&FILES, &bench.prefork, workers, "")?);
+    for (what, page, connections) in downloads() {
+        let setting = Setting {
+            connections,
+            keep_alive: true,
+            page,
+        };
+        let series = super::measure(bench, &servers, setting)?;
+        let title = format!("{what}, {setting}");
+        report.tables.push(table(&servers, &series, title));
+    }
+    Ok(())
+}
