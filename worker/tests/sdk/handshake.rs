@@ -23,6 +23,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "http_counts",
             "scoreboard",
             "rejoin",
+            "output",
             "tls"
         ]
     );
@@ -40,6 +41,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "http_counts",
             "scoreboard",
             "rejoin",
+            "output",
             "tls"
         ]
     );
