@@ -1,12 +1,14 @@
 //! The only place with unsafe code.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use prefork_proto::channel::WorkerEnd;
 use tokio::io::Interest;
+use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
 
 /// Registers the channel with the runtime, which tells when it can be read or written.
@@ -45,4 +47,34 @@ pub(crate) fn ignore_broken_pipes() -> nix::Result<()> {
     // SAFETY: nothing of ours runs in the signal's place.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
     Ok(())
+}
+
+/// Reads at most `want` bytes at `at` into `buf`, as far as the kernel has them
+/// in memory; how many that were, 0 at the file's end.
+///
+/// # Errors
+/// EAGAIN where a disk would have to be waited for, EOPNOTSUPP where the file
+/// system can't tell; else as preadv2(2) says.
+pub(crate) fn read_cached(
+    file: &File,
+    at: u64,
+    buf: &mut ReadBuf<'_>,
+    want: usize,
+) -> io::Result<usize> {
+    let at = libc::off_t::try_from(at).map_err(io::Error::other)?;
+    // SAFETY: nothing is written here; the kernel writes whole bytes only.
+    let unfilled = unsafe { buf.unfilled_mut() };
+    let want = want.min(unfilled.len());
+    let part = libc::iovec {
+        iov_base: unfilled.as_mut_ptr().cast(),
+        iov_len: want,
+    };
+    // SAFETY: the descriptor is open as long as `file` is borrowed, and `part`
+    // is memory that nobody else uses for the length of this call.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, at, libc::RWF_NOWAIT) };
+    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written this many bytes, of the `want` at most.
+    unsafe { buf.assume_init(read) };
+    buf.advance(read);
+    Ok(read)
 }

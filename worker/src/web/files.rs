@@ -1,92 +1,165 @@
-//! Serves a directory.
+//! Serves a directory: tower-http's file service, and around it what is ours to
+//! decide.
 
 use std::path::{Path, PathBuf};
 
-use hyper::body::Incoming;
-use hyper::{Request, Uri};
-use percent_encoding::percent_decode_str;
+use bytes::Bytes;
+use http_body_util::{Either, Empty};
+use hyper::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED,
+    RANGE, VARY,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use tower_http::services::ServeDir;
+use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
 use tower_service::Service;
 
-use super::settings::SettingsError;
-use super::{Answer, page};
+use super::root::Root;
+use super::settings::{Settings, SettingsError};
+use super::{Body, condition, page, target};
 
-/// A response whose file is being opened.
-pub(super) type Opening = <ServeDir as Service<Request<Incoming>>>::Future;
+/// How much of a file is read and handed to the socket at a time, in bytes.
+const CHUNK: usize = 256 * 1024;
 
 /// A directory and the service of its files.
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
-    service: ServeDir,
+    directory: ServeDir<DefaultServeDirFallback, Root>,
+    not_found: Option<Uri>,
+    fallback: Option<Uri>,
+    cache_control: Vec<(String, HeaderValue)>,
 }
 
 impl Files {
-    /// Serves this directory, as it is found now: a relative path is one of
-    /// the worker's working directory.
-    pub(super) fn new(root: &Path) -> Result<Self, SettingsError> {
-        let refuse = |problem: String| SettingsError::Root {
+    /// Serves the directory `root`, as it is found now: a relative path is one
+    /// of the worker's working directory.
+    pub(super) fn new(root: &Path, settings: Settings) -> Result<Self, SettingsError> {
+        let refuse = |error: std::io::Error| SettingsError::Root {
             path: root.to_owned(),
-            problem,
+            problem: error.to_string(),
         };
-        let root = root
-            .canonicalize()
-            .map_err(|error| refuse(error.to_string()))?;
-        // Reading it shows that this user may.
-        std::fs::read_dir(&root).map_err(|error| refuse(error.to_string()))?;
-        let service = ServeDir::new(&root)
-            .precompressed_br()
-            .precompressed_zstd()
-            .precompressed_gzip();
-        Ok(Self { root, service })
+        let path = root.canonicalize().map_err(refuse)?;
+        let opened = Root::open(&path, settings.symlinks).map_err(refuse)?;
+        let page = |key, page: Option<String>| {
+            let Some(page) = page else { return Ok(None) };
+            match opened.has_file(Path::new(&page)) {
+                Ok(()) => Ok(target::page(&page)),
+                Err(error) => Err(SettingsError::Page {
+                    key,
+                    page,
+                    problem: error.to_string(),
+                }),
+            }
+        };
+        Ok(Self {
+            root: path,
+            not_found: page("not_found", settings.not_found)?,
+            fallback: page("fallback", settings.fallback)?,
+            cache_control: settings.cache_control,
+            directory: ServeDir::with_backend("", opened)
+                .precompressed_br()
+                .precompressed_zstd()
+                .precompressed_gzip()
+                .ignore_multi_range_requests(true)
+                .with_buf_chunk_size(CHUNK),
+        })
     }
 
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub(super) fn answer(&self, request: Request<Incoming>) -> Answer {
-        if let Some(refused) = page::not_allowed(&request) {
-            return Answer::now(refused);
+    /// Answers a GET or HEAD.
+    pub(super) async fn answer(&self, mut request: Parts) -> Response<Body> {
+        if !target::is_public(request.uri.path()) {
+            return self.missing(&request).await;
         }
-        let missing = page::not_found(&request);
-        if is_hidden(request.uri()) {
-            return Answer::now(missing);
+        let part = condition::prepare(&request.method, &mut request.headers);
+        let mut response = self.open(&request, request.uri.clone()).await;
+        if let Some(range) = part.and_then(|part| part.second_try(&response)) {
+            match range {
+                Some(range) => request.headers.insert(RANGE, range),
+                None => request.headers.remove(RANGE),
+            };
+            response = self.open(&request, request.uri.clone()).await;
         }
-        Answer::File {
-            opening: self.service.clone().call(request),
-            missing: Some(missing),
+        if response.status() == StatusCode::NOT_FOUND {
+            match &self.fallback {
+                Some(page) if target::is_route(request.uri.path()) => {
+                    request.headers.remove(RANGE);
+                    response = self.open(&request, page.clone()).await;
+                }
+                _ => return self.missing(&request).await,
+            }
         }
+        self.finish(request.uri.path(), &mut response);
+        response.map(Either::Right)
     }
-}
 
-/// Whether a part of the path begins with a dot, once it is decoded: `.git`,
-/// `.env` and the like are never meant for the public.
-fn is_hidden(uri: &Uri) -> bool {
-    percent_decode_str(uri.path())
-        .decode_utf8_lossy()
-        .split('/')
-        .any(|segment| segment.starts_with('.'))
-}
+    /// What there is at a path of the directory, for a request like this one.
+    async fn open(&self, like: &Parts, uri: Uri) -> Response<ServeFileSystemResponseBody> {
+        self.call(like.method.clone(), uri, like.headers.clone())
+            .await
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    async fn call(
+        &self,
+        method: Method,
+        uri: Uri,
+        headers: HeaderMap,
+    ) -> Response<ServeFileSystemResponseBody> {
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = target::origin_form(uri);
+        *request.headers_mut() = headers;
+        let Ok(response) = self.directory.clone().call(request).await;
+        response
+    }
 
-    #[test]
-    fn a_hidden_segment_is_found_however_it_is_written() {
-        for hidden in [
-            "/.env",
-            "/a/.git/config",
-            "/%2egit",
-            "/a%2F.git",
-            "/../etc",
-            "/a/%2E%2e/b",
-        ] {
-            assert!(is_hidden(&Uri::from_static(hidden)), "{hidden}");
+    /// There is nothing here: the site's own page, or the built-in one.
+    async fn missing(&self, request: &Parts) -> Response<Body> {
+        if let Some(page) = &self.not_found {
+            let encodings = request.headers.get_all(ACCEPT_ENCODING).iter();
+            let headers = encodings.map(|value| (ACCEPT_ENCODING, value.clone()));
+            let mut response = self
+                .call(request.method.clone(), page.clone(), headers.collect())
+                .await;
+            // It is gone where something else comes.
+            if response.status() == StatusCode::OK {
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                // They are the page's and not of what was asked for.
+                for name in [ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
+                    response.headers_mut().remove(name);
+                }
+                return response.map(Either::Right);
+            }
         }
-        for open in ["/", "/a.b", "/a./b", "/style.min.css", "/a%20.b"] {
-            assert!(!is_hidden(&Uri::from_static(open)), "{open}");
+        page::not_found(&request.headers).map(Either::Left)
+    }
+
+    /// What the file service doesn't say of a file.
+    fn finish<B>(&self, path: &str, response: &mut Response<B>) {
+        let of_a_file = matches!(
+            response.status(),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        if !of_a_file {
+            return;
+        }
+        let headers = response.headers_mut();
+        // A cache that is told nothing has changed must know for whom
+        // (RFC 9110, 15.4.5).
+        headers
+            .entry(VARY)
+            .or_insert(HeaderValue::from_static("accept-encoding"));
+        let rules = self.cache_control.iter();
+        if let Some((_, value)) = rules
+            .into_iter()
+            .find(|(prefix, _)| path.starts_with(prefix.as_str()))
+        {
+            headers.insert(CACHE_CONTROL, value.clone());
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The bundled web server: serves a directory, or a welcome page where it was
 //! given none.
 
+mod condition;
+mod content;
 mod files;
 mod page;
+mod root;
 mod settings;
+mod target;
 mod welcome;
 
 use std::cell::RefCell;
@@ -18,7 +22,6 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use pin_project_lite::pin_project;
 use serde_json::{Value, json};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
@@ -78,13 +81,14 @@ enum Site {
     #[default]
     Nothing,
     Welcome(Welcome),
-    Files(Files),
+    Files(Rc<Files>),
 }
 
 impl Site {
     fn new(context: &Context, app: Value) -> Result<Self, settings::SettingsError> {
-        Ok(match Settings::from_app(app)?.root {
-            Some(root) => Self::Files(Files::new(&root)?),
+        let mut settings = Settings::from_app(app)?;
+        Ok(match settings.root.take() {
+            Some(root) => Self::Files(Rc::new(Files::new(&root, settings)?)),
             None => Self::Welcome(Welcome::new(context)),
         })
     }
@@ -113,46 +117,41 @@ impl Service<Request<Incoming>> for Web {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         match &**self.current.borrow() {
-            Site::Nothing => Answer::now(page::not_found(&request)),
+            Site::Nothing => Answer::now(page::not_found(request.headers())),
             Site::Welcome(welcome) => Answer::now(welcome.answer(&request)),
-            Site::Files(files) => files.answer(request),
+            Site::Files(files) => Answer::file(Rc::clone(files), request),
         }
     }
 }
 
-pin_project! {
-    /// An answer that is there, or that a file has to be opened for.
-    #[project = AnswerProjection]
-    enum Answer {
-        Now { response: Option<Response<Full<Bytes>>> },
-        File { #[pin] opening: files::Opening, missing: Option<Response<Full<Bytes>>> },
-    }
+/// An answer that is there, or that a file has to be opened for.
+enum Answer {
+    Now(Option<Response<Full<Bytes>>>),
+    File(Pin<Box<dyn Future<Output = Response<Body>>>>),
 }
 
 impl Answer {
     fn now(response: Response<Full<Bytes>>) -> Self {
-        Self::Now {
-            response: Some(response),
+        Self::Now(Some(response))
+    }
+
+    fn file(files: Rc<Files>, request: Request<Incoming>) -> Self {
+        if let Some(refused) = page::not_allowed(request.method()) {
+            return Self::now(refused);
         }
+        let (request, _) = request.into_parts();
+        Self::File(Box::pin(async move { files.answer(request).await }))
     }
 }
 
 impl Future for Answer {
     type Output = Result<Response<Body>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         const ONCE: &str = "a future is not polled after it is done";
-        let response = match self.project() {
-            AnswerProjection::Now { response } => response.take().expect(ONCE).map(Either::Left),
-            AnswerProjection::File { opening, missing } => {
-                let Ok(response) = ready!(opening.poll(cx));
-                if response.status() == hyper::StatusCode::NOT_FOUND {
-                    missing.take().expect(ONCE).map(Either::Left)
-                } else {
-                    response.map(Either::Right)
-                }
-            }
-        };
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(match &mut *self {
+            Self::Now(response) => response.take().expect(ONCE).map(Either::Left),
+            Self::File(answer) => ready!(answer.as_mut().poll(cx)),
+        }))
     }
 }

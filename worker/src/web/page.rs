@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, VARY};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use hyper::{Method, Response, StatusCode};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -19,7 +19,7 @@ pub(super) struct Page {
 impl Page {
     /// The form that the request prefers. A response to HEAD keeps its body
     /// here and loses it in hyper, which tells its length nevertheless.
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) fn answer(&self, request: &HeaderMap) -> Response<Full<Bytes>> {
         let (kind, body) = if wants_html(request) {
             (HTML, &self.html)
         } else {
@@ -34,9 +34,8 @@ impl Page {
     }
 }
 
-fn wants_html<B>(request: &Request<B>) -> bool {
+fn wants_html(request: &HeaderMap) -> bool {
     request
-        .headers()
         .get_all(ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -44,7 +43,7 @@ fn wants_html<B>(request: &Request<B>) -> bool {
 }
 
 /// There is nothing at this path.
-pub(super) fn not_found<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+pub(super) fn not_found(request: &HeaderMap) -> Response<Full<Bytes>> {
     Page {
         status: StatusCode::NOT_FOUND,
         html: Bytes::from_static(include_str!("not_found.html").as_bytes()),
@@ -54,8 +53,8 @@ pub(super) fn not_found<B>(request: &Request<B>) -> Response<Full<Bytes>> {
 }
 
 /// The answer to a method that is neither GET nor HEAD, if it is none of them.
-pub(super) fn not_allowed<B>(request: &Request<B>) -> Option<Response<Full<Bytes>>> {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
+pub(super) fn not_allowed(method: &Method) -> Option<Response<Full<Bytes>>> {
+    if matches!(*method, Method::GET | Method::HEAD) {
         return None;
     }
     let text = Bytes::from_static(b"405: GET and HEAD work here\n");

@@ -1,17 +1,28 @@
 //! `[pool.NAME.app]` of a pool that runs the bundled web server.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
+use hyper::header::HeaderValue;
 use serde_json::Value;
 
+use super::root::Links;
+
 /// The keys that there are.
-const KEYS: [&str; 1] = ["root"];
+const KEYS: [&str; 5] = ["root", "symlinks", "not_found", "fallback", "cache_control"];
 
 /// Checked settings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Settings {
     /// The directory to serve; a welcome page without one.
     pub(super) root: Option<PathBuf>,
+    /// Where symbolic links may lead.
+    pub(super) symlinks: Links,
+    /// The file that is shown, with status 404, where there is none.
+    pub(super) not_found: Option<String>,
+    /// The file that answers for every route that is no file.
+    pub(super) fallback: Option<String>,
+    /// `Cache-Control` by the beginning of the path, the longest first.
+    pub(super) cache_control: Vec<(String, HeaderValue)>,
 }
 
 /// What is wrong with the settings.
@@ -23,12 +34,31 @@ pub(super) enum SettingsError {
     #[error("the web server has no setting {key:?}; did you mean {nearest:?}?")]
     UnknownKey { key: String, nearest: &'static str },
 
-    #[error("`root` is the path of a directory, not {0}")]
-    NotAPath(Value),
+    #[error("`{key}` is {expected}, not {found}")]
+    Wrong {
+        key: &'static str,
+        expected: &'static str,
+        found: Value,
+    },
+
+    #[error("`{0}` needs `root`")]
+    NeedsRoot(&'static str),
 
     #[error("cannot serve root {path}: {problem}", path = path.display())]
     Root { path: PathBuf, problem: String },
+
+    #[error("`{key}`: cannot open {page:?} in the root: {problem}")]
+    Page {
+        key: &'static str,
+        page: String,
+        problem: String,
+    },
 }
+
+const ROOT: &str = "the path of a directory";
+const SYMLINKS: &str = "\"inside\" or \"anywhere\"";
+const PAGE: &str = "the path of a file in the root, such as \"404.html\"";
+const CACHE_CONTROL: &str = "a header's value such as \"max-age=3600\", or a table of them by path such as { \"/\" = \"no-cache\" }";
 
 impl Settings {
     pub(super) fn from_app(app: Value) -> Result<Self, SettingsError> {
@@ -39,17 +69,76 @@ impl Settings {
         };
         let mut settings = Self::default();
         for (key, value) in table {
-            match (key.as_str(), value) {
-                ("root", Value::String(path)) => settings.root = Some(path.into()),
-                ("root", other) => return Err(SettingsError::NotAPath(other)),
+            match key.as_str() {
+                "root" => settings.root = Some(text("root", ROOT, value)?.into()),
+                "symlinks" => settings.symlinks = links(value)?,
+                "not_found" => settings.not_found = Some(page("not_found", value)?),
+                "fallback" => settings.fallback = Some(page("fallback", value)?),
+                "cache_control" => settings.cache_control = cache_control(value)?,
                 _ => {
                     let nearest = nearest(&key);
                     return Err(SettingsError::UnknownKey { key, nearest });
                 }
             }
         }
-        Ok(settings)
+        match (&settings.root, &settings.not_found, &settings.fallback) {
+            (None, Some(_), _) => Err(SettingsError::NeedsRoot("not_found")),
+            (None, _, Some(_)) => Err(SettingsError::NeedsRoot("fallback")),
+            _ => Ok(settings),
+        }
     }
+}
+
+fn wrong(key: &'static str, expected: &'static str, found: Value) -> SettingsError {
+    SettingsError::Wrong {
+        key,
+        expected,
+        found,
+    }
+}
+
+fn text(key: &'static str, expected: &'static str, value: Value) -> Result<String, SettingsError> {
+    match value {
+        Value::String(text) => Ok(text),
+        other => Err(wrong(key, expected, other)),
+    }
+}
+
+fn links(value: Value) -> Result<Links, SettingsError> {
+    match value.as_str() {
+        Some("inside") => Ok(Links::Inside),
+        Some("anywhere") => Ok(Links::Anywhere),
+        _ => Err(wrong("symlinks", SYMLINKS, value)),
+    }
+}
+
+fn page(key: &'static str, value: Value) -> Result<String, SettingsError> {
+    let page = text(key, PAGE, value)?;
+    let names = |part| matches!(part, Component::Normal(_));
+    if page.is_empty() || !Path::new(&page).components().all(names) {
+        return Err(wrong(key, PAGE, page.into()));
+    }
+    Ok(page)
+}
+
+fn cache_control(value: Value) -> Result<Vec<(String, HeaderValue)>, SettingsError> {
+    const KEY: &str = "cache_control";
+    let table = match value {
+        Value::String(_) => [("/".to_owned(), value)].into_iter().collect(),
+        Value::Object(table) => table,
+        other => return Err(wrong(KEY, CACHE_CONTROL, other)),
+    };
+    let mut rules = Vec::new();
+    for (path, value) in table {
+        let header = value.as_str().and_then(|text| text.parse().ok());
+        match header {
+            Some(header) if path.starts_with('/') => rules.push((path, header)),
+            Some(_) => return Err(wrong(KEY, CACHE_CONTROL, path.into())),
+            None => return Err(wrong(KEY, CACHE_CONTROL, value)),
+        }
+    }
+    rules.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+    Ok(rules)
 }
 
 fn nearest(key: &str) -> &'static str {
@@ -72,6 +161,14 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_path_comes_first() {
+        let app = json!({ "cache_control": { "/": "no-cache", "/assets/": "immutable" } });
+        let rules = Settings::from_app(app).unwrap().cache_control;
+        let paths: Vec<_> = rules.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, ["/assets/", "/"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_what_would_be_right() {
         let say = |app| Settings::from_app(app).unwrap_err().to_string();
         assert_eq!(
@@ -80,5 +177,23 @@ mod tests {
         );
         assert!(say(json!({ "root": 7 })).contains("not 7"));
         assert!(say(json!(["root"])).contains("a table"));
+        assert!(say(json!({ "symlinks": true })).contains("\"inside\" or \"anywhere\", not true"));
+        for page in ["", "../404.html", "/404.html", "a/../b"] {
+            let app = json!({ "root": ".", "not_found": page });
+            assert!(say(app).contains("a file in the root"), "{page}");
+        }
+        assert_eq!(
+            say(json!({ "fallback": "index.html" })),
+            "`fallback` needs `root`"
+        );
+        for rules in [
+            json!(1),
+            json!({ "/": 1 }),
+            json!({ "a": "b" }),
+            json!("\n"),
+        ] {
+            let app = json!({ "cache_control": rules });
+            assert!(say(app).contains("a header's value"), "{rules}");
+        }
     }
 }

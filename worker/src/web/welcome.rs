@@ -41,11 +41,11 @@ impl Welcome {
 
     pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if request.uri().path() != "/" {
-            page::not_found(request)
-        } else if let Some(refused) = page::not_allowed(request) {
+            page::not_found(request.headers())
+        } else if let Some(refused) = page::not_allowed(request.method()) {
             refused
         } else {
-            self.page.answer(request)
+            self.page.answer(request.headers())
         }
     }
 }
