@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::checked::{Address, Config, Listen, Program};
 use super::error::{ConfigError, Fault, Problems};
 use super::host::Host;
-use super::{Options, defaults, listen, pool, program, supervisor};
+use super::{Options, defaults, listen, pool, program, supervisor, web};
 
 impl Options {
     /// The flags among them that describe a pool and so exclude a file.
@@ -39,8 +39,7 @@ pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigErr
         web.program = Program::Command { path, args };
     }
     if let Some(root) = &options.root {
-        let root =
-            program::root(root.as_os_str(), host).map_err(|fault| fault.of_flag("--root"))?;
+        let root = web::root(root.as_os_str(), host).map_err(|fault| fault.of_flag("--root"))?;
         web.app = serde_json::json!({ "root": root });
     }
     for text in &options.listen {

@@ -28,6 +28,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod units;
+mod web;
 
 pub use change::Change;
 pub use checked::{Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, Supervisor};

@@ -12,7 +12,7 @@ use super::checked::{Listen, Pool, Program, RunAs};
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, duration, expected, integer, string, within};
-use super::{app, defaults, execution, listen, program, units};
+use super::{app, defaults, execution, listen, program, units, web};
 use crate::fleet::Policy;
 
 const NONE: Duration = Duration::ZERO;
@@ -284,24 +284,17 @@ fn read_run_as(section: &mut Section<'_>, host: &Host) -> Option<RunAs> {
 }
 
 fn read_app(section: &mut Section<'_>, program: &Program, host: &Host) -> Value {
-    let Some(mut table) = section.section("app", format!("`app` of {}", section.name)) else {
+    let Some(table) = section.section("app", format!("`app` of {}", section.name)) else {
         return Value::Object(Map::new());
     };
     let mut json = app::to_json(table.table, table.problems);
+    let span = table.span.clone();
     if *program == Program::Bundled {
-        let root = table.take("root", |value| {
-            program::root(
-                string(value, "a directory such as \"./public\"")?.as_ref(),
-                host,
-            )
-        });
-        if let Some(root) = root.value {
-            json.insert("root".to_owned(), Value::from(root));
-        }
+        web::check(table, &mut json, host);
     }
     let json = Value::Object(json);
     if let Err(fault) = app::fits(&json) {
-        table.fault(table.span.clone(), fault);
+        section.fault(span, fault);
     }
     json
 }

@@ -1,7 +1,7 @@
 //! What workers run and as whom: programs and users that exist.
 
 use std::env;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -43,22 +43,6 @@ fn executable(path: &Path) -> Result<(), String> {
         return Err("not a file".to_owned());
     }
     access(path, AccessFlags::X_OK).map_err(|_| "not executable".to_owned())
-}
-
-/// The directory that the bundled web server serves, absolute.
-pub(super) fn root(path: &OsStr, host: &Host) -> Result<String, Fault> {
-    let path = host.resolve(Path::new(path));
-    let fault = |why: String| Fault::new(format!("{}: {why}", path.display()));
-    let metadata = path.metadata().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => fault("no such directory".to_owned()),
-        _ => fault(error.to_string()),
-    })?;
-    if !metadata.is_dir() {
-        return Err(fault("not a directory".to_owned()));
-    }
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| fault("not valid UTF-8".to_owned()))
 }
 
 /// A user of this machine with its primary group.

@@ -10,7 +10,14 @@ fn changes(old: &str, new: &str) -> Vec<String> {
 }
 
 fn web(settings: &str) -> String {
-    format!("[pool.web]\nworkers = 4\nlisten = [\"127.0.0.1:8080\"]\n{settings}\n")
+    // What the bundled web server takes is its own affair.
+    let free = settings.contains("app = ") && !settings.contains("program");
+    let program = if free {
+        "program = [\"/bin/cat\"]\n"
+    } else {
+        ""
+    };
+    format!("[pool.web]\nworkers = 4\nlisten = [\"127.0.0.1:8080\"]\n{program}{settings}\n")
 }
 
 #[test]
@@ -30,7 +37,7 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
         listen = ["0.0.0.0:8080", "0.0.0.0:8082", { address = "unix:/run/a", permissions = "0600" }]
         drain_timeout = "30s"
         env = { TOKEN = "hunter2", SAME = "same" }
-        app = { greeting = "hello", same = 1 }
+        app = { cache_control = "no-cache", symlinks = "inside" }
 
         [pool.old]
         workers = 3
@@ -59,7 +66,7 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
         drain_timeout = "10s"
         max_rss = "1GiB"
         env = { TOKEN = "swordfish", SAME = "same" }
-        app = { welcome = "hello", same = 1 }
+        app = { welcome = "hello", symlinks = "inside" }
     "#;
     let restart = "a reload cannot take this, restart prefork for it";
     let expected = [
@@ -74,7 +81,7 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
         "setting: pool web: drain_timeout 30s → 10s",
         "setting: pool web: max_rss none → 1GiB",
         "setting: pool web: env changes: TOKEN",
-        "setting: pool web: app changes: greeting, welcome",
+        "setting: pool web: app changes: cache_control, welcome",
         "listener: listener 0.0.0.0:8080: mode shared → per-slot, backlog 4096 → 16",
         "listener: listener 0.0.0.0:8081 would be bound",
         "listener: listener unix:/run/a: permissions 0600 → unset",

@@ -342,9 +342,39 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "app.root = \"/etc/passwd\"",
             "`root`: /etc/passwd: not a directory",
         ),
-        ("app.x = inf", "JSON has no number inf"),
         (
-            "app.x = 99999999999999999999",
+            "app.symlinks = true",
+            "`symlinks`: expected \"inside\" or \"anywhere\", found boolean true",
+        ),
+        (
+            "app.not_found = \"404.html\"",
+            "`not_found` needs `root` (add root = \"./public\")",
+        ),
+        (
+            "app = { root = \"/etc\", not_found = \"../404.html\" }",
+            "`not_found`: expected the path of a file in the root, such as \"404.html\", \
+             found string \"../404.html\"",
+        ),
+        (
+            "app = { root = \"/etc\", fallback = \"no/index.html\" }",
+            "`fallback`: /etc/no/index.html: no such file",
+        ),
+        (
+            "app.cache_control = { assets = \"immutable\" }",
+            "`cache_control`: \"assets\" is no path (a path begins with a slash: \"/assets/\")",
+        ),
+        (
+            "app.cache_control = \"a\\nb\"",
+            "`cache_control`: expected a header's value such as \"max-age=3600\", \
+             or a table of them by path, found string \"a\\nb\"",
+        ),
+        (
+            "app.roots = \"/etc\"",
+            "unknown key `roots` in `app` of [pool.web] (did you mean `root`?)",
+        ),
+        ("program = [\"sh\"]\napp.x = inf", "JSON has no number inf"),
+        (
+            "program = [\"sh\"]\napp.x = 99999999999999999999",
             "99999999999999999999 does not fit 64 bits",
         ),
     ];
@@ -444,7 +474,7 @@ fn another_user_needs_root() {
 
 #[test]
 fn settings_too_large_for_a_message_are_refused() {
-    let text = format!("app.text = \"{}\"", "x".repeat(70_000));
+    let text = format!("program = [\"sh\"]\napp.text = \"{}\"", "x".repeat(70_000));
     assert!(problem_of(&text).starts_with("the settings take 70011 bytes as JSON"));
 }
 

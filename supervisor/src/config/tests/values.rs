@@ -31,6 +31,26 @@ fn the_page_on_the_configuration_is_a_configuration() {
 }
 
 #[test]
+fn the_pages_example_for_the_bundled_web_server_is_a_configuration() {
+    let page = include_str!("../../../CONFIG.md");
+    let example = page.split("```toml\n").nth(2).expect("a second example");
+    let (example, _) = example.split_once("```").expect("the example ends");
+    let site = tempfile::tempdir().unwrap();
+    for name in ["404.html", "index.html"] {
+        std::fs::write(site.path().join(name), "").unwrap();
+    }
+    let host = Host {
+        directory: site.path().to_owned(),
+        ..host()
+    };
+    let config = parse(example, "prefork.toml", &host).unwrap_or_else(|error| panic!("{error}"));
+    let app = config.pools[0].app.as_object().unwrap();
+    let keys: Vec<_> = app.keys().map(String::as_str).collect();
+    let all = ["cache_control", "fallback", "not_found", "root", "symlinks"];
+    assert_eq!(keys, all);
+}
+
+#[test]
 fn every_key_reaches_its_value() {
     let config = valid(
         r#"
@@ -273,7 +293,7 @@ fn the_summary_shows_what_is_unusual_and_no_secrets() {
         "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9 },\n\
          { address = \"[::1]:80\", mode = \"per-slot\" }]\n\
          env = { TOKEN = \"hunter2\" }\nmax_rss = \"1536MiB\"\ndrain_timeout = \"90s\"\n\
-         kill_timeout = \"5s\"\n[pool.web.app]\npassword = \"hunter2\"",
+         kill_timeout = \"5s\"\n[pool.web.app]\ncache_control = \"hunter2\"",
     );
     let expected = "prefork.toml: valid
 supervisor
