@@ -18,6 +18,10 @@ pub const PROTOCOL: u32 = 1;
 /// The environment variable that holds the number of the worker's channel descriptor.
 pub const CHANNEL_FD_ENV: &str = "PREFORK_CHANNEL_FD";
 
+/// The code of a worker's answer to `reload` that it can take these settings
+/// only as a new process; the supervisor replaces it then.
+pub const NEEDS_RESTART: &str = "needs_restart";
+
 /// What the supervisor says to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

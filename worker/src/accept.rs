@@ -123,7 +123,7 @@ impl<'a> Intake<'a> {
     /// Takes one connection at a time, which leaves those that came with it to
     /// the other workers, until nothing tells of them any more.
     async fn attend(&mut self) -> io::Result<()> {
-        let arrivals = Arrivals::at(self.listener.as_fd())?;
+        let arrivals = Arrivals::at(self.listener.as_fd(), &self.serving.epolls)?;
         loop {
             let arrival = arrivals.next().await?;
             match self.take() {

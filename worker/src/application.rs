@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 
-use prefork_proto::message::{Reply, ReplyError};
+use prefork_proto::message::{NEEDS_RESTART, Reply, ReplyError};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -48,6 +48,12 @@ impl Refused {
             code: code.into(),
             message: message.into(),
         }
+    }
+
+    /// The refusal of settings that only a new process can take: the worker
+    /// goes on as it is, until its successor has come up with them.
+    pub fn needs_restart(message: impl Into<String>) -> Self {
+        Self::new(NEEDS_RESTART, message)
     }
 
     /// The refusal of a command that the application does not know.

@@ -16,9 +16,10 @@
 //! last in the row. Where the runtime's registration can't be found, it stays
 //! as it is: all works, with more wake-ups.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -36,17 +37,17 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Arrivals<'a> {
     watch: AsyncFd<BorrowedFd<'a>>,
-    exclusive: Option<Exclusive>,
+    exclusive: Option<Exclusive<'a>>,
 }
 
 impl<'a> Arrivals<'a> {
-    /// Begins to watch a listening socket.
+    /// Begins to watch a listening socket; the runtime's epoll is one of these.
     ///
     /// # Errors
     /// As epoll_ctl(2) says.
-    pub(crate) fn at(listener: BorrowedFd<'a>) -> io::Result<Self> {
+    pub(crate) fn at(listener: BorrowedFd<'a>, epolls: &'a Epolls) -> io::Result<Self> {
         let watch = sys::watch_listener(listener)?;
-        let exclusive = Exclusive::find(listener);
+        let exclusive = epolls.registration(listener);
         let arrivals = Self { watch, exclusive };
         arrivals.go_last()?;
         Ok(arrivals)
@@ -113,37 +114,86 @@ impl Arrival<'_, '_> {
     }
 }
 
+/// The process's epolls, and what the kernel tells of each. Found once, and
+/// kept open: a process that confines itself may not read `/proc` later.
+#[derive(Debug, Default)]
+pub(crate) struct Epolls(Vec<Known>);
+
+#[derive(Debug)]
+struct Known {
+    epoll: Epoll,
+    /// Read anew, it tells what is registered then.
+    fdinfo: File,
+}
+
+impl Known {
+    /// What an epoll's number stands for, and what it has registered now.
+    fn of(number: RawFd) -> Option<(String, Self)> {
+        let epoll = sys::duplicate(number).ok()?;
+        let path = format!("/proc/self/fdinfo/{}", epoll.as_raw_fd());
+        let fdinfo = File::open(path).ok()?;
+        let registered = from_the_start(&fdinfo).ok()?;
+        let epoll = Epoll(epoll);
+        Some((registered, Self { epoll, fdinfo }))
+    }
+}
+
+impl Epolls {
+    /// Those that there are now, the runtime's among them; none without `/proc`.
+    pub(crate) fn find() -> Self {
+        let mut found = Vec::new();
+        let mut seen = Vec::new();
+        for entry in fs::read_dir("/proc/self/fd")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let is_epoll = fs::read_link(entry.path())
+                .is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]");
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
+            let Some((registered, known)) = number.filter(|_| is_epoll).and_then(Known::of) else {
+                continue;
+            };
+            // The runtime holds its epoll several times; once will do.
+            if !seen.contains(&registered) {
+                seen.push(registered);
+                found.push(known);
+            }
+        }
+        Self(found)
+    }
+
+    /// How the runtime watches this descriptor.
+    fn registration(&self, watched: BorrowedFd<'_>) -> Option<Exclusive<'_>> {
+        self.0.iter().find_map(|known| {
+            let token = token(&from_the_start(&known.fdinfo).ok()?, watched)?;
+            let epoll = &known.epoll;
+            Some(Exclusive { epoll, token })
+        })
+    }
+}
+
+fn from_the_start(file: &File) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        match file.read_at(&mut part, text.len() as u64)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            length => text.extend_from_slice(&part[..length]),
+        }
+    }
+}
+
 /// A registration in the runtime's epoll.
 #[derive(Debug)]
-struct Exclusive {
-    epoll: Epoll,
+struct Exclusive<'a> {
+    epoll: &'a Epoll,
     /// What the runtime knows it by; good for as long as the runtime watches.
     token: u64,
 }
 
-impl Exclusive {
-    /// Finds how the runtime watches this descriptor.
-    fn find(watched: BorrowedFd<'_>) -> Option<Self> {
-        for entry in fs::read_dir("/proc/self/fd").ok()?.flatten() {
-            let is_epoll = fs::read_link(entry.path())
-                .is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]");
-            if !is_epoll {
-                continue;
-            }
-            let number: RawFd = entry.file_name().to_str()?.parse().ok()?;
-            let epoll = sys::duplicate(number).ok()?;
-            let path = format!("/proc/self/fdinfo/{}", epoll.as_raw_fd());
-            let token = token(&fs::read_to_string(path).ok()?, watched);
-            if let Some(token) = token {
-                return Some(Self {
-                    epoll: Epoll(epoll),
-                    token,
-                });
-            }
-        }
-        None
-    }
-
+impl Exclusive<'_> {
     fn renew(&self, watched: &BorrowedFd<'_>) -> nix::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
         self.epoll.delete(watched)?;
@@ -189,7 +239,8 @@ mod tests {
     fn the_runtimes_registration_is_found_and_made_exclusive() {
         runtime().block_on(async {
             let listener = listener();
-            let arrivals = Arrivals::at(listener.as_fd()).unwrap();
+            let epolls = Epolls::find();
+            let arrivals = Arrivals::at(listener.as_fd(), &epolls).unwrap();
             let found = arrivals.exclusive.as_ref().unwrap();
             let epoll = found.epoll.0.as_raw_fd();
             let info = || fs::read_to_string(format!("/proc/self/fdinfo/{epoll}")).unwrap();
@@ -207,7 +258,8 @@ mod tests {
     fn every_connection_is_told_of_however_many_came_at_once() {
         runtime().block_on(async {
             let listener = listener();
-            let arrivals = Arrivals::at(listener.as_fd()).unwrap();
+            let epolls = Epolls::find();
+            let arrivals = Arrivals::at(listener.as_fd(), &epolls).unwrap();
             let address = listener.local_addr().unwrap();
             for at_once in [1, 5, 2] {
                 let _clients: Vec<_> = (0..at_once)

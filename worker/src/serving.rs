@@ -11,7 +11,9 @@ use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::arrivals::Epolls;
 use crate::patience::Patience;
+
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub(crate) struct Serving {
     pub(crate) tally: Tally,
     pub(crate) drain: Drain,
     pub(crate) patience: Patience,
+    pub(crate) epolls: Epolls,
     connections: Mutex<Connections>,
     emptied: Notify,
 }
@@ -36,6 +39,7 @@ impl Serving {
             tally,
             drain: Drain::default(),
             patience,
+            epolls: Epolls::find(),
             connections: Mutex::default(),
             emptied: Notify::new(),
         }))

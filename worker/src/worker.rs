@@ -97,7 +97,8 @@ impl Worker {
         self
     }
 
-    /// Takes new settings in place. Without it, new settings mean a new process.
+    /// Takes new settings in place. Without it, new settings mean a new process;
+    /// so they do where the handler answers [`Refused::needs_restart`].
     pub fn on_reload<F, Fut>(mut self, handler: F) -> Self
     where
         F: Fn(Reload) -> Fut + 'static,

@@ -168,6 +168,9 @@ pub enum AskError {
     /// It answered no.
     #[error("it refused: {0}")]
     Refused(String),
+    /// It can do so only as a new process.
+    #[error("it needs a restart for that: {0}")]
+    NeedsRestart(String),
     /// It did not answer within `Action::Ask`'s time.
     #[error("it did not answer in time")]
     TimedOut,

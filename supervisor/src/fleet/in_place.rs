@@ -78,6 +78,7 @@ impl Fleet {
                 let step = format!("has taken the settings of generation {generation}");
                 self.tell_watchers(id, &step);
             }
+            Err(AskError::NeedsRestart(_)) => self.start_successor(now, id),
             // Who does not take the old settings back is replaced.
             Err(_) if generation == self.generation => self.start_successor(now, id),
             Err(error) => self.refused_settings(now, id, &error),
@@ -191,6 +192,38 @@ mod tests {
         assert!(driver.failure(job).0.contains("did not answer in time"));
         driver.exit(worker(0, 1), code(0));
         assert_eq!(driver.reloaded().len(), 1);
+    }
+
+    #[test]
+    fn one_that_needs_a_restart_is_replaced_and_the_others_take_the_settings() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let job = reload(&mut driver);
+        let no = AskError::NeedsRestart("it is confined".to_owned());
+        answer(&mut driver, 0, 2, Err(no));
+        let successor = driver.slot(0).successor().unwrap();
+        assert_eq!(
+            (successor.worker(), successor.generation()),
+            (worker(0, 2), 2)
+        );
+        assert!(!driver.drains(worker(0, 1)) && !asked(&driver, worker(1, 1), 2));
+        driver.say_ready(worker(0, 2));
+        driver.pass(1.0);
+        assert!(driver.drains(worker(0, 1)));
+        answer(&mut driver, 1, 2, Ok(()));
+        assert!(driver.is_done(job));
+        assert_eq!(driver.current(1), worker(1, 1));
+    }
+
+    #[test]
+    fn where_the_successor_of_one_that_needs_a_restart_fails_the_reload_has_failed() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let job = reload(&mut driver);
+        let no = AskError::NeedsRestart("it is confined".to_owned());
+        answer(&mut driver, 0, 2, Err(no));
+        driver.exit(worker(0, 2), code(1));
+        assert!(driver.failure(job).0.contains("web/0"));
+        assert_eq!(driver.current(0), worker(0, 1));
+        assert_eq!((driver.generation(0), driver.generation(1)), (1, 1));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
+use prefork_proto::message::NEEDS_RESTART;
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -97,7 +98,10 @@ impl Reactor {
         tokio::task::spawn_local(async move {
             let result = match tokio::time::timeout(within, answered).await {
                 Ok(Ok(Ok(_))) => Ok(()),
-                Ok(Ok(Err(CallError::Refused(why)))) => Err(AskError::Refused(why)),
+                Ok(Ok(Err(CallError::Refused { code, why }))) if code == NEEDS_RESTART => {
+                    Err(AskError::NeedsRestart(why))
+                }
+                Ok(Ok(Err(CallError::Refused { why, .. }))) => Err(AskError::Refused(why)),
                 Ok(Ok(Err(CallError::Unreachable(why)))) => Err(AskError::Unreachable(why)),
                 Ok(Err(_)) => Err(AskError::Unreachable("it has gone".to_owned())),
                 Err(_) => Err(AskError::TimedOut),

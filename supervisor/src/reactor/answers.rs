@@ -139,7 +139,9 @@ async fn one_reply(
     let asked = Instant::now();
     let (outcome, data, error) = match tokio::time::timeout(within, answered).await {
         Ok(Ok(Ok(data))) => (TellOutcome::Ok, data, None),
-        Ok(Ok(Err(CallError::Refused(why)))) => (TellOutcome::Failed, Value::Null, Some(why)),
+        Ok(Ok(Err(CallError::Refused { why, .. }))) => {
+            (TellOutcome::Failed, Value::Null, Some(why))
+        }
         Ok(Ok(Err(CallError::Unreachable(why)))) => (TellOutcome::Gone, Value::Null, Some(why)),
         Ok(Err(_)) => {
             let why = "there is no worker, or it left before it answered";

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use prefork_proto::message::{Health, Hello, PROTOCOL, Reply, ToSupervisor};
+use prefork_proto::message::{Health, Hello, PROTOCOL, Reply, ReplyError, ToSupervisor};
 use prefork_proto::metrics::Metrics;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -49,8 +49,8 @@ pub(crate) const BAD_SCOREBOARD: &str = "bad_scoreboard";
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CallError {
-    /// The worker said no.
-    Refused(String),
+    /// The worker said no; the code is for programs, and stands in the text as well.
+    Refused { code: String, why: String },
     /// The worker's channel is full, closed, or not through its handshake.
     Unreachable(String),
 }
@@ -308,12 +308,14 @@ impl Conversation {
                 let result = if reply.ok {
                     Ok(reply.data)
                 } else {
-                    let why = reply
-                        .error
-                        .map(|error| format!("{}: {}", error.code, error.message));
-                    Err(CallError::Refused(
-                        why.unwrap_or_else(|| "it gave no reason".to_owned()),
-                    ))
+                    let error = reply.error.unwrap_or_else(|| ReplyError {
+                        code: "refused".to_owned(),
+                        message: "it gave no reason".to_owned(),
+                    });
+                    Err(CallError::Refused {
+                        why: format!("{}: {}", error.code, error.message),
+                        code: error.code,
+                    })
                 };
                 // The asker may have given up.
                 let _ = answer.send(result);
