@@ -11,6 +11,7 @@ mod backlog;
 mod boot_check;
 mod broken_reload;
 mod config_errors;
+mod confinement;
 mod control;
 mod crash_loop;
 mod death;

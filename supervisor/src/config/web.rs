@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::error::Fault;
 use super::host::Host;
-use super::section::{Section, expected, string};
+use super::section::{Section, boolean, expected, string};
 
 const PAGE: &str = "the path of a file in the root, such as \"404.html\"";
 const LINKS: [&str; 2] = ["inside", "anywhere"];
@@ -33,6 +33,7 @@ pub(super) fn check(mut table: Section<'_>, json: &mut Map<String, Value>, host:
         }
     }
     table.take("symlinks", symlinks);
+    table.take("confine", boolean);
     table.take("cache_control", cache_control);
     if let Some(root) = root.value {
         json.insert("root".to_owned(), Value::from(root));

@@ -2,6 +2,7 @@
 //! given none.
 
 mod condition;
+mod confine;
 mod content;
 mod files;
 mod page;
@@ -25,9 +26,11 @@ use hyper::{Request, Response};
 use serde_json::{Value, json};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use crate::{Context, Refused, Reload, Tell, Worker};
+use crate::output::say;
+use crate::{Context, Refused, Reload, StartError, Tell, Worker};
+use confine::Bounds;
 use files::Files;
-use settings::Settings;
+use settings::{Settings, SettingsError};
 use welcome::Welcome;
 
 type Body = Either<Full<Bytes>, ServeFileSystemResponseBody>;
@@ -36,18 +39,41 @@ type Body = Either<Full<Bytes>, ServeFileSystemResponseBody>;
 type Current = Rc<RefCell<Rc<Site>>>;
 
 /// Runs the bundled web server as a worker. Its settings are `root`, the
-/// directory to serve; without it there is a welcome page.
+/// directory to serve; without it there is a welcome page. Under a supervisor it
+/// confines itself to reading that directory, unless `confine` is false.
 pub fn main() -> ExitCode {
     let current = Current::default();
     let (told, reloaded, begun) = (current.clone(), current.clone(), current);
+    let bounds = Rc::<RefCell<Bounds>>::default();
+    let set = bounds.clone();
     Worker::new("prefork-web", env!("CARGO_PKG_VERSION"))
         .on_tell(move |tell| std::future::ready(obey(tell, &told.borrow())))
-        .on_reload(move |reload| std::future::ready(take(&reload, &reloaded)))
+        .on_reload(move |reload| std::future::ready(take(&reload, &reloaded, &bounds.borrow())))
         .run(move |context| async move {
-            *begun.borrow_mut() = Rc::new(Site::new(&context, context.app_value())?);
-            context.set_status(begun.borrow().to_string());
+            let site = start(&context, &set)?;
+            *begun.borrow_mut() = Rc::new(site);
             Ok(Web { current: begun })
         })
+}
+
+/// Opens what is served, then gives up the right to open anything else.
+fn start(context: &Context, bounds: &RefCell<Bounds>) -> Result<Site, StartError> {
+    let settings = Settings::from_app(context.app_value())?;
+    let root = settings.root.clone();
+    let wanted = settings.is_confined();
+    let site = Site::new(context, settings)?;
+    let reached = if !context.is_supervised() {
+        Bounds::Off("it runs alone")
+    } else if !wanted {
+        Bounds::Off("its settings say so")
+    } else {
+        confine::confine(root.as_deref())
+    };
+    let (pool, slot) = (context.pool(), context.slot());
+    say(format_args!("{pool}/{slot}: {reached}"));
+    context.set_status(format!("{site}, {reached}"));
+    *bounds.borrow_mut() = reached;
+    Ok(site)
 }
 
 fn obey(tell: Tell, site: &Site) -> Result<Value, Refused> {
@@ -66,10 +92,14 @@ fn obey(tell: Tell, site: &Site) -> Result<Value, Refused> {
     }
 }
 
-fn take(reload: &Reload, current: &Current) -> Result<(), Refused> {
-    let site = Site::new(&reload.context, reload.app.clone())
-        .map_err(|error| Refused::new("invalid_settings", error.to_string()))?;
-    reload.context.set_status(site.to_string());
+fn take(reload: &Reload, current: &Current, bounds: &Bounds) -> Result<(), Refused> {
+    let invalid = |error: SettingsError| Refused::new("invalid_settings", error.to_string());
+    let settings = Settings::from_app(reload.app.clone()).map_err(invalid)?;
+    bounds
+        .admit(settings.root.as_deref(), settings.is_confined())
+        .map_err(Refused::needs_restart)?;
+    let site = Site::new(&reload.context, settings).map_err(invalid)?;
+    reload.context.set_status(format!("{site}, {bounds}"));
     *current.borrow_mut() = Rc::new(site);
     Ok(())
 }
@@ -85,8 +115,7 @@ enum Site {
 }
 
 impl Site {
-    fn new(context: &Context, app: Value) -> Result<Self, settings::SettingsError> {
-        let mut settings = Settings::from_app(app)?;
+    fn new(context: &Context, mut settings: Settings) -> Result<Self, SettingsError> {
         Ok(match settings.root.take() {
             Some(root) => Self::Files(Rc::new(Files::new(&root, settings)?)),
             None => Self::Welcome(Welcome::new(context)),

@@ -8,7 +8,14 @@ use serde_json::Value;
 use super::root::Links;
 
 /// The keys that there are.
-const KEYS: [&str; 5] = ["root", "symlinks", "not_found", "fallback", "cache_control"];
+const KEYS: [&str; 6] = [
+    "root",
+    "symlinks",
+    "not_found",
+    "fallback",
+    "cache_control",
+    "confine",
+];
 
 /// Checked settings.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +30,8 @@ pub(super) struct Settings {
     pub(super) fallback: Option<String>,
     /// `Cache-Control` by the beginning of the path, the longest first.
     pub(super) cache_control: Vec<(String, HeaderValue)>,
+    /// Whether the server may reach more than its root.
+    pub(super) unconfined: bool,
 }
 
 /// What is wrong with the settings.
@@ -74,6 +83,7 @@ impl Settings {
                 "symlinks" => settings.symlinks = links(value)?,
                 "not_found" => settings.not_found = Some(page("not_found", value)?),
                 "fallback" => settings.fallback = Some(page("fallback", value)?),
+                "confine" => settings.unconfined = !flag("confine", value)?,
                 "cache_control" => settings.cache_control = cache_control(value)?,
                 _ => {
                     let nearest = nearest(&key);
@@ -86,6 +96,12 @@ impl Settings {
             (None, _, Some(_)) => Err(SettingsError::NeedsRoot("fallback")),
             _ => Ok(settings),
         }
+    }
+
+    /// Whether the server is to reach its root alone, which it can't where a
+    /// link may lead out of it.
+    pub(super) fn is_confined(&self) -> bool {
+        !self.unconfined && self.symlinks == Links::Inside
     }
 }
 
@@ -102,6 +118,12 @@ fn text(key: &'static str, expected: &'static str, value: Value) -> Result<Strin
         Value::String(text) => Ok(text),
         other => Err(wrong(key, expected, other)),
     }
+}
+
+fn flag(key: &'static str, value: Value) -> Result<bool, SettingsError> {
+    value
+        .as_bool()
+        .ok_or_else(|| wrong(key, "true or false", value))
 }
 
 fn links(value: Value) -> Result<Links, SettingsError> {
@@ -156,6 +178,8 @@ mod tests {
     fn a_root_is_a_path_and_its_absence_means_the_welcome_page() {
         let settings = Settings::from_app(json!({ "root": "public" })).unwrap();
         assert_eq!(settings.root, Some(PathBuf::from("public")));
+        let open = Settings::from_app(json!({ "confine": false })).unwrap();
+        assert!(settings.is_confined() && !open.is_confined());
         assert_eq!(Settings::from_app(json!({})).unwrap().root, None);
         assert_eq!(Settings::from_app(Value::Null).unwrap().root, None);
     }
@@ -176,6 +200,7 @@ mod tests {
             "the web server has no setting \"rot\"; did you mean \"root\"?"
         );
         assert!(say(json!({ "root": 7 })).contains("not 7"));
+        assert!(say(json!({ "confine": 7 })).contains("true or false, not 7"));
         assert!(say(json!(["root"])).contains("a table"));
         assert!(say(json!({ "symlinks": true })).contains("\"inside\" or \"anywhere\", not true"));
         for page in ["", "../404.html", "/404.html", "a/../b"] {

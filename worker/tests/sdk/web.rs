@@ -19,13 +19,18 @@ fn orders(app: Value) -> Orders {
 }
 
 fn site() -> (TempDir, Worker) {
+    site_with(json!({}))
+}
+
+fn site_with(mut app: Value) -> (TempDir, Worker) {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     write("index.html", "<h1>home</h1>");
     write("data.txt", "0123456789");
     write("data.txt.gz", "pretend this is gzip");
     write(".secret", "secret");
-    let worker = Worker::with(orders(json!({ "root": directory.path() })));
+    app["root"] = json!(directory.path());
+    let worker = Worker::with(orders(app));
     (directory, worker)
 }
 
@@ -109,7 +114,7 @@ fn it_knows_two_commands() {
 
 #[test]
 fn a_new_root_is_taken_in_place_and_a_bad_one_refused() {
-    let (directory, mut worker) = site();
+    let (directory, mut worker) = site_with(json!({ "confine": false }));
     let other = directory.path().join("other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("index.html"), "other").unwrap();
@@ -117,9 +122,36 @@ fn a_new_root_is_taken_in_place_and_a_bad_one_refused() {
     let reply = worker.ask(|id| ToWorker::Reload { id, app: bad });
     assert!(!reply.ok);
     assert_eq!(ask(&worker, "GET /", "").text(), "<h1>home</h1>");
-    let app = json!({ "root": other });
+    let app = json!({ "root": other, "confine": false });
     assert!(worker.ask(|id| ToWorker::Reload { id, app }).ok);
     assert_eq!(ask(&worker, "GET /", "").text(), "other");
+}
+
+#[test]
+fn one_that_is_confined_takes_no_other_root_but_says_that_it_needs_a_restart() {
+    let (directory, mut worker) = site();
+    let root = directory.path();
+    let status = worker.health(|health| !health.status.is_empty()).status;
+    if status.contains("not confined") {
+        eprintln!("SKIPPED: {status}");
+        return;
+    }
+    let mut code = |app| {
+        let reply = worker.ask(|id| ToWorker::Reload { id, app });
+        reply.error.map(|error| error.code)
+    };
+    assert_eq!(code(json!({ "root": root })), None);
+    assert_eq!(
+        code(json!({ "root": root, "confine": 1 })).as_deref(),
+        Some("invalid_settings")
+    );
+    for app in [
+        json!({ "root": "/usr" }),
+        json!({ "root": root, "confine": false }),
+    ] {
+        assert_eq!(code(app).as_deref(), Some("needs_restart"));
+    }
+    assert_eq!(ask(&worker, "GET /", "").text(), "<h1>home</h1>");
 }
 
 #[test]

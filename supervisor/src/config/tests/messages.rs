@@ -343,6 +343,10 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "`root`: /etc/passwd: not a directory",
         ),
         (
+            "app.confine = 1",
+            "`confine`: expected true or false, found integer 1",
+        ),
+        (
             "app.symlinks = true",
             "`symlinks`: expected \"inside\" or \"anywhere\", found boolean true",
         ),

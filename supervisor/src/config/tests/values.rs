@@ -46,7 +46,14 @@ fn the_pages_example_for_the_bundled_web_server_is_a_configuration() {
     let config = parse(example, "prefork.toml", &host).unwrap_or_else(|error| panic!("{error}"));
     let app = config.pools[0].app.as_object().unwrap();
     let keys: Vec<_> = app.keys().map(String::as_str).collect();
-    let all = ["cache_control", "fallback", "not_found", "root", "symlinks"];
+    let all = [
+        "cache_control",
+        "confine",
+        "fallback",
+        "not_found",
+        "root",
+        "symlinks",
+    ];
     assert_eq!(keys, all);
 }
 

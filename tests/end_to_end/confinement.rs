@@ -1,0 +1,231 @@
+//! The bundled web server can reach its root and nothing else.
+//!
+//! A test can't ask the server to open what it has no reason to open. So it
+//! takes the process in hand as a debugger would and has it try.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
+use crate::harness::{Pool, Prefork, http, processes};
+
+/// A directory with a page, for a pool.
+fn site(prefix: &Path, name: &str) -> String {
+    let root = prefix.join(name);
+    fs::create_dir_all(&root).expect("there is room");
+    fs::write(root.join("page"), name).expect("there is room");
+    root.to_str().expect("the path is text").to_owned()
+}
+
+fn pool(root: &str, more: &str) -> Pool {
+    Pool::bundled("web", 1).set("app", format!("{{ root = {root:?}{more} }}"))
+}
+
+/// What the worker says of itself in its first report.
+fn says(prefork: &Prefork) -> String {
+    eventually_some("it reports", PATIENCE, || {
+        Some(prefork.worker("web", 0).status).filter(|status| !status.is_empty())
+    })
+}
+
+/// Whether this kernel confines a worker that wants it, as the worker says.
+fn is_confined(prefork: &Prefork) -> bool {
+    let status = says(prefork);
+    if status.contains("not confined: ") {
+        eprintln!("SKIPPED: {status}");
+        return false;
+    }
+    assert!(status.contains("confined by Landlock "), "{status}");
+    true
+}
+
+/// What open(2) says in that process, to read and then to create a file.
+#[cfg(target_arch = "x86_64")]
+mod hand {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use nix::errno::Errno;
+    use nix::sys::ptrace;
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::Pid;
+
+    /// x86-64's number of openat(2), and its `AT_FDCWD`.
+    const OPENAT: u64 = 257;
+    const FROM_CWD: u64 = -100_i64 as u64;
+    /// What a function may use below its stack pointer.
+    const RED_ZONE: u64 = 128;
+
+    /// Has a process that waits in a system call make another one in its place.
+    pub(super) fn open(pid: i32, path: &str, flags: i32) -> Result<(), Errno> {
+        let pid = Pid::from_raw(pid);
+        ptrace::attach(pid).expect("a root can trace");
+        assert!(matches!(
+            waitpid(pid, None).expect("it is traced"),
+            WaitStatus::Stopped(_, Signal::SIGSTOP)
+        ));
+        let before = ptrace::getregs(pid).expect("it is stopped");
+        let at = (before.rsp - RED_ZONE - 4096) & !15;
+        let memory = File::options()
+            .write(true)
+            .open(format!("/proc/{pid}/mem"))
+            .expect("it is traced");
+        let text = [path.as_bytes(), b"\0"].concat();
+        memory.write_all_at(&text, at).expect("its stack is there");
+
+        let mut call = before;
+        // It stands right behind the `syscall` in which it waited.
+        call.rip -= 2;
+        call.rax = OPENAT;
+        // No system call is to be restarted.
+        call.orig_rax = u64::MAX;
+        (call.rdi, call.rsi) = (FROM_CWD, at);
+        (call.rdx, call.r10) = (u64::try_from(flags).expect("flags are positive"), 0o600);
+        ptrace::setregs(pid, call).expect("it is stopped");
+        ptrace::step(pid, None).expect("it is stopped");
+        waitpid(pid, None).expect("it is traced");
+        let answer = ptrace::getregs(pid)
+            .expect("it is stopped")
+            .rax
+            .cast_signed();
+        ptrace::setregs(pid, before).expect("it is stopped");
+        ptrace::detach(pid, None).expect("it is stopped");
+        match answer {
+            0.. => Ok(()),
+            errno => Err(Errno::from_raw(i32::try_from(-errno).expect("it is small"))),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn it_can_open_what_lies_in_its_root_and_nothing_else() {
+    use nix::errno::Errno;
+    use nix::libc::{O_CREAT, O_RDONLY, O_WRONLY};
+
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can take another process in hand");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("there is room");
+    let root = site(directory.path(), "root");
+    let outside = site(directory.path(), "outside");
+    let prefork = Prefork::start(&[pool(&root, "")]);
+    if !is_confined(&prefork) {
+        return;
+    }
+    let open = |path: &str, flags| hand::open(prefork.ready_pid("web", 0), path, flags);
+    let page = format!("{root}/page");
+    assert_eq!(open(&page, O_RDONLY), Ok(()));
+    assert_eq!(open("/dev/null", O_WRONLY), Ok(()));
+    for denied in [
+        format!("{outside}/page").as_str(),
+        "/etc/passwd",
+        "/proc/self/environ",
+    ] {
+        assert_eq!(open(denied, O_RDONLY), Err(Errno::EACCES), "{denied}");
+    }
+    assert_eq!(open(&page, O_WRONLY), Err(Errno::EACCES));
+    assert_eq!(
+        open(&format!("{root}/new"), O_WRONLY | O_CREAT),
+        Err(Errno::EACCES)
+    );
+    assert_eq!(
+        open(&format!("{outside}/new"), O_WRONLY | O_CREAT),
+        Err(Errno::EACCES)
+    );
+
+    // It is the confinement that does it.
+    prefork.configure(&[pool(&root, ", confine = false")]);
+    prefork.done(&["reload"]);
+    let status = says(&prefork);
+    assert!(
+        status.ends_with("not confined: its settings say so"),
+        "{status}"
+    );
+    let open = |path: &str, flags| hand::open(prefork.ready_pid("web", 0), path, flags);
+    assert_eq!(open("/etc/passwd", O_RDONLY), Ok(()));
+    // And it goes on after that.
+    let answer = http::get(prefork.address("web"), "/page").expect("it serves");
+    assert_eq!(answer.body, "root");
+}
+
+#[test]
+fn another_root_takes_another_process_where_it_is_confined() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let [one, two] = ["one", "two"].map(|name| site(directory.path(), name));
+    let prefork = Prefork::start(&[pool(&one, "")]);
+    if !is_confined(&prefork) {
+        return;
+    }
+    let serves = |what: &str| {
+        let answer = http::get(prefork.address("web"), "/page").expect("it serves");
+        assert_eq!(answer.body, what);
+    };
+    serves("one");
+    let first = prefork.ready_pid("web", 0);
+    prefork.configure(&[pool(&two, "")]);
+    prefork.done(&["reload"]);
+    let second = prefork.ready_pid("web", 0);
+    assert_ne!(second, first);
+    serves("two");
+    // It goes, and comes back: as seen from here each is another process.
+    prefork.configure(&[pool(&two, ", confine = false")]);
+    prefork.done(&["reload"]);
+    let third = prefork.ready_pid("web", 0);
+    assert_ne!(third, second);
+    // One that is not confined takes another root as it is.
+    prefork.configure(&[pool(&one, ", confine = false")]);
+    prefork.done(&["reload"]);
+    assert_eq!(prefork.ready_pid("web", 0), third);
+    serves("one");
+}
+
+#[test]
+fn it_outlives_its_supervisor_and_takes_part_in_all_that_follows() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let root = site(directory.path(), "root");
+    let mut prefork = Prefork::start(&[pool(&root, "")]);
+    if !is_confined(&prefork) {
+        return;
+    }
+    let address = prefork.address("web");
+    let serves = || {
+        let answer = http::get(address, "/page").expect("it serves");
+        assert_eq!(answer.body, "root");
+    };
+    let pid = prefork.ready_pid("web", 0);
+    serves();
+    // Its listener is in the epoll exclusively, after a pause, too.
+    assert!(is_exclusive(pid));
+    prefork.done(&["pause", "web/0"]);
+    prefork.done(&["resume", "web/0"]);
+    eventually("the listener is watched", PATIENCE, || is_exclusive(pid));
+
+    prefork.done(&["upgrade"]);
+    assert_eq!(prefork.ready_pid("web", 0), pid);
+    serves();
+
+    prefork.scrape();
+    prefork.signal(Signal::SIGKILL);
+    prefork.ended();
+    serves();
+    prefork.start_again();
+    prefork.wait_until_ready();
+    assert_eq!(prefork.ready_pid("web", 0), pid);
+    serves();
+    prefork.done(&["stop"]);
+    eventually("it has left", PATIENCE, || !processes::alive(pid));
+}
+
+/// Whether one of its epolls wakes it exclusively (`EPOLLEXCLUSIVE`).
+fn is_exclusive(pid: i32) -> bool {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it lives");
+    entries.flatten().any(|entry| {
+        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+        info.contains("events: 90000019")
+    })
+}

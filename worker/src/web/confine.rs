@@ -1,0 +1,213 @@
+//! What the server can reach once it has started: its root, to read, and
+//! nothing else. landlock(7) sees to it where the kernel has it; what a flaw in
+//! the server could be made to open is then denied by the kernel.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
+
+/// Everything about files that can be denied, but for connecting to the unix
+/// socket of the next supervisor, which later versions know.
+const FILES: ABI = ABI::V7;
+/// No TCP connection is made, nor is a port bound: the listeners came from the
+/// supervisor.
+const TCP: ABI = ABI::V4;
+/// No signal and no abstract unix socket reaches another process.
+const SCOPES: ABI = ABI::V6;
+
+/// How far the process is confined. There is no way back, and none to another root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Bounds {
+    /// Nothing is begun yet, or it is not wanted; says why.
+    Off(&'static str),
+    /// The kernel does not do it; says why.
+    Unavailable(String),
+    /// It can read this directory, if any, and nothing else.
+    Confined {
+        /// Which directory.
+        root: Option<Identity>,
+        /// What the kernel knows of Landlock.
+        abi: i32,
+    },
+}
+
+/// What a path leads to, whatever it is called: device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+impl Identity {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self(found.dev(), found.ino()))
+    }
+}
+
+impl Bounds {
+    /// Whether the process can go on with another root, and with being
+    /// confined or not; what stands in the way.
+    pub(super) fn admit(&self, root: Option<&Path>, confined: bool) -> Result<(), &'static str> {
+        match self {
+            Self::Unavailable(_) => Ok(()),
+            Self::Off(_) if confined => Err("it is to confine itself, which it does at its start"),
+            Self::Off(_) => Ok(()),
+            Self::Confined { .. } if !confined => Err("it has confined itself for good"),
+            Self::Confined { root: ours, .. } => match root.map(Identity::of) {
+                Some(Ok(root)) if *ours != Some(root) => {
+                    Err("it has confined itself to its root, and this is another one")
+                }
+                // What is wrong with it is said where it is opened.
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self::Off("it has not started")
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off(why) => write!(f, "not confined: {why}"),
+            Self::Unavailable(why) => write!(f, "not confined: {why}"),
+            Self::Confined { abi, .. } => write!(f, "confined by Landlock {abi}"),
+        }
+    }
+}
+
+/// Confines this process for good to reading `root`, as far as the kernel can.
+pub(super) fn confine(root: Option<&Path>) -> Bounds {
+    // Landlock binds the thread that asks and those that it starts later.
+    match fs::read_dir("/proc/self/task").map(Iterator::count) {
+        Ok(1) => {}
+        Ok(threads) => return Bounds::Unavailable(format!("it has {threads} threads already")),
+        Err(error) => {
+            return Bounds::Unavailable(format!("its threads cannot be counted: {error}"));
+        }
+    }
+    restrict_thread(root).unwrap_or_else(Bounds::Unavailable)
+}
+
+fn restrict_thread(root: Option<&Path>) -> Result<Bounds, String> {
+    let identity = root.map(Identity::of).transpose();
+    let identity = identity.map_err(|error| error.to_string())?;
+    let status = restrict(root).map_err(|error| error.to_string())?;
+    let abi = match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } => effective_abi as i32,
+        LandlockStatus::NotEnabled => return Err("Landlock is not enabled".to_owned()),
+        _ => return Err("the kernel has no Landlock".to_owned()),
+    };
+    match status.ruleset {
+        RulesetStatus::NotEnforced => Err("the kernel's Landlock enforces none of it".to_owned()),
+        _ => Ok(Bounds::Confined {
+            root: identity,
+            abi,
+        }),
+    }
+}
+
+fn restrict(root: Option<&Path>) -> Result<landlock::RestrictionStatus, RulesetError> {
+    let mut rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(FILES))?
+        .handle_access(AccessNet::from_all(TCP))?
+        .scope(Scope::from_all(SCOPES))?
+        .create()?;
+    // What takes the place of outputs that nobody reads any more.
+    if let Ok(null) = PathFd::new("/dev/null") {
+        let rule = PathBeneath::new(null, AccessFs::ReadFile | AccessFs::WriteFile);
+        rules = rules.add_rule(rule)?;
+    }
+    if let Some(Ok(root)) = root.map(PathFd::new) {
+        let rule = PathBeneath::new(root, AccessFs::ReadFile | AccessFs::ReadDir);
+        rules = rules.add_rule(rule)?;
+    }
+    rules.restrict_self()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind::PermissionDenied;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::thread;
+
+    /// Whether this kernel has all that is asked of it.
+    fn is_there() -> bool {
+        let bounds = thread::spawn(|| restrict_thread(None)).join().unwrap();
+        let there = matches!(bounds, Ok(Bounds::Confined { abi: 6.., .. }));
+        if !there {
+            eprintln!("SKIPPED: this kernel has no Landlock of version 6: {bounds:?}");
+        }
+        there
+    }
+
+    #[test]
+    fn only_the_root_can_be_read_and_nothing_written_connected_or_bound() {
+        if !is_there() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let [root, outside] = ["root", "outside"].map(|name| directory.path().join(name));
+        fs::create_dir_all(root.join("sub")).unwrap();
+        fs::write(root.join("sub/page"), "page").unwrap();
+        fs::write(&outside, "secret").unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
+        fs::hard_link(&outside, root.join("hard")).unwrap();
+        let door = directory.path().join("door");
+        let _door = UnixListener::bind(&door).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let opened = fs::File::open(&outside).unwrap();
+
+        let confined = thread::spawn(move || {
+            let bounds = restrict_thread(Some(&root)).unwrap();
+            let expected = Some(Identity::of(&root).unwrap());
+            assert!(matches!(bounds, Bounds::Confined { root, .. } if root == expected));
+
+            assert_eq!(fs::read_to_string(root.join("sub/page")).unwrap(), "page");
+            assert_eq!(fs::read_dir(&root).unwrap().count(), 3);
+            // It is the way to a file that counts.
+            assert_eq!(fs::read_to_string(root.join("hard")).unwrap(), "secret");
+            let denied = |result: io::Result<()>, what: &str| {
+                let kind = result.expect_err(what).kind();
+                assert_eq!(kind, PermissionDenied, "{what}");
+            };
+            denied(fs::read(&outside).map(drop), "a file outside");
+            denied(fs::read(root.join("link")).map(drop), "a link to it");
+            denied(fs::read("/proc/self/status").map(drop), "/proc");
+            denied(fs::read_dir("/").map(drop), "a directory outside");
+            denied(fs::write(root.join("sub/page"), ""), "a file to write");
+            denied(fs::write(root.join("new"), ""), "a new file");
+            denied(fs::remove_file(root.join("sub/page")), "removing one");
+            denied(TcpStream::connect(address).map(drop), "a connection");
+            denied(TcpListener::bind("127.0.0.1:0").map(drop), "a port");
+            fs::write("/dev/null", "").unwrap();
+            UnixStream::connect(&door).unwrap();
+            io::read_to_string(opened).unwrap()
+        });
+        // What was open before stays so.
+        assert_eq!(confined.join().unwrap(), "secret");
+        // The other threads are not bound.
+        TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
+    fn a_process_with_other_threads_is_not_said_to_be_confined() {
+        let bounds = thread::spawn(|| confine(None)).join().unwrap();
+        assert!(
+            matches!(&bounds, Bounds::Unavailable(why) if why.contains("threads")),
+            "{bounds}"
+        );
+    }
+}
