@@ -105,6 +105,7 @@ impl Worker {
             incarnation: 1,
             heartbeat_ms: 20,
             idle_grace_ms: 0,
+            http: Box::default(),
             paused,
             rejoin: None,
             app: json!({}),

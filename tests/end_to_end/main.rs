@@ -20,6 +20,7 @@ mod exact_counters;
 mod examples;
 mod exit_codes;
 mod hostile;
+mod http_limits;
 mod hung_worker;
 mod lifecycle;
 mod limits;

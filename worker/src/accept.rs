@@ -114,6 +114,7 @@ impl<'a> Intake<'a> {
     /// Takes connections as they come, for as long as it is polled.
     async fn follow(&mut self) {
         loop {
+            self.serving.room().await;
             if let Err(error) = self.attend().await {
                 self.wait_after(&error).await;
             }
@@ -121,12 +122,15 @@ impl<'a> Intake<'a> {
     }
 
     /// Takes one connection at a time, which leaves those that came with it to
-    /// the other workers, until nothing tells of them any more.
+    /// the other workers, until there is no room for more or nothing tells of
+    /// them any more. One that was told of is taken in any case: nobody else
+    /// may have been told.
     async fn attend(&mut self) -> io::Result<()> {
         let arrivals = Arrivals::at(self.listener.as_fd(), &self.serving.epolls)?;
         loop {
             let arrival = arrivals.next().await?;
             match self.take() {
+                Ok(true) if !self.serving.has_room() => return Ok(()),
                 Ok(true) => arrival.taken()?,
                 Ok(false) => arrival.gone(),
                 Err(error) => self.wait_after(&error).await,

@@ -96,12 +96,12 @@ async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
 /// Waits until the client's time for its first bytes is over, as a drain has
 /// it for a client that is silent. A drain may also accept what waited.
 async fn time_ends(serving: &Serving, accepted: Instant, silent: bool) {
-    let patience = serving.patience;
+    let limits = &serving.rules().limits;
     if !silent {
-        return sleep_until(accepted + patience.head).await;
+        return sleep_until(accepted + limits.header_timeout).await;
     }
     tokio::select! {
-        () = sleep_until(accepted + patience.idle) => {}
+        () = sleep_until(accepted + limits.idle_timeout) => {}
         terms = serving.drain.begun() => {
             sleep_until(terms.since.max(accepted) + terms.idle_grace).await;
         }

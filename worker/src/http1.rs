@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::Response;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::{Builder, UpgradeableConnection};
 use hyper::service::Service;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until};
 
 use crate::StartError;
+use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
 use crate::request::{Counted, Requests};
 use crate::serving::Terms;
@@ -20,17 +20,33 @@ use crate::stream::Stream;
 /// ended, where the grace itself is shorter.
 const SHORTEST_LOOK: Duration = Duration::from_millis(20);
 
+/// Headers for which hyper needs no memory of each request's own. Fewer are
+/// counted after it has read them.
+const FREE_HEADERS: usize = 100;
+
+/// What hyper reads at the most before a head has to end.
+const FREE_BUFFER: usize = 400 << 10;
+
 type Connection<S> = UpgradeableConnection<TokioIo<Stream>, Counted<S>>;
 
-fn begin<S, B>(stream: Stream, service: Counted<S>) -> Connection<S>
+fn begin<S, B>(stream: Stream, service: Counted<S>, limits: &Limits) -> Connection<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>>,
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Future: 'static,
     S::Error: Into<StartError>,
     B: Body + 'static,
     B::Error: Into<StartError>,
 {
     stream.speaks_http1();
-    Builder::new()
+    let mut builder = Builder::new();
+    if limits.max_headers > FREE_HEADERS {
+        builder.max_headers(limits.max_headers);
+    }
+    if limits.max_header_size > FREE_BUFFER {
+        builder.max_buf_size(limits.max_header_size);
+    }
+    builder
+        .max_header_size(limits.max_header_size)
         // The time for a request's head is kept here: hyper's begins before
         // the head does.
         .header_read_timeout(None)
@@ -52,7 +68,7 @@ where
 {
     let drain = &requests.serving().drain;
     let mut watch = Watch::new(Protocol::Http1, requests);
-    let mut connection = begin(stream, service);
+    let mut connection = begin(stream, service, requests.limits());
     loop {
         let terms = drain.terms();
         let look = terms.map_or(watch.next, |terms| {
@@ -67,6 +83,9 @@ where
             () = sleep_until(look) => {}
         }
         let late = watch.look(requests);
+        if late == Some(Late::Stalled) {
+            return requests.reset();
+        }
         if late.is_none() && !terms.is_some_and(|terms| is_over(requests, terms)) {
             continue;
         }
@@ -77,14 +96,19 @@ where
         };
         let mut stream = parts.io.into_inner();
         let begun = !parts.read_buf.iter().all(|byte| b"\r\n".contains(byte));
-        if late == Some(Late::Head) || (!begun && !stream.has_input()) {
-            return stream.close().await;
+        match late {
+            Some(Late::Head) if begun => {
+                return stream.refuse(StatusCode::REQUEST_TIMEOUT).await;
+            }
+            Some(Late::Head) => return stream.close().await,
+            _ if !begun && !stream.has_input() => return stream.close().await,
+            _ => {}
         }
         // A request has begun to arrive: it is answered, and in a drain the
         // answer closes the connection.
         requests.unread(parts.read_buf.len());
         stream.unread(parts.read_buf);
-        connection = begin(stream, parts.service);
+        connection = begin(stream, parts.service, requests.limits());
         tokio::task::yield_now().await;
     }
 }

@@ -8,16 +8,21 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until};
 
 use crate::StartError;
+use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
 use crate::request::{Counted, Requests};
 use crate::stream::Stream;
 
 /// The least time that a client has to acknowledge a shutdown.
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);
+
+/// So many times as many headers as are allowed are read, so that they can be
+/// answered and counted; beyond that, a stream ends without the library's doing.
+const MARGIN: usize = 4;
 
 /// Serves a connection to its end. A drain, or a client that has nothing to
 /// say, ends it by GOAWAY in two steps (RFC 9113, 6.8), which loses no stream
@@ -33,7 +38,7 @@ where
 {
     let serving = requests.serving();
     let mut watch = Watch::new(Protocol::Http2, requests);
-    let mut connection = Builder::new(Local).serve_connection(TokioIo::new(stream), service);
+    let mut connection = builder(requests.limits()).serve_connection(TokioIo::new(stream), service);
     loop {
         tokio::select! {
             biased;
@@ -41,8 +46,10 @@ where
             _ = serving.drain.begun() => break,
             () = sleep_until(watch.next) => {}
         }
-        if watch.look(requests) == Some(Late::Idle) {
-            break;
+        match watch.look(requests) {
+            Some(Late::Stalled) => return requests.reset(),
+            Some(Late::Idle) => break,
+            Some(Late::Head) | None => {}
         }
     }
     Pin::new(&mut connection).graceful_shutdown();
@@ -52,7 +59,13 @@ where
         tokio::select! {
             biased;
             _ = &mut connection => return,
-            () = sleep_until(look) => {}
+            () = sleep_until(look.min(watch.next)) => {}
+        }
+        if watch.look(requests) == Some(Late::Stalled) {
+            return requests.reset();
+        }
+        if Instant::now() < look {
+            continue;
         }
         let given = match serving.drain.terms() {
             Some(terms) => terms.idle_grace.max(ACKNOWLEDGE),
@@ -73,6 +86,24 @@ where
     }
     requests.finish();
     let _ = connection.await;
+}
+
+fn builder(limits: &Limits) -> Builder<Local> {
+    let told = limits.max_header_size.saturating_mul(MARGIN);
+    let mut builder = Builder::new(Local);
+    builder
+        .max_concurrent_streams(limits.http2_max_streams)
+        .max_pending_accept_reset_streams(limits.http2_max_resets)
+        .max_header_list_size(u32::try_from(told).unwrap_or(u32::MAX))
+        .initial_stream_window_size(limits.http2_stream_window)
+        .initial_connection_window_size(limits.http2_connection_window);
+    if let Some(interval) = limits.http2_ping_interval {
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(limits.http2_ping_timeout);
+    }
+    builder
 }
 
 /// Runs a connection's streams beside it, on the serving thread.

@@ -10,7 +10,10 @@
 //! `uplink` leads to the supervisor, and by `rejoin` to the next one), while
 //! `accept` takes connections as the `gate` says, when `arrivals` tells of one, and
 //! `connection` serves each of them (`http1`, `http2`) over a `stream`, whose bytes
-//! go over a `wire` and maybe through `tls`, with the application's service wrapped by `request`. What they share
+//! go over a `wire` and maybe through `tls`, with the application's service wrapped
+//! by `request`, which `screen`s what comes. `limits` are what a client is held to:
+//! `admission` says how many requests are served at a time, `patience` and
+//! `unanswered` how long anything takes. What they share
 //! is in `serving`. Everything runs on one thread, so that a `health` report says
 //! that requests are served, too.
 //!
@@ -19,6 +22,7 @@
 //! [`web`] is the web server that `prefork` has inside.
 
 mod accept;
+mod admission;
 mod alone;
 mod application;
 mod arrivals;
@@ -30,6 +34,7 @@ mod error;
 mod gate;
 mod http1;
 mod http2;
+mod limits;
 mod link;
 mod listener;
 mod metrics;
@@ -44,6 +49,7 @@ mod signals;
 mod stream;
 mod sys;
 mod tls;
+mod unanswered;
 mod uplink;
 pub mod web;
 mod wire;
@@ -52,5 +58,6 @@ mod worker;
 pub use application::{Refused, Reload, Tell};
 pub use context::Context;
 pub use error::StartError;
+pub use limits::Limits;
 pub use prefork_proto::metrics::Rule;
 pub use worker::Worker;

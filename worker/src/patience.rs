@@ -4,36 +4,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::limits::Limits;
 use crate::request::Requests;
-
-/// What a connection's client is given time for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// To finish the head of an HTTP/1 request that it has begun.
-    pub(crate) head: Duration,
-    /// To begin a request.
-    pub(crate) idle: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-        }
-    }
-}
+use crate::unanswered::Input;
 
 /// Watches over a connection by looking at it now and then: a look costs the
 /// requests between it and the next nothing, where a timer of each request's
 /// own would. So a client has at most one and a half times as long as it is given.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    patience: Patience,
+    limits: &'static Limits,
+    interval: Duration,
     protocol: Protocol,
     seen: Progress,
     /// When it was first seen so.
     since: Instant,
+    /// What had come when something was last seen to have come, and when that was.
+    received: u64,
+    moved: Instant,
     /// When to look again.
     pub(crate) next: Instant,
 }
@@ -52,6 +40,8 @@ pub(crate) enum Protocol {
 enum Progress {
     /// A request is answered, for as long as that takes.
     Busy,
+    /// More of a response is there than the client takes, since this many bytes.
+    Stalled(u64),
     /// Nothing came since this many bytes.
     Idle(u64),
     /// The rest of a head is missing that began after this many bytes.
@@ -65,33 +55,47 @@ pub(crate) enum Late {
     Idle,
     /// To finish the head of one.
     Head,
+    /// To take what was asked for.
+    Stalled,
 }
 
 impl Watch {
     /// Begins to watch over a connection, by its requests.
     pub(crate) fn new(protocol: Protocol, requests: &Requests) -> Self {
         let now = Instant::now();
-        let patience = requests.serving().patience;
+        let limits = requests.limits();
+        let interval = limits.look();
         Self {
-            patience,
+            limits,
+            interval,
             protocol,
             seen: progress(protocol, requests),
             since: now,
-            next: now + Self::interval(patience),
+            received: requests.received(),
+            moved: now,
+            next: now + interval,
         }
     }
 
-    fn interval(patience: Patience) -> Duration {
-        patience.head.min(patience.idle) / 2
-    }
-
-    /// Looks at the connection; says if its client's time is over.
+    /// Looks at the connection: sees to it that requests whose time is over are
+    /// answered, and says if its client's time is over.
     pub(crate) fn look(&mut self, requests: &Requests) -> Option<Late> {
         let now = Instant::now();
         if now < self.next {
             return None;
         }
-        self.next = now + Self::interval(self.patience);
+        self.next = now + self.interval;
+        let received = requests.received();
+        if received != self.received {
+            self.received = received;
+            self.moved = now;
+        }
+        let input = Input {
+            received,
+            moved: self.moved,
+            ends_empty: requests.input_ends_empty(),
+        };
+        requests.unanswered.judge(now, self.limits, input);
         let progress = progress(self.protocol, requests);
         if progress != self.seen {
             self.seen = progress;
@@ -100,15 +104,18 @@ impl Watch {
         }
         let (late, given) = match progress {
             Progress::Busy => return None,
-            Progress::Idle(_) => (Late::Idle, self.patience.idle),
-            Progress::Head(_) => (Late::Head, self.patience.head),
+            Progress::Stalled(_) => (Late::Stalled, self.limits.write_timeout?),
+            Progress::Idle(_) => (Late::Idle, self.limits.idle_timeout),
+            Progress::Head(_) => (Late::Head, self.limits.header_timeout),
         };
         (now >= self.since + given).then_some(late)
     }
 }
 
 fn progress(protocol: Protocol, requests: &Requests) -> Progress {
-    if requests.busy() {
+    if requests.offers_more_than_is_taken() {
+        Progress::Stalled(requests.sent())
+    } else if requests.busy() {
         Progress::Busy
     } else if protocol == Protocol::Http1 && requests.head_begun() {
         Progress::Head(requests.consumed())

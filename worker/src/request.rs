@@ -3,7 +3,7 @@
 //! fails.
 //!
 //! This is the path of every request: no allocation, no boxed future, no
-//! reference count shared with another thread.
+//! reference count shared with another thread, as long as no limit is reached.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -11,20 +11,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::StartError;
+use crate::admission::{Admission, Turn};
+use crate::limits::Limits;
 use crate::output::say;
 use crate::screen::{is_bad_body, screen};
-use crate::serving::Serving;
+use crate::serving::{Rules, Serving};
 use crate::stream::Traffic;
+use crate::unanswered::{BodyEnd, Unanswered};
 
 /// Fewer unexplained bytes than this are spaces that a client put into its
 /// headers; as many or more are the beginning of another request.
@@ -34,8 +37,12 @@ const SHORTEST_REQUEST: u64 = 16;
 #[derive(Debug)]
 pub(crate) struct Requests {
     serving: &'static Serving,
+    rules: &'static Rules,
     traffic: Arc<Traffic>,
     in_flight: Cell<u32>,
+    /// Responses of which a part was given and the next one not asked for yet.
+    offering: Cell<u32>,
+    pub(crate) unanswered: Unanswered,
     /// Where in the connection's input the requests so far ended.
     consumed: Cell<u64>,
     /// When the last response ended; only noted once a drain has begun.
@@ -46,8 +53,11 @@ impl Requests {
     pub(crate) fn new(serving: &'static Serving, traffic: Arc<Traffic>) -> Rc<Self> {
         Rc::new(Self {
             serving,
+            rules: serving.rules(),
             traffic,
             in_flight: Cell::new(0),
+            offering: Cell::new(0),
+            unanswered: Unanswered::default(),
             consumed: Cell::new(0),
             last_ended: Cell::new(None),
         })
@@ -55,6 +65,31 @@ impl Requests {
 
     pub(crate) fn serving(&self) -> &'static Serving {
         self.serving
+    }
+
+    /// What this connection's client is held to.
+    pub(crate) fn limits(&self) -> &'static Limits {
+        &self.rules.limits
+    }
+
+    /// Whether more of a response is there than its client takes.
+    pub(crate) fn offers_more_than_is_taken(&self) -> bool {
+        self.offering.get() > 0 || self.traffic.write_blocked()
+    }
+
+    /// Bytes that the socket has taken.
+    pub(crate) fn sent(&self) -> u64 {
+        self.traffic.sent()
+    }
+
+    /// Whether an empty line is the last that has come.
+    pub(crate) fn input_ends_empty(&self) -> bool {
+        self.traffic.ends_empty()
+    }
+
+    /// Has the connection end without regard to what its client has not read.
+    pub(crate) fn reset(&self) {
+        self.traffic.reset();
     }
 
     /// Whether a request is being answered or its answer is still being sent.
@@ -99,6 +134,13 @@ struct InFlight {
     requests: Rc<Requests>,
     /// Where in the connection's input it ends; none where that can't be told.
     end: Option<u64>,
+    body: BodyEnd,
+    /// Its key where it is not answered at once.
+    unanswered: Option<usize>,
+    /// Whether more of its response was given than was asked for since.
+    offers: bool,
+    /// Its right to be served, where there is not one for all.
+    turn: Option<Turn>,
 }
 
 impl InFlight {
@@ -107,12 +149,63 @@ impl InFlight {
         requests.traffic.request_began(has_body);
         requests.serving.tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
-        let end = request
-            .body()
-            .size_hint()
-            .exact()
-            .map(|body| requests.consumed.get() + head_length(request) + body);
-        Self { requests, end }
+        let body = request.body().size_hint().exact();
+        let is_http2 = request.version() == Version::HTTP_2;
+        let mut end = None;
+        if body.is_some() || !is_http2 {
+            let head_end = requests.consumed.get() + head_length(request);
+            match (body, requests.rules.limits.max_body_size) {
+                (Some(body), _) => end = Some(head_end + body),
+                (None, Some(most)) => requests.traffic.limit_body(head_end.saturating_add(most)),
+                (None, None) => {}
+            }
+        }
+        let body = match end {
+            _ if !has_body => BodyEnd::Here,
+            _ if is_http2 => BodyEnd::Unknown,
+            Some(end) => BodyEnd::At(end),
+            None => BodyEnd::Chunked,
+        };
+        Self {
+            requests,
+            end,
+            body,
+            unanswered: None,
+            offers: false,
+            turn: None,
+        }
+    }
+
+    /// The application has not answered yet and will wake this task; what is
+    /// to be answered in its place, if the time is over.
+    fn wait(&mut self, began: Instant, waker: &Waker) -> Option<StatusCode> {
+        let unanswered = &self.requests.unanswered;
+        match self.unanswered {
+            Some(key) => unanswered.look_after(key, waker),
+            None => {
+                self.unanswered = Some(unanswered.begin(began, self.body, waker));
+                None
+            }
+        }
+    }
+
+    /// It is answered, or will not be.
+    fn stop_waiting(&mut self) {
+        if let Some(key) = self.unanswered.take() {
+            self.requests.unanswered.end(key);
+        }
+    }
+
+    /// Notes whether a part of its response waits for the client.
+    fn offer(&mut self, offers: bool) {
+        if self.offers != offers {
+            self.offers = offers;
+            let offering = &self.requests.offering;
+            offering.set(match offers {
+                true => offering.get() + 1,
+                false => offering.get() - 1,
+            });
+        }
     }
 
     /// Whether the client has sent its next request without waiting for this
@@ -127,7 +220,12 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.stop_waiting();
+        self.offer(false);
         let requests = &self.requests;
+        if self.body == BodyEnd::Chunked {
+            requests.traffic.limit_body(u64::MAX);
+        }
         requests.consumed.set(match self.end {
             Some(end) if self.is_pipelined() => end,
             _ => requests.traffic.received(),
@@ -171,7 +269,8 @@ impl<S> Counted<S> {
 
 impl<S, B> Service<Request<Incoming>> for Counted<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>>,
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Future: 'static,
     S::Error: Into<StartError>,
 {
     type Response = Response<Outgoing<B>>;
@@ -181,10 +280,23 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let began = Instant::now();
         let kind = Kind::of(&request);
-        let in_flight = InFlight::begin(Rc::clone(&self.requests), &request);
-        let work = match screen(&mut request) {
-            Ok(()) => begin(&*self.service, request),
-            Err(status) => Work::Refused { status },
+        let mut in_flight = InFlight::begin(Rc::clone(&self.requests), &request);
+        let rules = self.requests.rules;
+        let work = match screen(&mut request, &rules.limits) {
+            Err(status) => Work::refused(status),
+            Ok(()) if self.requests.traffic.body_is_over() => {
+                Work::refused(StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            Ok(()) => match &rules.admission {
+                None => begin(&*self.service, request),
+                Some(admission) => match admission.now() {
+                    Some(turn) => {
+                        in_flight.turn = Some(turn);
+                        begin(&*self.service, request)
+                    }
+                    None => queue(admission, Rc::clone(&self.service), request),
+                },
+            },
         };
         Answer {
             work,
@@ -203,7 +315,51 @@ fn begin<S: Service<Request<Incoming>>>(
     // in a state of its own making, as it would be between threads.
     match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
         Ok(future) => Work::Running { future },
-        Err(_) => Work::Panicked,
+        Err(_) => Work::refused(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// Has a request wait for its turn, if there is a place.
+fn queue<S>(
+    admission: &'static Admission,
+    service: Rc<S>,
+    request: Request<Incoming>,
+) -> Work<S::Future>
+where
+    S: Service<Request<Incoming>> + 'static,
+    S::Future: 'static,
+{
+    let retry_after = Some(admission.retry_after());
+    let refusal = Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        retry_after,
+    };
+    let Some(turn) = admission.wait() else {
+        return Work::Refused { refusal };
+    };
+    let begun = Box::pin(async move {
+        match turn.await {
+            Some(turn) => Ok((turn, begin(&*service, request))),
+            None => Err(refusal),
+        }
+    });
+    Work::Queued { begun }
+}
+
+/// What is answered in the application's place.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    status: StatusCode,
+    /// Seconds after which the client may try again.
+    retry_after: Option<u64>,
+}
+
+impl From<StatusCode> for Refusal {
+    fn from(status: StatusCode) -> Self {
+        Self {
+            status,
+            retry_after: None,
+        }
     }
 }
 
@@ -229,12 +385,23 @@ impl Kind {
     }
 }
 
+/// A queued request on its way to the application.
+type Begun<F> = Pin<Box<dyn Future<Output = Result<(Turn, Work<F>), Refusal>>>>;
+
 pin_project! {
     #[project = WorkProjection]
     enum Work<F> {
         Running { #[pin] future: F },
-        Panicked,
-        Refused { status: StatusCode },
+        Queued { begun: Begun<F> },
+        Refused { refusal: Refusal },
+    }
+}
+
+impl<F> Work<F> {
+    fn refused(status: StatusCode) -> Self {
+        Self::Refused {
+            refusal: status.into(),
+        }
     }
 }
 
@@ -257,27 +424,28 @@ where
     type Output = Result<Response<Outgoing<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let outcome = match this.work.project() {
-            WorkProjection::Running { future } => {
-                match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-                    Ok(Poll::Pending) => return Poll::Pending,
-                    Ok(Poll::Ready(Ok(response))) => Ok(response),
-                    Ok(Poll::Ready(Err(error))) => Err(failure(error.into())),
-                    Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
-                }
-            }
-            WorkProjection::Panicked => Err(StatusCode::INTERNAL_SERVER_ERROR),
-            WorkProjection::Refused { status } => Err(*status),
-        };
-        let in_flight = this
+        let mut this = self.project();
+        let waiting = this
             .in_flight
-            .take()
+            .as_mut()
             .expect("a future is not polled after it is done");
-        in_flight.requests.traffic.speak();
+        let outcome = match this.work.as_mut().poll(waiting, cx) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => match waiting.wait(*this.began, cx.waker()) {
+                None => return Poll::Pending,
+                Some(late) => Err(late.into()),
+            },
+        };
+        let mut in_flight = this.in_flight.take().expect("it was there before");
+        in_flight.stop_waiting();
+        let traffic = &in_flight.requests.traffic;
+        traffic.speak();
         let mut response = match outcome {
+            Ok(_) if traffic.body_is_over() => {
+                bare(StatusCode::PAYLOAD_TOO_LARGE.into(), &in_flight, *this.kind)
+            }
             Ok(response) => response.map(Some),
-            Err(status) => bare(status, &in_flight, *this.kind),
+            Err(refusal) => bare(refusal, &in_flight, *this.kind),
         };
         finish_head(&mut response, &in_flight, *this.kind);
         let serving = in_flight.requests.serving;
@@ -288,8 +456,49 @@ where
     }
 }
 
+impl<F, B, E> Work<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Into<StartError>,
+{
+    fn poll(
+        mut self: Pin<&mut Self>,
+        in_flight: &mut InFlight,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<B>, Refusal>> {
+        loop {
+            let work = match self.as_mut().project() {
+                WorkProjection::Running { future } => {
+                    let answer = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+                    return match answer {
+                        Ok(Poll::Pending) => Poll::Pending,
+                        Ok(Poll::Ready(Ok(response))) => Poll::Ready(Ok(response)),
+                        Ok(Poll::Ready(Err(error))) => {
+                            let traffic = &in_flight.requests.traffic;
+                            Poll::Ready(Err(failure(error.into(), traffic).into()))
+                        }
+                        Err(_) => Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR.into())),
+                    };
+                }
+                WorkProjection::Refused { refusal } => return Poll::Ready(Err(*refusal)),
+                WorkProjection::Queued { begun } => match ready!(begun.as_mut().poll(cx)) {
+                    Ok((turn, work)) => {
+                        in_flight.turn = Some(turn);
+                        work
+                    }
+                    Err(refusal) => return Poll::Ready(Err(refusal)),
+                },
+            };
+            self.set(work);
+        }
+    }
+}
+
 /// What to answer for an application that gave an error instead of an answer.
-fn failure(error: StartError) -> StatusCode {
+fn failure(error: StartError, traffic: &Traffic) -> StatusCode {
+    if traffic.body_is_over() {
+        return StatusCode::PAYLOAD_TOO_LARGE;
+    }
     if is_bad_body(&*error) {
         return StatusCode::BAD_REQUEST;
     }
@@ -299,10 +508,19 @@ fn failure(error: StartError) -> StatusCode {
 
 /// An answer of the library's own. Where a request was refused, nothing that
 /// follows it on its connection can be trusted to be another one.
-fn bare<B>(status: StatusCode, in_flight: &InFlight, kind: Kind) -> Response<Option<B>> {
+fn bare<B>(refusal: Refusal, in_flight: &InFlight, kind: Kind) -> Response<Option<B>> {
+    let status = refusal.status;
     let mut response = Response::new(None);
     *response.status_mut() = status;
-    if kind != Kind::Http2 && status != StatusCode::INTERNAL_SERVER_ERROR {
+    if let Some(seconds) = refusal.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    let closes = match status {
+        StatusCode::INTERNAL_SERVER_ERROR => false,
+        StatusCode::SERVICE_UNAVAILABLE => in_flight.body != BodyEnd::Here,
+        _ => true,
+    };
+    if closes && kind != Kind::Http2 {
         in_flight.requests.traffic.expect_more();
         response
             .headers_mut()
@@ -353,6 +571,7 @@ impl<B: Body> Body for Outgoing<B> {
         if frame.is_ready() {
             this.in_flight.requests.traffic.speak();
         }
+        this.in_flight.offer(matches!(frame, Poll::Ready(Some(_))));
         frame
     }
 

@@ -10,13 +10,16 @@ use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 
+use crate::limits::Limits;
+
 /// The longest method that is looked at: no registered one has more than half
 /// of it (RFC 9110, 9.1, asks for 501 where a method is not known).
 const LONGEST_METHOD: usize = 40;
 
 /// Looks at a request's head; says what to answer instead of serving it.
 /// Nothing is allocated for a request that is as it should be.
-pub(crate) fn screen(request: &mut Request<Incoming>) -> Result<(), StatusCode> {
+pub(crate) fn screen(request: &mut Request<Incoming>, limits: &Limits) -> Result<(), StatusCode> {
+    screen_sizes(request, limits)?;
     if request.method().as_str().len() > LONGEST_METHOD {
         return Err(StatusCode::NOT_IMPLEMENTED);
     }
@@ -29,6 +32,37 @@ pub(crate) fn screen(request: &mut Request<Incoming>) -> Result<(), StatusCode> 
         screen_codings(request)?;
     }
     Ok(())
+}
+
+fn screen_sizes(request: &Request<Incoming>, limits: &Limits) -> Result<(), StatusCode> {
+    let uri = request.uri();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = uri.authority().map_or(0, |name| name.as_str().len());
+    if path + authority > limits.max_uri_size {
+        return Err(StatusCode::URI_TOO_LONG);
+    }
+    // hyper sees to the size of an HTTP/1 head.
+    let is_http2 = request.version() == Version::HTTP_2;
+    if request.headers().len() > limits.max_headers
+        || (is_http2 && list_size(request) + path + authority > limits.max_header_size)
+    {
+        return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    // What has no length is measured as it comes.
+    let body = request.body().size_hint().exact().unwrap_or(0);
+    if limits.max_body_size.is_some_and(|most| body > most) {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    Ok(())
+}
+
+/// The size of an HTTP/2 request's headers, as its client has to measure it
+/// (RFC 9113, 6.5.2).
+fn list_size(request: &Request<Incoming>) -> usize {
+    let headers = request.headers().iter();
+    headers
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum()
 }
 
 /// The one header that HTTP/1.1 asks for, once and well-formed (RFC 9112, 3.2).

@@ -11,8 +11,9 @@ use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::admission::Admission;
 use crate::arrivals::Epolls;
-use crate::patience::Patience;
+use crate::limits::Limits;
 
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.
@@ -20,10 +21,27 @@ use crate::patience::Patience;
 pub(crate) struct Serving {
     pub(crate) tally: Tally,
     pub(crate) drain: Drain,
-    pub(crate) patience: Patience,
     pub(crate) epolls: Epolls,
+    rules: Mutex<&'static Rules>,
     connections: Mutex<Connections>,
     emptied: Notify,
+    /// A connection was closed.
+    left: Notify,
+}
+
+/// What clients are held to.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    pub(crate) admission: Option<Admission>,
+}
+
+impl Rules {
+    /// They stay for good: connections go on by those that they began with.
+    fn of(limits: Limits) -> &'static Self {
+        let admission = Admission::under(&limits);
+        Box::leak(Box::new(Self { limits, admission }))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,15 +52,62 @@ struct Connections {
 
 impl Serving {
     /// Makes the process's one, which counts in `tally`.
-    pub(crate) fn new(tally: Tally, patience: Patience) -> &'static Self {
+    pub(crate) fn new(tally: Tally, limits: Limits) -> &'static Self {
         Box::leak(Box::new(Self {
             tally,
             drain: Drain::default(),
-            patience,
             epolls: Epolls::find(),
+            rules: Mutex::new(Rules::of(limits)),
             connections: Mutex::default(),
             emptied: Notify::new(),
+            left: Notify::new(),
         }))
+    }
+
+    /// What a client that comes now is held to.
+    pub(crate) fn rules(&self) -> &'static Rules {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds clients to these from here on.
+    pub(crate) fn hold_to(&self, limits: Limits) {
+        if self.rules().limits != limits {
+            *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Rules::of(limits);
+        }
+    }
+
+    /// Whether another connection may be accepted.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room_for(1)
+    }
+
+    fn has_room_for(&self, more: u64) -> bool {
+        let rules = self.rules();
+        let pressed = rules.admission.as_ref().is_some_and(Admission::is_pressed);
+        let most = rules.limits.max_connections.unwrap_or(usize::MAX) as u64;
+        !pressed && self.open().saturating_add(more) <= most
+    }
+
+    /// Waits until there is room. Where there was none, some more than one
+    /// connection has to go, as beginning to accept again has its cost.
+    pub(crate) async fn room(&self) {
+        let mut more = 1;
+        loop {
+            let left = self.left.notified();
+            let rules = self.rules();
+            if self.has_room_for(more) {
+                return;
+            }
+            more = rules
+                .limits
+                .max_connections
+                .map_or(1, |most| most as u64 / 16)
+                .max(1);
+            match &rules.admission {
+                Some(admission) if admission.is_pressed() => admission.relieved().await,
+                _ => left.await,
+            }
+        }
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
@@ -103,6 +168,7 @@ impl Drop for Entry {
         // With the lock held, as in `admit`: whoever comes last knows best.
         let open = connections.open.len() as u64;
         self.serving.tally.connections(open);
+        self.serving.left.notify_waiters();
         if connections.open.is_empty() {
             self.serving.emptied.notify_waiters();
         }

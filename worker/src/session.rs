@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::cut::cut;
 use crate::error::WorkerError;
 use crate::gate::{Gate, State};
+use crate::limits::Limits;
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
 use crate::metrics::Reporter;
@@ -48,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) context: Context,
     pub(crate) application: Application,
     pub(crate) serving: &'static Serving,
+    /// The application's own, under which the operator's come.
+    pub(crate) limits: Limits,
     pub(crate) gate: Rc<Gate>,
     pub(crate) serve: Serve,
     pub(crate) signals: Signals,
@@ -370,6 +373,7 @@ impl Session {
         self.uplink = Uplink::Link(link);
         self.metrics.begin_anew();
         self.pace = Pace::of(&welcome);
+        self.serving.hold_to(self.limits.under(&welcome.http));
         self.papers = welcome.rejoin.map(|offer| {
             papers.offer = offer;
             papers

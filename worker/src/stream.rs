@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
+use hyper::StatusCode;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use rustls::ServerConfig;
@@ -39,6 +40,12 @@ pub(crate) struct Traffic {
     received: AtomicU64,
     /// The value of `received` when the last request was handed to the service.
     received_at_request: AtomicU64,
+    /// Bytes that the socket has taken.
+    sent: AtomicU64,
+    /// The last four bytes read.
+    tail: AtomicU32,
+    /// Where the input has to end that a body in chunks is in.
+    body_limit: AtomicU64,
     /// The last write did not fit into the socket: a response is on its way.
     write_blocked: AtomicBool,
     /// What is written are HTTP/1 messages.
@@ -59,6 +66,8 @@ pub(crate) struct Traffic {
     upgraded: AtomicBool,
     /// Nothing is read any more: the connection is to end.
     finishing: AtomicBool,
+    /// What the client has not read is thrown away.
+    reset: AtomicBool,
 }
 
 impl Traffic {
@@ -66,6 +75,9 @@ impl Traffic {
         Self {
             received: AtomicU64::new(0),
             received_at_request: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            tail: AtomicU32::new(0),
+            body_limit: AtomicU64::new(u64::MAX),
             write_blocked: AtomicBool::new(false),
             http1: AtomicBool::new(false),
             spoken: AtomicBool::new(false),
@@ -76,6 +88,7 @@ impl Traffic {
             may_send_more: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
         }
     }
 
@@ -88,6 +101,53 @@ impl Traffic {
     pub(crate) fn request_began(&self, has_body: bool) {
         self.received_at_request.store(self.received(), Relaxed);
         self.may_send_more.store(has_body, Relaxed);
+    }
+
+    /// Bytes that the socket has taken.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// Whether the last that was read is an empty line.
+    pub(crate) fn ends_empty(&self) -> bool {
+        self.tail.load(Relaxed).to_be_bytes() == *b"\r\n\r\n"
+    }
+
+    /// The socket has taken so many more.
+    pub(crate) fn sent_more(&self, bytes: u64) {
+        self.sent.store(self.sent() + bytes, Relaxed);
+    }
+
+    fn heard(&self, bytes: &[u8]) {
+        self.received
+            .store(self.received() + bytes.len() as u64, Relaxed);
+        let tail = match bytes.last_chunk() {
+            Some(last) => u32::from_be_bytes(*last),
+            None => bytes.iter().fold(self.tail.load(Relaxed), |tail, byte| {
+                tail << 8 | u32::from(*byte)
+            }),
+        };
+        self.tail.store(tail, Relaxed);
+    }
+
+    /// A body in chunks begins, which may not lead the input beyond this; or it
+    /// has ended, and anything may come.
+    pub(crate) fn limit_body(&self, end: u64) {
+        self.body_limit.store(end, Relaxed);
+    }
+
+    /// Whether a body in chunks has come to be too large.
+    pub(crate) fn body_is_over(&self) -> bool {
+        self.received() > self.body_limit.load(Relaxed)
+    }
+
+    /// When the connection is closed, what its client has not read is lost.
+    pub(crate) fn reset(&self) {
+        self.reset.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_to_be_reset(&self) -> bool {
+        self.reset.load(Relaxed)
     }
 
     /// The application has given bytes: a response's head, or more of its body.
@@ -277,6 +337,22 @@ impl Stream {
         self.traffic.is_within_record()
     }
 
+    /// Answers with no more than a status, and closes.
+    pub(crate) async fn refuse(mut self, status: StatusCode) {
+        let reason = status.canonical_reason().unwrap_or_default();
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let head = format!(
+            "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n",
+            status.as_u16()
+        );
+        self.serving.tally.answered(status.as_u16(), Duration::ZERO);
+        self.traffic.speak();
+        // One that does not take it has the same to read: nothing.
+        if self.write_all(head.as_bytes()).await.is_ok() {
+            self.close().await;
+        }
+    }
+
     /// Closes a connection that the client believes to be open.
     pub(crate) async fn close(mut self) {
         self.traffic.expect_more();
@@ -299,8 +375,7 @@ impl Stream {
             if read == 0 && buf.remaining() > 0 {
                 self.traffic.client_closes();
             } else {
-                let received = self.traffic.received() + read;
-                self.traffic.received.store(received, Relaxed);
+                self.traffic.heard(&buf.filled()[before..]);
             }
         }
         result
@@ -390,7 +465,12 @@ impl AsyncRead for Stream {
             return this.poll_finish(cx);
         }
         if this.prefix.is_empty() {
-            return this.poll_transport(cx, buf);
+            ready!(this.poll_transport(cx, buf))?;
+            if this.traffic.body_is_over() {
+                // Its reader fails; what is answered then is for `request` to say.
+                return Poll::Ready(Err(io::Error::other("the request's body is too large")));
+            }
+            return Poll::Ready(Ok(()));
         }
         let length = this.prefix.len().min(buf.remaining());
         buf.put_slice(&this.prefix[..length]);

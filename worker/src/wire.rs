@@ -6,7 +6,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -74,10 +76,24 @@ impl Wire {
         match result {
             Poll::Ready(Ok(written)) => {
                 self.serving.tally.sent(*written as u64);
+                self.traffic.sent_more(*written as u64);
                 self.traffic.set_write_blocked(false);
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.traffic.set_write_blocked(true),
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.traffic.is_to_be_reset() {
+            let socket = match &self.socket {
+                Socket::Tcp(socket) => SockRef::from(socket),
+                Socket::Unix(socket) => SockRef::from(socket),
+            };
+            // Without it, the kernel would go on offering what nobody takes.
+            let _ = socket.set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -23,11 +23,11 @@ use crate::connection;
 use crate::context::Context;
 use crate::error::{StartError, WorkerError};
 use crate::gate::Gate;
+use crate::limits::Limits;
 use crate::link::Link;
 use crate::listener::Listener;
 use crate::metrics::{Reporter, Sources};
 use crate::output::say;
-use crate::patience::Patience;
 use crate::rejoin::Papers;
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
@@ -55,7 +55,7 @@ pub struct Worker {
     version: String,
     application: Application,
     metrics: Sources,
-    patience: Patience,
+    limits: Limits,
     alone: Alone,
 }
 
@@ -76,7 +76,7 @@ impl Worker {
             version: version.into(),
             application: Application::default(),
             metrics: Sources::default(),
-            patience: Patience::default(),
+            limits: Limits::default(),
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
                 app: json!({}),
@@ -123,20 +123,31 @@ impl Worker {
         self
     }
 
-    /// How long a client may take to finish the head of an HTTP/1 request that
-    /// it has begun; 10 s if this is not called. The connection is closed then,
-    /// at the latest when half as long again has passed.
-    pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.head = timeout;
+    /// Changes limits and deadlines of HTTP, as far as the operator says nothing
+    /// else in `[pool.NAME.http]`.
+    ///
+    /// ```
+    /// # let worker = prefork_worker::Worker::new("shop", "1.0.0");
+    /// worker.limits(|limits| {
+    ///     limits.max_body_size = Some(64 << 10);
+    ///     limits.max_concurrency = Some(100);
+    /// });
+    /// ```
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
         self
     }
 
-    /// How long a connection may stay open without a request; 75 s if this is
-    /// not called. It is closed then, at the latest when half as long again
-    /// has passed.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.patience.idle = timeout;
-        self
+    /// How long a client may take to finish the head of an HTTP/1 request that
+    /// it has begun; see [`Limits::header_timeout`].
+    pub fn header_timeout(self, timeout: Duration) -> Self {
+        self.limits(|limits| limits.header_timeout = timeout)
+    }
+
+    /// How long a connection may stay open without a request; see
+    /// [`Limits::idle_timeout`].
+    pub fn idle_timeout(self, timeout: Duration) -> Self {
+        self.limits(|limits| limits.idle_timeout = timeout)
     }
 
     /// Where to listen when no supervisor started the program and neither
@@ -232,7 +243,7 @@ impl Worker {
                 listeners,
                 tls,
             } = orders;
-            let serving = Serving::new(tally, self.patience);
+            let serving = Serving::new(tally, self.limits.under(&welcome.http));
             let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, application).await? {
@@ -281,6 +292,7 @@ impl Worker {
             application: self.application,
             metrics: Reporter::new(self.metrics),
             serving,
+            limits: self.limits,
             gate,
             serve,
             signals,
@@ -295,7 +307,7 @@ impl Worker {
         for address in addresses(self.alone.listen)? {
             listeners.push(Listener::bind(&address)?);
         }
-        let serving = Serving::new(Tally::private(), self.patience);
+        let serving = Serving::new(Tally::private(), self.limits);
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await
@@ -315,6 +327,7 @@ impl Worker {
             application: self.application,
             metrics: Reporter::new(self.metrics),
             serving,
+            limits: Limits::default(),
             gate,
             serve,
             signals,

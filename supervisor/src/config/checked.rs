@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prefork_proto::message::HttpLimits;
 use serde::{Deserialize, Serialize};
 
 use super::execution::Execution;
@@ -99,6 +100,9 @@ pub struct Pool {
     pub heartbeat_interval: Duration,
     /// How long an idle connection stays open once a drain has begun.
     pub idle_grace: Duration,
+    /// `[pool.NAME.http]`: what its workers hold clients to.
+    #[serde(default)]
+    pub http: HttpLimits,
     /// `[pool.NAME.app]`: handed to the workers as it is.
     pub app: serde_json::Value,
 }

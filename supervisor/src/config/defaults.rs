@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prefork_proto::message::HttpLimits;
+
 use super::checked::{Address, Detail, Listen, Mode, Pool, Program, Supervisor};
 use super::execution::Execution;
 use crate::fleet::Policy;
@@ -78,6 +80,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
         execution: Execution::default(),
         heartbeat_interval: Duration::from_secs(1),
         idle_grace: Duration::from_secs(3),
+        http: HttpLimits::default(),
         app: serde_json::Value::Object(serde_json::Map::new()),
     }
 }

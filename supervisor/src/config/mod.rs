@@ -17,6 +17,7 @@ mod error;
 mod execution;
 mod file;
 mod host;
+mod http;
 mod listen;
 mod metrics;
 mod pool;

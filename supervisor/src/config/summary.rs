@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::checked::{Address, Config, Listen, Mode, Pool, Program};
-use super::{defaults, units};
+use super::{defaults, http, units};
 
 /// What a configuration comes to, in lines for people: every pool's workers,
 /// program and listeners, and each setting that is not its default. Values of
@@ -173,5 +173,6 @@ pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
         ("max_surge", policy.max_surge.to_string()),
         ("dump_on_hang", policy.dump_on_hang.to_string()),
     ]);
+    settings.extend(http::settings(&pool.http));
     settings
 }

@@ -114,7 +114,10 @@ pub(super) fn show_duration(duration: Duration) -> String {
 
 /// The shortest way to write a size.
 pub(super) fn show_size(bytes: u64) -> String {
-    show(bytes, &MEMORY)
+    match bytes {
+        0 => "0B".to_owned(),
+        bytes => show(bytes, &MEMORY),
+    }
 }
 
 /// The largest unit that leaves a whole number.

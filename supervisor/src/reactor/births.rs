@@ -195,6 +195,7 @@ pub(crate) fn welcome(
         incarnation: worker.incarnation,
         heartbeat_ms: millis(config.heartbeat_interval),
         idle_grace_ms: millis(config.idle_grace),
+        http: Box::new(config.http.clone()),
         app: config.app.clone(),
         paused,
         rejoin,

@@ -21,7 +21,7 @@ pub(crate) async fn handshake(
     wire.expect_records();
     let done = TlsAcceptor::from(config).accept(wire).into_fallible();
     let late = async {
-        let deadline = begun + serving.patience.head;
+        let deadline = begun + serving.rules().limits.header_timeout;
         tokio::select! {
             () = sleep_until(deadline) => return,
             terms = serving.drain.begun() => {

@@ -156,6 +156,22 @@ impl Client {
         std::mem::take(&mut self.unread)
     }
 
+    /// Reads some bytes of a body and forgets them; how many.
+    pub(crate) fn take(&mut self, most: usize) -> usize {
+        if self.unread.is_empty() {
+            self.read();
+        }
+        if let Some(end) = self.unread.windows(4).position(|part| part == b"\r\n\r\n") {
+            self.unread.drain(..end + 4);
+        }
+        while self.unread.len() < most && self.hears_within(Duration::from_millis(1)) {
+            self.read();
+        }
+        let taken = self.unread.len();
+        self.unread.clear();
+        taken
+    }
+
     pub(crate) fn close_sending(&mut self) {
         self.stream.socket().shutdown(Shutdown::Write).unwrap();
     }

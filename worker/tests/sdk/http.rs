@@ -13,11 +13,11 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::supervisor::{DEADLINE, Orders, Worker};
 
-type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
-type Closed = tokio::task::JoinHandle<hyper::Result<()>>;
+pub(crate) type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+pub(crate) type Closed = tokio::task::JoinHandle<hyper::Result<()>>;
 
 /// An HTTP/2 client that begins with the preface.
-async fn http2(worker: &Worker) -> (Sender, Closed) {
+pub(crate) async fn http2(worker: &Worker) -> (Sender, Closed) {
     let stream = TcpStream::connect(worker.address).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -27,12 +27,12 @@ async fn http2(worker: &Worker) -> (Sender, Closed) {
 }
 
 /// A runtime whose tasks go on while the test waits for the worker.
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(1).enable_all().build().unwrap()
 }
 
-async fn get(sender: &mut Sender, path: &str) -> Result<(u16, Bytes), hyper::Error> {
+pub(crate) async fn get(sender: &mut Sender, path: &str) -> Result<(u16, Bytes), hyper::Error> {
     let request = Request::get(format!("http://test{path}"))
         .version(Version::HTTP_2)
         .body(Full::default())

@@ -15,6 +15,7 @@ mod files;
 mod fire;
 mod handshake;
 mod http;
+mod limits;
 mod malformed;
 mod orphan;
 mod queues;

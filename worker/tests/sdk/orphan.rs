@@ -346,12 +346,20 @@ fn what_the_new_welcome_says_is_in_force() {
     let mut welcome = second.orders().welcome;
     welcome.idle_grace_ms = 60_000;
     welcome.heartbeat_ms = 5000;
+    welcome.http.max_uri_size = Some(64);
+    let mut old = Client::connect(worker.address);
+    let long = format!("/{}", "x".repeat(100));
+    assert_eq!(old.get(&long).status, 404);
     worker.say(&ToWorker::Welcome(welcome));
     let begun = Instant::now();
     let first_report = worker.health(|_| true);
     assert!(begun.elapsed() < Duration::from_secs(2));
     assert_eq!(worker.health(|_| true).seq, first_report.seq + 1);
     assert!(begun.elapsed() >= Duration::from_millis(4900));
+    // Who is there already has come on other terms.
+    assert_eq!(old.get(&long).status, 404);
+    assert_eq!(Client::connect(worker.address).get(&long).status, 414);
+    drop(old);
 
     worker.abandon();
     second.let_in(&mut worker);

@@ -21,6 +21,11 @@ use tokio::time::Sleep;
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<Either<Full<Bytes>, Slow>>;
 
+const LARGE: &str = match std::str::from_utf8(&[b'x'; 64 << 10]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
 /// A body of two parts, the second some time after the first.
 struct Slow {
     parts: Vec<&'static str>,
@@ -66,6 +71,12 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
             Ok(text("printed\n"))
         }
         "/large" => Ok(text(vec![b'x'; 32 << 20])),
+        // Larger than any socket's buffers, and only made as it is asked for.
+        "/endless" => Ok(Response::new(Either::Right(Slow {
+            parts: vec![LARGE; 4096],
+            pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }))),
+        "/never" => std::future::pending().await,
         "/refuse" => {
             let mut refusal = text("too much\n");
             *refusal.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;

@@ -105,6 +105,7 @@ impl Default for Orders {
                 incarnation: 2,
                 heartbeat_ms: 20,
                 idle_grace_ms: 300,
+                http: Box::default(),
                 paused: false,
                 rejoin: None,
                 app: json!({}),

@@ -101,7 +101,7 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 29] = [
+const SETTINGS: [&str; 48] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
@@ -128,6 +128,25 @@ const SETTINGS: [&str; 29] = [
     "min_ready = \"7s\"",
     "max_surge = 7",
     "dump_on_hang = true",
+    "http.max_header_size = \"7KiB\"",
+    "http.max_headers = 7",
+    "http.max_uri_size = \"7KiB\"",
+    "http.max_body_size = \"7KiB\"",
+    "http.header_timeout = \"7s\"",
+    "http.idle_timeout = \"7s\"",
+    "http.request_timeout = \"7s\"",
+    "http.body_timeout = \"7s\"",
+    "http.write_timeout = \"0s\"",
+    "http.max_connections = 7",
+    "http.max_concurrency = 7",
+    "http.max_queue = 0",
+    "http.queue_timeout = \"7s\"",
+    "http.http2_max_streams = 7",
+    "http.http2_max_resets = 7",
+    "http.http2_stream_window = \"7MiB\"",
+    "http.http2_connection_window = \"7MiB\"",
+    "http.http2_ping_interval = \"7s\"",
+    "http.http2_ping_timeout = \"7s\"",
     "app = { a = 1 }",
     "app = { a = { b = [1] } }",
     "app = {}",

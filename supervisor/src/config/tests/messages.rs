@@ -29,6 +29,48 @@ prefork.toml:3:17: `boot_timeout`: expected a duration such as \"30s\", found in
 }
 
 #[test]
+fn limits_of_http_are_checked_key_by_key() {
+    let text = r#"[pool.web]
+listen = ["0.0.0.0:80"]
+
+[pool.web.http]
+max_body_sise = "1MiB"
+max_header_size = "2MiB"
+header_timeout = "0s"
+max_headers = "many"
+max_uri_size = 100
+"#;
+    let expected = r#"prefork.toml:5:1: unknown key `max_body_sise` in `http` of [pool.web]
+  |
+5 | max_body_sise = "1MiB"
+  | ^^^^^^^^^^^^^
+  = help: did you mean `max_body_size`?
+
+prefork.toml:6:19: `max_header_size`: 2MiB is out of range
+  |
+6 | max_header_size = "2MiB"
+  |                   ^^^^^^
+  = help: from 1KiB to 1MiB
+
+prefork.toml:7:18: `header_timeout`: 0s is out of range
+  |
+7 | header_timeout = "0s"
+  |                  ^^^^
+  = help: from 10ms to 1d
+
+prefork.toml:8:15: `max_headers`: expected an integer, found string "many"
+  |
+8 | max_headers = "many"
+  |               ^^^^^^
+
+prefork.toml:9:16: `max_uri_size`: expected a size such as "16KiB", found integer 100
+  |
+9 | max_uri_size = 100
+  |                ^^^"#;
+    assert_eq!(message(text), expected);
+}
+
+#[test]
 fn all_that_is_wrong_is_reported_at_once_in_the_order_of_the_lines() {
     let text = r#"[supervisor]
 control_mode = "0999"

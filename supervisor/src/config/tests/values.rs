@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use prefork_proto::message::HttpLimits;
 use serde_json::json;
 
 use super::*;
@@ -28,6 +29,54 @@ fn the_page_on_the_configuration_is_a_configuration() {
     assert_eq!(shown.heartbeat_interval, plain.heartbeat_interval);
     assert_eq!(shown.idle_grace, plain.idle_grace);
     assert_eq!(shown.listen[0], plain.listen[0]);
+    assert_eq!(shown.http, the_librarys());
+}
+
+/// What the library has where nothing is said, written out.
+fn the_librarys() -> HttpLimits {
+    let limits = prefork_worker::Limits::default();
+    let time = |time: Duration| Some(time.as_millis() as u64);
+    HttpLimits {
+        max_header_size: Some(limits.max_header_size as u64),
+        max_headers: Some(limits.max_headers as u64),
+        max_uri_size: Some(limits.max_uri_size as u64),
+        max_body_size: limits.max_body_size,
+        header_timeout_ms: time(limits.header_timeout),
+        idle_timeout_ms: time(limits.idle_timeout),
+        request_timeout_ms: limits.request_timeout.and_then(time),
+        body_timeout_ms: limits.body_timeout.and_then(time),
+        write_timeout_ms: limits.write_timeout.and_then(time),
+        max_connections: limits.max_connections.map(|most| most as u64),
+        max_concurrency: Some(limits.max_concurrency.unwrap_or(0) as u64),
+        // It has no default of its own.
+        max_queue: Some(100),
+        queue_timeout_ms: time(limits.queue_timeout),
+        http2_max_streams: Some(limits.http2_max_streams.into()),
+        http2_max_resets: Some(limits.http2_max_resets as u64),
+        http2_stream_window: Some(limits.http2_stream_window.into()),
+        http2_connection_window: Some(limits.http2_connection_window.into()),
+        http2_ping_interval_ms: time(limits.http2_ping_interval.unwrap_or_default()),
+        http2_ping_timeout_ms: time(limits.http2_ping_timeout),
+    }
+}
+
+#[test]
+fn limits_of_http_are_handed_on_as_they_are_written_and_others_not_at_all() {
+    let pool = |lines: &str| {
+        let text = format!("[pool.web]\nlisten = [\"127.0.0.1:1\"]\n{lines}");
+        valid(&text).pools.remove(0).http
+    };
+    assert_eq!(pool(""), HttpLimits::default());
+    assert_eq!(pool("[pool.web.http]"), HttpLimits::default());
+    let expected = HttpLimits {
+        max_body_size: Some(0),
+        request_timeout_ms: Some(1500),
+        max_concurrency: Some(64),
+        ..HttpLimits::default()
+    };
+    let lines =
+        "http.max_body_size = \"0B\"\nhttp.request_timeout = \"1500ms\"\nhttp.max_concurrency = 64";
+    assert_eq!(pool(lines), expected);
 }
 
 #[test]

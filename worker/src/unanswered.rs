@@ -1,0 +1,187 @@
+//! The requests of a connection that the application has begun to work on and
+//! not answered. One that it answers at once never comes here.
+
+use std::cell::RefCell;
+use std::task::Waker;
+
+use hyper::StatusCode;
+use tokio::time::Instant;
+
+use crate::limits::Limits;
+
+/// What a request's body has to do with its deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyEnd {
+    /// There is none, or it is there as a whole.
+    Here,
+    /// It ends there in the connection's input.
+    At(u64),
+    /// It is in chunks: it ends with an empty line, and so does what it holds
+    /// now and then.
+    Chunked,
+    /// Its stream knows, of which the connection's input does not tell.
+    Unknown,
+}
+
+/// A connection's requests without an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered {
+    requests: RefCell<Vec<Option<Request>>>,
+}
+
+#[derive(Debug)]
+struct Request {
+    /// When it was there as a whole, as far as that was seen.
+    since: Instant,
+    body: BodyEnd,
+    waker: Waker,
+    verdict: Option<StatusCode>,
+}
+
+/// What a connection's input is like at a look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input {
+    /// Bytes that came so far.
+    pub(crate) received: u64,
+    /// When the last of them was seen to have come.
+    pub(crate) moved: Instant,
+    /// Whether they end with an empty line.
+    pub(crate) ends_empty: bool,
+}
+
+impl Unanswered {
+    /// Notes a request, and whom to wake when its time is over; its key.
+    pub(crate) fn begin(&self, since: Instant, body: BodyEnd, waker: &Waker) -> usize {
+        let request = Some(Request {
+            since,
+            body,
+            waker: waker.clone(),
+            verdict: None,
+        });
+        let mut requests = self.requests.borrow_mut();
+        match requests.iter().position(Option::is_none) {
+            Some(free) => {
+                requests[free] = request;
+                free
+            }
+            None => {
+                requests.push(request);
+                requests.len() - 1
+            }
+        }
+    }
+
+    /// Looks after a request again; what to answer in the application's place,
+    /// if its time is over.
+    pub(crate) fn look_after(&self, key: usize, waker: &Waker) -> Option<StatusCode> {
+        let mut requests = self.requests.borrow_mut();
+        let request = requests[key].as_mut()?;
+        request.waker.clone_from(waker);
+        request.verdict
+    }
+
+    /// A request is answered, or nobody waits for its answer.
+    pub(crate) fn end(&self, key: usize) {
+        self.requests.borrow_mut()[key] = None;
+    }
+
+    /// Passes judgement on those whose time is over.
+    pub(crate) fn judge(&self, now: Instant, limits: &Limits, input: Input) {
+        for request in self.requests.borrow_mut().iter_mut().flatten() {
+            if request.verdict.is_none() {
+                request.verdict = request.verdict_at(now, limits, input);
+                if request.verdict.is_some() {
+                    request.waker.wake_by_ref();
+                }
+            }
+        }
+    }
+}
+
+impl Request {
+    fn verdict_at(&mut self, now: Instant, limits: &Limits, input: Input) -> Option<StatusCode> {
+        let whole = match self.body {
+            BodyEnd::Here => true,
+            BodyEnd::At(end) => input.received >= end,
+            BodyEnd::Chunked => input.ends_empty,
+            BodyEnd::Unknown => {
+                self.since = self.since.max(input.moved);
+                true
+            }
+        };
+        let (given, since, verdict) = match whole {
+            true => (
+                limits.request_timeout,
+                self.since,
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            false => {
+                self.since = now;
+                (
+                    limits.body_timeout,
+                    input.moved,
+                    StatusCode::REQUEST_TIMEOUT,
+                )
+            }
+        };
+        (now >= since + given?).then_some(verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn judged(body: BodyEnd, looks: &[(Duration, u64, Duration)]) -> Vec<Option<u16>> {
+        let begun = Instant::now();
+        let requests = Unanswered::default();
+        let key = requests.begin(begun, body, Waker::noop());
+        let limits = Limits {
+            request_timeout: Some(6 * SECOND),
+            body_timeout: Some(2 * SECOND),
+            ..Limits::default()
+        };
+        let look = |(at, received, moved): &(Duration, u64, Duration)| {
+            let input = Input {
+                received: *received,
+                moved: begun + *moved,
+                ends_empty: *received == 100,
+            };
+            requests.judge(begun + *at, &limits, input);
+            Some(requests.look_after(key, Waker::noop())?.as_u16())
+        };
+        looks.iter().map(look).collect()
+    }
+
+    #[test]
+    fn an_answer_is_waited_for_from_the_requests_end() {
+        let looks = [(5 * SECOND, 7, 5 * SECOND), (6 * SECOND, 8, 6 * SECOND)];
+        assert_eq!(judged(BodyEnd::Here, &looks), [None, Some(503)]);
+        let looks = [
+            (4 * SECOND, 50, 4 * SECOND),
+            (9 * SECOND, 100, 5 * SECOND),
+            (11 * SECOND, 100, 5 * SECOND),
+        ];
+        for body in [BodyEnd::At(100), BodyEnd::Chunked] {
+            assert_eq!(judged(body, &looks), [None, None, Some(503)], "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_does_not_go_on_is_waited_for_no_longer() {
+        let looks = [(3 * SECOND, 50, 2 * SECOND), (4 * SECOND, 50, 2 * SECOND)];
+        for body in [BodyEnd::At(100), BodyEnd::Chunked] {
+            assert_eq!(judged(body, &looks), [None, Some(408)], "{body:?}");
+        }
+    }
+
+    #[test]
+    fn where_a_body_cannot_be_seen_all_that_comes_may_be_of_it() {
+        let looks = [(7 * SECOND, 50, 2 * SECOND), (8 * SECOND, 50, 2 * SECOND)];
+        assert_eq!(judged(BodyEnd::Unknown, &looks), [None, Some(503)]);
+    }
+}
