@@ -66,21 +66,30 @@ impl Distribution {
         self
     }
 
+    /// How many observations each bound is not below; last those of any size.
+    pub(super) fn cumulative(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
+        let bounds = self.bounds.iter().copied().map(Some).chain([None]);
+        let sum = |sum: &mut u64, count: &u64| {
+            *sum = sum.saturating_add(*count);
+            Some(*sum)
+        };
+        bounds.zip(self.counts.iter().scan(0, sum))
+    }
+
     pub(super) fn to_proto(&self) -> proto::Histogram {
-        let mut cumulative = 0_u64;
+        let mut histogram = proto::Histogram::default();
         let mut buckets = Vec::with_capacity(self.bounds.len());
-        let mut counts = self.counts.iter();
-        for (bound, count) in self.bounds.iter().zip(counts.by_ref()) {
-            cumulative = cumulative.saturating_add(*count);
+        for (bound, count) in self.cumulative() {
+            let Some(bound) = bound else {
+                histogram.set_sample_count(count);
+                break;
+            };
             let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(cumulative);
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
             buckets.push(bucket);
         }
-        let mut histogram = proto::Histogram::default();
         histogram.set_bucket(buckets);
-        histogram
-            .set_sample_count(counts.fold(cumulative, |sum, count| sum.saturating_add(*count)));
         histogram.set_sample_sum(self.sum);
         histogram
     }

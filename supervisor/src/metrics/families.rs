@@ -213,7 +213,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         "prefork_http_requests_total",
-        "Responses, by the class of their status code.",
+        "Responses, by the class of their status code, those to what was no request included.",
         Totals {
             label: "code_class",
             values: |_| CODE_CLASSES.to_vec(),
@@ -227,7 +227,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         "prefork_http_request_duration_seconds",
-        "Time from a request's head until its response was written.",
+        "Time from a request's head until its response was written; none for what was no request.",
         Histogram(http_durations),
     ),
     family(

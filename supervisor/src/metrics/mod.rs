@@ -34,6 +34,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use prefork_proto::message::{Message, ToSupervisor, ToWorker};
+use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use self::application::Application;
@@ -203,14 +204,16 @@ impl Metrics {
         self.supervisor.refresh_process();
         let encoder = TextEncoder::new();
         let mut text = String::new();
-        let groups = self.groups();
-        // One family at a time: a thousand slots have tens of thousands of samples.
-        let of_slots = samples::collect(&groups);
-        let own = self.registry.gather().into_iter().chain(of_slots);
-        for family in own.chain(self.application.collect()) {
+        let encode = |families: &[MetricFamily], text: &mut String| {
             encoder
-                .encode_utf8(&[family], &mut text)
+                .encode_utf8(families, text)
                 .expect("names are valid, families have samples, and a String takes all");
+        };
+        encode(&self.registry.gather(), &mut text);
+        samples::write(&self.groups(), &mut text);
+        // One family at a time: an application may have tens of thousands of samples.
+        for family in self.application.collect() {
+            encode(&[family], &mut text);
         }
         text
     }

@@ -1,7 +1,12 @@
-//! From numbers to samples: of one slot, or of the slots of a pool together.
+//! From numbers to text: of one slot, or of the slots of a pool together.
+//!
+//! A thousand slots have more than a hundred thousand samples. They are written
+//! straight into the exposition, since objects for each of them and their labels
+//! would cost many times as much.
+
+use std::fmt::{Display, Write as _};
 
 use prefork_proto::control::SlotState;
-use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::families::{FAMILIES, Family, Together, Value};
 use super::slot::{Numbers, SlotMetrics};
@@ -9,8 +14,10 @@ use Value::{Gauge, Histogram, Seconds, State, Total, Totals};
 
 /// Slots that share one series of each family: one slot, or all of a pool.
 pub(super) struct Group<'a> {
-    pool: &'a str,
-    slot: Option<u32>,
+    /// `pool="web",slot="0"`
+    labels: String,
+    /// Whether they are all of a pool.
+    together: bool,
     /// Never empty.
     slots: Vec<&'a SlotMetrics>,
 }
@@ -18,19 +25,20 @@ pub(super) struct Group<'a> {
 impl<'a> Group<'a> {
     /// A slot by itself.
     pub(super) fn slot(slot: &'a SlotMetrics) -> Self {
+        let (pool, number) = (escaped(&slot.pool), slot.slot);
         Self {
-            pool: &slot.pool,
-            slot: Some(slot.slot),
+            labels: format!("pool=\"{pool}\",slot=\"{number}\""),
+            together: false,
             slots: vec![slot],
         }
     }
 
     /// A pool's slots together; none without slots.
     pub(super) fn pool(slots: Vec<&'a SlotMetrics>) -> Option<Self> {
-        let first = slots.first()?;
+        let pool = escaped(&slots.first()?.pool);
         Some(Self {
-            pool: &first.pool,
-            slot: None,
+            labels: format!("pool=\"{pool}\""),
+            together: true,
             slots,
         })
     }
@@ -39,84 +47,118 @@ impl<'a> Group<'a> {
     fn read<T>(&self, read: impl Fn(&Numbers) -> T) -> impl Iterator<Item = T> {
         self.slots.iter().map(move |slot| read(&slot.numbers()))
     }
+}
 
-    fn labels(&self, more: Option<(&str, &str)>) -> Vec<LabelPair> {
-        let pair = |name: &str, value: String| {
-            let mut pair = LabelPair::default();
-            pair.set_name(name.to_owned());
-            pair.set_value(value);
-            pair
-        };
-        let mut pairs = vec![pair("pool", self.pool.to_owned())];
-        pairs.extend(self.slot.map(|slot| pair("slot", slot.to_string())));
-        pairs.extend(more.map(|(name, value)| pair(name, value.to_owned())));
-        pairs
+/// A label's value as the text format wants it.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', r"\\")
+        .replace('\n', r"\n")
+        .replace('"', "\\\"")
+}
+
+/// Writes every family with the samples of each group. The groups are all of the
+/// same kind; without groups there are no families.
+pub(super) fn write(groups: &[Group<'_>], text: &mut String) {
+    let together = groups.iter().any(|group| group.together);
+    let exported =
+        |family: &&Family| !(together && matches!(family.value, Gauge(_, Together::LeftOut)));
+    let families = if groups.is_empty() { &[] } else { FAMILIES };
+    for family in families.iter().filter(exported) {
+        let Family { name, help, value } = family;
+        let kind = value.kind();
+        line(
+            text,
+            format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
+        );
+        for group in groups {
+            let mut samples = Samples {
+                text: &mut *text,
+                name,
+                labels: &group.labels,
+            };
+            value.write(group, &mut samples);
+        }
     }
 }
 
-/// Every family with the samples of each group, made one after the other as
-/// they are asked for. The groups are all of the same kind; without groups
-/// there are no families.
-pub(super) fn collect(groups: &[Group<'_>]) -> impl Iterator<Item = MetricFamily> {
-    let together = groups.iter().any(|group| group.slot.is_none());
-    let exported =
-        move |family: &&Family| !(together && matches!(family.value, Gauge(_, Together::LeftOut)));
-    let families = if groups.is_empty() { &[] } else { FAMILIES };
-    families.iter().filter(exported).map(|family| {
-        let mut exported = MetricFamily::default();
-        exported.set_name(family.name.to_owned());
-        exported.set_help(family.help.to_owned());
-        exported.set_field_type(family.value.metric_type());
-        let samples = groups.iter().flat_map(|group| family.value.samples(group));
-        exported.set_metric(samples.collect());
-        exported
-    })
+fn line(text: &mut String, written: std::fmt::Arguments<'_>) {
+    // A String takes all.
+    let _ = text.write_fmt(written);
+}
+
+/// The samples of one family and one group.
+struct Samples<'a> {
+    text: &'a mut String,
+    name: &'static str,
+    labels: &'a str,
+}
+
+impl Samples<'_> {
+    fn plain(&mut self, value: impl Display) {
+        self.suffixed("", value);
+    }
+
+    fn suffixed(&mut self, suffix: &str, value: impl Display) {
+        let Self { text, name, labels } = self;
+        line(text, format_args!("{name}{suffix}{{{labels}}} {value}\n"));
+    }
+
+    /// With one more label, whose value needs no escapes.
+    fn labelled(&mut self, suffix: &str, label: &str, of: impl Display, value: impl Display) {
+        let Self { text, name, labels } = self;
+        line(
+            text,
+            format_args!("{name}{suffix}{{{labels},{label}=\"{of}\"}} {value}\n"),
+        );
+    }
 }
 
 impl Value {
-    fn metric_type(&self) -> MetricType {
+    fn kind(&self) -> &'static str {
         match self {
-            Total(_) | Seconds(_) | Totals { .. } => MetricType::COUNTER,
-            Gauge(..) | State => MetricType::GAUGE,
-            Histogram(_) => MetricType::HISTOGRAM,
+            Total(_) | Seconds(_) | Totals { .. } => "counter",
+            Gauge(..) | State => "gauge",
+            Histogram(_) => "histogram",
         }
     }
 
-    fn samples(&self, group: &Group<'_>) -> Vec<Metric> {
-        let plain = || Metric::from_label(group.labels(None));
-        let labelled =
-            |label: &str, value: &str| Metric::from_label(group.labels(Some((label, value))));
+    fn write(&self, group: &Group<'_>, samples: &mut Samples<'_>) {
         match self {
-            Total(read) => {
-                let total = group.read(read).fold(0, u64::saturating_add);
-                vec![counter(plain(), total as f64)]
-            }
-            Seconds(read) => vec![counter(plain(), group.read(read).sum())],
-            Gauge(read, together) => vec![gauge(plain(), together.of(group.read(read)))],
+            Total(read) => samples.plain(group.read(read).fold(0, u64::saturating_add)),
+            Seconds(read) => samples.plain(group.read(read).sum::<f64>()),
+            Gauge(read, together) => samples.plain(together.of(group.read(read))),
             Totals {
                 label,
                 values,
                 numbers,
             } => {
                 let values = values(&group.slots[0].labels);
-                let totals = values.into_iter().zip(sums(group.read(numbers)));
-                let sample = |(value, total)| counter(labelled(label, value), total as f64);
-                totals.map(sample).collect()
+                for (value, total) in values.into_iter().zip(sums(group.read(numbers))) {
+                    samples.labelled("", label, value, total);
+                }
             }
             State => {
-                let sample = |state: SlotState| {
+                for state in SlotState::ALL {
                     let states = group.read(|numbers| numbers.state);
                     let slots = states.filter(|theirs| *theirs == state).count();
-                    gauge(labelled("state", state.as_str()), slots as f64)
-                };
-                SlotState::ALL.into_iter().map(sample).collect()
+                    samples.labelled("", "state", state.as_str(), slots);
+                }
             }
             Histogram(read) => {
-                let mut metric = plain();
                 let distributions = group.read(read);
                 let whole = distributions.reduce(|whole, slot| whole.and(&slot));
-                metric.set_histogram(whole.expect("a group has a slot").to_proto());
-                vec![metric]
+                let whole = whole.expect("a group has a slot");
+                let mut all = 0;
+                for (bound, count) in whole.cumulative() {
+                    all = count;
+                    match bound {
+                        Some(bound) => samples.labelled("_bucket", "le", bound, count),
+                        None => samples.labelled("_bucket", "le", "+Inf", count),
+                    }
+                }
+                samples.suffixed("_sum", whole.sum());
+                samples.suffixed("_count", all);
             }
         }
     }
@@ -146,18 +188,4 @@ fn sums(lists: impl Iterator<Item = Vec<u64>>) -> Vec<u64> {
         sums
     };
     lists.reduce(add).unwrap_or_default()
-}
-
-fn counter(mut metric: Metric, value: f64) -> Metric {
-    let mut counter = proto::Counter::default();
-    counter.set_value(value);
-    metric.set_counter(counter);
-    metric
-}
-
-fn gauge(mut metric: Metric, value: f64) -> Metric {
-    let mut gauge = proto::Gauge::default();
-    gauge.set_value(value);
-    metric.set_gauge(gauge);
-    metric
 }
