@@ -6,15 +6,16 @@ use prefork_proto::channel::{Flush, Receive, WorkerEnd};
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Reply, ToSupervisor, ToWorker};
 use std::os::fd::OwnedFd;
-use tokio::io::Ready;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep, timeout};
 
 use crate::error::WorkerError;
 use crate::sys;
 
-/// How long to wait where the kernel lacks something to send.
-const WANT: Duration = Duration::from_millis(20);
+/// How long to wait where there is no room for what is to be sent. A full
+/// socket could tell when it has room again, but would then do so each time the
+/// supervisor reads, and wake the worker for nothing.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a worker that leaves waits for the supervisor to take its last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -24,17 +25,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Link {
     channel: AsyncFd<WorkerEnd>,
-    unsent: Unsent,
-}
-
-/// What keeps the queue from being empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unsent {
-    Nothing,
-    /// The socket is full.
-    Full,
-    /// The kernel lacks memory or the like; time may help.
-    Want,
+    /// Whether something waits: the socket is full, or the kernel lacks memory
+    /// or the like.
+    unsent: bool,
 }
 
 /// Something from the supervisor.
@@ -52,13 +45,13 @@ impl Link {
     pub(crate) fn new(channel: WorkerEnd) -> Result<Self, WorkerError> {
         Ok(Self {
             channel: sys::watch(channel).map_err(WorkerError::Watch)?,
-            unsent: Unsent::Nothing,
+            unsent: false,
         })
     }
 
     /// Whether all that was said has been taken.
     pub(crate) fn is_clear(&self) -> bool {
-        self.unsent == Unsent::Nothing
+        !self.unsent
     }
 
     /// Says something. What finds no room in the queue is dropped: the
@@ -101,10 +94,9 @@ impl Link {
 
     fn flush(&mut self) -> Result<(), ChannelError> {
         self.unsent = match self.channel.get_mut().flush() {
-            Ok(Flush::Done) => Unsent::Nothing,
-            Ok(Flush::Blocked) => Unsent::Full,
+            Ok(Flush::Done) => false,
             Err(error) if error.breaks_link() => return Err(error),
-            Err(_) => Unsent::Want,
+            Ok(Flush::Blocked) | Err(_) => true,
         };
         Ok(())
     }
@@ -118,32 +110,18 @@ impl Link {
             if let Some(heard) = heard(self.channel.get_mut().receive()?) {
                 return Ok(heard);
             }
-            let interest = if self.unsent == Unsent::Full {
-                tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE
-            } else {
-                tokio::io::Interest::READABLE
-            };
-            let in_want = self.unsent == Unsent::Want;
             let mut ready = tokio::select! {
-                ready = self.channel.ready_mut(interest) => ready.map_err(WorkerError::Watch)?,
-                () = sleep(WANT), if in_want => {
+                ready = self.channel.readable_mut() => ready.map_err(WorkerError::Watch)?,
+                () = sleep(AGAIN), if self.unsent => {
                     self.flush()?;
                     continue;
                 }
             };
-            if ready.ready().is_writable() && self.unsent == Unsent::Full {
-                match ready.get_inner_mut().flush() {
-                    Ok(Flush::Done) => self.unsent = Unsent::Nothing,
-                    Ok(Flush::Blocked) => ready.clear_ready_matching(Ready::WRITABLE),
-                    Err(error) if error.breaks_link() => return Err(error.into()),
-                    Err(_) => self.unsent = Unsent::Want,
-                }
-            }
             // Read once more before the readiness is given up, as input may
             // have come since the first try.
             match heard(ready.get_inner_mut().receive()?) {
                 Some(heard) => return Ok(heard),
-                None => ready.clear_ready_matching(Ready::READABLE),
+                None => ready.clear_ready(),
             }
         }
     }

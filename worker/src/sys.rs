@@ -11,12 +11,12 @@ use tokio::io::Interest;
 use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
 
-/// Registers the channel with the runtime, which tells when it can be read or written.
+/// Registers the channel with the runtime, which tells when it can be read.
 pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
     // SAFETY: `Channel::as_raw_fd` is the descriptor of an `OwnedFd` that the
     // channel keeps until it is dropped, and which `Channel` has no call to
     // replace; the link hands out no `&mut` to it with which one could.
-    Ok(unsafe { AsyncFd::register(channel) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(channel, Interest::READABLE) }?)
 }
 
 /// Registers a listening socket with the runtime, which tells when a
