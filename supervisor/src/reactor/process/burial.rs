@@ -84,8 +84,13 @@ impl Process {
             output.finish_line(log);
         }
 
-        // A zombie's processor time is final.
-        if let Ok(usage) = proc::usage(Pid::from_raw(self.pid)) {
+        // A zombie's processor time is final, and it has nothing else. A successor
+        // waits meanwhile.
+        if let Ok(stat) = proc::stat(Pid::from_raw(self.pid)) {
+            let usage = proc::Usage {
+                cpu: stat.cpu,
+                ..proc::Usage::default()
+            };
             self.metrics.process(self.worker.incarnation, usage);
         }
         let reaped = self.reap().await;
