@@ -9,6 +9,7 @@ use prefork_proto::channel::{self, Receive, WorkerEnd};
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Health, HttpCounts, ToSupervisor};
 use prefork_proto::scoreboard::Tally;
+use prefork_supervisor::config::Detail;
 use prefork_supervisor::fleet::{Action, Event, Fleet, Policy, Time};
 use prefork_supervisor::metrics::Metrics;
 
@@ -95,19 +96,23 @@ fn fleet(c: &mut Criterion) {
     });
 }
 
-/// The exposition of 100 slots.
+/// The exposition by both details.
 fn exposition(c: &mut Criterion) {
     let now = SystemTime::now();
     let (decode, send) = (ChannelError::DECODE_REASONS, ChannelError::SEND_REASONS);
-    let mut metrics = Metrics::new("0.1.0", now, decode, send);
-    metrics.pool("web");
-    for index in 0..100 {
-        let slot = metrics.slot("web", index);
-        slot.started(1, 4711, 1, now);
+    for slots in [2, 64, 1000] {
+        let mut metrics = Metrics::new("0.1.0", now, decode, send);
+        metrics.pool("web");
+        for index in 0..slots {
+            let slot = metrics.slot("web", index);
+            slot.started(1, 4711, 1, now);
+        }
+        for (name, detail) in [("slot", Detail::Slot), ("pool", Detail::Pool)] {
+            metrics.set_detail(detail);
+            let name = format!("the exposition of {slots} slots by {name}");
+            c.bench_function(&name, |b| b.iter(|| metrics.encode()));
+        }
     }
-    c.bench_function("the exposition of 100 slots", |b| {
-        b.iter(|| metrics.encode());
-    });
 }
 
 fn main() {

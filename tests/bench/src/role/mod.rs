@@ -8,6 +8,8 @@ mod codec;
 mod echo;
 mod hello;
 mod nursery;
+mod report;
+mod tally;
 mod worker;
 
 use std::io;
@@ -45,6 +47,10 @@ pub(crate) enum Role {
     CodecChannel,
     /// Encodes and parses the same messages with serde alone.
     CodecBare,
+    /// Counts requests in a scoreboard.
+    Tally,
+    /// Sends a health report all the way to the fleet.
+    Report,
 }
 
 /// Plays a role if the arguments ask for one.
@@ -76,6 +82,8 @@ fn play(role: Role, number: usize) -> Result<ExitCode> {
         Role::CountDescriptors => echo::descriptors(stdin()?)?,
         Role::CodecChannel => codec::channel(number)?,
         Role::CodecBare => codec::bare(number)?,
+        Role::Tally => tally::count(number),
+        Role::Report => report::send(number)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,10 @@ mod respawn;
 mod scale;
 mod throughput;
 
+use std::time::Duration;
+
 use anyhow::Result;
+use prefork_supervisor::fleet::Policy;
 
 use crate::bench::Bench;
 use crate::report::Report;
@@ -67,3 +70,26 @@ pub(crate) const ALL: [Suite; 8] = [
         run: instructions::run,
     },
 ];
+
+/// The terms of a pool of so many workers, for a fleet by itself.
+pub(crate) fn policy(workers: u32) -> Policy {
+    let second = Duration::from_secs(1);
+    Policy {
+        name: "web".to_owned(),
+        workers,
+        boot_timeout: 30 * second,
+        heartbeat_timeout: 10 * second,
+        drain_timeout: 30 * second,
+        kill_timeout: 5 * second,
+        backoff_initial: second / 10,
+        backoff_max: 30 * second,
+        backoff_reset: 10 * second,
+        max_requests: 1_000_000,
+        max_requests_jitter: 0.1,
+        max_rss: None,
+        max_age: Some(86_400 * second),
+        min_ready: Duration::ZERO,
+        max_surge: 1,
+        dump_on_hang: false,
+    }
+}

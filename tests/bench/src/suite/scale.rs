@@ -4,7 +4,7 @@ mod fleet;
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::bench::Bench;
 use crate::figures::Spread;
@@ -13,83 +13,112 @@ use crate::process;
 use crate::report::{Bound, Cell, Report, Table, Target};
 use crate::server::Server;
 
+/// A scrape may use what the one before it has looked up in /proc, for half a
+/// second; Prometheus never comes so soon.
+const BETWEEN_SCRAPES: Duration = Duration::from_millis(600);
+
 /// What was measured of one supervisor.
 struct Figures {
+    workers: usize,
     boot_seconds: f64,
     resident_mib: f64,
-    idle_percent: f64,
-    metrics_ms: Spread,
-    metrics_kib: f64,
+    idle_percent: Spread,
+    control_ms: Spread,
     status_ms: Spread,
-    live_ms: Spread,
     tell_ms: Spread,
+    by_pool: Scrape,
+    by_slot: Scrape,
+}
+
+/// A scrape, by one of the two details.
+struct Scrape {
+    ms: Spread,
+    kib: f64,
+    /// Of the supervisor, afterwards.
+    resident_mib: f64,
 }
 
 pub(super) fn run(bench: &Bench) -> Result<Report> {
     let mut report = Report::default();
-    let mut table = Table::new(
-        "The supervisor, by number of workers",
-        &[
-            "workers",
-            "metrics by",
-            "boot s",
-            "resident MiB",
-            "idle CPU %",
-            "/metrics ms",
-            "KiB",
-            "/v1/status ms",
-            "/livez ms",
-            "tell to all ms",
-        ],
-    );
-    let sizes = bench.pick(&[10, 100, 1000][..], &[10][..]).iter();
-    for workers in sizes.copied() {
-        for detail in ["slot", "pool"] {
-            let figures = measure(bench, workers, detail)?;
-            table.row(row(workers, detail, &figures));
-            if workers == 1000 && detail == "pool" {
-                report.targets = targets(&figures);
-            }
-        }
+    let sizes = bench.pick(&[2, 10, 64, 100, 1000][..], &[2, 10][..]);
+    let mut all = Vec::new();
+    for workers in sizes.iter().copied() {
+        all.push(measure(bench, workers)?);
     }
-    report.tables.push(table);
+    report.tables.push(supervisors(&all));
+    report.tables.push(scrapes(&all));
+    report.tables.push(growth(&all));
+    report.targets = targets(all.iter().find(|figures| figures.workers == 1000));
     bench.doing("the fleet alone");
     report.tables.push(fleet::table(bench));
+    report.note(
+        "The workers do nothing but report once a second each. Times are those of the client, \
+         which connects anew each time; `tell` is the command line's, its start included.",
+    );
     Ok(report)
 }
 
-fn measure(bench: &Bench, workers: usize, detail: &str) -> Result<Figures> {
-    bench.doing(format!("{workers} workers: boot"));
+fn start(bench: &Bench, workers: usize, detail: &str) -> Result<Server> {
+    bench.doing(format!("{workers} workers, metrics by {detail}: boot"));
     let more = format!("boot_timeout = \"120s\"\n[metrics]\ndetail = \"{detail}\"");
-    let begun = Instant::now();
-    let mut server = Server::start(&PREFORK, &bench.prefork, workers, &more)?;
+    let server = Server::start(&PREFORK, &bench.prefork, workers, &more)?;
     prefork::all_ready(&server)?;
+    Ok(server)
+}
+
+fn measure(bench: &Bench, workers: usize) -> Result<Figures> {
+    let begun = Instant::now();
+    let mut server = start(bench, workers, "pool")?;
     let boot_seconds = begun.elapsed().as_secs_f64();
-    bench.doing(format!("{workers} workers: idle"));
     let master = server.master().pid();
+    bench.doing(format!("{workers} workers: idle"));
     // What the boot has left to do is no idle time.
     std::thread::sleep(bench.pick(Duration::from_secs(3), Duration::from_millis(300)));
-    let idle_percent = idle(
-        master,
-        bench.pick(Duration::from_secs(10), Duration::from_secs(1)),
-    );
+    let during = bench.pick(Duration::from_secs(3), Duration::from_millis(500));
+    let idle = (0..bench.pick(4, 2)).map(|_| idle(master, during));
+    let idle_percent = Spread::of(idle).context("it was looked at")?;
     bench.doing(format!("{workers} workers: questions"));
+    let resident_mib = mib(process::resident(master));
     let times = bench.pick(10, 3);
-    let (metrics_ms, metrics_bytes) = timed(times, || prefork::admin(&server, "/metrics"))?;
-    let (status_ms, _) = timed(times, || prefork::control(&server, "/v1/status"))?;
-    let (live_ms, _) = timed(times, || prefork::admin(&server, "/livez"))?;
-    let tell = || prefork::run(&server, &["tell", "web", "repeat", "1"]).map(|_| String::new());
-    let (tell_ms, _) = timed(times, tell)?;
+    let control_ms = timed(times, || prefork::control(&server, "/v1/livez").map(drop))?;
+    let status_ms = timed(times, || prefork::control(&server, "/v1/status").map(drop))?;
+    let tell = || prefork::run(&server, &["tell", "web", "repeat", "1"]).map(drop);
+    let tell_ms = timed(times, tell)?;
+    let by_pool = scrape(bench, &mut server)?;
+    drop(server);
+    let by_slot = scrape(bench, &mut start(bench, workers, "slot")?)?;
     Ok(Figures {
+        workers,
         boot_seconds,
-        resident_mib: process::resident(master) as f64 / f64::from(1 << 20),
+        resident_mib,
         idle_percent,
-        metrics_ms,
-        metrics_kib: metrics_bytes / 1024.0,
+        control_ms,
         status_ms,
-        live_ms,
         tell_ms,
+        by_pool,
+        by_slot,
     })
+}
+
+fn scrape(bench: &Bench, server: &mut Server) -> Result<Scrape> {
+    bench.doing("scrapes");
+    let mut took = vec![];
+    let mut bytes = 0;
+    for _ in 0..bench.pick(6, 2) {
+        std::thread::sleep(BETWEEN_SCRAPES);
+        let begun = Instant::now();
+        bytes = prefork::admin(server, "/metrics")?.len();
+        took.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(Scrape {
+        ms: Spread::of(took).context("nothing was scraped")?,
+        kib: bytes as f64 / 1024.0,
+        resident_mib: mib(process::resident(server.master().pid())),
+    })
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Per cent of one processor that a process takes.
@@ -100,51 +129,114 @@ fn idle(pid: i32, during: Duration) -> f64 {
     100.0 * took.as_secs_f64() / during.as_secs_f64()
 }
 
-/// Milliseconds each answer took, and the last one's length.
-fn timed(times: usize, ask: impl Fn() -> Result<String>) -> Result<(Spread, f64)> {
+/// Milliseconds that each answer took.
+fn timed(times: usize, ask: impl Fn() -> Result<()>) -> Result<Spread> {
     let mut took = vec![];
-    let mut length = 0.0;
     for _ in 0..times {
         let begun = Instant::now();
-        length = ask()?.len() as f64;
+        ask()?;
         took.push(begun.elapsed().as_secs_f64() * 1e3);
     }
-    let spread = Spread::of(took).ok_or_else(|| anyhow::anyhow!("nothing was asked"))?;
-    Ok((spread, length))
+    Spread::of(took).context("nothing was asked")
 }
 
-fn row(workers: usize, detail: &str, figures: &Figures) -> Vec<Cell> {
-    let ms = |spread: Spread| Cell::Spread(Some(spread), 1);
-    vec![
-        workers.into(),
-        detail.into(),
-        Cell::Number(figures.boot_seconds, 2),
-        Cell::Number(figures.resident_mib, 1),
-        Cell::Number(figures.idle_percent, 2),
-        ms(figures.metrics_ms),
-        Cell::Number(figures.metrics_kib, 0),
-        ms(figures.status_ms),
-        ms(figures.live_ms),
-        ms(figures.tell_ms),
-    ]
+fn supervisors(all: &[Figures]) -> Table {
+    let mut table = Table::new(
+        "The supervisor, by number of workers",
+        &[
+            "workers",
+            "boot s",
+            "resident MiB",
+            "idle CPU %",
+            "control round trip ms",
+            "/v1/status ms",
+            "tell to all ms",
+        ],
+    );
+    for figures in all {
+        let ms = |spread| Cell::Spread(Some(spread), 1);
+        table.row([
+            figures.workers.into(),
+            Cell::Number(figures.boot_seconds, 2),
+            Cell::Number(figures.resident_mib, 1),
+            Cell::Spread(Some(figures.idle_percent), 2),
+            ms(figures.control_ms),
+            ms(figures.status_ms),
+            ms(figures.tell_ms),
+        ]);
+    }
+    table
 }
 
-fn targets(figures: &Figures) -> Vec<Target> {
+fn scrapes(all: &[Figures]) -> Table {
+    let mut table = Table::new(
+        "A scrape of /metrics",
+        &["workers", "by", "ms", "KiB", "resident MiB afterwards"],
+    );
+    for figures in all {
+        for (detail, scrape) in [("slot", &figures.by_slot), ("pool", &figures.by_pool)] {
+            table.row([
+                figures.workers.into(),
+                detail.into(),
+                Cell::Spread(Some(scrape.ms), 1),
+                Cell::Number(scrape.kib, 0),
+                Cell::Number(scrape.resident_mib, 1),
+            ]);
+        }
+    }
+    table
+}
+
+/// What ten times as many workers cost.
+fn growth(all: &[Figures]) -> Table {
+    let mut table = Table::new(
+        "How it grows: the figure of so many workers over that of a tenth",
+        &[
+            "workers",
+            "resident",
+            "idle CPU",
+            "control round trip",
+            "/v1/status",
+            "tell to all",
+            "/metrics by slot",
+            "/metrics by pool",
+        ],
+    );
+    for more in all {
+        let tenth = all.iter().find(|few| few.workers * 10 == more.workers);
+        let Some(tenth) = tenth else { continue };
+        let ratio = |of: fn(&Figures) -> f64| Cell::Number(of(more) / of(tenth), 1);
+        table.row([
+            more.workers.into(),
+            ratio(|it| it.resident_mib),
+            ratio(|it| it.idle_percent.median),
+            ratio(|it| it.control_ms.median),
+            ratio(|it| it.status_ms.median),
+            ratio(|it| it.tell_ms.median),
+            ratio(|it| it.by_slot.ms.median),
+            ratio(|it| it.by_pool.ms.median),
+        ]);
+    }
+    table
+}
+
+/// Of a supervisor with a thousand workers, if there was one.
+fn targets(thousand: Option<&Figures>) -> Vec<Target> {
     vec![
         Target {
             what: "resident memory of a supervisor with 1,000 workers, MiB",
             bound: Bound::AtMost(40.0),
-            measured: Spread::of([figures.resident_mib]),
+            measured: thousand.and_then(|it| Spread::of([it.resident_mib])),
         },
         Target {
             what: "idle CPU of a supervisor with 1,000 workers, % of a core",
             bound: Bound::AtMost(2.0),
-            measured: Spread::of([figures.idle_percent]),
+            measured: thousand.map(|it| it.idle_percent),
         },
         Target {
             what: "/metrics of 1,000 workers by pool, ms",
             bound: Bound::AtMost(50.0),
-            measured: Some(figures.metrics_ms),
+            measured: thousand.map(|it| it.by_pool.ms),
         },
     ]
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use prefork_supervisor::fleet::{Action, Death, Event, Fleet, Policy, Time, Worker};
+use prefork_supervisor::fleet::{Action, Death, Event, Fleet, Time, Worker};
 
 use crate::bench::Bench;
 use crate::report::{Cell, Table};
+use crate::suite::policy;
 
 pub(super) fn table(bench: &Bench) -> Table {
     let mut table = Table::new(
@@ -35,28 +36,6 @@ pub(super) fn table(bench: &Bench) -> Table {
         ]);
     }
     table
-}
-
-fn policy(workers: u32) -> Policy {
-    let second = Duration::from_secs(1);
-    Policy {
-        name: "web".to_owned(),
-        workers,
-        boot_timeout: 30 * second,
-        heartbeat_timeout: 10 * second,
-        drain_timeout: 30 * second,
-        kill_timeout: 5 * second,
-        backoff_initial: second / 10,
-        backoff_max: 30 * second,
-        backoff_reset: 10 * second,
-        max_requests: 1_000_000,
-        max_requests_jitter: 0.1,
-        max_rss: None,
-        max_age: Some(86_400 * second),
-        min_ready: Duration::ZERO,
-        max_surge: 1,
-        dump_on_hang: false,
-    }
 }
 
 fn spawned(actions: &[Action]) -> Vec<Worker> {
