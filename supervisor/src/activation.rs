@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use socket2::{SockRef, Type};
+use tracing::warn;
 
+use crate::left;
 use crate::sys;
 
 /// Why there is no socket for a `systemd:NAME` listener.
@@ -68,7 +70,7 @@ struct Passed(Vec<(String, OwnedFd)>);
 ///
 /// When `LISTEN_FDS` and its companions don't agree with what is open.
 pub(crate) fn take() -> io::Result<()> {
-    let passed = sys::take_listen_fds()?;
+    let passed = left::keep(sys::take_listen_fds()?);
     PASSED.get_or_init(|| Passed(passed));
     Ok(())
 }
@@ -104,6 +106,14 @@ impl Passed {
             return Err(ActivationError::NotListening {
                 name: name.to_owned(),
             });
+        }
+        if !socket.nonblocking().map_err(io)? {
+            // The flag is shared: workers of a run before this one may accept
+            // from the same socket, and one that does now waits there for good.
+            warn!(
+                "the service manager passed the socket \"{name}\" in blocking mode; \
+                 set NonBlocking=yes in the service unit"
+            );
         }
         socket.set_nonblocking(true).map_err(io)?;
         fd.try_clone().map_err(io)

@@ -23,6 +23,7 @@ pub mod config;
 pub mod control;
 pub mod fleet;
 pub mod handle;
+mod left;
 pub mod listener;
 mod log;
 pub mod metrics;

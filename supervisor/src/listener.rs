@@ -17,6 +17,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::activation;
 use crate::config::{Address, Listen, Mode};
+use crate::left;
 use crate::sys;
 
 /// Why a listener could not be bound.
@@ -66,6 +67,9 @@ impl Listener {
     /// Binds what the configuration asks for.
     pub fn bind(listen: &Listen) -> Result<Self, ListenError> {
         let fail = |source| ListenError::new(&listen.name, source);
+        if let Some(socket) = left::take(listen) {
+            return Self::take_back(listen, socket.into()).map_err(fail);
+        }
         match &listen.address {
             Address::Tcp(address) => Self::bind_tcp(listen, *address).map_err(fail),
             Address::Unix(path) => Self::bind_unix(listen, path).map_err(fail),
@@ -124,15 +128,27 @@ impl Listener {
         })
     }
 
+    /// Takes a socket that an earlier run bound for the same.
+    fn take_back(listen: &Listen, socket: Socket) -> io::Result<Self> {
+        open_again(&socket)?;
+        socket.set_nonblocking(true)?;
+        listen_on(&socket, listen.backlog)?;
+        let bound = socket.local_addr()?;
+        let address = match (&listen.address, bound.as_socket()) {
+            (Address::Unix(path), _) => format!("unix:{}", path.display()),
+            (_, Some(address)) => address.to_string(),
+            _ => listen.name.clone(),
+        };
+        if let (Address::Unix(path), Some(mode)) = (&listen.address, listen.permissions) {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(Self::adopt(listen, &address, socket.into()))
+    }
+
     /// Takes a socket that the service manager has bound.
     fn inherit(listen: &Listen, name: &str) -> io::Result<Self> {
         let socket = Socket::from(activation::socket(name).map_err(io::Error::other)?);
-        match socket.detach_filter() {
-            // It has none, as usual.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Workers that lost their supervisor for good had it refuse handshakes.
-            detached => detached?,
-        }
+        open_again(&socket)?;
         let bound = socket.local_addr()?;
         let is_unix = bound.is_unix();
         let address = if let Some(address) = bound.as_socket() {
@@ -176,6 +192,19 @@ impl Listener {
     /// (socket(7), `SO_COOKIE`).
     pub(crate) fn cookie(&self) -> io::Result<u64> {
         SockRef::from(&self.socket).cookie()
+    }
+
+    /// The name under which the service manager may keep it as well; none for
+    /// one that is the manager's own, or is on its way out.
+    pub(crate) fn name_to_keep(&self) -> Option<String> {
+        if self.inherited {
+            return None;
+        }
+        let path = self.path.borrow();
+        if self.is_unix && path.is_none() {
+            return None;
+        }
+        left::name(self.cookie().ok()?, path.as_deref()).ok()
     }
 
     /// The descriptor's number, for a program that takes this one's place.
@@ -264,6 +293,16 @@ impl Drop for Listener {
             // The name goes with the supervisor; connections go on.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+/// Lets a socket take handshakes again that refused them at the end of an
+/// earlier run.
+fn open_again(socket: &Socket) -> io::Result<()> {
+    match socket.detach_filter() {
+        // It has none, as usual.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        detached => detached,
     }
 }
 

@@ -4,18 +4,19 @@
 //! Without `$NOTIFY_SOCKET` all of it does nothing. The socket is never waited
 //! for: a service manager that is busy is told again at the next pulse.
 
-use std::collections::VecDeque;
+mod link;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::env;
-use std::ffi::OsStr;
 use std::fmt;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tracing::warn;
+
+use crate::left;
+use link::{Link, message};
 
 /// How long the service manager is asked to wait from each pulse on, while a
 /// start, a reload or a drain takes its time. The pool's own deadlines end them.
@@ -36,12 +37,8 @@ pub struct Notifier {
     phase: Phase,
     status: String,
     last_reload: Option<(bool, Instant)>,
-}
-
-#[derive(Debug)]
-struct Link {
-    socket: UnixDatagram,
-    address: SocketAddr,
+    /// The names of the sockets that it keeps for the next run.
+    kept: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +88,43 @@ impl Notifier {
             phase: Phase::Starting,
             status: String::new(),
             last_reload: None,
+            kept: left::names().into_iter().collect(),
         }
+    }
+
+    /// Whether there is a service manager that listens.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Has it keep a duplicate of each of these, by name, should every process
+    /// of the service be killed (`FDSTORE`, sd_pid_notify_with_fds(3)). What it
+    /// can't take now is tried again with the next call.
+    pub(crate) fn keep<S: AsFd>(&mut self, sockets: &BTreeMap<String, S>) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        for (name, socket) in sockets {
+            if self.kept.contains(name) {
+                continue;
+            }
+            let text = format!("FDSTORE=1\nFDNAME={name}\n");
+            if link.send_with(&text, socket.as_fd()).is_err() {
+                return;
+            }
+            self.kept.insert(name.clone());
+        }
+    }
+
+    /// Has it let go of what is not among these.
+    pub(crate) fn keep_only<S>(&mut self, sockets: &BTreeMap<String, S>) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        self.kept.retain(|name| {
+            let text = format!("FDSTOREREMOVE=1\nFDNAME={name}\n");
+            sockets.contains_key(name) || link.send(&text).is_err()
+        });
     }
 
     /// Whether [`Self::observe`] would tell of a change that must not wait for
@@ -218,29 +251,6 @@ impl Notifier {
     }
 }
 
-impl Link {
-    /// A path, or the name of an abstract socket after an `@`.
-    fn to(name: &OsStr) -> io::Result<Self> {
-        let address = match name.as_bytes() {
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-            _ => SocketAddr::from_pathname(name)?,
-        };
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket, address })
-    }
-
-    fn send(&self, message: &str) -> io::Result<()> {
-        self.socket
-            .send_to_addr(message.as_bytes(), &self.address)
-            .map(drop)
-    }
-}
-
-fn message(states: &[NotifyState<'_>]) -> String {
-    states.iter().map(|state| format!("{state}\n")).collect()
-}
-
 /// A time span as coarse as a line of status needs, so that it seldom changes.
 struct Age(Duration);
 
@@ -257,6 +267,8 @@ impl fmt::Display for Age {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
 
     const RUNNING: Standing = Standing {
@@ -396,6 +408,24 @@ mod tests {
             fed += heard.iter().filter(|line| *line == "WATCHDOG=1").count();
         }
         assert_eq!(fed, 4);
+    }
+
+    #[test]
+    fn a_socket_is_left_once_under_its_name_and_taken_back_when_it_goes() {
+        let (manager, mut notifier) = Manager::new(None);
+        let listener = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sockets = BTreeMap::from([("a".to_owned(), listener())]);
+        notifier.keep(&sockets);
+        assert_eq!(manager.heard(), ["FDSTORE=1", "FDNAME=a"]);
+        sockets.insert("b".to_owned(), listener());
+        notifier.keep(&sockets);
+        assert_eq!(manager.heard(), ["FDSTORE=1", "FDNAME=b"]);
+        sockets.remove("a");
+        notifier.keep(&sockets);
+        notifier.keep_only(&sockets);
+        assert_eq!(manager.heard(), ["FDSTOREREMOVE=1", "FDNAME=a"]);
+        notifier.keep_only(&sockets);
+        assert!(manager.heard().is_empty());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::fleet::{Snapshot, Survivor};
+use crate::left;
 use crate::rejoin::{Awaited, Door, Returned};
 use crate::state::{self, Document, Found, SavedProcess, lives};
 use crate::sys;
@@ -171,11 +172,16 @@ impl Remains {
         }
     }
 
+    fn cookies(&self) -> Vec<u64> {
+        self.document.listeners.iter().map(|it| it.cookie).collect()
+    }
+
     /// Every listener of the document that somebody holds, by its cookie. What
-    /// workers brought goes first; a duplicate is closed; and what only those
-    /// hold who did not come back is taken from them.
+    /// workers brought goes first; a duplicate is closed; then what the service
+    /// manager keeps; and what only those hold who did not come back is taken
+    /// from them.
     pub(crate) fn listeners(&mut self) -> BTreeMap<u64, OwnedFd> {
-        let mut wanted: Vec<u64> = self.document.listeners.iter().map(|it| it.cookie).collect();
+        let mut wanted = self.cookies();
         let mut found = BTreeMap::new();
         let mut keep = |fd: OwnedFd| {
             let cookie = cookie(fd.as_fd());
@@ -188,6 +194,9 @@ impl Remains {
             for (_, fd) in returned.listeners.drain(..) {
                 keep(fd);
             }
+        }
+        for fd in left::take_known(&self.cookies()).into_values() {
+            keep(fd);
         }
         for living in self.living.iter().filter(|it| it.returned.is_none()) {
             if sockets_of(living).into_iter().any(&mut keep) {

@@ -287,6 +287,7 @@ impl Reactor {
         let mut tending = tokio::time::interval(TENDING);
         tending.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.export_pools();
+        self.keep_listeners();
         let actions = if self.recovered {
             self.fleet.resume(self.now())
         } else {

@@ -183,6 +183,7 @@ impl Reactor {
             config,
         });
         self.editions.add(generation, editions);
+        self.keep_listeners();
         self.command(Command::Reload(plan), askers);
         if self.fleet.reloading().is_none() && self.reloads.current.is_some() {
             // The fleet refused: it is still starting, or stopping.

@@ -1,10 +1,14 @@
 //! How things stand, for the service manager.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use prefork_proto::control::SlotState;
 
 use super::Reactor;
+use crate::left;
+use crate::listener::Listener;
 use crate::notify::Standing;
 
 impl Reactor {
@@ -16,8 +20,28 @@ impl Reactor {
         }
     }
 
+    /// Has the service manager keep a duplicate of each socket that was bound
+    /// here, and none that is no longer a listener. Not at the end: what is
+    /// there then is for the next run, or goes with the service.
+    pub(super) fn keep_listeners(&mut self) {
+        if !self.notifier.is_linked() || self.fleet.stopping() {
+            return;
+        }
+        let sockets = self.editions.bound().into_iter();
+        let listeners = sockets.flat_map(|(_, sockets)| sockets.all());
+        let named = listeners.filter_map(|it| Some((it.name_to_keep()?, it)));
+        let named: BTreeMap<String, Rc<Listener>> = named.collect();
+        self.notifier.keep(&named);
+        if self.fleet.booted() {
+            // Every slot has its own by now.
+            left::close_rest();
+            self.notifier.keep_only(&named);
+        }
+    }
+
     /// Tells the service manager how things stand, and that the loop turns.
     pub(super) fn notify(&mut self) {
+        self.keep_listeners();
         let standing = self.standing();
         self.notifier.observe(Instant::now(), &standing);
     }
