@@ -244,6 +244,10 @@ fn default_idle_grace_ms() -> u64 {
     3000
 }
 
+fn is_zero(it: &u64) -> bool {
+    *it == 0
+}
+
 fn is_false(it: &bool) -> bool {
     !it
 }
@@ -492,6 +496,9 @@ pub struct HttpCounts {
     pub duration_buckets: [u64; DURATION_BOUNDS.len() + 1],
     /// The sum of all request durations, in microseconds.
     pub duration_sum_us: u64,
+    /// Requests whose handler panicked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub panics: u64,
 }
 
 impl HttpCounts {

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -281,20 +281,20 @@ where
         let began = Instant::now();
         let kind = Kind::of(&request);
         let mut in_flight = InFlight::begin(Rc::clone(&self.requests), &request);
-        let rules = self.requests.rules;
+        let (rules, serving) = (self.requests.rules, self.requests.serving);
         let work = match screen(&mut request, &rules.limits) {
             Err(status) => Work::refused(status),
             Ok(()) if self.requests.traffic.body_is_over() => {
                 Work::refused(StatusCode::PAYLOAD_TOO_LARGE)
             }
             Ok(()) => match &rules.admission {
-                None => begin(&*self.service, request),
+                None => begin(&*self.service, request, serving),
                 Some(admission) => match admission.now() {
                     Some(turn) => {
                         in_flight.turn = Some(turn);
-                        begin(&*self.service, request)
+                        begin(&*self.service, request, serving)
                     }
-                    None => queue(admission, Rc::clone(&self.service), request),
+                    None => queue(admission, Rc::clone(&self.service), request, serving),
                 },
             },
         };
@@ -310,13 +310,20 @@ where
 fn begin<S: Service<Request<Incoming>>>(
     service: &S,
     request: Request<Incoming>,
+    serving: &Serving,
 ) -> Work<S::Future> {
     // A service is shared between requests; one that panics may be left
     // in a state of its own making, as it would be between threads.
     match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
         Ok(future) => Work::Running { future },
-        Err(_) => Work::refused(StatusCode::INTERNAL_SERVER_ERROR),
+        Err(_) => Work::refused(panicked(serving)),
     }
+}
+
+/// A panic costs its request, and is counted.
+fn panicked(serving: &Serving) -> StatusCode {
+    serving.tally.panicked();
+    StatusCode::INTERNAL_SERVER_ERROR
 }
 
 /// Has a request wait for its turn, if there is a place.
@@ -324,6 +331,7 @@ fn queue<S>(
     admission: &'static Admission,
     service: Rc<S>,
     request: Request<Incoming>,
+    serving: &'static Serving,
 ) -> Work<S::Future>
 where
     S: Service<Request<Incoming>> + 'static,
@@ -339,7 +347,7 @@ where
     };
     let begun = Box::pin(async move {
         match turn.await {
-            Some(turn) => Ok((turn, begin(&*service, request))),
+            Some(turn) => Ok((turn, begin(&*service, request, serving))),
             None => Err(refusal),
         }
     });
@@ -477,7 +485,7 @@ where
                             let traffic = &in_flight.requests.traffic;
                             Poll::Ready(Err(failure(error.into(), traffic).into()))
                         }
-                        Err(_) => Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR.into())),
+                        Err(_) => Poll::Ready(Err(panicked(in_flight.requests.serving).into())),
                     };
                 }
                 WorkProjection::Refused { refusal } => return Poll::Ready(Err(*refusal)),
@@ -565,7 +573,14 @@ impl<B: Body> Body for Outgoing<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let frame = match this.body.as_pin_mut() {
-            Some(body) => body.poll_frame(cx),
+            Some(body) => {
+                let frame = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
+                frame.unwrap_or_else(|panic| {
+                    // The response has begun: it can only break off.
+                    panicked(this.in_flight.requests.serving);
+                    resume_unwind(panic)
+                })
+            }
             None => Poll::Ready(None),
         };
         if frame.is_ready() {

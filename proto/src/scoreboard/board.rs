@@ -149,6 +149,7 @@ impl Board {
                 sent_bytes: cells.sent_bytes.get(),
                 duration_buckets: cells.duration_buckets.each_ref().map(|cell| cell.get()),
                 duration_sum_us: cells.duration_sum_us.get(),
+                panics: cells.panics.get(),
             },
             in_flight: cells.in_flight.get(),
             connections: cells.connections.get(),

@@ -20,12 +20,12 @@ pub(crate) struct Cells<C> {
     pub(super) accepted: C,
     // Lines 1 and 2, written by the serving thread.
     pub(super) duration_buckets: [C; DURATION_BOUNDS.len() + 1],
-    _reserved: C,
+    pub(super) panics: C,
     // Line 3, written by any thread that holds an upgraded connection.
     pub(super) received_bytes: C,
     pub(super) sent_bytes: C,
     pub(super) connections: C,
-    _reserved_too: [C; 5],
+    _reserved: [C; 5],
 }
 
 /// A cell that can only be looked at: the supervisor's mapping is read-only,
@@ -50,6 +50,7 @@ const _: () = {
     assert!(offset_of!(Cells<Seen>, in_flight) == 48);
     assert!(offset_of!(Cells<Seen>, accepted) == 56);
     assert!(offset_of!(Cells<Seen>, duration_buckets) == 64);
+    assert!(offset_of!(Cells<Seen>, panics) == 184);
     assert!(offset_of!(Cells<Seen>, received_bytes) == 192);
     assert!(offset_of!(Cells<Seen>, sent_bytes) == 200);
     assert!(offset_of!(Cells<Seen>, connections) == 208);

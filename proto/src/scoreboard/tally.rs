@@ -105,6 +105,11 @@ impl Tally {
         add(&self.cells.duration_sum_us, micros);
     }
 
+    /// A request's handler panicked.
+    pub fn panicked(&self) {
+        add(&self.cells.panics, 1);
+    }
+
     /// One connection was accepted.
     pub fn accepted(&self) {
         add(&self.cells.accepted, 1);
@@ -152,6 +157,7 @@ impl Tally {
             sent_bytes: get(&self.cells.sent_bytes),
             duration_buckets: self.cells.duration_buckets.each_ref().map(get),
             duration_sum_us: get(&self.cells.duration_sum_us),
+            panics: get(&self.cells.panics),
         }
     }
 }

@@ -231,6 +231,11 @@ pub(super) const FAMILIES: &[Family] = &[
         Histogram(http_durations),
     ),
     family(
+        "prefork_http_handler_panics_total",
+        "Requests whose handler panicked.",
+        Total(|n| n.http().panics),
+    ),
+    family(
         "prefork_http_connections_accepted_total",
         "Connections accepted.",
         Total(|n| n.http().accepted),

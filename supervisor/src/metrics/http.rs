@@ -56,11 +56,13 @@ fn for_each_cell(ours: &mut HttpCounts, theirs: &HttpCounts, mut then: impl FnMu
         sent_bytes,
         duration_buckets,
         duration_sum_us,
+        panics,
     } = ours;
     then(accepted, theirs.accepted);
     then(received_bytes, theirs.received_bytes);
     then(sent_bytes, theirs.sent_bytes);
     then(duration_sum_us, theirs.duration_sum_us);
+    then(panics, theirs.panics);
     for (cell, reported) in requests.iter_mut().zip(theirs.requests) {
         then(cell, reported);
     }

@@ -124,6 +124,25 @@ fn a_handler_that_panics_or_fails_costs_its_own_request_only() {
 }
 
 #[test]
+fn a_panic_is_counted_and_one_in_a_body_breaks_that_response_only() {
+    let (worker, board) = Worker::with_board();
+    let mut client = Client::connect(worker.address);
+    assert_eq!(client.get("/panic").status, 500);
+    assert_eq!(client.get("/error").status, 500);
+    let mut other = Client::connect(worker.address);
+    other.ask("/panic-later");
+    let broken = String::from_utf8(other.rest()).unwrap();
+    assert!(
+        broken.contains("first\n") && !broken.ends_with("0\r\n\r\n"),
+        "{broken}"
+    );
+    assert_eq!(client.get("/").status, 200);
+    let http = board.read().http;
+    assert_eq!((http.panics, http.requests), (2, [0, 2, 0, 0, 2]));
+    assert_eq!(board.read().in_flight, 0);
+}
+
+#[test]
 fn a_client_that_leaves_is_not_in_flight_any_more() {
     let mut worker = Worker::ready();
     let mut client = Client::connect(worker.address);

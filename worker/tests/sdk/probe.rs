@@ -44,6 +44,7 @@ impl Body for Slow {
             return Poll::Pending;
         }
         let part = self.parts.pop();
+        assert_ne!(part, Some("panic"), "as asked for");
         Poll::Ready(part.map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes())))))
     }
 }
@@ -95,6 +96,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
             headers.insert(UPGRADE, "echo".parse().expect("a header"));
             Ok(response)
         }
+        "/panic-later" => Ok(Response::new(Either::Right(Slow {
+            parts: vec!["panic", "first\n"],
+            pause: Box::pin(tokio::time::sleep(Duration::from_millis(50))),
+        }))),
         "/panic" => panic!("as asked for"),
         "/error" => Err("as asked for".into()),
         "/host" => Ok(text(format!("{:?}", request.headers().get("host")))),

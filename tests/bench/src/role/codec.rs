@@ -20,6 +20,7 @@ fn report() -> ToSupervisor {
             sent_bytes: 987_654_321,
             duration_buckets: [81_234; 15],
             duration_sum_us: 1_234_567_890,
+            panics: 0,
         }),
     })
 }
