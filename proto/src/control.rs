@@ -81,6 +81,29 @@ pub struct ListenerStatus {
     pub backlog: Option<u64>,
     /// How many may wait.
     pub backlog_limit: Option<u64>,
+    /// What its connections speak TLS with; absent where they don't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsStatus>,
+}
+
+/// What a listener speaks TLS with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TlsStatus {
+    /// The oldest version that is spoken: `1.2` or `1.3`.
+    pub min_version: String,
+    /// Its certificates, the first for clients that name no server.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// The names that it is for.
+    pub names: Vec<String>,
+    /// Its SHA-256, in hexadecimal.
+    pub fingerprint: String,
+    /// Until when it is valid, in seconds since the Unix epoch.
+    pub not_after: i64,
 }
 
 /// What a slot is doing.

@@ -7,6 +7,7 @@
 
 mod bench;
 mod probe;
+mod trust;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};

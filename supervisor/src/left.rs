@@ -128,6 +128,7 @@ mod tests {
             mode,
             backlog: 16,
             permissions: None,
+            tls: None,
         }
     }
 

@@ -11,6 +11,7 @@
 //!   requests, [`metrics`] numbers into the exposition.
 //! - `state` keeps what the next supervisor needs, should this one be killed;
 //!   `recovery` finds what it left, and the workers come back by `rejoin`.
+//! - [`tls`] has the certificates and ticket keys of workers that speak TLS.
 //! - `upgrade` puts another program in this one's place, in the same process.
 //! - [`run`] puts them together; `boot_check` does so for one worker that is
 //!   thrown away.
@@ -38,6 +39,7 @@ pub mod runtime_dir;
 mod startup;
 mod state;
 mod sys;
+pub mod tls;
 mod upgrade;
 
 pub use reactor::BUNDLED_ARGUMENT;

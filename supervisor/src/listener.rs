@@ -222,12 +222,13 @@ impl Listener {
         &self.address
     }
 
-    /// The line that goes with this listener's descriptor to a worker.
-    pub fn offer(&self) -> ListenerOffer {
+    /// The line that goes with this listener's descriptor to a worker, which
+    /// is to speak TLS on it or not.
+    pub fn offer(&self, tls: bool) -> ListenerOffer {
         ListenerOffer {
             name: self.name.clone(),
             address: self.address.clone(),
-            tls: false,
+            tls,
             fds: 1,
         }
     }

@@ -141,6 +141,7 @@ async fn supervise(
         log,
         reserve: Rc::clone(&reserve),
         keep: None,
+        tickets: None,
     };
     let gate = Gate::default();
     let beginning = Beginning {
@@ -180,6 +181,7 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), Run
         log,
         reserve: Rc::clone(&reserve),
         keep: None,
+        tickets: None,
     };
     let gate = Gate::default();
     let begun = startup::take_over(setup, &runtime_dir, handover, gate.clone())?;

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -20,6 +20,7 @@ use crate::run::RunError;
 use crate::runtime_dir::RuntimeDir;
 use crate::state::{self, Document, Found, StateFile};
 use crate::sys;
+use crate::tls::{SavedTickets, Tickets, Vault};
 use crate::upgrade::{Fixtures, Handover};
 
 /// How long workers of a supervisor that is not believed get to hear that they
@@ -56,6 +57,10 @@ pub(crate) async fn begin(
         fixtures,
         begin.gate,
     )?);
+    setup.tickets = tickets(match &found {
+        Found::State(_) => Vault::new(runtime_dir.path()).tickets(),
+        _ => None,
+    });
     match found {
         Found::State(document) => go_on(setup, document, &door, &mut returned, begun).await,
         Found::Nothing => Ok(Reactor::new(setup)?),
@@ -101,6 +106,7 @@ pub(crate) fn take_over(
     serve_at(&door, socket)?;
     let program = handover.program.clone();
     setup.keep = Some(keep(&door, runtime_dir, program, fixtures, gate)?);
+    setup.tickets = tickets(handover.tickets.clone());
     Ok(Reactor::take_over(setup, handover)?)
 }
 
@@ -108,6 +114,18 @@ fn serve_at(door: &Rc<Door>, socket: std::os::unix::net::UnixListener) -> Result
     let socket = UnixListener::from_std(socket).map_err(io("watch rejoin.sock"))?;
     spawn_local(Rc::clone(door).serve(socket));
     Ok(())
+}
+
+/// The ticket keys of the supervisor before, as far as they are good, or new ones.
+fn tickets(kept: Option<SavedTickets>) -> Option<Tickets> {
+    let now = SystemTime::now();
+    let tickets = match kept {
+        Some(kept) => Tickets::go_on(kept, now),
+        None => Tickets::new(now),
+    };
+    tickets
+        .map_err(|error| warn!("{error}: sessions are not taken up"))
+        .ok()
 }
 
 fn keep(
@@ -121,6 +139,7 @@ fn keep(
     Ok(Keep {
         door: Rc::clone(door),
         file: Some(StateFile::new(runtime_dir.path())),
+        vault: Vault::new(runtime_dir.path()),
         boot_id: state::boot_id().map_err(io("read the boot's id"))?,
         pid,
         start_ticks: state::start_ticks(pid).map_err(io("read /proc/self/stat"))?,

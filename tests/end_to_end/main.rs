@@ -41,4 +41,5 @@ mod scoreboard;
 mod service_manager;
 mod serving;
 mod stop;
+mod tls;
 mod upgrade;

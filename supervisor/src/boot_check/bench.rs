@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit};
 use prefork_proto::control::Event;
@@ -20,6 +20,7 @@ use crate::handle::{Handle, Request};
 use crate::log::Log;
 use crate::reactor::{Outcome, Reactor, Setup, Signals};
 use crate::reserve::{DEFAULT_SIZE, Reserve};
+use crate::tls::Tickets;
 
 /// How long the worker may take to leave: nobody depends on it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ impl Bench<'_> {
             log: self.log.clone(),
             reserve: Rc::new(reserve),
             keep: None,
+            tickets: Tickets::new(SystemTime::now()).ok(),
         };
         let (reactor, inbox) = match Reactor::new(setup) {
             Ok(made) => made,
@@ -140,7 +142,10 @@ async fn examine(handle: &Handle, watch: &mut Watch) -> Result<Boot, BootError> 
     let listener = before.pools.first().and_then(|pool| pool.listeners.first());
     let status = match listener {
         None => None,
-        Some(listener) => Some(answer(&listener.address, watch).await?),
+        Some(listener) => {
+            let tls = listener.tls.is_some();
+            Some(answer(&listener.address, tls, watch).await?)
+        }
     };
     let after = ask::status(handle).await.map_err(blind)?;
     let worker = after.pools.first().and_then(|pool| pool.workers.first());
@@ -153,7 +158,7 @@ async fn examine(handle: &Handle, watch: &mut Watch) -> Result<Boot, BootError> 
 
 /// The HTTP status of the worker's answer; a worker that dies gives none, and
 /// its successor's doesn't count.
-async fn answer(address: &str, watch: &mut Watch) -> Result<u16, BootError> {
+async fn answer(address: &str, tls: bool, watch: &mut Watch) -> Result<u16, BootError> {
     let no_answer = |why, stderr| BootError::NoAnswer {
         address: address.to_owned(),
         why,
@@ -166,7 +171,7 @@ async fn answer(address: &str, watch: &mut Watch) -> Result<u16, BootError> {
             let stderr = died.exit.map_or_else(String::new, |exit| exit.stderr);
             Err(no_answer(format!("it {}", died.message), stderr))
         }
-        answer = probe(address) => {
+        answer = probe(address, tls) => {
             answer.map_err(|error| no_answer(error.to_string(), String::new()))
         }
     }

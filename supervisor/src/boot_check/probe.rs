@@ -9,10 +9,13 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
+use super::trust;
 use crate::cli::units::seconds;
 
 /// How long the head of the answer may take.
@@ -27,23 +30,39 @@ pub(super) enum ProbeError {
     /// The connection ended, or what came is not HTTP.
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    /// The handshake of TLS failed.
+    #[error("no TLS: {0}")]
+    Tls(io::Error),
     /// Nothing came.
     #[error("nothing came within {}", seconds(WITHIN.as_secs_f64()))]
     Silence,
 }
 
-/// Sends `GET /` to a listener's address, as the status document has it: the
-/// status of the answer.
-pub(super) async fn probe(address: &str) -> Result<u16, ProbeError> {
+/// Sends `GET /` to a listener's address, as the status document has it, under
+/// TLS or not: the status of the answer.
+pub(super) async fn probe(address: &str, tls: bool) -> Result<u16, ProbeError> {
     let asked = async {
         match address.strip_prefix("unix:") {
-            Some(path) => ask(UnixStream::connect(path).await?, "localhost").await,
-            None => ask(TcpStream::connect(address).await?, address).await,
+            Some(path) => ask_under(tls, UnixStream::connect(path).await?, "localhost").await,
+            None => ask_under(tls, TcpStream::connect(address).await?, address).await,
         }
     };
     timeout(WITHIN, asked)
         .await
         .unwrap_or(Err(ProbeError::Silence))
+}
+
+async fn ask_under<S>(tls: bool, stream: S, host: &str) -> Result<u16, ProbeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if !tls {
+        return ask(stream, host).await;
+    }
+    let client = trust::client().map_err(io::Error::other)?;
+    let name = ServerName::try_from("localhost").expect("a host's name");
+    let secured = TlsConnector::from(client).connect(name, stream).await;
+    ask(secured.map_err(ProbeError::Tls)?, host).await
 }
 
 async fn ask<S>(stream: S, host: &str) -> Result<u16, ProbeError>
@@ -93,18 +112,24 @@ mod tests {
     #[tokio::test]
     async fn any_status_is_an_answer() {
         let address = answering(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(probe(&address).await.unwrap(), 404);
+        assert_eq!(probe(&address, false).await.unwrap(), 404);
         let endless = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n").await;
-        assert_eq!(probe(&endless).await.unwrap(), 200);
+        assert_eq!(probe(&endless, false).await.unwrap(), 200);
     }
 
     #[tokio::test]
     async fn what_is_not_http_is_no_answer() {
         let address = answering(b"220 smtp.example ready\r\n").await;
-        assert!(matches!(probe(&address).await, Err(ProbeError::Http(_))));
+        assert!(matches!(
+            probe(&address, false).await,
+            Err(ProbeError::Http(_))
+        ));
         let address = answering(b"").await;
-        assert!(matches!(probe(&address).await, Err(ProbeError::Http(_))));
-        let nobody = probe("127.0.0.1:1").await;
+        assert!(matches!(
+            probe(&address, false).await,
+            Err(ProbeError::Http(_))
+        ));
+        let nobody = probe("127.0.0.1:1", false).await;
         assert!(matches!(nobody, Err(ProbeError::Connect(_))), "{nobody:?}");
     }
 
@@ -112,7 +137,7 @@ mod tests {
     async fn silence_is_no_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let silent = probe(&address).await.unwrap_err();
+        let silent = probe(&address, false).await.unwrap_err();
         assert_eq!(silent.to_string(), "nothing came within 10s");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::checked::{Detail, Listen};
-use super::units;
+use super::{tls, units};
 
 /// One thing that differs between the configuration in force and another. Its
 /// `Display` is a sentence for people; values of `env` and `app` are left out
@@ -208,9 +208,19 @@ fn listener_options(pools: &[String; 2], from: &Listen, to: &Listen) -> Vec<Stri
         ),
         ("backlog", from.backlog.to_string(), to.backlog.to_string()),
         ("permissions", bits(from), bits(to)),
+        (
+            "tls",
+            tls::show(from.tls.as_ref()),
+            tls::show(to.tls.as_ref()),
+        ),
     ];
     let changed = options.into_iter().filter(|(_, from, to)| from != to);
-    changed
+    let mut changes: Vec<String> = changed
         .map(|(option, from, to)| format!("{option} {from} → {to}"))
-        .collect()
+        .collect();
+    if changes.is_empty() {
+        // The same certificate with another key file or chain.
+        changes.push("tls: the files of its certificates are others".to_owned());
+    }
+    changes
 }

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use prefork_proto::message::HttpLimits;
+use prefork_proto::tls::TlsVersion;
 use serde::{Deserialize, Serialize};
 
 use super::execution::Execution;
 use crate::fleet::Policy;
+use crate::tls::Certificate;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +34,11 @@ impl Config {
     /// The pool of this name.
     pub fn pool(&self, name: &str) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.policy.name == name)
+    }
+
+    /// Every certificate of every listener.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.pools.iter().flat_map(Pool::certificates)
     }
 
     /// The listener that is bound to this address, and whose it is.
@@ -107,6 +114,14 @@ pub struct Pool {
     pub app: serde_json::Value,
 }
 
+impl Pool {
+    /// Every certificate of its listeners.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        let tls = self.listen.iter().filter_map(|listen| listen.tls.as_ref());
+        tls.flat_map(|tls| &tls.certificates)
+    }
+}
+
 /// What a pool's workers run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Program {
@@ -147,6 +162,19 @@ pub struct Listen {
     pub backlog: u32,
     /// Permission bits of a unix socket.
     pub permissions: Option<u32>,
+    /// What its connections speak TLS with, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// `tls` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// At least one. The first is for clients that name no server, or one that
+    /// none is for.
+    pub certificates: Vec<Certificate>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
 }
 
 /// How a listener's connections come to the workers of its pool.

@@ -94,5 +94,6 @@ pub(super) fn listen() -> Listen {
         mode: Mode::Shared,
         backlog: BACKLOG,
         permissions: None,
+        tls: None,
     }
 }

@@ -49,15 +49,36 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes
 }
 
-/// Whether a pool's `app` is another and everything else the same, so that
-/// workers which can do so may take it in place. What lies on the disk in the
+/// What of a pool's settings is another, where workers that can do so may take
+/// all of it without being replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InPlace {
+    /// `app`.
+    pub app: bool,
+    /// `tls` of listeners that speak TLS before and after.
+    pub tls: bool,
+}
+
+/// What workers that can do so may take in place; `None` where they have to be
+/// replaced, as they have where nothing is another. What lies on the disk in the
 /// program's place is for the caller to compare.
-pub fn only_app_changed(old: &Pool, new: &Pool) -> bool {
-    let with_new_app = Pool {
+pub fn taken_in_place(old: &Pool, new: &Pool) -> Option<InPlace> {
+    let mut listen = old.listen.clone();
+    for (ours, theirs) in listen.iter_mut().zip(&new.listen) {
+        if ours.tls.is_some() && theirs.tls.is_some() {
+            ours.tls.clone_from(&theirs.tls);
+        }
+    }
+    let taken = InPlace {
+        app: old.app != new.app,
+        tls: old.listen != listen,
+    };
+    let with_new = Pool {
         app: new.app.clone(),
+        listen,
         ..old.clone()
     };
-    old.app != new.app && with_new_app == *new
+    ((taken.app || taken.tls) && with_new == *new).then_some(taken)
 }
 
 fn name(pool: &Pool) -> String {
@@ -191,7 +212,7 @@ fn workers(old: Option<&Pool>, new: Option<&Pool>) -> Change {
         kept: before.min(after),
         in_place: old
             .zip(new)
-            .is_some_and(|(old, new)| only_app_changed(old, new)),
+            .is_some_and(|(old, new)| taken_in_place(old, new).is_some()),
         started: after.saturating_sub(before),
         drained: before.saturating_sub(after),
     }

@@ -7,10 +7,10 @@ use std::path::Path;
 use toml::de::DeValue;
 
 use super::checked::{Address, Listen, Mode};
-use super::defaults;
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, expected, permissions, string};
+use super::{defaults, tls};
 
 /// The longest path of a unix socket, in bytes: `sun_path` of unix(7) without its NUL.
 pub(super) const SOCKET_PATH_MAX: usize = 107;
@@ -55,9 +55,8 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     let backlog = section.integer("backlog", defaults::BACKLOG.into(), 1..=65_535);
     let bits = section.take("permissions", permissions);
     let mode = section.take_or("mode", Mode::Shared, mode);
-    section.take("tls", |_| -> Result<(), Fault> {
-        Err(not_in_this_version("TLS").help("end it in front of prefork"))
-    });
+    let tls = section.section("tls", "`tls` of a listener");
+    let tls = tls.and_then(|tls| tls::read(tls, host));
     if listen.sound && listen.value.is_none() {
         let fault = Fault::new("a listener has no `address`");
         section.fault(
@@ -90,6 +89,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         mode: mode.value,
         backlog: u32::try_from(backlog.value).unwrap_or(defaults::BACKLOG),
         permissions: bits.value,
+        tls,
         ..listen
     })
 }
@@ -132,6 +132,7 @@ pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
         mode: Mode::Shared,
         backlog: defaults::BACKLOG,
         permissions: None,
+        tls: None,
     })
 }
 
@@ -193,10 +194,6 @@ fn what_is_wrong(text: &str) -> (String, String) {
         _ => format!("names are not looked up; write an IP address, as in \"0.0.0.0:{port}\""),
     };
     (not_an_ip(), help)
-}
-
-fn not_in_this_version(what: &str) -> Fault {
-    Fault::new(format!("{what} is not available in this version"))
 }
 
 /// Whether two listeners cannot both be bound, or could not be told apart.

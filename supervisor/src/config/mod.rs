@@ -28,12 +28,13 @@ mod summary;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod web;
 
 pub use change::Change;
-pub use checked::{Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, Supervisor};
-pub use diff::{diff, only_app_changed};
+pub use checked::{Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, Supervisor, Tls};
+pub use diff::{InPlace, diff, taken_in_place};
 pub use error::{ConfigError, Place, Problem};
 pub(crate) use execution::own_cpus;
 pub use execution::{Affinity, Capabilities, Execution, Limit};
@@ -41,6 +42,7 @@ pub use file::parse;
 pub use host::{Host, runtime_dir};
 pub use search::{likely_runtime_dir, load};
 pub use summary::{checked_json, render_checked};
+pub use tls::warnings;
 pub(crate) use units::parse_duration;
 
 use std::path::PathBuf;

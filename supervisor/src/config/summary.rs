@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::checked::{Address, Config, Listen, Mode, Pool, Program};
-use super::{defaults, http, units};
+use super::checked::{Address, Config, Listen, Mode, Pool, Program, Tls};
+use super::{defaults, http, tls, units};
 
 /// What a configuration comes to, in lines for people: every pool's workers,
 /// program and listeners, and each setting that is not its default. Values of
@@ -40,6 +40,9 @@ pub fn render_checked(config: &Config) -> String {
         row("program", &words(pool).join(" "));
         for listen in &pool.listen {
             row("listen", &show_listen(listen));
+            if let Some(tls) = &listen.tls {
+                row("  tls", &tls::show(Some(tls)));
+            }
         }
         for (name, value) in unusual(pool) {
             row(name, &value);
@@ -60,6 +63,7 @@ pub fn checked_json(config: &Config) -> Value {
                 "mode": listen.mode.as_str(),
                 "backlog": listen.backlog,
                 "permissions": listen.permissions.map(units::show_permissions),
+                "tls": listen.tls.as_ref().map(tls_json),
             })
         });
         json!({
@@ -83,6 +87,23 @@ pub fn checked_json(config: &Config) -> Value {
             "max_series": config.max_series,
         },
         "pools": config.pools.iter().map(pool).collect::<Vec<_>>(),
+    })
+}
+
+fn tls_json(tls: &Tls) -> Value {
+    let certificates = tls.certificates.iter().map(|certificate| {
+        json!({
+            "cert": certificate.cert.to_string_lossy(),
+            "key": certificate.key.to_string_lossy(),
+            "names": certificate.names,
+            "fingerprint": certificate.fingerprint,
+            "not_before": certificate.not_before,
+            "not_after": certificate.not_after,
+        })
+    });
+    json!({
+        "min_version": tls.min_version.as_str(),
+        "certificates": certificates.collect::<Vec<_>>(),
     })
 }
 

@@ -112,6 +112,15 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// The day of a time in seconds since the Unix epoch, in UTC.
+pub(super) fn show_day(time: i64) -> String {
+    let time = x509_parser::time::ASN1Time::from_timestamp(time);
+    time.map_or_else(
+        |_| "no day of a calendar".to_owned(),
+        |time| time.to_datetime().date().to_string(),
+    )
+}
+
 /// The shortest way to write a size.
 pub(super) fn show_size(bytes: u64) -> String {
     match bytes {

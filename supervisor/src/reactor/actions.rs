@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
 use prefork_proto::message::NEEDS_RESTART;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::births::{self, BirthError};
@@ -81,31 +81,21 @@ impl Reactor {
 
     /// Asks in a task of its own; the answer comes back as an event.
     fn ask(&self, worker: Worker, ask: Ask, within: Duration) {
-        let call = match ask {
-            Ask::Pause => Call::Pause,
-            Ask::Resume => Call::Resume,
-            Ask::Reload { generation } => {
-                let edition = self.editions.of(&self.pool_name(worker), generation);
-                let app = edition.map(|edition| edition.config.app.clone());
-                Call::Reload {
-                    app: app.unwrap_or_default(),
-                }
-            }
+        let calls = match ask {
+            Ask::Pause => Ok(vec![Call::Pause]),
+            Ask::Resume => Ok(vec![Call::Resume]),
+            Ask::Reload { generation } => self.calls_for(worker, generation),
         };
-        let (answer, answered) = oneshot::channel();
-        self.order(worker, Order::Call(call, answer));
+        let grip = self.processes.get(&worker);
+        let orders = grip.map(|grip| grip.orders.clone());
         let events = self.events.clone();
         tokio::task::spawn_local(async move {
-            let result = match tokio::time::timeout(within, answered).await {
-                Ok(Ok(Ok(_))) => Ok(()),
-                Ok(Ok(Err(CallError::Refused { code, why }))) if code == NEEDS_RESTART => {
-                    Err(AskError::NeedsRestart(why))
-                }
-                Ok(Ok(Err(CallError::Refused { why, .. }))) => Err(AskError::Refused(why)),
-                Ok(Ok(Err(CallError::Unreachable(why)))) => Err(AskError::Unreachable(why)),
-                Ok(Err(_)) => Err(AskError::Unreachable("it has gone".to_owned())),
-                Err(_) => Err(AskError::TimedOut),
+            let asked = async {
+                let calls = calls.map_err(|error| AskError::Unreachable(error.to_string()))?;
+                one_after_the_other(orders.as_ref(), calls).await
             };
+            let result = tokio::time::timeout(within, asked).await;
+            let result = result.unwrap_or(Err(AskError::TimedOut));
             let answered = Event::Answered {
                 worker,
                 ask,
@@ -145,7 +135,9 @@ impl Reactor {
             return Err(BirthError::NoEdition);
         };
         let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
-        let grip = births::spawn(edition, spawn, metrics, rejoin, self.events.clone())?;
+        let tickets = self.tickets_of(edition);
+        let events = self.events.clone();
+        let grip = births::spawn(edition, spawn, metrics, rejoin, tickets, events)?;
         let pid = grip.pid;
         self.hold(spawn.worker, grip);
         Ok(pid)
@@ -177,6 +169,39 @@ impl Reactor {
         self.job_line(job, JobLine::Result(result));
         self.jobs.remove(&job);
     }
+}
+
+/// Makes calls until one fails. Only where that is the first, and the worker says
+/// so itself, it is certain that nothing has changed.
+async fn one_after_the_other(
+    orders: Option<&mpsc::UnboundedSender<Order>>,
+    calls: Vec<Call>,
+) -> Result<(), AskError> {
+    for (done, call) in calls.into_iter().enumerate() {
+        let (answer, answered) = oneshot::channel();
+        if let Some(orders) = orders {
+            // A process that has ended answers nothing.
+            let _ = orders.send(Order::Call(call, answer));
+        } else {
+            drop(answer);
+        }
+        match answered.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(CallError::Refused { code, why })) if done == 0 => {
+                return Err(match code.as_str() {
+                    NEEDS_RESTART => AskError::NeedsRestart(why),
+                    _ => AskError::Refused(why),
+                });
+            }
+            Ok(Err(CallError::Refused { why, .. })) => {
+                let why = format!("it took a part of them and refused the rest: {why}");
+                return Err(AskError::Unreachable(why));
+            }
+            Ok(Err(CallError::Unreachable(why))) => return Err(AskError::Unreachable(why)),
+            Err(_) => return Err(AskError::Unreachable("it has gone".to_owned())),
+        }
+    }
+    Ok(())
 }
 
 fn api_error(refusal: Refusal) -> ApiError {

@@ -16,7 +16,7 @@ use super::journal::About;
 use super::process;
 use super::program::PinnedProgram;
 use super::sockets::Sockets;
-use super::{Inbox, Reactor, Setup, unix_ms};
+use super::{Inbox, Reactor, Setup, certificates, unix_ms};
 use crate::config::{self, Address, Config, Listen};
 use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
 use crate::listener::Listener;
@@ -48,13 +48,10 @@ impl Reactor {
         let mut document = *document;
         let generation = document.fleet.generation();
         let sockets = Stock::new(std::mem::take(&mut document.listeners), held);
-        let editions = set_up(
-            std::mem::take(&mut document.editions),
-            generation,
-            &living,
-            sockets,
-            setup.nofile,
-        )?;
+        let mut saved = std::mem::take(&mut document.editions);
+        let vault = setup.keep.as_ref().map(|keep| &keep.vault);
+        certificates::fill(vault, saved.iter_mut().map(|it| &mut it.config));
+        let editions = set_up(saved, generation, &living, sockets, setup.nofile)?;
         let (mut reactor, inbox) = Self::go_on_from(setup, document, editions);
         if reactor.undoing {
             let why = "the supervisor was killed before it was in force";
@@ -209,6 +206,7 @@ impl Reactor {
             channel: None,
             board: None,
             draining: false,
+            tickets: edition.map_or_else(Vec::new, |edition| self.tickets_of(edition)),
             metrics: self.slot_metrics(worker),
             heartbeat_timeout,
         };
@@ -274,6 +272,7 @@ impl Reactor {
     /// Writes down what the next supervisor has to know.
     pub(super) fn write_state(&mut self) {
         self.read_scoreboards();
+        self.keep_secrets();
         let refusals = self.keep.as_ref().map(|keep| keep.door.take_refusals());
         for reason in refusals.into_iter().flatten() {
             self.metrics.supervisor().rejoin_refused(reason);

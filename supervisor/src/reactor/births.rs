@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use prefork_proto::channel::{self, ChannelError};
 use prefork_proto::message::{PROTOCOL, RejoinOffer, Welcome};
 use prefork_proto::scoreboard::{self, ScoreboardError};
+use prefork_proto::tls::TicketKey;
 use tokio::sync::mpsc;
 
 use super::Spawn;
@@ -22,6 +23,7 @@ use crate::fleet::{Event, Worker};
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
 use crate::sys;
+use crate::tls::Material;
 
 /// Why no process could be made.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,7 @@ pub(crate) fn spawn(
     spawn: Spawn,
     metrics: Rc<SlotMetrics>,
     rejoin: Option<RejoinOffer>,
+    tickets: Vec<TicketKey>,
     events: mpsc::Sender<Event>,
 ) -> Result<Grip, BirthError> {
     let io = |step| move |source| BirthError::Io { step, source };
@@ -123,11 +126,13 @@ pub(crate) fn spawn(
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
     let mut listeners = Vec::new();
-    for sockets in &edition.sockets {
+    for (listen, sockets) in config.listen.iter().zip(&edition.sockets) {
         let listener = sockets.of_slot(worker.slot)?;
         let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
-        listeners.push((listener.offer(), duplicate));
+        listeners.push((listener.offer(listen.tls.is_some()), duplicate));
     }
+    let certificates = edition.tls.as_ref().map(Material::copy).transpose();
+    let certificates = certificates.map_err(io("hand over the certificates"))?;
     let place = edition
         .null
         .try_clone()
@@ -165,6 +170,8 @@ pub(crate) fn spawn(
         stderr,
         welcome: welcome(edition, worker, generation, paused, rejoin),
         scoreboard,
+        certificates,
+        tickets,
         listeners,
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,

@@ -94,7 +94,7 @@ enum Phase {
 enum Pending {
     Ping(Instant),
     Call(oneshot::Sender<Answer>),
-    /// Its reply is of no interest (`drain`, `stop`).
+    /// Its reply is of no interest (`drain`, `stop`, `tls` before `start`).
     Order,
 }
 
@@ -196,6 +196,11 @@ impl Conversation {
         self.pending
             .retain(|_, pending| !matches!(pending, Pending::Call(answer) if answer.is_closed()));
         self.ask(Pending::Call(answer))
+    }
+
+    /// The id of a request whose reply is of no interest.
+    pub(crate) fn order(&mut self) -> u64 {
+        self.ask(Pending::Order)
     }
 
     /// The id of a new `stop`.

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use prefork_proto::tls::TlsError;
 use tracing::info;
 
 use super::program::{PinnedProgram, ProgramError};
 use super::sockets::Sockets;
 use crate::config;
 use crate::listener::ListenError;
+use crate::tls::Material;
 
 /// Why a pool could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,14 @@ pub enum PoolError {
         /// The listener's name.
         listener: String,
     },
+    /// Its certificates can't be handed to workers.
+    #[error("pool {pool}: {source}")]
+    Tls {
+        /// The pool's name.
+        pool: String,
+        /// What the kernel lacks.
+        source: TlsError,
+    },
     /// `/dev/null` can't be opened.
     #[error("cannot open /dev/null for the workers' stdin: {0}")]
     Null(std::io::Error),
@@ -49,6 +59,8 @@ pub struct Edition {
     pub(crate) config: config::Pool,
     pub(crate) program: PinnedProgram,
     pub(crate) sockets: Vec<Rc<Sockets>>,
+    /// The certificates of the listeners that speak TLS.
+    pub(crate) tls: Option<Material>,
     /// The workers' stdin.
     pub(crate) null: OwnedFd,
 }
@@ -88,8 +100,13 @@ impl Edition {
         program: PinnedProgram,
         sockets: Vec<Rc<Sockets>>,
     ) -> Result<Self, PoolError> {
+        let tls = Material::of(&config.listen).map_err(|source| PoolError::Tls {
+            pool: config.policy.name.clone(),
+            source,
+        })?;
         Ok(Self {
             name: config.policy.name.as_str().into(),
+            tls,
             program,
             sockets,
             null: File::open("/dev/null").map_err(PoolError::Null)?.into(),

@@ -21,6 +21,17 @@ impl Editions {
         self.pools.get(pool)?.get(&generation)
     }
 
+    /// A pool's editions of other generations than this one.
+    pub(crate) fn but(&self, pool: &str, generation: u64) -> impl Iterator<Item = &Rc<Edition>> {
+        let generations = self.pools.get(pool).into_iter().flatten();
+        generations.filter_map(move |(of, edition)| (*of != generation).then_some(edition))
+    }
+
+    /// Every edition.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Rc<Edition>> {
+        self.pools.values().flat_map(BTreeMap::values)
+    }
+
     /// The newest edition of each pool.
     pub(crate) fn newest(&self) -> impl Iterator<Item = &Rc<Edition>> {
         self.pools
@@ -61,7 +72,7 @@ impl Editions {
     /// Every bound listener, with the pool that has it; once each.
     pub(crate) fn bound(&self) -> Vec<(Rc<str>, Rc<Sockets>)> {
         let mut bound: Vec<(Rc<str>, Rc<Sockets>)> = Vec::new();
-        for edition in self.pools.values().flat_map(BTreeMap::values) {
+        for edition in self.all() {
             for sockets in &edition.sockets {
                 if !bound.iter().any(|(_, known)| Rc::ptr_eq(known, sockets)) {
                     bound.push((Rc::clone(&edition.name), Rc::clone(sockets)));

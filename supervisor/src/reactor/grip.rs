@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use prefork_proto::channel::SupervisorEnd;
 use prefork_proto::message::{Health, Hello, ListenerOffer, Welcome};
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
+use prefork_proto::tls::TicketKey;
 use serde_json::Value;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +19,7 @@ use super::conversation::Answer;
 use crate::fleet::Worker;
 use crate::metrics::SlotMetrics;
 use crate::state::SavedProcess;
+use crate::tls;
 use crate::upgrade::HandedProcess;
 
 /// What a worker says of itself, for status and metrics.
@@ -58,6 +60,8 @@ pub(crate) enum Order {
     Stop,
     /// Send a request and hand on its answer.
     Call(Call, oneshot::Sender<Answer>),
+    /// Hand over keys of session tickets, now or with what else it is told first.
+    Tickets(Vec<TicketKey>),
     /// Send a signal.
     Signal(Signal),
     /// Say what is held, and do nothing more for now.
@@ -79,6 +83,7 @@ pub(crate) enum Call {
     Resume,
     Tell { command: String, args: Value },
     Reload { app: Value },
+    Certificates(tls::Copy),
     Rescue { offer: ListenerOffer, fd: OwnedFd },
 }
 
@@ -95,6 +100,10 @@ pub(crate) struct Start {
     pub(crate) welcome: Welcome,
     /// Where it can count, and the descriptor for a worker that knows how.
     pub(crate) scoreboard: (Unsealed, OwnedFd),
+    /// Its certificates, if a listener speaks TLS.
+    pub(crate) certificates: Option<tls::Copy>,
+    /// The keys of its session tickets; none if no listener speaks TLS.
+    pub(crate) tickets: Vec<TicketKey>,
     /// Its listeners: the line for each and the duplicate that goes with it.
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
     pub(crate) metrics: Rc<SlotMetrics>,
@@ -118,6 +127,8 @@ pub(crate) struct Adopted {
     pub(crate) board: Option<Board>,
     /// Whether it is on its way out.
     pub(crate) draining: bool,
+    /// As in [`Start`].
+    pub(crate) tickets: Vec<TicketKey>,
     pub(crate) metrics: Rc<SlotMetrics>,
     /// As in [`Start`].
     pub(crate) heartbeat_timeout: Duration,

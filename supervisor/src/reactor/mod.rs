@@ -21,6 +21,7 @@ mod actions;
 mod adoption;
 mod answers;
 mod births;
+mod certificates;
 mod conversation;
 mod documents;
 mod edition;
@@ -63,6 +64,7 @@ use crate::notify::Notifier;
 use crate::rejoin::Door;
 use crate::reserve::Reserve;
 use crate::state::StateFile;
+use crate::tls::{Tickets, Vault};
 use crate::upgrade::Fixtures;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
@@ -125,6 +127,8 @@ pub struct Reactor {
     spawns: VecDeque<Spawn>,
     jobs: HashMap<JobId, Job>,
     next_job: u64,
+    /// The keys of session tickets; none where the system has no random bytes.
+    tickets: Option<Tickets>,
     metrics: Metrics,
     /// When the processes' use of memory and time was last looked up.
     looked_up: Option<Instant>,
@@ -158,6 +162,8 @@ pub struct Setup {
     pub reserve: Rc<Reserve>,
     /// What outlives this supervisor; none for one that is thrown away.
     pub(crate) keep: Option<Keep>,
+    /// The keys of session tickets; none where the system has no random bytes.
+    pub(crate) tickets: Option<Tickets>,
 }
 
 /// What outlives a supervisor.
@@ -167,6 +173,8 @@ pub(crate) struct Keep {
     pub(crate) door: Rc<Door>,
     /// Where the state is written; none while that happens.
     pub(crate) file: Option<StateFile>,
+    /// Where certificates and ticket keys are kept.
+    pub(crate) vault: Vault,
     /// What names this boot.
     pub(crate) boot_id: String,
     /// This process's id.
@@ -200,7 +208,9 @@ struct Spawn {
 impl Reactor {
     /// Pins the programs and binds the listeners; nothing is started yet.
     pub fn new(setup: Setup) -> Result<(Self, Inbox), PoolError> {
-        let pools = setup.config.pools.clone();
+        let mut pools = setup.config.pools.clone();
+        let vault = setup.keep.as_ref().map(|keep| &keep.vault);
+        certificates::fill(vault, &mut pools);
         let policies = pools.iter().map(|pool| pool.policy.clone()).collect();
         let mut first = Vec::new();
         for pool in pools {
@@ -251,6 +261,7 @@ impl Reactor {
             spawns: VecDeque::new(),
             jobs: HashMap::new(),
             next_job: 1,
+            tickets: setup.tickets,
             metrics,
             looked_up: None,
             journal: Journal::new(),
@@ -288,6 +299,7 @@ impl Reactor {
         tending.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.export_pools();
         self.keep_listeners();
+        self.warn_of_certificates();
         let actions = if self.recovered {
             self.fleet.resume(self.now())
         } else {
@@ -321,6 +333,9 @@ impl Reactor {
         }
         if let Some(file) = self.keep.as_ref().and_then(|keep| keep.file.as_ref()) {
             file.remove();
+        }
+        if let Some(keep) = &self.keep {
+            keep.vault.remove();
         }
         self.outcome.unwrap_or(Outcome::Stopped)
     }
@@ -454,6 +469,7 @@ impl Reactor {
         self.metrics.supervisor().loop_lag(due.elapsed());
         self.oom.look();
         self.notify();
+        self.replace_tickets();
         let limited: Vec<(Worker, i32)> = self
             .processes
             .iter()

@@ -17,9 +17,10 @@ use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
     Health, Hello, HttpCounts, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer,
-    ToSupervisor, ToWorker, Welcome,
+    TlsOffer, ToSupervisor, ToWorker, Welcome,
 };
 use prefork_proto::scoreboard::{self, Unsealed};
+use prefork_proto::tls::TicketKey;
 use serde_json::Value;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -37,8 +38,10 @@ use crate::metrics::SlotMetrics;
 use crate::proc;
 use crate::state;
 use crate::sys::{self, Reaped};
+use crate::tls;
 
-pub(crate) use handed::resume;
+pub(crate) use handed::{Secrets, resume};
+pub(crate) use link::TLS;
 use link::{AFTER_CLOSE, PAUSE, rescue};
 
 /// Starts the task. Its events end with [`Event::Exited`].
@@ -88,6 +91,8 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         welcome: None,
         scoreboard: None,
         unsealed: None,
+        certificates: None,
+        tickets: Vec::new(),
         listeners: Vec::new(),
         metrics: adopted.metrics,
         heartbeat_timeout: adopted.heartbeat_timeout,
@@ -103,6 +108,7 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
     if let Some(welcome) = welcome {
         // One that takes no welcome closes the channel or falls silent.
         let _ = process.send(&ToWorker::Welcome(welcome));
+        process.take_tickets(adopted.tickets);
         process.listen_to_output();
         process
             .metrics
@@ -132,6 +138,10 @@ struct Process {
     scoreboard: Option<(Unsealed, OwnedFd)>,
     /// From then until `ready`.
     unsealed: Option<Unsealed>,
+    /// The certificates that it is told of after `hello`.
+    certificates: Option<tls::Copy>,
+    /// The ticket keys that go with them.
+    tickets: Vec<TicketKey>,
     listeners: Vec<(ListenerOffer, OwnedFd)>,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
@@ -183,6 +193,8 @@ impl Process {
             welcome: Some(start.welcome),
             scoreboard: Some(start.scoreboard),
             unsealed: None,
+            certificates: start.certificates,
+            tickets: start.tickets,
             listeners: start.listeners,
             metrics: start.metrics,
             heartbeat_timeout: start.heartbeat_timeout,
@@ -264,6 +276,7 @@ impl Process {
                 self.signal(Signal::SIGTERM);
             }
             Order::Call(call, answer) => self.call(call, answer),
+            Order::Tickets(keys) => self.take_tickets(keys),
             Order::Signal(signal) => self.signal(signal),
             // Dropped: the asker finds that it is not answered.
             Order::HoldStill(_) => {}
@@ -297,6 +310,9 @@ impl Process {
             Call::Resume => (ToWorker::Resume { id }, None),
             Call::Tell { command, args } => (ToWorker::Tell { id, command, args }, None),
             Call::Reload { app } => (ToWorker::Reload { id, app }, None),
+            Call::Certificates(tls::Copy { memory, bytes, .. }) => {
+                (ToWorker::Tls(TlsOffer { id, bytes, fds: 1 }), Some(memory))
+            }
             Call::Rescue { offer, fd } => (rescue(id, offer), Some(fd)),
         };
         if let Err(why) = self.send_with(&message, fd) {

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::grip::{Call, Order};
 use super::sockets::Sockets;
 use super::{Edition, Reactor};
+use crate::config::Listen;
 use crate::fleet::Worker;
 use crate::listener::Listener;
 
@@ -65,10 +66,10 @@ impl Reactor {
         let own: Vec<_> = self
             .sockets_of(worker)
             .iter()
-            .filter_map(|sockets| sockets.take_from_slot(worker.slot))
+            .filter_map(|sockets| Some((sockets.take_from_slot(worker.slot)?, sockets.listen())))
             .collect();
-        for listener in &own {
-            self.retire(&name, Some(worker.slot), listener);
+        for (listener, listen) in &own {
+            self.retire(&name, Some(worker.slot), listener, listen);
         }
         !own.is_empty()
     }
@@ -89,7 +90,8 @@ impl Reactor {
             for slot in pool.shown().filter(|slot| slot.state() != SlotState::Ready) {
                 for sockets in &edition.sockets {
                     if let Some(listener) = sockets.own_of_slot(slot.index()) {
-                        self.rescue(pool.name(), Some(slot.index()), &listener);
+                        let listen = sockets.listen();
+                        self.rescue(pool.name(), Some(slot.index()), &listener, &listen);
                     }
                 }
             }
@@ -108,16 +110,28 @@ impl Reactor {
 
     /// Ends a listener: no new connection, and what waits is served by a worker
     /// of the pool other than the one in this slot.
-    pub(super) fn retire(&self, pool: &str, slot: Option<u32>, listener: &Rc<Listener>) {
+    pub(super) fn retire(
+        &self,
+        pool: &str,
+        slot: Option<u32>,
+        listener: &Rc<Listener>,
+        listen: &Listen,
+    ) {
         seal(listener);
-        if !self.rescue(pool, slot, listener) {
+        if !self.rescue(pool, slot, listener, listen) {
             let address = listener.address();
             warn!(pool, "no worker can serve what waits on {address}");
         }
     }
 
     /// Has another worker serve what waits; `false` if there is none.
-    fn rescue(&self, pool: &str, not: Option<u32>, listener: &Rc<Listener>) -> bool {
+    fn rescue(
+        &self,
+        pool: &str,
+        not: Option<u32>,
+        listener: &Rc<Listener>,
+        listen: &Listen,
+    ) -> bool {
         if listener.backlog().0 == Some(0) {
             return true;
         }
@@ -126,8 +140,9 @@ impl Reactor {
             return false;
         };
         let (answer, answered) = oneshot::channel();
+        self.certify_for(rescuer, listen);
         let call = Call::Rescue {
-            offer: listener.offer(),
+            offer: listener.offer(listen.tls.is_some()),
             fd: duplicate,
         };
         if let Some(grip) = self.processes.get(&rescuer) {

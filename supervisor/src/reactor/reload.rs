@@ -10,7 +10,8 @@ use tracing::{error, info, warn};
 
 use super::edition::Edition;
 use super::journal::About;
-use super::{Reactor, sockets::Sockets, unix_seconds};
+use super::process::TLS;
+use super::{Reactor, certificates, sockets::Sockets, unix_seconds};
 use crate::config::{self, Config};
 use crate::fleet::{Command, Plan, PlannedPool};
 
@@ -59,6 +60,10 @@ impl Reactor {
             Ok((plan, editions, config)) => {
                 let message = format!("generation {} begins", plan.generation);
                 tell(&askers, &message);
+                for warning in config::warnings(&config, certificates::now()) {
+                    warn!("reload: {warning}");
+                    tell(&askers, &warning);
+                }
                 for change in config::diff(&self.config, &config) {
                     if change.needs_restart() {
                         warn!("reload: {change}");
@@ -137,8 +142,8 @@ impl Reactor {
         Ok((Plan { generation, pools }, editions, config))
     }
 
-    /// Whether nothing but the application's settings differs from what runs,
-    /// and every worker says that it can take new ones.
+    /// Whether nothing differs from what runs but the application's settings and
+    /// certificates, and every worker says that it can take new ones.
     fn can_reload_in_place(&self, edition: &Edition) -> bool {
         let name = &*edition.name;
         let Some(running) = self.editions.of(name, self.fleet.generation()) else {
@@ -147,14 +152,19 @@ impl Reactor {
         let Some(pool) = self.fleet.pools().find(|pool| pool.name() == name) else {
             return false;
         };
-        config::only_app_changed(&running.config, &edition.config)
-            && running.program.is_same_file(&edition.program)
+        let Some(taken) = config::taken_in_place(&running.config, &edition.config) else {
+            return false;
+        };
+        running.program.is_same_file(&edition.program)
             && pool
                 .slots()
                 .filter_map(|slot| slot.current())
                 .all(|current| {
                     let grip = self.processes.get(&current.worker());
-                    grip.is_some_and(|grip| grip.vitals.borrow().can(RELOAD))
+                    grip.is_some_and(|grip| {
+                        let vitals = grip.vitals.borrow();
+                        (!taken.app || vitals.can(RELOAD)) && (!taken.tls || vitals.can(TLS))
+                    })
                 })
     }
 
@@ -230,8 +240,9 @@ impl Reactor {
     pub(super) fn retire_all(&mut self, orphans: Vec<(Rc<str>, Rc<Sockets>)>) {
         for (pool, sockets) in orphans {
             self.metrics.remove_listener(&sockets.status().name);
+            let listen = sockets.listen();
             for listener in sockets.all() {
-                self.retire(&pool, None, &listener);
+                self.retire(&pool, None, &listener, &listen);
             }
         }
     }

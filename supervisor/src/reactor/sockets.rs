@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use prefork_proto::control::ListenerStatus;
+use prefork_proto::control::{CertificateStatus, ListenerStatus, TlsStatus};
 
-use crate::config::{Address, Listen, Mode};
+use crate::config::{Address, Listen, Mode, Tls};
 use crate::listener::{ListenError, Listener};
 use crate::state::SavedListener;
 
@@ -73,6 +73,11 @@ impl Sockets {
         let listener = Rc::new(Listener::bind(&listen)?);
         of_slots.insert(key, Rc::clone(&listener));
         Ok(listener)
+    }
+
+    /// What was asked for.
+    pub(crate) fn listen(&self) -> Listen {
+        self.listen.borrow().clone()
     }
 
     /// Whether these sockets are what `listen` asks for.
@@ -144,6 +149,19 @@ impl Sockets {
             mode: listen.mode.as_str().to_owned(),
             backlog: depths.map(|depths| depths.iter().sum()),
             backlog_limit: Some(queues.iter().map(|(_, limit)| limit).sum()),
+            tls: listen.tls.as_ref().map(tls_status),
         }
+    }
+}
+
+fn tls_status(tls: &Tls) -> TlsStatus {
+    let certificates = tls.certificates.iter().map(|it| CertificateStatus {
+        names: it.names.clone(),
+        fingerprint: it.fingerprint.clone(),
+        not_after: it.not_after,
+    });
+    TlsStatus {
+        min_version: tls.min_version.as_str().to_owned(),
+        certificates: certificates.collect(),
     }
 }

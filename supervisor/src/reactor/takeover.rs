@@ -27,7 +27,12 @@ impl Reactor {
         let held = held.map(|it| (it.cookie, claim(it.fd))).collect();
         let mut stock = Stock::new(std::mem::take(&mut state.listeners), held);
         let programs = handover.programs;
-        let editions = std::mem::take(&mut state.editions);
+        let mut editions = std::mem::take(&mut state.editions);
+        if let Some(keep) = &setup.keep {
+            for edition in &mut editions {
+                keep.vault.fill(&mut edition.config, &handover.secrets);
+            }
+        }
         let editions = go_on_with(editions, programs, &mut stock, setup.nofile)?;
         let (mut reactor, inbox) = Self::go_on_from(setup, state, editions);
         reactor.began = Time(handover.began);
@@ -57,9 +62,10 @@ impl Reactor {
         let heartbeat_timeout = edition.map_or(Duration::MAX, |edition| {
             edition.config.policy.heartbeat_timeout
         });
+        let secrets = self.secrets_of(edition.map(|edition| &**edition));
         let metrics = self.slot_metrics(worker);
         let events = self.events.clone();
-        match process::resume(handed, slot, metrics, heartbeat_timeout, events) {
+        match process::resume(handed, slot, metrics, heartbeat_timeout, secrets, events) {
             Ok(grip) => {
                 self.hold(worker, grip);
             }

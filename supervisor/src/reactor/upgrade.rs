@@ -21,6 +21,7 @@ use super::signals::Asked;
 use super::{Reactor, Signals};
 use crate::fleet::{Command, Event, SnapshotRef};
 use crate::handle::Request;
+use crate::tls::{Secret, Tickets};
 use crate::upgrade::{self, HandedListener, HandedProcess, Handover, NewProgram};
 
 /// How long the answers that are on their way may take.
@@ -387,7 +388,17 @@ impl Reactor {
             listeners,
             programs: self.editions.hand_over(),
             processes,
+            secrets: self.secrets(),
+            tickets: self.tickets.as_ref().map(Tickets::save),
         })
+    }
+
+    /// The certificates of every generation, which the state only names.
+    fn secrets(&self) -> Vec<Secret> {
+        let editions = self.editions.all();
+        let pems = editions.flat_map(|it| it.config.certificates());
+        pems.filter_map(|it| it.pem.as_deref().map(Secret::of))
+            .collect()
     }
 
     /// Says that there is no upgrade, and why.

@@ -14,6 +14,7 @@ use super::descriptors::{self, Kind};
 use crate::config::Options;
 use crate::fleet::Worker;
 use crate::state::{self, Document};
+use crate::tls::{SavedTickets, Secret};
 
 /// The version that this program writes and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -47,6 +48,12 @@ pub(crate) struct Handover<F> {
     pub(crate) programs: Vec<HandedProgram>,
     /// Every process.
     pub(crate) processes: Vec<HandedProcess>,
+    /// The certificates in force with their keys, which `state` only names.
+    #[serde(default)]
+    pub(crate) secrets: Vec<Secret>,
+    /// The keys of session tickets.
+    #[serde(default)]
+    pub(crate) tickets: Option<SavedTickets>,
 }
 
 /// The supervisor's own descriptors.

@@ -62,7 +62,8 @@ impl Connection<UnixStream> {
 }
 
 impl<S: Read + Write> Connection<S> {
-    fn over(stream: S) -> Self {
+    /// A connection over any stream.
+    pub(crate) fn over(stream: S) -> Self {
         Self {
             stream: BufReader::new(stream),
         }

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::deadline::{PATIENCE, eventually};
+use super::tls::Trust;
 pub(crate) use outcomes::{Failed, Failure, Outcomes};
 
 /// What kind of clients a load is made of.
@@ -45,6 +46,8 @@ pub(crate) struct Load {
 /// What the clients of a load share.
 struct Progress {
     address: SocketAddr,
+    /// What the clients speak TLS with, if they do.
+    tls: Option<Trust>,
     /// How long a request may go unanswered.
     patience: Duration,
     stop: AtomicBool,
@@ -86,8 +89,29 @@ impl Load {
         clients: usize,
         patience: Duration,
     ) -> Self {
+        Self::begin(kind, address, None, clients, patience)
+    }
+
+    /// Clients of a kind that speak TLS.
+    pub(crate) fn secured(kind: Kind, address: SocketAddr, trust: &Trust, clients: usize) -> Self {
+        let protocol = match kind {
+            Kind::Http2 => "h2",
+            Kind::KeepAlive | Kind::Close | Kind::Digest => "http/1.1",
+        };
+        let tls = Some(trust.protocol(protocol));
+        Self::begin(kind, address, tls, clients, Duration::from_secs(20))
+    }
+
+    fn begin(
+        kind: Kind,
+        address: SocketAddr,
+        tls: Option<Trust>,
+        clients: usize,
+        patience: Duration,
+    ) -> Self {
         let progress = Arc::new(Progress {
             address,
+            tls,
             patience,
             stop: AtomicBool::new(false),
             served: AtomicU64::new(0),

@@ -9,6 +9,7 @@ mod log;
 pub(crate) mod pool;
 pub(crate) mod processes;
 mod start;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;

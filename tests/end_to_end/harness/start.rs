@@ -64,6 +64,15 @@ impl Prefork {
         Self::spawn_by(command, dir, &["run", "--config", &config])
     }
 
+    /// A supervisor of these pools that needs more files in its directory.
+    pub(crate) fn launch_in(install: impl FnOnce(&Path), pools: &[Pool]) -> Self {
+        let dir = directory();
+        install(dir.path());
+        let path = configure(dir.path(), "", pools);
+        let path = path.to_str().expect("the path is text").to_owned();
+        Self::spawn(dir, &["run", "--config", &path])
+    }
+
     /// A supervisor with more keys in its `[supervisor]` section.
     pub(crate) fn launch_with(supervisor: &str, pools: &[Pool]) -> Self {
         let dir = directory();

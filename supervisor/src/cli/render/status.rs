@@ -82,7 +82,10 @@ fn pools(pools: &[PoolStatus]) -> Table<5> {
                 std::mem::replace(&mut name, "".into()),
                 std::mem::replace(&mut ready, "".into()),
                 Cell::from(&listener.address),
-                Cell::from(&listener.mode),
+                match listener.tls {
+                    Some(_) => Cell::from(format!("{} tls", listener.mode)),
+                    None => Cell::from(&listener.mode),
+                },
                 Cell::or_dash(backlog),
             ]);
         }
@@ -242,6 +245,7 @@ mod tests {
                     mode: "shared".to_owned(),
                     backlog: Some(0),
                     backlog_limit: Some(4096),
+                    tls: None,
                 }],
                 program_on_disk: None,
                 workers: vec![worker(0), crashed()],

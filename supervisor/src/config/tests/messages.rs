@@ -258,7 +258,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "listen = [{ address = \"[::]:1\", tls = {} }]",
-            "`tls`: TLS is not available in this version (end it in front of prefork)",
+            "`tls` has no certificate (tls = { cert = \"www.pem\", key = \"www.key\" })",
         ),
         (
             "listen = [{ address = \"unix:/run/a\", mode = \"per-slot\" }]",

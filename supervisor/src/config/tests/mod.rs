@@ -4,6 +4,7 @@ mod differences;
 mod execution;
 mod messages;
 mod sources;
+mod tls;
 mod values;
 
 use super::*;

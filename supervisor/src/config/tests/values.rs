@@ -201,6 +201,7 @@ fn every_key_reaches_its_value() {
         mode: Mode::Shared,
         backlog: 16,
         permissions: Some(0o666),
+        tls: None,
     };
     assert_eq!(pool.listen[2], unix);
     let names: Vec<&str> = pool

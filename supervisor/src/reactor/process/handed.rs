@@ -22,12 +22,22 @@ pub(crate) enum ResumeError {
     Channel(#[from] PartsError),
 }
 
+/// What no document says: it is made anew of what the generation has.
+#[derive(Debug, Default)]
+pub(crate) struct Secrets {
+    /// The certificates of a process that was told nothing yet.
+    pub(crate) certificates: Option<tls::Copy>,
+    /// The keys of its session tickets.
+    pub(crate) tickets: Vec<TicketKey>,
+}
+
 /// Goes on with a process that the program before this one handed over.
 pub(crate) fn resume(
     handed: HandedProcess,
     slot: SlotName,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
+    secrets: Secrets,
     events: mpsc::Sender<Event>,
 ) -> Result<Grip, ResumeError> {
     let (orders, received) = mpsc::unbounded_channel();
@@ -64,6 +74,7 @@ pub(crate) fn resume(
         ),
         None => (None, None, Vec::new()),
     };
+    let welcomed_later = welcome.is_some();
     let conversation = Conversation::go_on(handed.pid, handed.talk, now);
     metrics.channel_up(
         handed.worker.incarnation,
@@ -74,7 +85,7 @@ pub(crate) fn resume(
     let unsent = channel
         .as_ref()
         .is_some_and(|it| it.get_ref().queued_bytes() > 0);
-    let process = Process {
+    let mut process = Process {
         worker: handed.worker,
         slot,
         pid: handed.pid,
@@ -89,6 +100,8 @@ pub(crate) fn resume(
         welcome,
         scoreboard,
         unsealed: handed.unsealed.map(claim).map(Unsealed::resume),
+        certificates: secrets.certificates.filter(|_| welcomed_later),
+        tickets: Vec::new(),
         listeners,
         metrics,
         heartbeat_timeout,
@@ -101,6 +114,7 @@ pub(crate) fn resume(
         throttled: None,
         retry: unsent.then_some(now),
     };
+    process.take_tickets(secrets.tickets);
     tokio::task::spawn_local(process.run());
     Ok(Grip {
         pid: handed.pid,

@@ -21,6 +21,9 @@ pub(super) const PAUSE: &str = "pause";
 /// The capability of a worker that counts in shared memory.
 const SCOREBOARD: &str = "scoreboard";
 
+/// The capability of a worker that speaks TLS.
+pub(crate) const TLS: &str = "tls";
+
 impl Process {
     /// Whether its `hello` lists the capability.
     pub(super) fn can(&self, capability: &str) -> bool {
@@ -194,6 +197,14 @@ impl Process {
             return;
         };
         welcome.paused &= self.can(PAUSE);
+        if let (Some(certificates), false) = (&self.certificates, self.can(TLS)) {
+            let rule = format!(
+                "listener {} is for TLS, which it does not speak: its hello lacks the capability `{TLS}`",
+                certificates.listener
+            );
+            self.misbehaved(rule).await;
+            return;
+        }
         if let Err(error) = self.queue_welcome(welcome, scoreboard) {
             self.misbehaved(format!("cannot welcome it: {error}")).await;
         } else {
@@ -221,11 +232,28 @@ impl Process {
             channel.queue_with_fd(&offer, fd).map_err(text)?;
             self.unsealed = Some(unsealed);
         }
+        if let Some(tls::Copy { memory, bytes, .. }) = self.certificates.take() {
+            let id = self.conversation.order();
+            let offer = ToWorker::Tls(TlsOffer { id, bytes, fds: 1 });
+            channel.queue_with_fd(&offer, memory).map_err(text)?;
+            let keys = std::mem::take(&mut self.tickets);
+            channel.queue(&ToWorker::Tickets { keys }).map_err(text)?;
+        }
         for (offer, fd) in self.listeners.drain(..) {
             let offer = ToWorker::Listener(offer);
             channel.queue_with_fd(&offer, fd).map_err(text)?;
         }
         channel.queue(&ToWorker::Start).map_err(text)
+    }
+
+    /// Hands keys of session tickets over, once the worker has said `hello`.
+    pub(super) fn take_tickets(&mut self, keys: Vec<TicketKey>) {
+        if self.welcome.is_some() {
+            self.tickets = keys;
+        } else if !keys.is_empty() && self.can(TLS) {
+            // One that does not take them makes tickets with those it has.
+            let _ = self.send(&ToWorker::Tickets { keys });
+        }
     }
 
     pub(super) async fn health(&mut self, mut health: Health, now: Instant) {

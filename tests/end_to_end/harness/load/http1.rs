@@ -78,7 +78,12 @@ fn post(random: &mut fastrand::Rng) -> (Vec<u8>, String) {
     (request, digest)
 }
 
-type Connection = BufReader<TcpStream>;
+type Connection = BufReader<Box<dyn Stream>>;
+
+/// What a connection's bytes go through.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
 
 fn again_and_again(
     progress: &Progress,
@@ -132,11 +137,14 @@ fn ask(
 }
 
 fn connect(progress: &Progress) -> io::Result<Connection> {
+    if let Some(trust) = &progress.tls {
+        return Ok(BufReader::new(Box::new(trust.connect(progress.address)?)));
+    }
     let stream = TcpStream::connect_timeout(&progress.address, progress.patience)?;
     stream.set_read_timeout(Some(progress.patience))?;
     stream.set_write_timeout(Some(progress.patience))?;
     stream.set_nodelay(true)?;
-    Ok(BufReader::new(stream))
+    Ok(BufReader::new(Box::new(stream)))
 }
 
 struct Answer {

@@ -9,9 +9,13 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
+use super::super::tls::NAME;
 use super::{Failed, Failure, Outcomes, Progress};
 
 /// Streams that a client has open at once.
@@ -56,6 +60,22 @@ async fn connect(progress: &Progress) -> Result<Sender, Failed> {
         .await
         .map_err(|_| Failed::new(Failure::TimedOut, "connecting"))?
         .map_err(|error| Failed::connecting(&error))?;
+    let Some(trust) = &progress.tls else {
+        return prefaced(progress, stream).await;
+    };
+    let name = ServerName::try_from(NAME).expect("it is a name");
+    let connector = TlsConnector::from(trust.config());
+    let secured = timeout(progress.patience, connector.connect(name, stream))
+        .await
+        .map_err(|_| Failed::new(Failure::TimedOut, "a handshake"))?
+        .map_err(|error| Failed::connecting(&error))?;
+    prefaced(progress, secured).await
+}
+
+async fn prefaced<S>(progress: &Progress, stream: S) -> Result<Sender, Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = timeout(
         progress.patience,
         Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)),

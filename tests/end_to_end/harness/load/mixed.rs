@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::super::tls::Trust;
 use super::{Kind, Load, Outcomes};
 
 /// Running clients of every kind.
@@ -13,6 +14,14 @@ impl Mixed {
     /// This many clients of each kind.
     pub(crate) fn start(address: SocketAddr, clients_of_each: usize) -> Self {
         let start = |kind| (kind, Load::of(kind, address, clients_of_each));
+        Self {
+            loads: Kind::ALL.map(start).into(),
+        }
+    }
+
+    /// The same with clients that speak TLS.
+    pub(crate) fn secured(address: SocketAddr, trust: &Trust, clients_of_each: usize) -> Self {
+        let start = |kind| (kind, Load::secured(kind, address, trust, clients_of_each));
         Self {
             loads: Kind::ALL.map(start).into(),
         }

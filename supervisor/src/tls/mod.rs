@@ -1,0 +1,27 @@
+//! Certificates and session tickets of the workers that speak TLS.
+//!
+//! - `certificate` reads and checks the files when a configuration is read: the
+//!   supervisor may be root, and its workers are not.
+//! - `material` is what a generation's workers are handed of them.
+//! - `vault` keeps the certificates in force for a supervisor after this one,
+//!   since the files may be others by then.
+//! - `tickets` makes and replaces the keys of session tickets.
+//!
+//! No private key is ever in `state.json`, in a line of the channel or in a log:
+//! a [`Certificate`] is written down by what names it, and shown without its key.
+
+mod certificate;
+mod material;
+mod tickets;
+mod vault;
+
+pub(crate) use certificate::read;
+pub use certificate::{Certificate, Kind};
+pub(crate) use material::{Copy, Material};
+pub(crate) use tickets::{SavedTickets, Tickets};
+pub(crate) use vault::{Secret, Vault};
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

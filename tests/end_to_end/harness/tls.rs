@@ -1,0 +1,170 @@
+//! Certificates for a test, and clients that trust them.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
+
+/// How long an answer may take.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// The name that certificates are for, where it does not matter.
+pub(crate) const NAME: &str = "www.example.org";
+
+/// A certificate that signs itself.
+pub(crate) struct Issued {
+    pub(crate) pem: String,
+    pub(crate) key: String,
+    pub(crate) der: CertificateDer<'static>,
+}
+
+impl Issued {
+    /// A new one for these names.
+    pub(crate) fn for_names(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().copied().map(str::to_owned).collect();
+        let issued = rcgen::generate_simple_self_signed(names).expect("the names are good");
+        Self {
+            pem: issued.cert.pem(),
+            key: issued.signing_key.serialize_pem(),
+            der: issued.cert.der().clone(),
+        }
+    }
+
+    /// A new one for [`NAME`].
+    pub(crate) fn new() -> Self {
+        Self::for_names(&[NAME])
+    }
+
+    /// Puts it into `NAME.pem` and `NAME.key` of a directory.
+    pub(crate) fn install(&self, dir: &Path, name: &str) {
+        for (suffix, content) in [("pem", &self.pem), ("key", &self.key)] {
+            let path = dir.join(format!("{name}.{suffix}"));
+            std::fs::write(path, content).expect("the directory is writable");
+        }
+    }
+}
+
+/// What clients speak TLS with; they remember sessions.
+#[derive(Clone)]
+pub(crate) struct Trust(Arc<ClientConfig>);
+
+impl Trust {
+    /// Clients that trust these and speak HTTP/1.1.
+    pub(crate) fn of(issued: &[&Issued]) -> Self {
+        Self::speaking(issued, rustls::ALL_VERSIONS, "http/1.1")
+    }
+
+    /// Clients of these versions of TLS that ask for this protocol.
+    pub(crate) fn speaking(
+        issued: &[&Issued],
+        versions: &[&'static SupportedProtocolVersion],
+        protocol: &str,
+    ) -> Self {
+        let mut roots = RootCertStore::empty();
+        for issued in issued {
+            roots.add(issued.der.clone()).expect("it is a certificate");
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("the versions are known")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.into()];
+        config.resumption = Resumption::in_memory_sessions(32);
+        Self(Arc::new(config))
+    }
+
+    /// The same for another protocol; nothing of a session is shared.
+    pub(crate) fn protocol(&self, protocol: &str) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = vec![protocol.into()];
+        config.resumption = Resumption::in_memory_sessions(32);
+        Self(Arc::new(config))
+    }
+
+    /// What a client of another library needs.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
+    }
+
+    /// A connection past its handshake, for [`NAME`].
+    pub(crate) fn connect(&self, address: SocketAddr) -> io::Result<Secured<TcpStream>> {
+        self.connect_for(address, NAME)
+    }
+
+    /// The same for any name.
+    pub(crate) fn connect_for(
+        &self,
+        address: SocketAddr,
+        name: &str,
+    ) -> io::Result<Secured<TcpStream>> {
+        let socket = TcpStream::connect_timeout(&address, LONGEST)?;
+        socket.set_read_timeout(Some(LONGEST))?;
+        socket.set_write_timeout(Some(LONGEST))?;
+        socket.set_nodelay(true)?;
+        self.shake(socket, name)
+    }
+
+    /// The same over a unix socket.
+    pub(crate) fn connect_unix(&self, path: &Path) -> io::Result<Secured<UnixStream>> {
+        let socket = UnixStream::connect(path)?;
+        socket.set_read_timeout(Some(LONGEST))?;
+        self.shake(socket, NAME)
+    }
+
+    fn shake<S: Read + Write>(&self, mut socket: S, name: &str) -> io::Result<Secured<S>> {
+        let name = ServerName::try_from(name.to_owned()).expect("it is a name");
+        let session = ClientConnection::new(Arc::clone(&self.0), name);
+        let mut session = session.map_err(io::Error::other)?;
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        Ok(Secured(StreamOwned::new(session, socket)))
+    }
+
+    /// The certificate that a new client gets for this name.
+    #[track_caller]
+    pub(crate) fn sees(&self, address: SocketAddr, name: &str) -> CertificateDer<'static> {
+        // One that remembers no session.
+        let new = self.protocol("http/1.1");
+        let secured = new.connect_for(address, name).expect("a handshake");
+        let chain = secured.0.conn.peer_certificates().expect("a certificate");
+        chain[0].clone().into_owned()
+    }
+}
+
+/// A connection past its handshake.
+pub(crate) struct Secured<S: Read + Write>(pub(crate) StreamOwned<ClientConnection, S>);
+
+impl<S: Read + Write> Secured<S> {
+    /// Whether a session was taken up that an earlier connection began.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.0.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+}
+
+impl<S: Read + Write> Read for Secured<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<S: Read + Write> Write for Secured<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
