@@ -49,7 +49,7 @@ pub(crate) fn accept(
                 () = gate.leaves(state) => {}
                 () = intake.obey(state) => break,
             }
-            if following.is_some() {
+            if following.is_some() && intake.is_told {
                 intake.take_promised();
             }
         }
@@ -83,6 +83,8 @@ struct Intake<'a> {
     serving: &'static Serving,
     serve: &'a Serve,
     accepted: u64,
+    /// Whether it is told of connections, which may then wait for it alone.
+    is_told: bool,
     complained: Option<i32>,
 }
 
@@ -93,6 +95,7 @@ impl<'a> Intake<'a> {
             serving,
             serve,
             accepted: 0,
+            is_told: false,
             complained: None,
         }
     }
@@ -115,7 +118,10 @@ impl<'a> Intake<'a> {
     async fn follow(&mut self) {
         loop {
             self.serving.room().await;
-            if let Err(error) = self.attend().await {
+            self.is_told = true;
+            let attended = self.attend().await;
+            self.is_told = false;
+            if let Err(error) = attended {
                 self.wait_after(&error).await;
             }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Version};
-use prefork_proto::message::HttpLimits;
+use prefork_proto::message::{HttpLimits, ToWorker};
 
 use crate::client::{Client, Response};
 use crate::http::{get, http2, runtime};
@@ -144,8 +144,7 @@ fn a_request_that_takes_too_long_is_503_and_its_connection_goes_on() {
     assert_eq!(client.get("/").status, 200);
     // What has begun is not cut off.
     assert_eq!(client.get("/stream?2000").status, 200);
-    let counts = worker.health(|health| health.in_flight == 0).http.unwrap();
-    assert_eq!(counts.requests, [0, 3, 0, 0, 1]);
+    worker.health(|health| health.http.as_ref().unwrap().requests == [0, 3, 0, 0, 1]);
     runtime().block_on(async {
         let (mut sender, _closed) = http2(&worker).await;
         assert_eq!(get(&mut sender, "/never").await.unwrap().0, 503);
@@ -417,6 +416,56 @@ fn too_large_headers_of_http_2_are_431_and_counted() {
 }
 
 #[test]
+fn a_body_of_http_2_that_announces_too_much_is_413() {
+    let mut worker = limited(HttpLimits {
+        max_body_size: Some(1000),
+        ..HttpLimits::default()
+    });
+    runtime().block_on(async {
+        let (mut sender, _closed) = http2(&worker).await;
+        for (length, status) in [(1000, 200), (1001, 413)] {
+            let request = Request::post("http://test/echo").version(Version::HTTP_2);
+            let body = Full::from(Bytes::from(vec![b'x'; length]));
+            let request = request.header("content-length", length).body(body).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), status);
+        }
+    });
+    worker.health(|health| health.http.as_ref().unwrap().requests == [0, 1, 0, 1, 0]);
+}
+
+#[test]
+fn a_host_of_http_2_that_contradicts_its_authority_is_400() {
+    let worker = Worker::ready();
+    runtime().block_on(async {
+        let (mut sender, _closed) = http2(&worker).await;
+        for (host, status) in [("test", 200), ("other", 400)] {
+            let request = Request::get("http://test/").version(Version::HTTP_2);
+            let request = request.header("host", host);
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), status);
+        }
+    });
+}
+
+#[test]
+fn a_full_worker_that_pauses_takes_no_more_than_it_may_have() {
+    let mut worker = limited(HttpLimits {
+        max_connections: Some(2),
+        ..HttpLimits::default()
+    });
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(worker.address)).collect();
+    worker.connections(2);
+    assert!(worker.ask(|id| ToWorker::Pause { id }).ok);
+    assert_eq!(worker.health(|_| true).connections, 2);
+    assert!(worker.ask(|id| ToWorker::Resume { id }).ok);
+    for mut client in clients.drain(..) {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
 fn a_flood_of_resets_ends_its_connection_and_no_other() {
     let mut worker = limited(HttpLimits {
         http2_max_resets: Some(10),
@@ -446,7 +495,8 @@ fn a_flood_of_resets_ends_its_connection_and_no_other() {
     drop(client);
     worker.connections(1);
     assert_eq!(other.get("/").status, 200);
-    let answered = worker.health(|health| health.in_flight == 0).http.unwrap();
+    assert!(worker.ask(|id| ToWorker::Ping { id }).ok);
+    let answered = worker.health(|_| true).http.unwrap();
     assert!(answered.total() < 200, "{answered:?}");
 }
 
