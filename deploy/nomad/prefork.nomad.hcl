@@ -86,6 +86,7 @@ job "prefork" {
         data = <<-TOML
           [supervisor]
           admin = "0.0.0.0:9919"
+          log = "/dev/stdout"
 
           [pool.web]
           workers = 2

@@ -1,4 +1,4 @@
-//! The supervisor's log: to stderr or a file that can be opened again, at a
+//! The supervisor's log: to stderr, stdout or a file that can be opened again, at a
 //! level that can be changed while it runs.
 //!
 //! Writing must never block the event loop: a reader that has stopped costs
@@ -35,15 +35,23 @@ impl Log {
     /// Starts logging: to the file, or to stderr where there is none.
     pub fn start(file: Option<&Path>) -> io::Result<Self> {
         let target = match file {
+            // Not opened by name: a pipe may belong to another user, and a
+            // socket can't be.
+            Some(path) if path == Path::new("/dev/stdout") => Target::Stdout,
+            None => Target::Stderr,
+            Some(path) if path == Path::new("/dev/stderr") => Target::Stderr,
             Some(path) => Target::File {
                 path: path.to_owned(),
                 file: open(path)?,
             },
-            None => Target::Stderr,
         };
-        let color = matches!(target, Target::Stderr)
-            && io::stderr().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let is_terminal = match target {
+            Target::Stdout => io::stdout().is_terminal(),
+            Target::Stderr => io::stderr().is_terminal(),
+            Target::File { .. } => false,
+        };
+        let color =
+            is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let sink = Sink(Arc::new(Mutex::new(State {
             target,
             stuck: false,
@@ -81,7 +89,7 @@ impl Log {
         level.unwrap_or_else(|_| LevelFilter::INFO.to_string())
     }
 
-    /// Opens the log file again, after a rotation has renamed it. Stderr stays.
+    /// Opens the log file again, after a rotation has renamed it. Stdout and stderr stay.
     pub fn reopen(&self) -> io::Result<()> {
         let mut state = self.sink.lock();
         if let Target::File { path, file } = &mut state.target {
@@ -112,6 +120,7 @@ struct State {
 
 #[derive(Debug)]
 enum Target {
+    Stdout,
     Stderr,
     File { path: PathBuf, file: File },
 }
@@ -142,8 +151,9 @@ impl State {
     }
 
     fn try_write(&mut self, line: &[u8]) -> bool {
-        let stderr = io::stderr();
+        let (stdout, stderr) = (io::stdout(), io::stderr());
         let (fd, out): (BorrowedFd<'_>, &mut dyn Write) = match &mut self.target {
+            Target::Stdout => (stdout.as_fd(), &mut stdout.lock()),
             Target::Stderr => (stderr.as_fd(), &mut stderr.lock()),
             Target::File { file, .. } => {
                 // A regular file always polls writable.

@@ -127,13 +127,23 @@ async fn supervise(
     let signals = Signals::take().map_err(io("listen to signals"))?;
     // As long as it is there under its name.
     let program = std::env::current_exe().map_err(io("find this program's file"))?;
-    let runtime_dir = RuntimeDir::take(&config.supervisor.runtime_dir)?;
+    let runtime_dir = match RuntimeDir::take(&config.supervisor.runtime_dir) {
+        Err(error) if error.is_for_want_of_a_place() => {
+            warn!("{error}. It goes on without the control socket, and leaves no state behind");
+            None
+        }
+        taken => Some(taken?),
+    };
     let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
-    let control = runtime_dir.bind_control(config.supervisor.control_mode)?;
-    let allowed = Allowed::of_socket(&runtime_dir.control_socket())
-        .map_err(io("look up the control socket's group"))?;
+    let control = match &runtime_dir {
+        Some(dir) => {
+            let socket = dir.bind_control(config.supervisor.control_mode)?;
+            Some((socket, allowed(dir)?))
+        }
+        None => None,
+    };
     let admin = config.supervisor.admin.map(bind_admin).transpose()?;
-    announce(&config.source, &runtime_dir);
+    announce(&config.source, runtime_dir.as_ref());
     let setup = Setup {
         options,
         config,
@@ -144,16 +154,20 @@ async fn supervise(
         tickets: None,
     };
     let gate = Gate::default();
-    let beginning = Beginning {
-        program,
-        control: control.as_raw_fd(),
-        admin: admin.as_ref().map(AsRawFd::as_raw_fd),
-        gate: gate.clone(),
+    let begun = match (&runtime_dir, &control) {
+        (Some(dir), Some((control, _))) => {
+            let beginning = Beginning {
+                program,
+                control: control.as_raw_fd(),
+                admin: admin.as_ref().map(AsRawFd::as_raw_fd),
+                gate: gate.clone(),
+            };
+            startup::begin(setup, dir, beginning).await?
+        }
+        _ => Reactor::new(setup)?,
     };
-    let begun = startup::begin(setup, &runtime_dir, beginning).await?;
     let servers = Servers {
         control,
-        allowed,
         admin,
         reserve,
         gate,
@@ -169,8 +183,7 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), Run
     let runtime_dir = RuntimeDir::go_on(&config.supervisor.runtime_dir, sys::claim(fixtures.lock))?;
     let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
     let control = UnixListener::from(sys::claim(fixtures.control));
-    let allowed = Allowed::of_socket(&runtime_dir.control_socket())
-        .map_err(io("look up the control socket's group"))?;
+    let control = Some((control, allowed(&runtime_dir)?));
     let admin = fixtures.admin.map(|fd| TcpListener::from(sys::claim(fd)));
     let admin = admin.map(tokio::net::TcpListener::from_std).transpose();
     let admin = admin.map_err(io("watch the admin address"))?;
@@ -187,7 +200,6 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), Run
     let begun = startup::take_over(setup, &runtime_dir, handover, gate.clone())?;
     let servers = Servers {
         control,
-        allowed,
         admin,
         reserve,
         gate,
@@ -197,8 +209,8 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), Run
 
 /// Who answers operators and Prometheus.
 struct Servers {
-    control: UnixListener,
-    allowed: Allowed,
+    /// None where there is no runtime directory.
+    control: Option<(UnixListener, Allowed)>,
     admin: Option<tokio::net::TcpListener>,
     reserve: Rc<Reserve>,
     gate: Gate,
@@ -213,29 +225,32 @@ async fn serve(
     let io = |step| move |source| RunError::Io { step, source };
     let Servers {
         control,
-        allowed,
         admin,
         reserve,
         gate,
     } = servers;
     let (requests, mut received) = mpsc::channel(REQUESTS);
-    let control = tokio::net::UnixListener::from_std(control).map_err(io("watch control.sock"))?;
-    let control = tokio::task::spawn_local(control::serve(
-        control,
-        Handle(requests.clone()),
-        Rc::clone(&reserve),
-        allowed,
-        gate.clone(),
-    ));
+    let control = match control {
+        Some((socket, allowed)) => {
+            let socket = tokio::net::UnixListener::from_std(socket);
+            Some(tokio::task::spawn_local(control::serve(
+                socket.map_err(io("watch control.sock"))?,
+                Handle(requests.clone()),
+                Rc::clone(&reserve),
+                allowed,
+                gate.clone(),
+            )))
+        }
+        None => None,
+    };
     let admin = admin.map(|admin| {
         let serve = admin::serve(admin, Handle(requests.clone()), Rc::clone(&reserve), gate);
         tokio::task::spawn_local(serve)
     });
 
     let outcome = reactor.run(inbox, &mut received, signals).await;
-    control.abort();
-    if let Some(admin) = admin {
-        admin.abort();
+    for server in [control, admin].into_iter().flatten() {
+        server.abort();
     }
     drop(requests);
     // The job that asked for the stop gets its last line before we go: every
@@ -265,11 +280,20 @@ fn bind_admin(address: SocketAddr) -> Result<tokio::net::TcpListener, RunError> 
     bind().map_err(|source| RunError::Admin { address, source })
 }
 
-fn announce(source: &str, runtime_dir: &RuntimeDir) {
+/// Who may give commands.
+fn allowed(runtime_dir: &RuntimeDir) -> Result<Allowed, RunError> {
+    Allowed::of_socket(&runtime_dir.control_socket()).map_err(|source| RunError::Io {
+        step: "look up the control socket's group",
+        source,
+    })
+}
+
+fn announce(source: &str, runtime_dir: Option<&RuntimeDir>) {
+    let control = runtime_dir.map(RuntimeDir::control_socket);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
-        control = %runtime_dir.control_socket().display(),
+        control = %control.unwrap_or_else(|| "none".into()).display(),
         "prefork starts, configured by {source}"
     );
 }

@@ -73,6 +73,21 @@ pub enum RuntimeDirError {
 }
 
 impl RuntimeDirError {
+    /// Whether there is no directory to be had where this runs, and nobody at a
+    /// terminal to give another: on a read-only file system, and as a container's
+    /// first process where its user may not write. Serving is worth more there
+    /// than the control socket.
+    pub(crate) fn is_for_want_of_a_place(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => true,
+            io::ErrorKind::PermissionDenied => std::process::id() == 1,
+            _ => false,
+        }
+    }
+
     /// Whether the reason is that this user may not, whatever state the
     /// directory is in.
     pub fn is_permission(&self) -> bool {

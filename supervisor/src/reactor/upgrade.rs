@@ -106,7 +106,7 @@ impl Reactor {
         }
         let known = self.keep.as_ref().map(|keep| keep.program.clone());
         let Some(path) = program.or(known) else {
-            self.refuse_upgrade(asker.as_ref(), "it is thrown away");
+            self.refuse_upgrade(asker.as_ref(), "there is no runtime directory");
             return;
         };
         match NewProgram::pin(&path) {
