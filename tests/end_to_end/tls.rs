@@ -89,6 +89,11 @@ fn both_protocols_and_both_kinds_of_socket_speak_tls() {
     let names = listeners[0].tls.as_ref().map(|tls| tls.certificates.len());
     assert_eq!((names, listeners[2].tls.is_none()), (Some(2), true));
     assert!(prefork.done(&["status"]).contains("shared tls"));
+    let expiry = "prefork_listener_certificate_expiry_timestamp_seconds";
+    for name in [NAME, "*.shop.example"] {
+        let labels = [("name", name), ("listener", "127.0.0.1:0")];
+        assert!(prefork.metric(expiry, &labels) > 4e9);
+    }
     let plain = Load::start(listeners[2].address.parse().unwrap(), 1);
     plain.serves(10);
     plain.stop_flawless();

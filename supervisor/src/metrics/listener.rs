@@ -1,5 +1,8 @@
 //! What is known of a listening socket.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::supervisor::registered;
@@ -41,6 +44,7 @@ pub(super) struct ListenerFamilies {
     info: IntGaugeVec,
     backlog: IntGaugeVec,
     limit: IntGaugeVec,
+    expiry: IntGaugeVec,
 }
 
 /// One listener's metrics.
@@ -51,6 +55,9 @@ pub struct ListenerMetrics {
     /// The family, since the kernel may not tell how many wait.
     backlog: IntGaugeVec,
     limit: IntGauge,
+    expiry: IntGaugeVec,
+    /// Until when each of its certificates is valid, as it is exported.
+    certificates: RefCell<BTreeMap<String, i64>>,
 }
 
 impl ListenerFamilies {
@@ -74,6 +81,11 @@ impl ListenerFamilies {
                 "Connections that may wait to be accepted.",
                 &["listener"],
             ),
+            expiry: gauges(
+                "prefork_listener_certificate_expiry_timestamp_seconds",
+                "Until when the certificate for this name is valid, in seconds since the epoch.",
+                &["listener", "name"],
+            ),
         }
     }
 
@@ -85,6 +97,8 @@ impl ListenerFamilies {
             info: info.map(str::to_owned),
             backlog: self.backlog.clone(),
             limit: self.limit.with_label_values(&[name]),
+            expiry: self.expiry.clone(),
+            certificates: RefCell::default(),
         }
     }
 
@@ -96,12 +110,32 @@ impl ListenerFamilies {
         // Absent where the kernel did not tell.
         let _ = self.backlog.remove_label_values(name);
         self.limit.remove_label_values(name).expect(known);
+        listener.certificates(BTreeMap::new());
     }
 }
 
 impl ListenerMetrics {
     pub(super) fn is_about(&self, info: [&str; 4]) -> bool {
         self.info.each_ref().map(String::as_str) == info
+    }
+
+    /// Until when the certificate for each of these names is valid, in seconds
+    /// since the epoch; what is not named any more goes.
+    pub fn certificates(&self, now: BTreeMap<String, i64>) {
+        let mut before = self.certificates.borrow_mut();
+        if *before == now {
+            return;
+        }
+        let listener = self.info[0].as_str();
+        for name in before.keys().filter(|name| !now.contains_key(*name)) {
+            let labels = [listener, name.as_str()];
+            let _ = self.expiry.remove_label_values(&labels);
+        }
+        for (name, until) in &now {
+            let labels = [listener, name.as_str()];
+            self.expiry.with_label_values(&labels).set(*until);
+        }
+        *before = now;
     }
 
     /// How many connections wait, if the kernel tells, and how many may.

@@ -225,6 +225,7 @@ impl Reactor {
                 .metrics
                 .listener(&status.name, &pool, &status.address, &status.mode);
             metrics.backlog(status.backlog, status.backlog_limit.unwrap_or(0));
+            metrics.certificates(sockets.expiries());
         }
     }
 

@@ -135,6 +135,19 @@ impl Sockets {
         self.of_slots.borrow().values().cloned().collect()
     }
 
+    /// Until when its certificates are valid, in seconds since the epoch, each by
+    /// the first name that it is for; of two for one name, the sooner.
+    pub(crate) fn expiries(&self) -> BTreeMap<String, i64> {
+        let listen = self.listen.borrow();
+        let tls = listen.tls.iter();
+        let mut expiries = BTreeMap::new();
+        for certificate in tls.flat_map(|tls| &tls.certificates) {
+            let until = expiries.entry(certificate.title()).or_insert(i64::MAX);
+            *until = certificate.not_after.min(*until);
+        }
+        expiries
+    }
+
     /// Its row in the status document, with the accept queues as they are now.
     pub(crate) fn status(&self) -> ListenerStatus {
         let listen = self.listen.borrow();

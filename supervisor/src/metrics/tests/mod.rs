@@ -374,6 +374,7 @@ fn the_exposition_is_as_promtool_wants_it() {
     metrics.supervisor().command_failed("tell");
     let listener = metrics.listener("unix:a\"b", "web", "unix:/run/a\"b", "shared");
     listener.backlog(Some(3), 4096);
+    listener.certificates([("a.example".to_owned(), 1)].into());
     for detail in [Detail::Slot, Detail::Pool] {
         metrics.set_detail(detail);
         promtool_is_silent_on(&metrics.encode());

@@ -59,6 +59,7 @@ fn exposition(detail: Detail) -> BTreeMap<String, Described> {
     metrics.slot("web", 0);
     let listener = metrics.listener("0.0.0.0:80", "web", "0.0.0.0:80", "shared");
     listener.backlog(Some(0), 4096);
+    listener.certificates([("a.example".to_owned(), 1)].into());
     let text = metrics.encode();
     let mut families = BTreeMap::new();
     for line in text.lines() {

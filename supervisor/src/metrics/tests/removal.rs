@@ -55,8 +55,17 @@ fn a_listener_that_is_closed_takes_its_series_along() {
         metrics
             .listener(&name, "web", &name, "shared")
             .backlog(Some(3), 4096);
+        metrics
+            .listener(&name, "web", &name, "shared")
+            .certificates([("a.example".to_owned(), 7), ("b.example".to_owned(), 8)].into());
     }
-    assert_eq!(labelled(&metrics, "listener=\"0.0.0.0:81\"").len(), 3);
+    assert_eq!(labelled(&metrics, "listener=\"0.0.0.0:81\"").len(), 5);
+    metrics
+        .listener("0.0.0.0:81", "web", "0.0.0.0:81", "shared")
+        .certificates([("b.example".to_owned(), 9)].into());
+    let until = "prefork_listener_certificate_expiry_timestamp_seconds{listener=\"0.0.0.0:81\",name=\"b.example\"}";
+    assert_eq!(samples(&metrics)[until], 9.0);
+    assert_eq!(labelled(&metrics, "listener=\"0.0.0.0:81\"").len(), 4);
     metrics.remove_listener("0.0.0.0:81");
     assert_eq!(labelled(&metrics, "listener=\"0.0.0.0:81\""), [""; 0]);
     let waiting = "prefork_listener_backlog_connections{listener=\"0.0.0.0:80\"}";
