@@ -26,10 +26,11 @@ pub(crate) fn dir() -> io::Result<TempDir> {
     }
 }
 
-/// Removes it now.
-pub(crate) fn remove() {
-    if let Some(base) = BASE.get() {
-        // Nobody is left to tell.
+/// Removes it now; whether nothing of it is left.
+pub(crate) fn remove() -> bool {
+    BASE.get().is_none_or(|base| {
+        // It fails where somebody who is about to be killed writes to it.
         let _ = std::fs::remove_dir_all(base);
-    }
+        !base.exists()
+    })
 }

@@ -20,8 +20,8 @@ const WORKERS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// After this long nothing is done once more: what takes a server ten seconds
-/// is seen from two or three times as well.
-const BUDGET: Duration = Duration::from_secs(15);
+/// is seen from once or twice as well.
+const BUDGET: Duration = Duration::from_secs(10);
 
 /// Requests before the first and after the last deed.
 const MARGIN: Duration = Duration::from_millis(300);
@@ -94,7 +94,7 @@ fn row(bench: &Bench, blueprint: &'static Blueprint, deed: Deed) -> Vec<Cell> {
     let times = match deed {
         Deed::KillMaster => 1,
         Deed::Upgrade => bench.pick(5, 1),
-        _ => bench.pick(10, 2),
+        _ => bench.pick(5, 2),
     };
     let mut cells: Vec<Cell> = vec![blueprint.name.into(), format!("{deed:?}").into()];
     match suffer(bench, blueprint, deed, times) {

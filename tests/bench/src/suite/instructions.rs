@@ -45,7 +45,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         report.targets = targets(&[]);
         return Ok(report);
     }
-    let (few, many) = bench.pick((1000, 11_000), (100, 600));
+    let (few, many) = bench.pick((500, 5500), (100, 600));
     let mut table = Table::new(
         format!("Instructions in user space, from {few} to {many} repetitions"),
         &["what", "instructions each", "against a bare request"],

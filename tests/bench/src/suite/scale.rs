@@ -75,7 +75,7 @@ fn measure(bench: &Bench, workers: usize) -> Result<Figures> {
     // What the boot has left to do is no idle time.
     std::thread::sleep(bench.pick(Duration::from_secs(3), Duration::from_millis(300)));
     let during = bench.pick(Duration::from_secs(3), Duration::from_millis(500));
-    let idle = (0..bench.pick(4, 2)).map(|_| idle(master, during));
+    let idle = (0..bench.pick(3, 2)).map(|_| idle(master, during));
     let idle_percent = Spread::of(idle).context("it was looked at")?;
     bench.doing(format!("{workers} workers: questions"));
     let resident_mib = mib(process::resident(master));

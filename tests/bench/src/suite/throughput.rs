@@ -30,6 +30,17 @@ struct Setting {
     page: Page,
 }
 
+impl Setting {
+    fn is_the_targets(self) -> bool {
+        let Self {
+            connections,
+            keep_alive,
+            page,
+        } = TARGET;
+        (self.connections, self.keep_alive, self.page.path) == (connections, keep_alive, page.path)
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = if self.keep_alive {
@@ -75,7 +86,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
                 page: HELLO,
             };
             let series = measure(bench, &servers, setting)?;
-            if connections == TARGET.connections && keep_alive == TARGET.keep_alive {
+            if setting.is_the_targets() {
                 report.targets = targets(&servers, &series);
             }
             let title = setting.to_string();
@@ -104,7 +115,8 @@ fn measure(bench: &Bench, servers: &[Server], setting: Setting) -> Result<Vec<Se
     } else {
         4 * duration
     };
-    for round in 0..bench.pick(21, 3) {
+    let rounds = if setting.is_the_targets() { 21 } else { 9 };
+    for round in 0..bench.pick(rounds, 3) {
         for (server, series) in servers.iter().zip(&mut all) {
             bench.doing(format!("{}, {setting}, round {round}", server.name()));
             ask(server, setting, duration, series)?;
