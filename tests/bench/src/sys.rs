@@ -5,16 +5,18 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 
 /// Has the child end when the thread that starts it does: no server is left
 /// behind even if the benchmark itself is killed. It also makes the standard
-/// library fork, as a supervisor has to, where it could spawn.
+/// library fork, as a supervisor has to, where it could spawn. Signals that this
+/// process blocks to wait for them are the child's again.
 pub(crate) fn tie_to_parent(command: &mut Command) {
-    // SAFETY: the closure makes one system call and touches no memory that
+    // SAFETY: the closure makes two system calls and touches no memory that
     // another thread of the parent could have held locked.
     unsafe {
         command.pre_exec(|| {
+            SigSet::empty().thread_set_mask()?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from)
         });
     }
