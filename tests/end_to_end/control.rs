@@ -93,7 +93,7 @@ fn crash_all_the_time(prefork: &Prefork, over: &AtomicBool) -> u32 {
 
 /// The replies of `tell --output json`, in whichever JSON they are wrapped.
 #[track_caller]
-fn replies(stdout: &str) -> Vec<TellReply> {
+pub(crate) fn replies(stdout: &str) -> Vec<TellReply> {
     let mut found = Vec::new();
     for value in serde_json::Deserializer::from_str(stdout).into_iter::<Value>() {
         let value = value.unwrap_or_else(|error| panic!("{error} in {stdout}"));

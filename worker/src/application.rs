@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use prefork_proto::message::{NEEDS_RESTART, Reply, ReplyError};
 use serde_json::Value;
@@ -29,6 +30,16 @@ pub struct Reload {
     pub context: Context,
     /// The new settings, in force once the handler says `Ok`.
     pub app: Value,
+}
+
+/// The worker is on its way out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Drain {
+    /// Who this worker is.
+    pub context: Context,
+    /// How long the drain may take; what is left then is cut.
+    pub within: Duration,
 }
 
 /// Why the application does not do what it is asked.
@@ -73,6 +84,7 @@ impl From<Refused> for ReplyError {
 
 pub(crate) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub(crate) type Answer = Result<Value, Refused>;
+type Farewell = Rc<dyn Fn(Drain) -> LocalFuture<()>>;
 type Handler<Q, A> = Rc<dyn Fn(Q) -> LocalFuture<Result<A, Refused>>>;
 
 /// The application's handlers.
@@ -80,6 +92,7 @@ type Handler<Q, A> = Rc<dyn Fn(Q) -> LocalFuture<Result<A, Refused>>>;
 pub(crate) struct Application {
     pub(crate) on_tell: Option<Handler<Tell, Value>>,
     pub(crate) on_reload: Option<Handler<Reload, ()>>,
+    pub(crate) on_drain: Option<Farewell>,
     /// Held by the reload that is under way; the next one waits for it, so that
     /// the settings that came last are those that stay.
     reloading: Rc<Mutex<()>>,

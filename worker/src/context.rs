@@ -6,6 +6,7 @@ use prefork_proto::message::Welcome;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::background::BlockingError;
 use crate::serving::Serving;
 
 /// Who this worker is and what it was given: its pool, slot and settings.
@@ -135,6 +136,31 @@ impl Context {
     /// work that would otherwise last until the drain's deadline.
     pub async fn draining(&self) {
         self.0.serving.drain.begun().await;
+    }
+
+    /// Does something beside answering requests. The drain waits for it up to its
+    /// deadline, so a task that would last for ever watches [`Self::draining`].
+    /// A panic in it is counted (`background_panics_total`) and ends it alone.
+    ///
+    /// # Panics
+    /// On another thread than the worker's own.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.serving.background.spawn(task);
+    }
+
+    /// Runs what blocks on a thread for such calls, of which there are up to
+    /// 64; a call beyond that waits for its turn. The worker goes on serving
+    /// meanwhile. What has begun runs to its end, also where its result is not
+    /// waited for any more, and the drain waits for it up to its deadline.
+    ///
+    /// # Errors
+    /// The call panicked, or the worker ended before its turn came.
+    pub async fn blocking<T, F>(&self, call: F) -> Result<T, BlockingError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.0.serving.background.blocking(call).await
     }
 }
 

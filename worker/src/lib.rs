@@ -17,7 +17,8 @@
 //! is in `serving`. Everything runs on one thread, so that a `health` report says
 //! that requests are served, too.
 //!
-//! `metrics` reports what the application counts itself.
+//! `metrics` reports what the application counts itself. `background` is what it
+//! does beside answering.
 //!
 //! [`web`] is the web server that `prefork` has inside.
 
@@ -26,6 +27,7 @@ mod admission;
 mod alone;
 mod application;
 mod arrivals;
+mod background;
 mod boot;
 mod connection;
 mod context;
@@ -55,7 +57,8 @@ pub mod web;
 mod wire;
 mod worker;
 
-pub use application::{Refused, Reload, Tell};
+pub use application::{Drain, Refused, Reload, Tell};
+pub use background::BlockingError;
 pub use context::Context;
 pub use error::StartError;
 pub use limits::Limits;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::admission::Admission;
 use crate::arrivals::Epolls;
+use crate::background::Background;
 use crate::limits::Limits;
 
 /// One per process, alive as long as it. Connections hold it by plain
@@ -23,6 +24,7 @@ pub(crate) struct Serving {
     pub(crate) drain: Drain,
     pub(crate) epolls: Epolls,
     rules: Mutex<&'static Rules>,
+    pub(crate) background: Background,
     connections: Mutex<Connections>,
     emptied: Notify,
     /// A connection was closed.
@@ -58,6 +60,7 @@ impl Serving {
             drain: Drain::default(),
             epolls: Epolls::find(),
             rules: Mutex::new(Rules::of(limits)),
+            background: Background::default(),
             connections: Mutex::default(),
             emptied: Notify::new(),
             left: Notify::new(),

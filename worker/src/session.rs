@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::accept::{self, Serve};
-use crate::application::{self, Application, LocalFuture, Refused, Reload, Tell};
+use crate::application::{self, Application, Drain, LocalFuture, Refused, Reload, Tell};
 use crate::boot::unknown;
 use crate::context::Context;
 use crate::cut::cut;
@@ -132,9 +132,14 @@ impl Session {
         let linked = self.uplink.is_linked();
         let above = self.uplink.next();
         let emptied = async {
-            while !(self.gate.has_nothing_left() && self.serving.open() == 0) {
+            let background = &self.serving.background;
+            while !(self.gate.has_nothing_left()
+                && self.serving.open() == 0
+                && background.open() == 0)
+            {
                 self.gate.nothing_left().await;
                 self.serving.emptied().await;
+                background.ended().await;
             }
         };
         tokio::select! {
@@ -341,6 +346,13 @@ impl Session {
             self.gate.shut();
         }
         self.serving.drain.begin(self.pace.idle_grace);
+        if course.deadline.is_none()
+            && let Some(on_drain) = self.application.on_drain.clone()
+        {
+            let context = self.context.clone();
+            let farewell = async move { on_drain(Drain { context, within }).await };
+            self.serving.background.spawn(farewell);
+        }
         let deadline = Instant::now() + within;
         course.deadline = Some(course.deadline.map_or(deadline, |set| set.min(deadline)));
     }
@@ -457,7 +469,12 @@ impl Session {
     fn left(&self, why: &str) -> String {
         let connections = self.serving.open();
         let requests = self.serving.tally.in_flight();
-        format!("{why}: cut {connections} connections with {requests} requests in flight")
+        let cut =
+            format!("{why}: cut {connections} connections with {requests} requests in flight");
+        match self.serving.background.open() {
+            0 => cut,
+            tasks => format!("{cut}, and {tasks} background tasks"),
+        }
     }
 
     /// Cuts what is left, reports the last totals and says goodbye.

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use crate::accept::{Serve, accept};
 use crate::alone::addresses;
-use crate::application::{Application, LocalFuture, Refused, Reload, Tell};
+use crate::application::{Application, Drain, LocalFuture, Refused, Reload, Tell};
 use crate::boot::{Boot, Orders, handshake, start_up};
 use crate::connection;
 use crate::context::Context;
@@ -87,7 +87,7 @@ impl Worker {
 
     /// Answers commands of the application's own, `prefork tell POOL COMMAND`.
     /// A command runs beside the serving loop; blocking work belongs into
-    /// [`tokio::task::spawn_blocking`].
+    /// [`Context::blocking`].
     pub fn on_tell<F, Fut>(mut self, handler: F) -> Self
     where
         F: Fn(Tell) -> Fut + 'static,
@@ -105,6 +105,18 @@ impl Worker {
         Fut: Future<Output = Result<(), Refused>> + 'static,
     {
         self.application.on_reload = Some(Rc::new(move |reload| Box::pin(handler(reload))));
+        self
+    }
+
+    /// Is called once, when the worker begins to leave: when it drains, for
+    /// whatever reason, and no connection is accepted any more. The drain
+    /// waits for it, up to its deadline.
+    pub fn on_drain<F, Fut>(mut self, handler: F) -> Self
+    where
+        F: Fn(Drain) -> Fut + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        self.application.on_drain = Some(Rc::new(move |drain| Box::pin(handler(drain))));
         self
     }
 
@@ -169,7 +181,7 @@ impl Worker {
     ///
     /// `start` makes the service; the worker is `ready` once it has. It runs
     /// inside the worker's runtime, so it can connect to databases and spawn
-    /// tasks (`tokio::task::spawn_local`, or `tokio::spawn` for what is `Send`).
+    /// tasks ([`Context::spawn`]).
     pub fn run<F, Fut, S, B>(self, start: F) -> ExitCode
     where
         F: FnOnce(Context) -> Fut + 'static,

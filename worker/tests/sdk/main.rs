@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod background;
 mod balance;
 mod channel;
 mod client;

@@ -1,5 +1,7 @@
 //! A worker with a path for every way in which a request can behave.
 
+mod busy;
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -166,6 +168,7 @@ fn main() -> ExitCode {
         Ok("impatient") => worker
             .header_timeout(Duration::from_millis(400))
             .idle_timeout(Duration::from_millis(800)),
+        Ok("busy") => return busy::main(),
         Ok("web") => return prefork_worker::web::main(),
         _ => worker.on_tell(obey).on_reload(take),
     };
