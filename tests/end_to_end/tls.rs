@@ -299,6 +299,23 @@ fn private_keys_are_where_only_the_supervisor_may_look_and_go_with_it() {
 }
 
 #[test]
+fn the_queue_of_a_slot_that_accepts_nothing_is_served_with_tls_by_another() {
+    let issued = Issued::new();
+    let listen = LISTEN.replace("tls =", "mode = \"per-slot\", tls =");
+    let pool = Pool::service("web", 2).set("listen", listen);
+    let prefork = Prefork::launch_in(|dir| issued.install(dir, "www"), &[pool]);
+    prefork.wait_until_ready();
+    let address = prefork.address("web");
+    prefork.done(&["pause", "web/0"]);
+    let trust = Trust::of(&[&issued]);
+    // The kernel gives each socket its share of so many.
+    for _ in 0..24 {
+        assert_eq!(asked(&trust, address).0, prefork.ready_pid("web", 1));
+    }
+    assert!(prefork.metric("prefork_channel_messages_sent_total", &[("kind", "rescue")]) > 0.0);
+}
+
+#[test]
 fn a_worker_that_does_not_speak_tls_does_not_come_up() {
     let issued = Issued::new();
     let pool = Pool::test_worker("web", 1).set("listen", LISTEN);
