@@ -91,6 +91,11 @@ pub enum ToWorker {
     /// place of one whose reader has gone with the last supervisor. Only after the
     /// answer to a `rejoin`, to a worker with the capability `output`.
     Output(OutputOffer),
+    /// Where to write a line for each request, from now on; its descriptor arrives
+    /// with this line. Wants a `reply` when nothing more goes to the one before. Only
+    /// to a worker with the capability `access_log`: before `start`, and later in
+    /// place of what it has.
+    AccessLog(AccessLogOffer),
     /// Stop accepting, finish what is in flight, say `drained`, leave; wants a `reply` at once.
     Drain {
         /// Chosen by the supervisor; the `reply` carries it back.
@@ -324,6 +329,30 @@ pub struct OutputOffer {
     pub fds: u32,
 }
 
+/// What a worker's access log is written to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AccessLogOffer {
+    /// Chosen by the supervisor; the `reply` carries it back.
+    pub id: u64,
+    /// How a request is written down.
+    pub format: AccessLogFormat,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
+/// How a request is written down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum AccessLogFormat {
+    /// The Combined Log Format.
+    #[default]
+    Combined,
+    /// A JSON object.
+    Json,
+}
+
 /// What a worker prints to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -380,7 +409,8 @@ pub struct Hello {
     /// The program's version, for people to read.
     pub version: String,
     /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`,
-    /// `rescue`, `scoreboard`, `rejoin`, `output`, `tls`.
+    /// `rescue`, `scoreboard`, `rejoin`, `output`, `tls`,
+    /// `access_log`.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
@@ -471,6 +501,9 @@ pub struct Health {
     /// HTTP totals of this incarnation, for a worker that counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCounts>,
+    /// Lines of the access log that this incarnation could not write. Only grows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub access_log_dropped: u64,
 }
 
 /// Upper bounds of the request duration buckets, in seconds. A last bucket
@@ -605,11 +638,18 @@ impl Message for ToWorker {
         "resume",
         "rescue",
         "output",
+        "access_log",
         "drain",
         "stop",
     ];
-    const KINDS_WITH_FD: &'static [&'static str] =
-        &["scoreboard", "tls", "listener", "rescue", "output"];
+    const KINDS_WITH_FD: &'static [&'static str] = &[
+        "scoreboard",
+        "tls",
+        "listener",
+        "rescue",
+        "output",
+        "access_log",
+    ];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -627,6 +667,7 @@ impl Message for ToWorker {
             Self::Resume { .. } => "resume",
             Self::Rescue(_) => "rescue",
             Self::Output(_) => "output",
+            Self::AccessLog(_) => "access_log",
             Self::Drain { .. } => "drain",
             Self::Stop { .. } => "stop",
         }
@@ -639,6 +680,7 @@ impl Message for ToWorker {
             Self::Listener(offer) => offer.fds,
             Self::Rescue(rescue) => rescue.fds,
             Self::Output(offer) => offer.fds,
+            Self::AccessLog(offer) => offer.fds,
             _ => 0,
         }
     }

@@ -117,6 +117,7 @@ impl Application {
                 "rejoin",
                 "output",
                 "tls",
+                "access_log",
             ])
             .map(str::to_owned)
             .collect()

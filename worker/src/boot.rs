@@ -1,12 +1,18 @@
 //! From the first word to `ready`: the handshake and the application's start-up.
 
-use prefork_proto::message::{Hello, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome};
+use std::os::fd::OwnedFd;
+
+use prefork_proto::message::{
+    AccessLogOffer, Hello, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome,
+};
 use prefork_proto::scoreboard::Tally;
 use serde_json::Value;
 
+use crate::access_log::AccessLog;
 use crate::error::WorkerError;
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
+use crate::output::say;
 use crate::tls::Tls;
 
 /// What the handshake brings.
@@ -30,7 +36,11 @@ pub(crate) enum Boot<T> {
 }
 
 /// Says who this is and takes the orders, up to `start`.
-pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orders>, WorkerError> {
+pub(crate) async fn handshake(
+    link: &mut Link,
+    hello: Hello,
+    access_log: &AccessLog,
+) -> Result<Boot<Orders>, WorkerError> {
     link.say(&ToSupervisor::Hello(hello))?;
     let Boot::Done(welcome) = welcome(link).await? else {
         return Ok(Boot::Dismissed);
@@ -70,6 +80,7 @@ pub(crate) async fn handshake(link: &mut Link, hello: Hello) -> Result<Boot<Orde
                     tls,
                 }));
             }
+            (ToWorker::AccessLog(offer), Some(file)) => take_log(link, access_log, &offer, file)?,
             (message, _) => match aside(link, message, "`listener` or `start`")? {
                 Aside::GoOn => {}
                 Aside::Leave => return Ok(Boot::Dismissed),
@@ -101,19 +112,45 @@ async fn welcome(link: &mut Link) -> Result<Boot<Welcome>, WorkerError> {
 /// Runs the application's start-up, and goes on listening meanwhile.
 pub(crate) async fn start_up<T>(
     link: &mut Link,
+    access_log: &AccessLog,
     application: impl Future<Output = T>,
 ) -> Result<Boot<T>, WorkerError> {
     let mut application = std::pin::pin!(application);
     loop {
-        let (message, _) = tokio::select! {
+        let (message, fd) = tokio::select! {
             started = &mut application => return Ok(Boot::Done(started)),
             heard = hear(link) => heard?,
+        };
+        let message = match (message, fd) {
+            (ToWorker::AccessLog(offer), Some(file)) => {
+                take_log(link, access_log, &offer, file)?;
+                continue;
+            }
+            (message, _) => message,
         };
         match aside(link, message, "nothing before `ready`")? {
             Aside::GoOn => {}
             Aside::Leave => return Ok(Boot::Dismissed),
         }
     }
+}
+
+/// Logs requests to this file from now on. No request has come so far, so
+/// nothing is on its way to another.
+fn take_log(
+    link: &mut Link,
+    access_log: &AccessLog,
+    offer: &AccessLogOffer,
+    file: OwnedFd,
+) -> Result<(), WorkerError> {
+    let reply = match access_log.install(offer.format, file.into()) {
+        Ok(_) => Reply::done(offer.id, Value::Null),
+        Err(error) => {
+            say(format_args!("no access log: {error}"));
+            Reply::failed(offer.id, "unusable_access_log", error.to_string())
+        }
+    };
+    Ok(link.say(&ToSupervisor::Reply(reply))?)
 }
 
 enum Aside {
@@ -133,7 +170,7 @@ fn aside(link: &mut Link, message: ToWorker, expected: &'static str) -> Result<A
     Ok(next)
 }
 
-async fn hear(link: &mut Link) -> Result<(ToWorker, Option<std::os::fd::OwnedFd>), WorkerError> {
+async fn hear(link: &mut Link) -> Result<(ToWorker, Option<OwnedFd>), WorkerError> {
     loop {
         match link.hear().await? {
             Heard::Message(message, fd) => return Ok((message, fd)),

@@ -30,6 +30,11 @@ where
     B::Error: Into<StartError>,
 {
     let mut stream = stream;
+    let client = if serving.access_log.is_on() {
+        stream.client()
+    } else {
+        None
+    };
     if let Some(config) = stream.take_handshake() {
         // On the heap, so that connections without TLS have no room for it.
         match Box::pin(tls::handshake(stream, config, serving)).await {
@@ -37,7 +42,7 @@ where
             None => return,
         }
     }
-    let requests = Requests::new(serving, stream.traffic());
+    let requests = Requests::new(serving, stream.traffic(), client);
     let counted = Counted::new(service, Rc::clone(&requests));
     match first_bytes(&mut stream, serving).await {
         First::Http1(read) => {

@@ -17,12 +17,15 @@
 //! is in `serving`. Everything runs on one thread, so that a `health` report says
 //! that requests are served, too.
 //!
+//! `access_log` has a line for every request written.
+//!
 //! `metrics` reports what the application counts itself. `background` is what it
 //! does beside answering.
 //!
 //! [`web`] is the web server that `prefork` has inside.
 
 mod accept;
+mod access_log;
 mod admission;
 mod alone;
 mod application;

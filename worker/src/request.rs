@@ -7,12 +7,14 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Buf;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper::service::Service;
@@ -21,6 +23,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::StartError;
+use crate::access_log::Entry;
 use crate::admission::{Admission, Turn};
 use crate::limits::Limits;
 use crate::output::say;
@@ -39,6 +42,8 @@ pub(crate) struct Requests {
     serving: &'static Serving,
     rules: &'static Rules,
     traffic: Arc<Traffic>,
+    /// The client's address, for the access log.
+    client: Option<IpAddr>,
     in_flight: Cell<u32>,
     /// Responses of which a part was given and the next one not asked for yet.
     offering: Cell<u32>,
@@ -50,11 +55,16 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn new(serving: &'static Serving, traffic: Arc<Traffic>) -> Rc<Self> {
+    pub(crate) fn new(
+        serving: &'static Serving,
+        traffic: Arc<Traffic>,
+        client: Option<IpAddr>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             serving,
             rules: serving.rules(),
             traffic,
+            client,
             in_flight: Cell::new(0),
             offering: Cell::new(0),
             unanswered: Unanswered::default(),
@@ -141,6 +151,8 @@ struct InFlight {
     offers: bool,
     /// Its right to be served, where there is not one for all.
     turn: Option<Turn>,
+    /// What is logged of it; none where nothing is.
+    entry: Option<Box<Entry>>,
 }
 
 impl InFlight {
@@ -173,6 +185,7 @@ impl InFlight {
             unanswered: None,
             offers: false,
             turn: None,
+            entry: None,
         }
     }
 
@@ -232,6 +245,9 @@ impl Drop for InFlight {
         });
         requests.in_flight.set(requests.in_flight.get() - 1);
         requests.serving.tally.request_ended();
+        if let Some(entry) = &self.entry {
+            requests.serving.access_log.end(entry, requests.client);
+        }
         if requests.serving.drain.is_on() {
             requests.last_ended.set(Some(Instant::now()));
         }
@@ -282,7 +298,12 @@ where
         let kind = Kind::of(&request);
         let mut in_flight = InFlight::begin(Rc::clone(&self.requests), &request);
         let (rules, serving) = (self.requests.rules, self.requests.serving);
-        let work = match screen(&mut request, &rules.limits) {
+        in_flight.entry = serving.access_log.begin(&request, began);
+        let screened = screen(&mut request, &rules.limits);
+        if let Some(entry) = &in_flight.entry {
+            entry.mark(request.headers_mut());
+        }
+        let work = match screened {
             Err(status) => Work::refused(status),
             Ok(()) if self.requests.traffic.body_is_over() => {
                 Work::refused(StatusCode::PAYLOAD_TOO_LARGE)
@@ -456,6 +477,10 @@ where
             Err(refusal) => bare(refusal, &in_flight, *this.kind),
         };
         finish_head(&mut response, &in_flight, *this.kind);
+        if let Some(entry) = &mut in_flight.entry {
+            let status = response.status().as_u16();
+            entry.answered(status, response.headers_mut());
+        }
         let serving = in_flight.requests.serving;
         serving
             .tally
@@ -583,8 +608,13 @@ impl<B: Body> Body for Outgoing<B> {
             }
             None => Poll::Ready(None),
         };
-        if frame.is_ready() {
+        if let Poll::Ready(frame) = &frame {
             this.in_flight.requests.traffic.speak();
+            if let (Some(entry), Some(Ok(frame))) = (&mut this.in_flight.entry, frame)
+                && let Some(data) = frame.data_ref()
+            {
+                entry.sent(data.remaining());
+            }
         }
         this.in_flight.offer(matches!(frame, Poll::Ready(Some(_))));
         frame

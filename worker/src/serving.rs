@@ -11,6 +11,7 @@ use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::access_log::AccessLog;
 use crate::admission::Admission;
 use crate::arrivals::Epolls;
 use crate::background::Background;
@@ -23,6 +24,7 @@ pub(crate) struct Serving {
     pub(crate) tally: Tally,
     pub(crate) drain: Drain,
     pub(crate) epolls: Epolls,
+    pub(crate) access_log: &'static AccessLog,
     rules: Mutex<&'static Rules>,
     pub(crate) background: Background,
     connections: Mutex<Connections>,
@@ -54,11 +56,16 @@ struct Connections {
 
 impl Serving {
     /// Makes the process's one, which counts in `tally`.
-    pub(crate) fn new(tally: Tally, limits: Limits) -> &'static Self {
+    pub(crate) fn new(
+        tally: Tally,
+        limits: Limits,
+        access_log: &'static AccessLog,
+    ) -> &'static Self {
         Box::leak(Box::new(Self {
             tally,
             drain: Drain::default(),
             epolls: Epolls::find(),
+            access_log,
             rules: Mutex::new(Rules::of(limits)),
             background: Background::default(),
             connections: Mutex::default(),

@@ -4,12 +4,15 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{Health, Reply, Rescue, TlsOffer, ToSupervisor, ToWorker, Welcome};
+use prefork_proto::message::{
+    AccessLogOffer, Health, Reply, Rescue, TlsOffer, ToSupervisor, ToWorker, Welcome,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::accept::{self, Serve};
+use crate::access_log;
 use crate::application::{self, Application, Drain, LocalFuture, Refused, Reload, Tell};
 use crate::boot::unknown;
 use crate::context::Context;
@@ -237,6 +240,10 @@ impl Session {
                 }
                 return None;
             }
+            ToWorker::AccessLog(offer) => {
+                begin(offer.id, self.take_log(&offer, fd), course);
+                return None;
+            }
             ToWorker::Ping { id } => id,
             ToWorker::Pause { id } => {
                 self.gate.shut();
@@ -413,6 +420,24 @@ impl Session {
         }
     }
 
+    /// Logs requests to another file from now on.
+    fn take_log(
+        &self,
+        offer: &AccessLogOffer,
+        file: Option<OwnedFd>,
+    ) -> LocalFuture<application::Answer> {
+        let installed = match file {
+            Some(file) => self.serving.access_log.install(offer.format, file.into()),
+            None => Err(std::io::Error::other("its descriptor did not arrive")),
+        };
+        Box::pin(async move {
+            let refused =
+                |error: std::io::Error| Refused::new("unusable_access_log", error.to_string());
+            access_log::switched(installed.map_err(refused)?).await;
+            Ok(Value::Null)
+        })
+    }
+
     /// Reports health, unless the supervisor has not taken the last report.
     fn report(&mut self, course: &mut Course) {
         let now = Instant::now();
@@ -462,6 +487,7 @@ impl Session {
             status: self.context.status(),
             // In a scoreboard the supervisor sees them anyway.
             http: tally.memory().is_none().then(|| tally.totals()),
+            access_log_dropped: self.serving.access_log.dropped(),
         }
     }
 
@@ -484,6 +510,7 @@ impl Session {
             self.remark(reason);
             cut(self.serving).await;
         }
+        self.serving.access_log.flush().await;
         self.report_last_metrics(course).await;
         let health = self.health(Duration::ZERO, course);
         self.say(&ToSupervisor::Health(health), course);

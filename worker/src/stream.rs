@@ -2,6 +2,7 @@
 //! and closes without destroying what the client has not read yet.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::StatusCode;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
@@ -305,6 +306,13 @@ impl Stream {
     /// What the stream tells of itself.
     pub(crate) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
+    }
+
+    /// The client's address, if it has come over TCP.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        let address = getpeername::<SockaddrStorage>(self.transport.as_raw_fd()).ok()?;
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
     }
 
     /// From here on, what is written are HTTP/1 messages.

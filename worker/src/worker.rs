@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::accept::{Serve, accept};
+use crate::access_log::AccessLog;
 use crate::alone::addresses;
 use crate::application::{Application, Drain, LocalFuture, Refused, Reload, Tell};
 use crate::boot::{Boot, Orders, handshake, start_up};
@@ -245,8 +246,9 @@ impl Worker {
     async fn supervised(self, mut link: Link, start: Start) -> Result<ExitCode, WorkerError> {
         let mut signals = Signals::take(true)?;
         let hello = self.hello();
+        let access_log: &AccessLog = Box::leak(Box::default());
         let boot = async {
-            let Boot::Done(orders) = handshake(&mut link, hello.clone()).await? else {
+            let Boot::Done(orders) = handshake(&mut link, hello.clone(), access_log).await? else {
                 return Ok(None);
             };
             let Orders {
@@ -255,10 +257,12 @@ impl Worker {
                 listeners,
                 tls,
             } = orders;
-            let serving = Serving::new(tally, self.limits.under(&welcome.http));
+            access_log.introduce(&welcome.pool, welcome.slot);
+            let limits = self.limits.under(&welcome.http);
+            let serving = Serving::new(tally, limits, access_log);
             let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
-            match start_up(&mut link, application).await? {
+            match start_up(&mut link, access_log, application).await? {
                 Boot::Done(Ok(serve)) => {
                     Ok(Some((welcome, listeners, tls, context, serving, serve)))
                 }
@@ -319,7 +323,8 @@ impl Worker {
         for address in addresses(self.alone.listen)? {
             listeners.push(Listener::bind(&address)?);
         }
-        let serving = Serving::new(Tally::private(), self.limits);
+        let access_log = Box::leak(Box::default());
+        let serving = Serving::new(Tally::private(), self.limits, access_log);
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await

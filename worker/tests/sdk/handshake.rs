@@ -24,7 +24,8 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "scoreboard",
             "rejoin",
             "output",
-            "tls"
+            "tls",
+            "access_log"
         ]
     );
 
@@ -42,7 +43,8 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "scoreboard",
             "rejoin",
             "output",
-            "tls"
+            "tls",
+            "access_log"
         ]
     );
 }
