@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod access_log;
 mod application_metrics;
 mod backlog;
 mod boot_check;

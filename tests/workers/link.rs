@@ -164,5 +164,6 @@ pub(crate) fn health(seq: u64, server: &Server, ballast: usize) -> ToSupervisor 
             duration_buckets: buckets,
             ..HttpCounts::default()
         }),
+        access_log_dropped: 0,
     })
 }

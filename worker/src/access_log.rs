@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct AccessLog {
     /// 0: off; else a format.
     format: AtomicU8,
-    writer: OnceLock<Writer>,
+    writer: Writer,
     worker: OnceLock<line::Worker>,
     ids: Ids,
 }
@@ -64,20 +64,13 @@ impl AccessLog {
     /// the one before.
     ///
     /// # Errors
-    /// No thread can be made for it.
+    /// What fstat(2) says of it.
     pub(crate) fn install(
         &self,
         format: AccessLogFormat,
         file: File,
     ) -> io::Result<oneshot::Receiver<()>> {
-        let writer = match self.writer.get() {
-            Some(writer) => writer,
-            None => {
-                let writer = Writer::start()?;
-                self.writer.get_or_init(|| writer)
-            }
-        };
-        let switched = writer.switch(file)?;
+        let switched = self.writer.switch(file)?;
         let format = match format {
             AccessLogFormat::Combined => COMBINED,
             AccessLogFormat::Json => JSON,
@@ -107,7 +100,7 @@ impl AccessLog {
 
     /// Writes a request's line.
     pub(crate) fn end(&self, entry: &Entry, client: Option<IpAddr>) {
-        let (Some(writer), Some(worker)) = (self.writer.get(), self.worker.get()) else {
+        let Some(worker) = self.worker.get() else {
             return;
         };
         let now = SystemTime::now();
@@ -117,20 +110,18 @@ impl AccessLog {
         } else {
             line::combined(&mut text, entry, client, now);
         }
-        writer.push(text.as_bytes());
+        self.writer.push(text.as_bytes());
     }
 
     /// Waits until what was logged is written, for a while at most.
     pub(crate) async fn flush(&self) {
-        if let Some(writer) = self.writer.get() {
-            // Whoever does not read has had time enough.
-            let _ = timeout(PATIENCE, writer.written()).await;
-        }
+        // Whoever does not read has had time enough.
+        let _ = timeout(PATIENCE, self.writer.written()).await;
     }
 
     /// Lines that were not written: nobody read, or the disk was full.
     pub(crate) fn dropped(&self) -> u64 {
-        self.writer.get().map_or(0, Writer::dropped)
+        self.writer.dropped()
     }
 }
 

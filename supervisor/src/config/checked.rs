@@ -10,6 +10,7 @@ use prefork_proto::message::HttpLimits;
 use prefork_proto::tls::TlsVersion;
 use serde::{Deserialize, Serialize};
 
+use super::access_log::AccessLog;
 use super::execution::Execution;
 use crate::fleet::Policy;
 use crate::tls::Certificate;
@@ -110,6 +111,9 @@ pub struct Pool {
     /// `[pool.NAME.http]`: what its workers hold clients to.
     #[serde(default)]
     pub http: HttpLimits,
+    /// What is written down of each request, if anything is.
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
     /// `[pool.NAME.app]`: handed to the workers as it is.
     pub app: serde_json::Value,
 }

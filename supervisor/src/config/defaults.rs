@@ -78,6 +78,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
         env: BTreeMap::new(),
         run_as: None,
         execution: Execution::default(),
+        access_log: None,
         heartbeat_interval: Duration::from_secs(1),
         idle_grace: Duration::from_secs(3),
         http: HttpLimits::default(),

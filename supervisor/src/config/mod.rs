@@ -7,6 +7,7 @@
 //! `checked`: the rest of the program never sees text. `diff` says what a
 //! reload from one configuration to another would change.
 
+mod access_log;
 mod app;
 mod change;
 mod checked;
@@ -32,6 +33,8 @@ mod tls;
 mod units;
 mod web;
 
+pub use access_log::AccessLog;
+pub(crate) use access_log::open as open_access_log;
 pub use change::Change;
 pub use checked::{Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, Supervisor, Tls};
 pub use diff::{InPlace, diff, taken_in_place};

@@ -12,7 +12,7 @@ use super::checked::{Listen, Pool, Program, RunAs};
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, duration, expected, integer, string, within};
-use super::{app, defaults, execution, http, listen, program, units, web};
+use super::{access_log, app, defaults, execution, http, listen, program, units, web};
 use crate::fleet::Policy;
 
 const NONE: Duration = Duration::ZERO;
@@ -60,6 +60,7 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
             .duration("idle_grace", defaults.idle_grace, NONE..=HOUR)
             .value,
         http: http::read(&mut section),
+        access_log: access_log::read(&mut section, host),
         app: read_app(&mut section, &program, host),
         listen: listen.iter().map(|listen| listen.value.clone()).collect(),
         program,

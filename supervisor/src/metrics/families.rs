@@ -212,6 +212,11 @@ pub(super) const FAMILIES: &[Family] = &[
         Total(|n| n.counters_held),
     ),
     family(
+        "prefork_access_log_dropped_lines_total",
+        "Lines of the access log that workers could not write.",
+        Total(|n| n.access_log_dropped),
+    ),
+    family(
         "prefork_http_requests_total",
         "Responses, by the class of their status code, those to what was no request included.",
         Totals {

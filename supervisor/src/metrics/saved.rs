@@ -67,6 +67,8 @@ pub(super) struct SavedSlot {
     pub(super) round_trips: SavedHistogram,
     pub(super) heartbeats_missed: u64,
     pub(super) counters_held: u64,
+    #[serde(default)]
+    pub(super) access_log_dropped: u64,
     pub(super) starts: u64,
     pub(super) exits: BTreeMap<String, u64>,
     pub(super) http: HttpCounts,
@@ -82,6 +84,8 @@ pub(super) struct SavedProcess {
     pub(super) generation: u64,
     pub(super) started_at: f64,
     pub(super) last_heartbeat: f64,
+    #[serde(default)]
+    pub(super) access_log_dropped: u64,
     pub(super) http: HttpCounts,
     pub(super) cpu: Duration,
 }

@@ -50,6 +50,7 @@ pub(super) struct Numbers {
     last_round_trip: Option<f64>,
     pub(super) heartbeats_missed: u64,
     pub(super) counters_held: u64,
+    pub(super) access_log_dropped: u64,
     pub(super) starts: u64,
     /// By index in `ExitReason::ALL`.
     pub(super) exits: Vec<u64>,
@@ -74,6 +75,7 @@ pub(super) struct Process {
     pub(super) connections: u64,
     pub(super) loop_lag: f64,
     http: http::Totals,
+    access_log_dropped: u64,
     pub(super) usage: Usage,
 }
 
@@ -99,6 +101,7 @@ impl SlotMetrics {
             last_round_trip: None,
             heartbeats_missed: 0,
             counters_held: 0,
+            access_log_dropped: 0,
             starts: 0,
             exits: vec![0; ExitReason::ALL.len()],
             backoff: 0.0,
@@ -209,6 +212,16 @@ impl SlotMetrics {
             process.in_flight = health.in_flight;
             process.connections = health.connections;
             process.loop_lag = Duration::from_micros(health.loop_lag_us).as_secs_f64();
+            match health
+                .access_log_dropped
+                .checked_sub(process.access_log_dropped)
+            {
+                Some(more) => {
+                    numbers.access_log_dropped = numbers.access_log_dropped.saturating_add(more);
+                    process.access_log_dropped = health.access_log_dropped;
+                }
+                None => numbers.counters_held += 1,
+            }
             if let Some(counts) = &health.http {
                 numbers.counters_held += process.http.advance(counts);
             }
@@ -281,6 +294,7 @@ impl SlotMetrics {
             round_trips: (&numbers.round_trips).into(),
             heartbeats_missed: numbers.heartbeats_missed,
             counters_held: numbers.counters_held,
+            access_log_dropped: numbers.access_log_dropped,
             starts: numbers.starts,
             exits: by_name(&ExitReason::ALL.map(ExitReason::as_str), &numbers.exits),
             http: numbers.http_base.clone(),
@@ -312,6 +326,7 @@ impl SlotMetrics {
             .go_on_from(&round_trips.counts, round_trips.sum);
         numbers.heartbeats_missed = saved.heartbeats_missed;
         numbers.counters_held = saved.counters_held;
+        numbers.access_log_dropped = saved.access_log_dropped;
         numbers.starts = saved.starts;
         numbers.exits = in_order(&ExitReason::ALL.map(ExitReason::as_str), &saved.exits);
         numbers.http_base = saved.http.clone();
@@ -341,6 +356,7 @@ impl Process {
             generation: self.generation,
             started_at: self.started_at,
             last_heartbeat: self.last_heartbeat,
+            access_log_dropped: self.access_log_dropped,
             http: self.http.counts().clone(),
             cpu: self.usage.cpu,
         }
@@ -352,6 +368,7 @@ impl Process {
             generation: saved.generation,
             started_at: saved.started_at,
             last_heartbeat: saved.last_heartbeat,
+            access_log_dropped: saved.access_log_dropped,
             http: http::Totals::from(&saved.http),
             usage: Usage {
                 cpu: saved.cpu,

@@ -196,6 +196,7 @@ impl Reactor {
         let heartbeat_timeout = edition.map_or(std::time::Duration::MAX, |edition| {
             edition.config.policy.heartbeat_timeout
         });
+        let access_log = edition.and_then(|edition| edition.access_log.clone());
         let mut adopted = Adopted {
             worker,
             slot: self.slot_name(worker),
@@ -207,6 +208,7 @@ impl Reactor {
             board: None,
             draining: false,
             tickets: edition.map_or_else(Vec::new, |edition| self.tickets_of(edition)),
+            access_log,
             metrics: self.slot_metrics(worker),
             heartbeat_timeout,
         };

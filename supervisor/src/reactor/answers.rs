@@ -57,9 +57,18 @@ impl Reactor {
                 let _ = reply.send(changed.map_err(|why| ApiError::new(ErrorCode::Usage, why)));
             }
             Request::ReopenLogs(reply) => {
-                let opened = self.log.reopen();
-                let failed = |error| ApiError::new(ErrorCode::Failed, format!("log: {error}"));
-                let _ = reply.send(opened.map_err(failed));
+                let reopened = self.reopen_logs();
+                tokio::task::spawn_local(async move {
+                    let failed = |why| ApiError::new(ErrorCode::Failed, why);
+                    let done = match reopened {
+                        Ok(reopened) => {
+                            reopened.await;
+                            Ok(())
+                        }
+                        Err(why) => Err(failed(why)),
+                    };
+                    let _ = reply.send(done);
+                });
             }
             Request::Audit {
                 peer,

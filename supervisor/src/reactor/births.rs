@@ -173,6 +173,7 @@ pub(crate) fn spawn(
         certificates,
         tickets,
         listeners,
+        access_log: edition.access_log.clone(),
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,
     };

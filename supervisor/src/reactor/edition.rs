@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use prefork_proto::tls::TlsError;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::access_log::AccessLog;
 use super::program::{PinnedProgram, ProgramError};
 use super::sockets::Sockets;
 use crate::config;
@@ -47,6 +48,14 @@ pub enum PoolError {
         /// What the kernel lacks.
         source: TlsError,
     },
+    /// Its access log can't be opened.
+    #[error("pool {pool}: cannot open its access log: {source}")]
+    AccessLog {
+        /// The pool's name.
+        pool: String,
+        /// Which file, and why.
+        source: std::io::Error,
+    },
     /// `/dev/null` can't be opened.
     #[error("cannot open /dev/null for the workers' stdin: {0}")]
     Null(std::io::Error),
@@ -61,6 +70,8 @@ pub struct Edition {
     pub(crate) sockets: Vec<Rc<Sockets>>,
     /// The certificates of the listeners that speak TLS.
     pub(crate) tls: Option<Material>,
+    /// Where the workers write a line for each request, if they do.
+    pub(crate) access_log: Option<Rc<AccessLog>>,
     /// The workers' stdin.
     pub(crate) null: OwnedFd,
 }
@@ -91,20 +102,42 @@ impl Edition {
                 })?),
             });
         }
-        Self::of(config, program, sockets)
+        let access_log = config.access_log.clone().map(AccessLog::open);
+        let access_log = access_log
+            .transpose()
+            .map_err(|source| PoolError::AccessLog {
+                pool: config.policy.name.clone(),
+                source,
+            })?;
+        Self::with(config, program, sockets, access_log)
     }
 
-    /// An edition of what is pinned and bound already.
+    /// An edition of what is pinned and bound already. Its workers serve, so that
+    /// a log that can't be opened is no reason to give up.
     pub(crate) fn of(
         config: config::Pool,
         program: PinnedProgram,
         sockets: Vec<Rc<Sockets>>,
+    ) -> Result<Self, PoolError> {
+        let access_log = config.access_log.clone().and_then(|settings| {
+            let lost = |error| warn!(pool = config.policy.name, "no access log: {error}");
+            AccessLog::open(settings).map_err(lost).ok()
+        });
+        Self::with(config, program, sockets, access_log)
+    }
+
+    fn with(
+        config: config::Pool,
+        program: PinnedProgram,
+        sockets: Vec<Rc<Sockets>>,
+        access_log: Option<AccessLog>,
     ) -> Result<Self, PoolError> {
         let tls = Material::of(&config.listen).map_err(|source| PoolError::Tls {
             pool: config.policy.name.clone(),
             source,
         })?;
         Ok(Self {
+            access_log: access_log.map(Rc::new),
             name: config.policy.name.as_str().into(),
             tls,
             program,

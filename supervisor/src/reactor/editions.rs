@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::access_log::AccessLog;
 use super::edition::Edition;
 use super::sockets::Sockets;
 use crate::state::SavedEdition;
@@ -37,6 +38,12 @@ impl Editions {
         self.pools
             .values()
             .filter_map(|generations| generations.values().next_back())
+    }
+
+    /// Every edition's access log.
+    pub(crate) fn access_logs(&self) -> impl Iterator<Item = &Rc<AccessLog>> {
+        let editions = self.pools.values().flat_map(BTreeMap::values);
+        editions.filter_map(|edition| edition.access_log.as_ref())
     }
 
     /// What the next supervisor has to know of them.

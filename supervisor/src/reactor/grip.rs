@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::access_log::AccessLog;
 use super::conversation::Answer;
 use crate::fleet::Worker;
 use crate::metrics::SlotMetrics;
@@ -81,10 +82,20 @@ pub(crate) struct HoldStill {
 pub(crate) enum Call {
     Pause,
     Resume,
-    Tell { command: String, args: Value },
-    Reload { app: Value },
+    Tell {
+        command: String,
+        args: Value,
+    },
+    Reload {
+        app: Value,
+    },
     Certificates(tls::Copy),
-    Rescue { offer: ListenerOffer, fd: OwnedFd },
+    Rescue {
+        offer: ListenerOffer,
+        fd: OwnedFd,
+    },
+    /// To write to its edition's access log, which was opened again.
+    AccessLog,
 }
 
 /// What a process's task is given at its start.
@@ -106,6 +117,8 @@ pub(crate) struct Start {
     pub(crate) tickets: Vec<TicketKey>,
     /// Its listeners: the line for each and the duplicate that goes with it.
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
+    /// Its edition's access log.
+    pub(crate) access_log: Option<Rc<AccessLog>>,
     pub(crate) metrics: Rc<SlotMetrics>,
     /// A `health` that comes this long after a ping without answer doesn't count.
     pub(crate) heartbeat_timeout: Duration,
@@ -129,6 +142,8 @@ pub(crate) struct Adopted {
     pub(crate) draining: bool,
     /// As in [`Start`].
     pub(crate) tickets: Vec<TicketKey>,
+    /// Its edition's access log.
+    pub(crate) access_log: Option<Rc<AccessLog>>,
     pub(crate) metrics: Rc<SlotMetrics>,
     /// As in [`Start`].
     pub(crate) heartbeat_timeout: Duration,

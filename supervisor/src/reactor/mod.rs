@@ -17,6 +17,7 @@
 //!   killed, and writes down what the next one needs; `oom` knows which workers
 //!   the kernel killed; `standing` is for the service manager.
 
+mod access_log;
 mod actions;
 mod adoption;
 mod answers;
@@ -427,11 +428,10 @@ impl Reactor {
             }
             Asked::More => self.command(Command::ScaleBy { by: 1 }, vec![]),
             Asked::Fewer => self.command(Command::ScaleBy { by: -1 }, vec![]),
-            Asked::ReopenLogs => {
-                if let Err(error) = self.log.reopen() {
-                    warn!("cannot reopen the log: {error}");
-                }
-            }
+            Asked::ReopenLogs => match self.reopen_logs() {
+                Ok(reopened) => drop(tokio::task::spawn_local(reopened)),
+                Err(error) => warn!("cannot reopen a log: {error}"),
+            },
             Asked::Reload => {
                 info!("asked to reload by a signal");
                 self.reload(None);

@@ -27,6 +27,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use super::access_log::AccessLog;
 use super::births::pipe;
 use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
@@ -94,6 +95,7 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         certificates: None,
         tickets: Vec::new(),
         listeners: Vec::new(),
+        access_log: adopted.access_log,
         metrics: adopted.metrics,
         heartbeat_timeout: adopted.heartbeat_timeout,
         vitals,
@@ -110,6 +112,7 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         let _ = process.send(&ToWorker::Welcome(welcome));
         process.take_tickets(adopted.tickets);
         process.listen_to_output();
+        process.offer_log();
         process
             .metrics
             .channel_up(process.worker.incarnation, process.channel.is_some());
@@ -143,6 +146,7 @@ struct Process {
     /// The ticket keys that go with them.
     tickets: Vec<TicketKey>,
     listeners: Vec<(ListenerOffer, OwnedFd)>,
+    access_log: Option<Rc<AccessLog>>,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
     vitals: Rc<RefCell<Vitals>>,
@@ -196,6 +200,7 @@ impl Process {
             certificates: start.certificates,
             tickets: start.tickets,
             listeners: start.listeners,
+            access_log: start.access_log,
             metrics: start.metrics,
             heartbeat_timeout: start.heartbeat_timeout,
             vitals,
@@ -294,7 +299,13 @@ impl Process {
     }
 
     fn call(&mut self, call: Call, answer: oneshot::Sender<Answer>) {
-        if !self.conversation.is_up() || self.channel.is_none() {
+        if matches!(call, Call::AccessLog) && self.has_no_log_to_change() {
+            let _ = answer.send(Ok(Value::Null));
+            return;
+        }
+        // A log is taken also by a worker that is not ready yet.
+        let is_up = self.conversation.is_up() || matches!(call, Call::AccessLog);
+        if !is_up || self.channel.is_none() {
             let why = "its channel is not up".to_owned();
             let _ = answer.send(Err(CallError::Unreachable(why)));
             return;
@@ -306,6 +317,13 @@ impl Process {
         }
         let id = self.conversation.call(answer);
         let (message, fd) = match call {
+            Call::AccessLog => match self.log_offer(id) {
+                Ok((message, fd)) => (message, Some(fd)),
+                Err(error) => {
+                    let why = CallError::Unreachable(error.to_string());
+                    return self.conversation.give_up(id, why);
+                }
+            },
             Call::Pause => (ToWorker::Pause { id }, None),
             Call::Resume => (ToWorker::Resume { id }, None),
             Call::Tell { command, args } => (ToWorker::Tell { id, command, args }, None),

@@ -63,9 +63,18 @@ impl Reactor {
             edition.config.policy.heartbeat_timeout
         });
         let secrets = self.secrets_of(edition.map(|edition| &**edition));
+        let access_log = edition.and_then(|edition| edition.access_log.clone());
         let metrics = self.slot_metrics(worker);
         let events = self.events.clone();
-        match process::resume(handed, slot, metrics, heartbeat_timeout, secrets, events) {
+        match process::resume(
+            handed,
+            slot,
+            access_log,
+            metrics,
+            heartbeat_timeout,
+            secrets,
+            events,
+        ) {
             Ok(grip) => {
                 self.hold(worker, grip);
             }

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ const LOOK_MS: u16 = 100;
 const STACK: usize = 64 * 1024;
 
 /// The way of lines to a file.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Writer(Arc<Shared>);
 
 #[derive(Debug, Default)]
@@ -43,6 +42,8 @@ struct Queue {
     lines: Vec<u8>,
     output: Option<Arc<Output>>,
     dropped: u64,
+    /// Whether the thread is there.
+    is_served: bool,
     /// Told when all that came before them is written.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -56,19 +57,25 @@ struct Output {
 
 impl Writer {
     /// Starts the thread, which ends with the process.
-    pub(super) fn start() -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let theirs = Arc::clone(&shared);
+    fn start(&self) -> io::Result<()> {
+        let shared = Arc::clone(&self.0);
         std::thread::Builder::new()
             .name("access-log".to_owned())
             .stack_size(STACK)
-            .spawn(move || theirs.write_for_ever())?;
-        Ok(Self(shared))
+            .spawn(move || shared.write_for_ever())?;
+        Ok(())
     }
 
-    /// Queues a line, or drops it where there is no room.
+    /// Queues a line, or drops it where there is no room. The thread begins with
+    /// the first one: by then the process has given up the rights that it does
+    /// not need, and a thread that was there before would have kept them.
     pub(super) fn push(&self, line: &[u8]) {
         let mut queue = self.0.lock();
+        if !queue.is_served && self.start().is_err() {
+            queue.dropped += 1;
+            return;
+        }
+        queue.is_served = true;
         let before = queue.lines.len();
         let after = before + line.len();
         if after > MOST {
@@ -88,7 +95,6 @@ impl Writer {
         let kind = file.metadata()?.file_type();
         // Appending to a file is one step however much it is.
         let most = if kind.is_file() { usize::MAX } else { PIPE };
-        debug_assert!(kind.is_file() || kind.is_fifo() || !kind.is_dir());
         self.0.lock().output = Some(Arc::new(Output { file, most }));
         Ok(self.written())
     }
@@ -96,8 +102,15 @@ impl Writer {
     /// Tells when all that was queued is written or lost.
     pub(super) fn written(&self) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
-        self.0.lock().waiting.push(tell);
-        self.0.changed.notify_one();
+        let mut queue = self.0.lock();
+        if queue.is_served {
+            queue.waiting.push(tell);
+            self.0.changed.notify_one();
+        } else {
+            // There was no line so far.
+            let _ = tell.send(());
+        }
+        drop(queue);
         told
     }
 
@@ -203,7 +216,7 @@ mod tests {
     fn a_reader_that_has_stopped_costs_lines_and_nothing_else() {
         let (mut reader, pipe) = io::pipe().unwrap();
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        let writer = Writer::start().unwrap();
+        let writer = Writer::default();
         let pipe = std::os::fd::OwnedFd::from(pipe);
         drop(writer.switch(pipe.into()).unwrap());
         let line = [b"x".repeat(999), b"\n".to_vec()].concat();

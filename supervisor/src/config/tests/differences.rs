@@ -101,7 +101,7 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 48] = [
+const SETTINGS: [&str; 49] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
@@ -147,6 +147,7 @@ const SETTINGS: [&str; 48] = [
     "http.http2_connection_window = \"7MiB\"",
     "http.http2_ping_interval = \"7s\"",
     "http.http2_ping_timeout = \"7s\"",
+    "access_log = { path = \"stdout\", format = \"json\" }",
     "app = { a = 1 }",
     "app = { a = { b = [1] } }",
     "app = {}",

@@ -389,6 +389,27 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "`confine`: expected true or false, found integer 1",
         ),
         (
+            "access_log = { format = \"json\" }",
+            "`access_log` of [pool.web] has no `path` \
+             (path = \"/var/log/prefork/web.log\", or \"stdout\")",
+        ),
+        (
+            "access_log = { path = \"stdout\", format = \"xml\" }",
+            "`format`: expected \"combined\" or \"json\", found string \"xml\"",
+        ),
+        (
+            "access_log.path = \"/nowhere/at/all.log\"",
+            "`path`: cannot write /nowhere/at/all.log: No such file or directory (os error 2)",
+        ),
+        (
+            "access_log.path = \"/etc\"",
+            "`path`: cannot write /etc: Is a directory (os error 21)",
+        ),
+        (
+            "access_log = { paht = \"stdout\", path = \"stdout\" }",
+            "unknown key `paht` in `access_log` of [pool.web] (did you mean `path`?)",
+        ),
+        (
             "app.symlinks = true",
             "`symlinks`: expected \"inside\" or \"anywhere\", found boolean true",
         ),

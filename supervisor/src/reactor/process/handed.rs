@@ -35,6 +35,7 @@ pub(crate) struct Secrets {
 pub(crate) fn resume(
     handed: HandedProcess,
     slot: SlotName,
+    access_log: Option<Rc<AccessLog>>,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
     secrets: Secrets,
@@ -103,6 +104,7 @@ pub(crate) fn resume(
         certificates: secrets.certificates.filter(|_| welcomed_later),
         tickets: Vec::new(),
         listeners,
+        access_log,
         metrics,
         heartbeat_timeout,
         vitals: Rc::clone(&vitals),

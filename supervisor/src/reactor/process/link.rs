@@ -18,6 +18,9 @@ const SEND_RETRY: Duration = Duration::from_millis(20);
 /// The capability of a worker that can stop accepting and go on later.
 pub(super) const PAUSE: &str = "pause";
 
+/// The capability of a worker that writes an access log.
+const ACCESS_LOG: &str = "access_log";
+
 /// The capability of a worker that counts in shared memory.
 const SCOREBOARD: &str = "scoreboard";
 
@@ -217,6 +220,7 @@ impl Process {
         welcome: Welcome,
         scoreboard: Option<(Unsealed, OwnedFd)>,
     ) -> Result<(), String> {
+        let access_log = self.access_log.clone().filter(|_| self.can(ACCESS_LOG));
         let Some(channel) = &mut self.channel else {
             return Ok(());
         };
@@ -239,6 +243,12 @@ impl Process {
             let keys = std::mem::take(&mut self.tickets);
             channel.queue(&ToWorker::Tickets { keys }).map_err(text)?;
         }
+        if let Some(access_log) = access_log {
+            let id = self.conversation.order();
+            let (offer, fd) = access_log.offer(id).map_err(|error| error.to_string())?;
+            let offer = ToWorker::AccessLog(offer);
+            channel.queue_with_fd(&offer, fd).map_err(text)?;
+        }
         for (offer, fd) in self.listeners.drain(..) {
             let offer = ToWorker::Listener(offer);
             channel.queue_with_fd(&offer, fd).map_err(text)?;
@@ -254,6 +264,32 @@ impl Process {
             // One that does not take them makes tickets with those it has.
             let _ = self.send(&ToWorker::Tickets { keys });
         }
+    }
+
+    /// Has a worker that came back write to the log that was opened anew.
+    pub(super) fn offer_log(&mut self) {
+        if self.has_no_log_to_change() {
+            return;
+        }
+        let id = self.conversation.order();
+        match self.log_offer(id) {
+            // Not sent, it goes on with the one it has.
+            Ok((offer, fd)) => drop(self.send_with(&offer, Some(fd))),
+            Err(error) => {
+                warn!(slot = %self.slot, pid = self.pid, "it keeps its access log: {error}");
+            }
+        }
+    }
+
+    /// Whether there is no log, it knows none, or it will be told of it yet.
+    pub(super) fn has_no_log_to_change(&self) -> bool {
+        self.access_log.is_none() || self.welcome.is_some() || !self.can(ACCESS_LOG)
+    }
+
+    pub(super) fn log_offer(&self, id: u64) -> io::Result<(ToWorker, OwnedFd)> {
+        let access_log = self.access_log.as_ref();
+        let (offer, fd) = access_log.ok_or(io::ErrorKind::NotFound)?.offer(id)?;
+        Ok((ToWorker::AccessLog(offer), fd))
     }
 
     pub(super) async fn health(&mut self, mut health: Health, now: Instant) {

@@ -13,6 +13,7 @@ fn report() -> ToSupervisor {
         connections: 250,
         loop_lag_us: 112,
         status: String::new(),
+        access_log_dropped: 0,
         http: Some(HttpCounts {
             requests: [0, 1_234_567, 1234, 321, 7],
             accepted: 54_321,
