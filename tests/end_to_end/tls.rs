@@ -126,6 +126,25 @@ fn a_certificate_is_replaced_under_load_by_the_same_processes() {
 }
 
 #[test]
+fn a_check_warns_of_a_certificate_that_has_expired() {
+    let issued = Issued::expired();
+    let prefork = serving(&issued, 1);
+    let warning = "the certificate in www.pem for www.example.org has expired on 2001-02-03";
+    let config = prefork.dir().join("prefork.toml");
+    let config = config.to_str().expect("the path is text");
+    let checked = prefork.cli(&["check", "--config", config]);
+    assert_eq!(checked.code, 0, "{checked:?}");
+    let told = checked
+        .stderr
+        .replace(&format!("{}/", prefork.dir().display()), "");
+    assert!(told.starts_with("warning: listener"), "{told}");
+    assert!(told.contains(warning), "{told}");
+    let json = prefork.done(&["check", "--config", config, "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1), "{json}");
+}
+
+#[test]
 fn a_certificate_and_settings_are_taken_at_once() {
     let [old, new] = [Issued::new(), Issued::new()];
     let prefork = serving(&old, 2);

@@ -2,7 +2,7 @@
 //! come up.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -26,11 +26,16 @@ pub(super) fn run(
         runtime_dir,
         ..Options::default()
     })?;
+    let warnings = config::warnings(&config, SystemTime::now());
     let mut document = config::checked_json(&config);
+    document["warnings"] = json!(warnings);
     let shown = config::render_checked(&config);
     let pools = chosen(config.clone(), wanted.pool.as_ref())?;
     if !terminal.is_json() {
         terminal.data(format!("{}\n", shown.trim_end()))?;
+        for warning in warnings {
+            terminal.note(&format!("warning: {warning}"));
+        }
     }
     let mut checks = Vec::new();
     if wanted.boot {

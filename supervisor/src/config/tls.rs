@@ -1,6 +1,7 @@
 //! `tls` of a listener: certificates with their keys, and the oldest version.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use prefork_proto::tls::TlsVersion;
 use toml::de::DeValue;
@@ -154,9 +155,11 @@ fn taken(name: &String, certificate: &Certificate, before: &[Setting<Certificate
         .any(|it| it.value.kind == certificate.kind && it.value.names.contains(name))
 }
 
-/// What an operator should know of certificates that can be used all the same,
-/// at this time in seconds since the Unix epoch.
-pub fn warnings(config: &Config, now: i64) -> Vec<String> {
+/// What an operator should know at this time of certificates that can be used
+/// all the same.
+pub fn warnings(config: &Config, now: SystemTime) -> Vec<String> {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     let mut warnings = Vec::new();
     for listen in config.pools.iter().flat_map(|pool| &pool.listen) {
         let Some(tls) = &listen.tls else { continue };

@@ -17,7 +17,7 @@ use prefork_proto::tls::TicketKey;
 impl Reactor {
     /// Warns of certificates that are used all the same.
     pub(super) fn warn_of_certificates(&self) {
-        for warning in crate::config::warnings(&self.config, now()) {
+        for warning in crate::config::warnings(&self.config, SystemTime::now()) {
             warn!("{warning}");
         }
     }
@@ -141,10 +141,4 @@ pub(super) fn fill<'a>(vault: Option<&Vault>, pools: impl IntoIterator<Item = &'
             vault.fill(pool, &[]);
         }
     }
-}
-
-/// Seconds since the Unix epoch.
-pub(super) fn now() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
 }

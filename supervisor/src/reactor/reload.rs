@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult, LastReload};
 use tokio::sync::mpsc::UnboundedSender;
@@ -11,7 +12,7 @@ use tracing::{error, info, warn};
 use super::edition::Edition;
 use super::journal::About;
 use super::process::TLS;
-use super::{Reactor, certificates, sockets::Sockets, unix_seconds};
+use super::{Reactor, sockets::Sockets, unix_seconds};
 use crate::config::{self, Config};
 use crate::fleet::{Command, Plan, PlannedPool};
 
@@ -60,7 +61,7 @@ impl Reactor {
             Ok((plan, editions, config)) => {
                 let message = format!("generation {} begins", plan.generation);
                 tell(&askers, &message);
-                for warning in config::warnings(&config, certificates::now()) {
+                for warning in config::warnings(&config, SystemTime::now()) {
                     warn!("reload: {warning}");
                     tell(&askers, &warning);
                 }
@@ -257,9 +258,7 @@ impl Reactor {
     }
 
     pub(super) fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
-        self.metrics
-            .supervisor()
-            .reloaded(ok, std::time::SystemTime::now());
+        self.metrics.supervisor().reloaded(ok, SystemTime::now());
         self.notifier.reloaded(std::time::Instant::now(), ok);
         let message = if ok {
             format!("generation {generation} is in force")

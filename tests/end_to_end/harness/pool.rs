@@ -40,7 +40,9 @@ impl Mode {
 }
 
 /// A pool of a test's configuration. Its deadlines are short; where a test
-/// depends on one it sets its own.
+/// depends on one it sets its own. Idle connections may wait longer than the
+/// rest: a client that the machine has kept waiting must not find its connection
+/// closed.
 pub(crate) struct Pool {
     name: &'static str,
     program: Program,
@@ -58,9 +60,7 @@ impl Pool {
         Self::new(name, Program::TestWorker, workers)
     }
 
-    /// A pool of `tests/workers/service.rs` for tests under load. Its idle
-    /// connections may wait long: a client that the machine has kept waiting
-    /// must not find its connection closed.
+    /// A pool of `tests/workers/service.rs` for tests under load.
     pub(crate) fn service(name: &'static str, workers: u32) -> Self {
         Self::service_with(name, &[], workers)
     }
@@ -91,7 +91,7 @@ impl Pool {
             .text("heartbeat_interval", "100ms")
             .text("heartbeat_timeout", "10s")
             .text("drain_timeout", "10s")
-            .text("idle_grace", "100ms")
+            .text("idle_grace", "2s")
             .text("kill_timeout", "2s")
             .text("backoff_initial", "20ms")
             .text("backoff_max", "200ms")

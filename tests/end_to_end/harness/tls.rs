@@ -33,11 +33,19 @@ impl Issued {
     pub(crate) fn for_names(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().copied().map(str::to_owned).collect();
         let issued = rcgen::generate_simple_self_signed(names).expect("the names are good");
-        Self {
-            pem: issued.cert.pem(),
-            key: issued.signing_key.serialize_pem(),
-            der: issued.cert.der().clone(),
-        }
+        Self::from(issued)
+    }
+
+    /// One for [`NAME`] that has expired long ago.
+    pub(crate) fn expired() -> Self {
+        let mut parameters =
+            rcgen::CertificateParams::new([NAME.to_owned()]).expect("the name is good");
+        parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2001, 2, 3);
+        let signing_key = rcgen::KeyPair::generate().expect("there are keys");
+        let cert = parameters.self_signed(&signing_key);
+        let cert = cert.expect("it signs itself");
+        Self::from(rcgen::CertifiedKey { cert, signing_key })
     }
 
     /// A new one for [`NAME`].
@@ -50,6 +58,16 @@ impl Issued {
         for (suffix, content) in [("pem", &self.pem), ("key", &self.key)] {
             let path = dir.join(format!("{name}.{suffix}"));
             std::fs::write(path, content).expect("the directory is writable");
+        }
+    }
+}
+
+impl From<rcgen::CertifiedKey<rcgen::KeyPair>> for Issued {
+    fn from(issued: rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
+        Self {
+            pem: issued.cert.pem(),
+            key: issued.signing_key.serialize_pem(),
+            der: issued.cert.der().clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Certificates: what is taken of the files, and what each mistake is told as.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use prefork_proto::tls::TlsVersion;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, date_time_ymd};
@@ -240,6 +241,11 @@ fn each_mistake_is_told_at_its_place_with_what_would_be_right() {
     }
 }
 
+/// So many seconds after the Unix epoch.
+fn time(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
 #[test]
 fn two_kinds_of_key_may_share_a_name() {
     let files = Files::new();
@@ -247,7 +253,7 @@ fn two_kinds_of_key_may_share_a_name() {
     let tls = "{ certificates = [{ cert = \"a.pem\", key = \"a.key\" }, \
                { cert = \"ed.pem\", key = \"ed.key\" }] }";
     assert_eq!(
-        warnings(&files.valid(tls), 1_000_000_000),
+        warnings(&files.valid(tls), time(1_000_000_000)),
         Vec::<String>::new()
     );
 }
@@ -267,7 +273,7 @@ fn what_is_used_all_the_same_is_warned_of() {
     let config = files.valid(tls);
     let directory = format!("{}/", files.0.path().display());
     let at = |now| -> Vec<String> {
-        let warnings = warnings(&config, now).into_iter();
+        let warnings = warnings(&config, time(now)).into_iter();
         warnings.map(|it| it.replace(&directory, "")).collect()
     };
     let shared = "listener [::]:1: the certificate in more.pem is not used for example.org: a.pem \
