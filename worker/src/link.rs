@@ -7,7 +7,7 @@ use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Reply, ToSupervisor, ToWorker};
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::WorkerError;
 use crate::sys;
@@ -25,9 +25,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Link {
     channel: AsyncFd<WorkerEnd>,
-    /// Whether something waits: the socket is full, or the kernel lacks memory
-    /// or the like.
-    unsent: bool,
+    /// When to try again what waits, if something does: the socket is full, or
+    /// the kernel lacks memory or the like.
+    again: Option<Instant>,
 }
 
 /// Something from the supervisor.
@@ -45,13 +45,13 @@ impl Link {
     pub(crate) fn new(channel: WorkerEnd) -> Result<Self, WorkerError> {
         Ok(Self {
             channel: sys::watch(channel).map_err(WorkerError::Watch)?,
-            unsent: false,
+            again: None,
         })
     }
 
     /// Whether all that was said has been taken.
     pub(crate) fn is_clear(&self) -> bool {
-        !self.unsent
+        self.again.is_none()
     }
 
     /// Says something. What finds no room in the queue is dropped: the
@@ -93,10 +93,10 @@ impl Link {
     }
 
     fn flush(&mut self) -> Result<(), ChannelError> {
-        self.unsent = match self.channel.get_mut().flush() {
-            Ok(Flush::Done) => false,
+        self.again = match self.channel.get_mut().flush() {
+            Ok(Flush::Done) => None,
             Err(error) if error.breaks_link() => return Err(error),
-            Ok(Flush::Blocked) | Err(_) => true,
+            Ok(Flush::Blocked) | Err(_) => Some(Instant::now() + AGAIN),
         };
         Ok(())
     }
@@ -110,9 +110,11 @@ impl Link {
             if let Some(heard) = heard(self.channel.get_mut().receive()?) {
                 return Ok(heard);
             }
+            // Kept between the calls, as most of them are cancelled before it.
+            let again = self.again;
             let mut ready = tokio::select! {
                 ready = self.channel.readable_mut() => ready.map_err(WorkerError::Watch)?,
-                () = sleep(AGAIN), if self.unsent => {
+                () = at(again) => {
                     self.flush()?;
                     continue;
                 }
@@ -137,6 +139,14 @@ impl Link {
             }
         })
         .await;
+    }
+}
+
+/// Waits until then, or for ever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
