@@ -212,7 +212,7 @@ fn degraded_is_6() {
 fn as_nobody(prefork: &Prefork, args: &[&str]) -> cli::Output {
     let binary = prefork.dir().join("prefork-for-nobody");
     if !binary.exists() {
-        std::fs::copy(cli::binary(), &binary).expect("the directory is writable");
+        cli::install(&cli::binary(), &binary);
     }
     let mut command = Command::new(binary);
     command

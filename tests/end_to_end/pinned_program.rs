@@ -15,7 +15,7 @@ use crate::serving::pid_on_page;
 fn install(dir: &Path) -> PathBuf {
     let program = dir.join("shop");
     let draft = dir.join("shop.new");
-    fs::copy(cli::example("service"), &draft).expect("the directory is ours");
+    cli::install(&cli::example("service"), &draft);
     fs::rename(draft, &program).expect("the directory is ours");
     program
 }

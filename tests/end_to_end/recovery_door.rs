@@ -94,7 +94,7 @@ fn as_nobody(prefork: &Prefork, words: &str) -> String {
     let program = prefork.dir().join("stranger");
     if !program.exists() {
         let this = std::env::current_exe().expect("it has a file");
-        fs::copy(this, &program).expect("the directory is writable");
+        cli::install(&this, &program);
     }
     let mut command = Command::new(program);
     command

@@ -58,6 +58,17 @@ pub(crate) fn run_alone(dir: &Path, args: &[&str]) -> Output {
     finish(command.current_dir(dir).args(args), LONGEST)
 }
 
+/// Copies a program, so that it can be executed. Another process does it: the
+/// descriptor that it writes through could otherwise be in a child that another
+/// test has forked, and what is open for writing can't be executed (ETXTBSY).
+#[track_caller]
+pub(crate) fn install(program: &Path, to: &Path) {
+    let mut copy = Command::new("cp");
+    copy.args([program, to]);
+    let copied = finish(&mut copy, LONGEST);
+    assert_eq!(copied.code, 0, "{copied:?}");
+}
+
 /// Runs a command to its end; kills it and panics when that doesn't come.
 #[track_caller]
 pub(crate) fn finish(command: &mut Command, within: Duration) -> Output {
