@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::StartError;
 use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
+use crate::quiet::Quiet;
 use crate::request::{Counted, Requests};
 use crate::serving::Terms;
 use crate::stream::Stream;
@@ -26,6 +27,15 @@ const FREE_HEADERS: usize = 100;
 
 /// What hyper reads at the most before a head has to end.
 const FREE_BUFFER: usize = 400 << 10;
+
+/// What a connection waits for beside its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// A drain to begin.
+    Drain,
+    /// The time to look at it again.
+    Look,
+}
 
 type Connection<S> = UpgradeableConnection<TokioIo<Stream>, Counted<S>>;
 
@@ -74,13 +84,19 @@ where
         let look = terms.map_or(watch.next, |terms| {
             watch.next.min(next_look(requests, terms))
         });
+        let look_or_drain = Quiet::new(async {
+            tokio::select! {
+                biased;
+                _ = drain.begun(), if terms.is_none() => Next::Drain,
+                () = sleep_until(look) => Next::Look,
+            }
+        });
         tokio::select! {
             biased;
             // How a connection ends is between hyper and the client; the
             // process learns nothing from it that it could act on.
             _ = &mut connection => return,
-            _ = drain.begun(), if terms.is_none() => continue,
-            () = sleep_until(look) => {}
+            next = look_or_drain => if next == Next::Drain { continue },
         }
         let late = watch.look(requests);
         if late == Some(Late::Stalled) {

@@ -11,11 +11,11 @@
 //! `accept` takes connections as the `gate` says, when `arrivals` tells of one, and
 //! `connection` serves each of them (`http1`, `http2`) over a `stream`, whose bytes
 //! go over a `wire` and maybe through `tls`, with the application's service wrapped
-//! by `request`, which `screen`s what comes. `limits` are what a client is held to:
-//! `admission` says how many requests are served at a time, `patience` and
-//! `unanswered` how long anything takes. What they share
-//! is in `serving`. Everything runs on one thread, so that a `health` report says
-//! that requests are served, too.
+//! by `request`, which `screen`s what comes by its `head` and the `authority` it
+//! names. `limits` are what a client is held to: `admission` says how many requests
+//! are served at a time, `patience` and `unanswered` how long anything takes; a
+//! `quiet` wait costs requests nothing. What they share is in `serving`. Everything
+//! runs on one thread, so that a `health` report says that requests are served, too.
 //!
 //! `access_log` has a line for every request written.
 //!
@@ -30,6 +30,7 @@ mod admission;
 mod alone;
 mod application;
 mod arrivals;
+mod authority;
 mod background;
 mod boot;
 mod connection;
@@ -37,6 +38,7 @@ mod context;
 mod cut;
 mod error;
 mod gate;
+mod head;
 mod http1;
 mod http2;
 mod limits;
@@ -45,6 +47,7 @@ mod listener;
 mod metrics;
 mod output;
 mod patience;
+mod quiet;
 mod rejoin;
 mod request;
 mod screen;

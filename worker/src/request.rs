@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::StartError;
 use crate::access_log::Entry;
 use crate::admission::{Admission, Turn};
+use crate::head::Head;
 use crate::limits::Limits;
 use crate::output::say;
 use crate::screen::{is_bad_body, screen};
@@ -156,7 +157,7 @@ struct InFlight {
 }
 
 impl InFlight {
-    fn begin(requests: Rc<Requests>, request: &Request<Incoming>) -> Self {
+    fn begin(requests: Rc<Requests>, request: &Request<Incoming>, head: Head) -> Self {
         let has_body = !request.body().is_end_stream();
         requests.traffic.request_began(has_body);
         requests.serving.tally.request_began();
@@ -165,7 +166,7 @@ impl InFlight {
         let is_http2 = request.version() == Version::HTTP_2;
         let mut end = None;
         if body.is_some() || !is_http2 {
-            let head_end = requests.consumed.get() + head_length(request);
+            let head_end = requests.consumed.get() + head.length(request);
             match (body, requests.rules.limits.max_body_size) {
                 (Some(body), _) => end = Some(head_end + body),
                 (None, Some(most)) => requests.traffic.limit_body(head_end.saturating_add(most)),
@@ -254,22 +255,6 @@ impl Drop for InFlight {
     }
 }
 
-/// How many bytes the request's head took on the wire, if its client wrote it
-/// without needless space.
-fn head_length(request: &Request<Incoming>) -> u64 {
-    let uri = request.uri();
-    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + 3);
-    let authority = uri.authority().map_or(0, |name| name.as_str().len());
-    let line = request.method().as_str().len() + scheme + authority + path + " HTTP/1.1 \r\n".len();
-    let headers: usize = request
-        .headers()
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
-        .sum();
-    (line + headers + "\r\n".len()) as u64
-}
-
 /// The application's service as one connection sees it.
 #[derive(Debug)]
 pub(crate) struct Counted<S> {
@@ -296,10 +281,11 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let began = Instant::now();
         let kind = Kind::of(&request);
-        let mut in_flight = InFlight::begin(Rc::clone(&self.requests), &request);
+        let head = Head::of(&request);
+        let mut in_flight = InFlight::begin(Rc::clone(&self.requests), &request, head);
         let (rules, serving) = (self.requests.rules, self.requests.serving);
         in_flight.entry = serving.access_log.begin(&request, began);
-        let screened = screen(&mut request, &rules.limits);
+        let screened = screen(&mut request, head, &rules.limits);
         if let Some(entry) = &in_flight.entry {
             entry.mark(request.headers_mut());
         }

@@ -10,6 +10,8 @@ use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 
+use crate::authority::is_authority;
+use crate::head::{Head, Hosts};
 use crate::limits::Limits;
 
 /// The longest method that is looked at: no registered one has more than half
@@ -18,15 +20,19 @@ const LONGEST_METHOD: usize = 40;
 
 /// Looks at a request's head; says what to answer instead of serving it.
 /// Nothing is allocated for a request that is as it should be.
-pub(crate) fn screen(request: &mut Request<Incoming>, limits: &Limits) -> Result<(), StatusCode> {
-    screen_sizes(request, limits)?;
+pub(crate) fn screen(
+    request: &mut Request<Incoming>,
+    head: Head,
+    limits: &Limits,
+) -> Result<(), StatusCode> {
+    screen_sizes(request, head, limits)?;
     if request.method().as_str().len() > LONGEST_METHOD {
         return Err(StatusCode::NOT_IMPLEMENTED);
     }
     if request.version() == Version::HTTP_2 {
         return screen_names(request);
     }
-    screen_host(request)?;
+    screen_host(request, head.hosts)?;
     // Without a length there is a body in chunks.
     if request.body().size_hint().exact().is_none() {
         screen_codings(request)?;
@@ -34,17 +40,18 @@ pub(crate) fn screen(request: &mut Request<Incoming>, limits: &Limits) -> Result
     Ok(())
 }
 
-fn screen_sizes(request: &Request<Incoming>, limits: &Limits) -> Result<(), StatusCode> {
-    let uri = request.uri();
-    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    let authority = uri.authority().map_or(0, |name| name.as_str().len());
-    if path + authority > limits.max_uri_size {
+fn screen_sizes(
+    request: &Request<Incoming>,
+    head: Head,
+    limits: &Limits,
+) -> Result<(), StatusCode> {
+    if head.target > limits.max_uri_size {
         return Err(StatusCode::URI_TOO_LONG);
     }
     // hyper sees to the size of an HTTP/1 head.
     let is_http2 = request.version() == Version::HTTP_2;
     if request.headers().len() > limits.max_headers
-        || (is_http2 && list_size(request) + path + authority > limits.max_header_size)
+        || (is_http2 && head.list_size(request) > limits.max_header_size)
     {
         return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
@@ -56,22 +63,12 @@ fn screen_sizes(request: &Request<Incoming>, limits: &Limits) -> Result<(), Stat
     Ok(())
 }
 
-/// The size of an HTTP/2 request's headers, as its client has to measure it
-/// (RFC 9113, 6.5.2).
-fn list_size(request: &Request<Incoming>) -> usize {
-    let headers = request.headers().iter();
-    headers
-        .map(|(name, value)| name.as_str().len() + value.len() + 32)
-        .sum()
-}
-
 /// The one header that HTTP/1.1 asks for, once and well-formed (RFC 9112, 3.2).
-fn screen_host(request: &mut Request<Incoming>) -> Result<(), StatusCode> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_authority(host.as_bytes()) => {}
-        (None, None) if request.version() < Version::HTTP_11 => {}
-        _ => return Err(StatusCode::BAD_REQUEST),
+fn screen_host(request: &mut Request<Incoming>, hosts: Hosts) -> Result<(), StatusCode> {
+    match hosts {
+        Hosts::One => {}
+        Hosts::None if request.version() < Version::HTTP_11 => {}
+        Hosts::None | Hosts::Unsound => return Err(StatusCode::BAD_REQUEST),
     }
     match request.uri().authority() {
         Some(authority) if request.method() != Method::CONNECT => {
@@ -130,49 +127,6 @@ fn names_chunked_twice(codings: &[u8]) -> bool {
     named.count() != 1
 }
 
-/// A host and perhaps a port (RFC 3986, 3.2.2); an empty host is one, too.
-fn is_authority(text: &[u8]) -> bool {
-    let (host_is_sound, rest) = match text.strip_prefix(b"[") {
-        Some(rest) => {
-            let end = rest.iter().position(|byte| *byte == b']');
-            let Some(end) = end else { return false };
-            let address = |byte: &u8| byte.is_ascii_hexdigit() || b":.v".contains(byte);
-            (end > 0 && rest[..end].iter().all(address), &rest[end + 1..])
-        }
-        None => {
-            let end = text.iter().position(|byte| *byte == b':');
-            let (name, rest) = text.split_at(end.unwrap_or(text.len()));
-            (name.iter().all(|byte| IN_NAMES[usize::from(*byte)]), rest)
-        }
-    };
-    host_is_sound && is_port(rest)
-}
-
-fn is_port(rest: &[u8]) -> bool {
-    match rest.split_first() {
-        None => true,
-        Some((b':', port)) => port.iter().all(u8::is_ascii_digit),
-        Some(_) => false,
-    }
-}
-
-/// What a registered name is written with: unreserved, sub-delims and `%`.
-const IN_NAMES: [bool; 256] = {
-    let mut table = [false; 256];
-    let others = b"-._~!$&'()*+,;=%";
-    let mut index = 0;
-    while index < table.len() {
-        table[index] = (index as u8).is_ascii_alphanumeric();
-        index += 1;
-    }
-    let mut index = 0;
-    while index < others.len() {
-        table[others[index] as usize] = true;
-        index += 1;
-    }
-    table
-};
-
 /// Whether the application failed because the request's body is not what its
 /// head announced: a chunk of no size, an end before the end.
 pub(crate) fn is_bad_body(error: &(dyn Error + 'static)) -> bool {
@@ -192,31 +146,6 @@ pub(crate) fn is_bad_body(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
-        for good in [
-            "",
-            "a",
-            "shop.example",
-            "shop.example:80",
-            "shop.example:",
-            "127.0.0.1:8080",
-            "[::1]",
-            "[::1]:8080",
-            "[v1.fe]",
-            "a%20b",
-            "under_score",
-        ] {
-            assert!(is_authority(good.as_bytes()), "{good}");
-        }
-        for bad in [
-            "a b", "a/b", "user@a", "a:b", "a:80:80", "[::1", "[::1]x", "[]", "[g]", "a?b", "a#b",
-            "ä", "a\\b", "a\"b", "a:8x", "::1",
-        ] {
-            assert!(!is_authority(bad.as_bytes()), "{bad}");
-        }
-    }
 
     #[test]
     fn a_coding_beside_chunks_is_told_from_chunks_in_chunks() {
