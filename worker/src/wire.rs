@@ -105,6 +105,7 @@ impl AsRawFd for Wire {
 }
 
 impl AsyncRead for Wire {
+    #[inline]
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
