@@ -169,8 +169,7 @@ enum Wake {
     Order(Order),
     Died,
     Readable,
-    Stdout,
-    Stderr,
+    Output,
     Timer,
 }
 
@@ -221,8 +220,7 @@ impl Process {
                 Wake::Order(order) => self.obey(order),
                 Wake::Died => break,
                 Wake::Readable => self.listen().await,
-                Wake::Stdout => self.read_stdout(),
-                Wake::Stderr => self.read_stderr(),
+                Wake::Output => self.read_output().await,
                 Wake::Timer => self.on_timer().await,
             }
         }
@@ -245,9 +243,10 @@ impl Process {
             Some(order) = self.orders.recv() => Wake::Order(order),
             _ = self.pidfd.readable() => Wake::Died,
             () = heard(reading) => Wake::Readable,
-            () = readable(self.stderr.as_ref()), if !self.stderr_ended => Wake::Stderr,
-            () = readable(self.stdout.as_ref()) => Wake::Stdout,
             () = at(timer) => Wake::Timer,
+            // Last, since there may be no end to it.
+            () = readable(self.stderr.as_ref()), if !self.stderr_ended => Wake::Output,
+            () = readable(self.stdout.as_ref()) => Wake::Output,
         }
     }
 

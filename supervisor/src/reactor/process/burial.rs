@@ -37,7 +37,17 @@ impl Process {
         Ok(output)
     }
 
-    pub(super) fn read_stdout(&mut self) {
+    /// Reads what was printed, a turn's worth of each: the loop has others to
+    /// attend to, however much there is.
+    pub(super) async fn read_output(&mut self) {
+        self.read_stdout();
+        if !self.stderr_ended {
+            self.read_stderr();
+        }
+        tokio::task::yield_now().await;
+    }
+
+    fn read_stdout(&mut self) {
         let Some(stdout) = &mut self.stdout else {
             return;
         };
@@ -48,7 +58,7 @@ impl Process {
         }
     }
 
-    pub(super) fn read_stderr(&mut self) {
+    fn read_stderr(&mut self) {
         let Some(stderr) = &mut self.stderr else {
             return;
         };
