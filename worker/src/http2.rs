@@ -1,6 +1,7 @@
 //! Serves one HTTP/2 connection.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -12,10 +13,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until};
 
 use crate::StartError;
+use crate::frames::Frames;
 use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
 use crate::request::{Counted, Requests};
 use crate::stream::Stream;
+use crate::uploads::Uploads;
 
 /// The least time that a client has to acknowledge a shutdown.
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);
@@ -25,7 +28,7 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(1);
 const MARGIN: usize = 4;
 
 /// Serves a connection to its end. A drain, or a client that has nothing to
-/// say, ends it by GOAWAY in two steps (RFC 9113, 6.8), which loses no stream
+/// say or does not come to an end with it, ends it by GOAWAY in two steps (RFC 9113, 6.8), which loses no stream
 /// that the client has opened meanwhile. A client that does not acknowledge
 /// the first step is not waited for once nothing of it is in flight.
 pub(crate) async fn serve<S, B>(stream: Stream, service: Counted<S>, requests: &Requests)
@@ -37,6 +40,10 @@ where
     B::Error: Into<StartError>,
 {
     let serving = requests.serving();
+    let uploads = Arc::new(Uploads::under(requests.limits()));
+    let mut stream = stream;
+    stream.speaks_http2(Frames::new(Arc::clone(&uploads)));
+    requests.come_on_streams(uploads);
     let mut watch = Watch::new(Protocol::Http2, requests);
     let mut connection = builder(requests.limits()).serve_connection(TokioIo::new(stream), service);
     loop {
@@ -48,8 +55,8 @@ where
         }
         match watch.look(requests) {
             Some(Late::Stalled) => return requests.reset(),
-            Some(Late::Idle) => break,
-            Some(Late::Head) | None => {}
+            Some(Late::Idle | Late::Head) => break,
+            None => {}
         }
     }
     Pin::new(&mut connection).graceful_shutdown();

@@ -23,10 +23,13 @@ pub struct Limits {
     /// Bytes of a request's body; 16 MiB, and `None` for any number. One that
     /// announces more is answered with 413 and never seen by the application;
     /// one in chunks, whose framing is measured, too, fails as it is read, and
-    /// what the application answers then is replaced by 413.
+    /// what the application answers then is replaced by 413. On HTTP/2 the
+    /// application's work on it is dropped for the 413; where its response has
+    /// begun, its stream is reset.
     pub max_body_size: Option<u64>,
-    /// From the first byte of an HTTP/1 request to the end of its head; 10 s.
-    /// Then it is answered with 408.
+    /// From the first byte of a request to the end of its head; 10 s. Then it
+    /// is answered with 408. An HTTP/2 connection on which nothing else is going
+    /// on is ended by GOAWAY then.
     pub header_timeout: Duration,
     /// For a connection without a request; 75 s. Then it is closed.
     pub idle_timeout: Duration,
@@ -34,7 +37,7 @@ pub struct Limits {
     /// begins; 60 s, and `None` for any time. Then the application's work on
     /// it is dropped and it is answered with 503.
     pub request_timeout: Option<Duration>,
-    /// Between two parts of an HTTP/1 request's body; 30 s, and `None` for any
+    /// Between two parts of a request's body; 30 s, and `None` for any
     /// time. Then the request is answered with 408.
     pub body_timeout: Option<Duration>,
     /// For a client that takes nothing more of a response; 30 s, and `None`

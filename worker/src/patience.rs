@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::limits::Limits;
 use crate::request::Requests;
 use crate::unanswered::Input;
+use crate::uploads::Uploads;
 
 /// Watches over a connection by looking at it now and then: a look costs the
 /// requests between it and the next nothing, where a timer of each request's
@@ -31,7 +32,7 @@ pub(crate) struct Watch {
 pub(crate) enum Protocol {
     /// What comes after a request's end is the next one's head.
     Http1,
-    /// What comes may be anything.
+    /// What comes are frames, of any stream.
     Http2,
 }
 
@@ -44,7 +45,8 @@ enum Progress {
     Stalled(u64),
     /// Nothing came since this many bytes.
     Idle(u64),
-    /// The rest of a head is missing that began after this many bytes.
+    /// The rest of a head is missing that began after this many bytes, or on
+    /// this stream.
     Head(u64),
 }
 
@@ -94,6 +96,7 @@ impl Watch {
             received,
             moved: self.moved,
             ends_empty: requests.input_ends_empty(),
+            uploads: requests.uploads(),
         };
         requests.unanswered.judge(now, self.limits, input);
         let progress = progress(self.protocol, requests);
@@ -119,6 +122,8 @@ fn progress(protocol: Protocol, requests: &Requests) -> Progress {
         Progress::Busy
     } else if protocol == Protocol::Http1 && requests.head_begun() {
         Progress::Head(requests.consumed())
+    } else if let Some(stream) = requests.uploads().and_then(Uploads::opening) {
+        Progress::Head(stream.into())
     } else {
         Progress::Idle(requests.received())
     }

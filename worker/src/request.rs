@@ -5,7 +5,7 @@
 //! This is the path of every request: no allocation, no boxed future, no
 //! reference count shared with another thread, as long as no limit is reached.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -32,6 +32,7 @@ use crate::screen::{is_bad_body, screen};
 use crate::serving::{Rules, Serving};
 use crate::stream::Traffic;
 use crate::unanswered::{BodyEnd, Unanswered};
+use crate::uploads::Uploads;
 
 /// Fewer unexplained bytes than this are spaces that a client put into its
 /// headers; as many or more are the beginning of another request.
@@ -45,6 +46,8 @@ pub(crate) struct Requests {
     traffic: Arc<Traffic>,
     /// The client's address, for the access log.
     client: Option<IpAddr>,
+    /// The bodies of the requests, where each has its stream.
+    uploads: OnceCell<Arc<Uploads>>,
     in_flight: Cell<u32>,
     /// Responses of which a part was given and the next one not asked for yet.
     offering: Cell<u32>,
@@ -66,6 +69,7 @@ impl Requests {
             rules: serving.rules(),
             traffic,
             client,
+            uploads: OnceCell::new(),
             in_flight: Cell::new(0),
             offering: Cell::new(0),
             unanswered: Unanswered::default(),
@@ -81,6 +85,17 @@ impl Requests {
     /// What this connection's client is held to.
     pub(crate) fn limits(&self) -> &'static Limits {
         &self.rules.limits
+    }
+
+    /// The requests come on streams, and their bodies are measured there.
+    pub(crate) fn come_on_streams(&self, uploads: Arc<Uploads>) {
+        // A connection speaks one protocol from its beginning to its end.
+        let _ = self.uploads.set(uploads);
+    }
+
+    /// The bodies of the requests, where each has its stream.
+    pub(crate) fn uploads(&self) -> Option<&Uploads> {
+        self.uploads.get().map(Arc::as_ref)
     }
 
     /// Whether more of a response is there than its client takes.
@@ -146,6 +161,8 @@ struct InFlight {
     /// Where in the connection's input it ends; none where that can't be told.
     end: Option<u64>,
     body: BodyEnd,
+    /// The stream on which its body comes, where there are streams.
+    upload: Option<u32>,
     /// Its key where it is not answered at once.
     unanswered: Option<usize>,
     /// Whether more of its response was given than was asked for since.
@@ -157,7 +174,12 @@ struct InFlight {
 }
 
 impl InFlight {
-    fn begin(requests: Rc<Requests>, request: &Request<Incoming>, head: Head) -> Self {
+    fn begin(
+        requests: Rc<Requests>,
+        request: &Request<Incoming>,
+        head: Head,
+        upload: Option<u32>,
+    ) -> Self {
         let has_body = !request.body().is_end_stream();
         requests.traffic.request_began(has_body);
         requests.serving.tally.request_began();
@@ -173,16 +195,17 @@ impl InFlight {
                 (None, None) => {}
             }
         }
-        let body = match end {
+        let body = match (upload, end) {
             _ if !has_body => BodyEnd::Here,
-            _ if is_http2 => BodyEnd::Unknown,
-            Some(end) => BodyEnd::At(end),
-            None => BodyEnd::Chunked,
+            (Some(stream), _) => BodyEnd::Stream(stream),
+            (None, Some(end)) => BodyEnd::At(end),
+            (None, None) => BodyEnd::Chunked,
         };
         Self {
             requests,
             end,
             body,
+            upload,
             unanswered: None,
             offers: false,
             turn: None,
@@ -201,6 +224,17 @@ impl InFlight {
                 None
             }
         }
+    }
+
+    /// Whether its body has come to be too large on its stream. If not, this
+    /// task is woken when it is.
+    fn is_over(&self, waker: &Waker) -> bool {
+        self.upload()
+            .is_some_and(|(stream, uploads)| uploads.is_over(stream, waker))
+    }
+
+    fn upload(&self) -> Option<(u32, &Uploads)> {
+        self.upload.zip(self.requests.uploads())
     }
 
     /// It is answered, or will not be.
@@ -236,6 +270,9 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.stop_waiting();
         self.offer(false);
+        if let Some((stream, uploads)) = self.upload() {
+            uploads.leave(stream);
+        }
         let requests = &self.requests;
         if self.body == BodyEnd::Chunked {
             requests.traffic.limit_body(u64::MAX);
@@ -281,11 +318,16 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let began = Instant::now();
         let kind = Kind::of(&request);
+        let upload = match self.requests.uploads() {
+            Some(uploads) => uploads.take(&mut request),
+            None => Ok(None),
+        };
         let head = Head::of(&request);
-        let mut in_flight = InFlight::begin(Rc::clone(&self.requests), &request, head);
+        let requests = Rc::clone(&self.requests);
+        let mut in_flight = InFlight::begin(requests, &request, head, upload.unwrap_or(None));
         let (rules, serving) = (self.requests.rules, self.requests.serving);
         in_flight.entry = serving.access_log.begin(&request, began);
-        let screened = screen(&mut request, head, &rules.limits);
+        let screened = upload.and_then(|_| screen(&mut request, head, &rules.limits));
         if let Some(entry) = &in_flight.entry {
             entry.mark(request.headers_mut());
         }
@@ -444,7 +486,11 @@ where
             .in_flight
             .as_mut()
             .expect("a future is not polled after it is done");
-        let outcome = match this.work.as_mut().poll(waiting, cx) {
+        let polled = match waiting.is_over(cx.waker()) {
+            true => Poll::Ready(Err(StatusCode::PAYLOAD_TOO_LARGE.into())),
+            false => this.work.as_mut().poll(waiting, cx),
+        };
+        let outcome = match polled {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => match waiting.wait(*this.began, cx.waker()) {
                 None => return Poll::Pending,
@@ -453,6 +499,9 @@ where
         };
         let mut in_flight = this.in_flight.take().expect("it was there before");
         in_flight.stop_waiting();
+        if let Some((stream, uploads)) = in_flight.upload() {
+            uploads.answered(stream);
+        }
         let traffic = &in_flight.requests.traffic;
         traffic.speak();
         let mut response = match outcome {

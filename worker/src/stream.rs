@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use crate::frames::Frames;
 use crate::serving::Serving;
 use crate::wire::{Socket, Wire};
 
@@ -244,6 +245,8 @@ pub(crate) struct Stream {
     traffic: Arc<Traffic>,
     /// Read already, to be given out first.
     prefix: Bytes,
+    /// What is read are HTTP/2 frames.
+    frames: Option<Box<Frames>>,
     sending_closed: bool,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -271,6 +274,7 @@ impl Stream {
             serving,
             traffic,
             prefix: Bytes::new(),
+            frames: None,
             sending_closed: false,
             linger: None,
         }
@@ -318,6 +322,12 @@ impl Stream {
     /// From here on, what is written are HTTP/1 messages.
     pub(crate) fn speaks_http1(&self) {
         self.traffic.http1.store(true, Relaxed);
+    }
+
+    /// From here on, what is read are the frames of HTTP/2, from the preface on.
+    pub(crate) fn speaks_http2(&mut self, mut frames: Frames) {
+        self.prefix = frames.rewrite(&self.prefix);
+        self.frames = Some(Box::new(frames));
     }
 
     /// Puts bytes back that were read but not used.
@@ -387,6 +397,19 @@ impl Stream {
             }
         }
         result
+    }
+
+    /// Follows the frames in what was read after so many bytes; whether there
+    /// is anything to be given out, of which a part may have become the prefix.
+    fn pass_frames(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
+        let read = &mut buf.filled_mut()[before..];
+        let Some(frames) = self.frames.as_mut().filter(|_| !read.is_empty()) else {
+            return true;
+        };
+        let passed = frames.pass(read);
+        self.prefix = passed.then.freeze();
+        buf.set_filled(before + passed.kept);
+        passed.kept > 0
     }
 
     /// Closes the sending side and gives the client time to close its own.
@@ -472,13 +495,16 @@ impl AsyncRead for Stream {
         if this.traffic.finishing.load(Relaxed) {
             return this.poll_finish(cx);
         }
-        if this.prefix.is_empty() {
+        let before = buf.filled().len();
+        while this.prefix.is_empty() {
             ready!(this.poll_transport(cx, buf))?;
             if this.traffic.body_is_over() {
                 // Its reader fails; what is answered then is for `request` to say.
                 return Poll::Ready(Err(io::Error::other("the request's body is too large")));
             }
-            return Poll::Ready(Ok(()));
+            if this.pass_frames(buf, before) {
+                return Poll::Ready(Ok(()));
+            }
         }
         let length = this.prefix.len().min(buf.remaining());
         buf.put_slice(&this.prefix[..length]);

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::uploads::Uploads;
 
 /// What a request's body has to do with its deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub(crate) enum BodyEnd {
     /// It is in chunks: it ends with an empty line, and so does what it holds
     /// now and then.
     Chunked,
-    /// Its stream knows, of which the connection's input does not tell.
-    Unknown,
+    /// It comes on this stream.
+    Stream(u32),
 }
 
 /// A connection's requests without an answer.
@@ -34,19 +35,25 @@ struct Request {
     /// When it was there as a whole, as far as that was seen.
     since: Instant,
     body: BodyEnd,
+    /// What had come of it on its stream at the last look, and when more of it
+    /// was seen to have come.
+    received: u64,
+    moved: Instant,
     waker: Waker,
     verdict: Option<StatusCode>,
 }
 
 /// What a connection's input is like at a look.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Input {
+pub(crate) struct Input<'a> {
     /// Bytes that came so far.
     pub(crate) received: u64,
     /// When the last of them was seen to have come.
     pub(crate) moved: Instant,
     /// Whether they end with an empty line.
     pub(crate) ends_empty: bool,
+    /// What has come on its streams, if it has any.
+    pub(crate) uploads: Option<&'a Uploads>,
 }
 
 impl Unanswered {
@@ -55,6 +62,8 @@ impl Unanswered {
         let request = Some(Request {
             since,
             body,
+            received: 0,
+            moved: since,
             waker: waker.clone(),
             verdict: None,
         });
@@ -86,7 +95,7 @@ impl Unanswered {
     }
 
     /// Passes judgement on those whose time is over.
-    pub(crate) fn judge(&self, now: Instant, limits: &Limits, input: Input) {
+    pub(crate) fn judge(&self, now: Instant, limits: &Limits, input: Input<'_>) {
         for request in self.requests.borrow_mut().iter_mut().flatten() {
             if request.verdict.is_none() {
                 request.verdict = request.verdict_at(now, limits, input);
@@ -99,14 +108,25 @@ impl Unanswered {
 }
 
 impl Request {
-    fn verdict_at(&mut self, now: Instant, limits: &Limits, input: Input) -> Option<StatusCode> {
+    fn verdict_at(
+        &mut self,
+        now: Instant,
+        limits: &Limits,
+        input: Input<'_>,
+    ) -> Option<StatusCode> {
+        let mut moved = input.moved;
         let whole = match self.body {
             BodyEnd::Here => true,
             BodyEnd::At(end) => input.received >= end,
             BodyEnd::Chunked => input.ends_empty,
-            BodyEnd::Unknown => {
-                self.since = self.since.max(input.moved);
-                true
+            BodyEnd::Stream(stream) => {
+                let progress = input.uploads.and_then(|it| it.progress(stream));
+                if let Some(progress) = progress.filter(|it| it.received != self.received) {
+                    self.received = progress.received;
+                    self.moved = now;
+                }
+                moved = self.moved;
+                progress.is_none_or(|progress| progress.ended)
             }
         };
         let (given, since, verdict) = match whole {
@@ -117,11 +137,7 @@ impl Request {
             ),
             false => {
                 self.since = now;
-                (
-                    limits.body_timeout,
-                    input.moved,
-                    StatusCode::REQUEST_TIMEOUT,
-                )
+                (limits.body_timeout, moved, StatusCode::REQUEST_TIMEOUT)
             }
         };
         (now >= since + given?).then_some(verdict)
@@ -150,6 +166,7 @@ mod tests {
                 received: *received,
                 moved: begun + *moved,
                 ends_empty: *received == 100,
+                uploads: None,
             };
             requests.judge(begun + *at, &limits, input);
             Some(requests.look_after(key, Waker::noop())?.as_u16())
@@ -177,11 +194,5 @@ mod tests {
         for body in [BodyEnd::At(100), BodyEnd::Chunked] {
             assert_eq!(judged(body, &looks), [None, Some(408)], "{body:?}");
         }
-    }
-
-    #[test]
-    fn where_a_body_cannot_be_seen_all_that_comes_may_be_of_it() {
-        let looks = [(7 * SECOND, 50, 2 * SECOND), (8 * SECOND, 50, 2 * SECOND)];
-        assert_eq!(judged(BodyEnd::Unknown, &looks), [None, Some(503)]);
     }
 }

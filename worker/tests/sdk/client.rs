@@ -67,6 +67,11 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Sends to one who may have gone.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
     /// Sends a GET without waiting for what comes back.
     pub(crate) fn ask(&mut self, path: &str) {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));

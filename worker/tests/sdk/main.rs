@@ -25,4 +25,5 @@ mod semantics;
 mod supervisor;
 mod tls;
 mod tls_client;
+mod uploads;
 mod web;

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Sleep;
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
-type Answer = Response<Either<Full<Bytes>, Slow>>;
+type Answer = Response<Either<Either<Full<Bytes>, Incoming>, Slow>>;
 
 const LARGE: &str = match std::str::from_utf8(&[b'x'; 64 << 10]) {
     Ok(text) => text,
@@ -52,7 +52,7 @@ impl Body for Slow {
 }
 
 fn text(text: impl Into<Bytes>) -> Answer {
-    Response::new(Either::Left(Full::new(text.into())))
+    Response::new(Either::Left(Either::Left(Full::new(text.into()))))
 }
 
 async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
@@ -88,6 +88,25 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
         "/echo" => {
             let body = request.body_mut().collect().await;
             Ok(text(body?.to_bytes()))
+        }
+        // Answers while it reads.
+        "/mirror" => Ok(Response::new(Either::Left(Either::Right(
+            request.into_body(),
+        )))),
+        // Reads on whatever becomes of the request.
+        "/detached" => {
+            tokio::task::spawn_local(async move {
+                let mut read = 0;
+                let end = loop {
+                    match request.body_mut().frame().await {
+                        Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                        Some(Err(_)) => break "an error",
+                        None => break "an end",
+                    }
+                };
+                println!("read {read} bytes to {end}");
+            });
+            std::future::pending().await
         }
         "/upgrade" => {
             tokio::task::spawn_local(echo(request));
