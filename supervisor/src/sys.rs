@@ -416,6 +416,19 @@ pub(crate) fn watch_channel(channel: SupervisorEnd) -> io::Result<AsyncFd<Superv
     Ok(unsafe { AsyncFd::register_with_interest(channel, Interest::READABLE) }?)
 }
 
+/// Waits until nobody reads stdout any more: a pipe says so without being
+/// written to (poll(2), POLLERR). A file or a terminal has a reader for ever.
+pub(crate) async fn stdout_is_unread() {
+    // SAFETY: as above; the value is the handle of a descriptor that is open
+    // as long as the process lives, and dropping it closes nothing.
+    let registered = unsafe { AsyncFd::register_with_interest(std::io::stdout(), Interest::ERROR) };
+    match registered {
+        Ok(stdout) => drop(stdout.ready(Interest::ERROR).await),
+        // A regular file can't be waited for (epoll_ctl(2), EPERM).
+        Err(_) => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

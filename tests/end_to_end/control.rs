@@ -296,3 +296,43 @@ fn output_is_plain_and_may_be_cut_short() {
         "colours in a pipe: {output:?}"
     );
 }
+
+/// Runs a script of the shell: `$0` is prefork, `$1` its runtime directory.
+fn shell(prefork: &Prefork, script: &str) -> cli::Output {
+    let mut command = std::process::Command::new("/bin/sh");
+    command
+        .args(["-c", script])
+        .arg(cli::binary())
+        .arg(prefork.runtime_dir());
+    cli::finish(&mut command, PATIENCE)
+}
+
+#[test]
+fn who_follows_ends_when_nobody_reads_on() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    for command in ["events --follow", "--output json status --watch"] {
+        // Nothing happens meanwhile that would be written to the closed pipe.
+        let script = format!("\"$0\" --runtime-dir \"$1\" {command} | head -n 1");
+        let output = shell(&prefork, &script);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output:?}");
+        assert_eq!(output.stdout.lines().count(), 1, "{output:?}");
+    }
+}
+
+#[test]
+fn a_jobs_end_decides_the_exit_code_also_when_nobody_reads_on() {
+    let prefork = Prefork::start(&[Pool::test_worker("app", 2)]);
+    let orders = [
+        ("tell app no-such-command", 1),
+        ("--output json tell app no-such-command", 1),
+        ("--output json restart app", 0),
+        ("--output json reload", 0),
+    ];
+    for (order, code) in orders {
+        let script =
+            format!("{{ \"$0\" --runtime-dir \"$1\" {order}; echo \"code $?\" >&2; }} | head -n 0");
+        let output = shell(&prefork, &script);
+        let end = output.stderr.lines().last().map(str::to_owned);
+        assert_eq!(end, Some(format!("code {code}")), "{order}: {output:?}");
+    }
+}

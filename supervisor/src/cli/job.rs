@@ -61,7 +61,7 @@ pub(super) async fn tell(
         .await;
     if !terminal.is_json() && !replies.is_empty() {
         replies.sort_by_key(|reply| reply.slot);
-        terminal.data(render::replies(&replies, terminal.color))?;
+        terminal.told(render::replies(&replies, terminal.color))?;
     }
     let Some(ended) = ended else {
         return Err(Error::Unfinished {
@@ -141,7 +141,7 @@ pub(super) async fn step(
         return Err(Error::Lost("the job has no result".to_owned()));
     };
     if terminal.is_json() {
-        terminal.data([&line[..], b"\n"].concat())?;
+        terminal.told([&line[..], b"\n"].concat())?;
     }
     // A newer supervisor may say things that this client doesn't know.
     let Ok(line) = serde_json::from_slice(&line) else {
@@ -180,7 +180,7 @@ pub(super) fn say(terminal: Terminal, message: &str) -> Result<(), Error> {
     if terminal.is_json() || message.is_empty() {
         return Ok(());
     }
-    terminal.data(format!("{}\n", one_line(message)))
+    terminal.told(format!("{}\n", one_line(message)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The commands that look and change nothing.
 
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
@@ -11,6 +12,7 @@ use super::client::{Client, Deadline, read};
 use super::error::{DEGRADED, Error};
 use super::render;
 use super::terminal::Terminal;
+use crate::sys::stdout_is_unread;
 
 /// How often `status --watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,12 +31,16 @@ impl Query<'_> {
     /// Asks and shows the answer: the exit code.
     pub(super) async fn answer(&self, question: Question) -> Result<u8, Error> {
         match question {
-            Question::Status(status) if status.watch => return self.watch().await,
+            Question::Status(status) if status.watch => {
+                return self.while_read(self.watch()).await;
+            }
             Question::Status(status) => return self.status(status.exit_code).await,
             Question::Describe { worker } => self.describe(&worker).await?,
             Question::Channels => self.channels().await?,
             Question::Metrics => self.metrics().await?,
-            Question::Events { follow, since } => self.events(since, follow).await?,
+            Question::Events { follow, since } => {
+                self.while_read(self.events(since, follow)).await?;
+            }
             Question::Health { ready: true, .. } => self.health("/v1/readyz").await?,
             Question::Health { .. } => self.health("/v1/livez").await?,
         }
@@ -141,6 +147,18 @@ impl Query<'_> {
 
     async fn document(&self, path: &str) -> Result<bytes::Bytes, Error> {
         self.within(self.client.document(path)).await
+    }
+
+    /// Does what might never end as long as somebody reads what comes of it.
+    async fn while_read<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = stdout_is_unread() => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        }
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -50,6 +50,15 @@ impl Terminal {
         Ok(())
     }
 
+    /// Writes what a job says. How the job ends counts, also when nobody reads
+    /// that any more: a reader that has gone is no error.
+    pub(crate) fn told(self, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
+        match self.data(bytes) {
+            Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => done,
+        }
+    }
+
     /// Tells people something on the way.
     pub(crate) fn note(self, text: &str) {
         // A closed stderr is no reason to leave a job's end unreported.
