@@ -32,6 +32,7 @@ pub mod notify;
 pub mod proc;
 pub mod reactor;
 mod recovery;
+mod regular_file;
 mod rejoin;
 pub mod reserve;
 pub mod run;

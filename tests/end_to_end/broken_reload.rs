@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
+use nix::unistd::mkfifo;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::load::mixed::Mixed;
@@ -114,6 +115,22 @@ fn a_syntax_error() {
         &Failure {
             code: 78,
             says: &["workers = = 3", "prefork.toml:"],
+            put_back: &[],
+        },
+    );
+}
+
+#[test]
+fn a_pipe_in_place_of_the_file() {
+    fails_on_both(
+        |prefork, _| {
+            let path = prefork.dir().join("prefork.toml");
+            std::fs::remove_file(&path).expect("it is ours");
+            mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("the directory is writable");
+        },
+        &Failure {
+            code: 78,
+            says: &["prefork.toml", "not a regular file"],
             put_back: &[],
         },
     );

@@ -30,9 +30,14 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// The file was read and is wrong: everything that is, in the order of its lines.
-    #[error("{}", Problem::list(.0))]
-    Invalid(Vec<Problem>),
+    /// The file was read and is wrong: what is, in the order of its lines.
+    #[error("{}", Problem::list(problems, *more))]
+    Invalid {
+        /// The first of them.
+        problems: Vec<Problem>,
+        /// How many more there are.
+        more: usize,
+    },
 }
 
 impl ConfigError {
@@ -40,7 +45,7 @@ impl ConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Unreadable { .. } | Self::Invalid(_) => 78,
+            Self::Unreadable { .. } | Self::Invalid { .. } => 78,
         }
     }
 }
@@ -125,15 +130,10 @@ fn boundary(text: &str, offset: usize) -> usize {
 }
 
 impl Problem {
-    fn list(problems: &[Self]) -> String {
-        let shown: Vec<String> = problems
-            .iter()
-            .take(MOST_PROBLEMS)
-            .map(Self::to_string)
-            .collect();
+    fn list(problems: &[Self], more: usize) -> String {
+        let shown: Vec<String> = problems.iter().map(Self::to_string).collect();
         let mut list = shown.join("\n\n");
-        if problems.len() > MOST_PROBLEMS {
-            let more = problems.len() - MOST_PROBLEMS;
+        if more > 0 {
             list.push_str(&format!("\n\nand {more} more problems"));
         }
         list
@@ -249,7 +249,7 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// Everything that was wrong, in the order of the lines.
+    /// What was wrong, in the order of the lines.
     pub(super) fn into_error(self) -> ConfigError {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(span, _)| span.as_ref().map_or(usize::MAX, |span| span.start));
@@ -259,6 +259,11 @@ impl<'a> Problems<'a> {
             message: fault.message,
             help: fault.help,
         };
-        ConfigError::Invalid(found.into_iter().map(problem).collect())
+        // Each place is looked for in the whole text.
+        let more = found.len().saturating_sub(MOST_PROBLEMS);
+        ConfigError::Invalid {
+            problems: found.into_iter().take(MOST_PROBLEMS).map(problem).collect(),
+            more,
+        }
     }
 }

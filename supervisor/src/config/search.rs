@@ -1,6 +1,5 @@
 //! Where the configuration comes from.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +9,14 @@ use super::checked::Config;
 use super::error::{ConfigError, Fault, Problems};
 use super::host::{Host, runtime_dir};
 use super::{Options, command_line, file};
+use crate::regular_file;
 
 /// Where a file is looked for when none is named, in this order.
 const PLACES: [&str; 2] = ["./prefork.toml", "/etc/prefork/prefork.toml"];
+
+/// No configuration is longer. It is read and checked by the thread that
+/// supervises, so a wrong file must not cost it seconds.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// Finds and checks the configuration: the flags that describe a pool, or
 /// `--config`, `$PREFORK_CONFIG`, `./prefork.toml`, `/etc/prefork/prefork.toml`,
@@ -53,7 +57,7 @@ pub fn likely_runtime_dir(options: &Options) -> PathBuf {
 
 /// What a file, however broken, names as its runtime directory.
 fn in_file(path: &Path) -> Option<PathBuf> {
-    let bytes = fs::read(path).ok()?;
+    let bytes = regular_file::read(path, MOST_BYTES).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let (root, _) = DeTable::parse_recoverable(&text);
     let section = root.get_ref().get("supervisor")?.get_ref().as_table()?;
@@ -87,7 +91,7 @@ fn absent(error: &io::Error) -> bool {
 }
 
 fn read(path: &Path, host: &Host) -> Result<Config, ConfigError> {
-    let bytes = fs::read(path).map_err(|source| ConfigError::Unreadable {
+    let bytes = regular_file::read(path, MOST_BYTES).map_err(|source| ConfigError::Unreadable {
         path: PathBuf::from(path),
         source,
     })?;

@@ -1,8 +1,7 @@
 //! A certificate with its private key, from two PEM files.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::hex;
+use crate::regular_file;
 
 /// No certificate or key is longer; what is was not meant for one.
 const MOST_BYTES: u64 = 1 << 20;
@@ -175,24 +175,18 @@ fn text(path: &Path, of_key: bool) -> Result<String, ReadError> {
         problem,
         help: help.to_owned(),
     };
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| {
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        file.take(MOST_BYTES + 1).read_to_string(&mut text)
-    });
+    let read = regular_file::read(path, MOST_BYTES).map(String::from_utf8);
     match read {
-        Ok(length) if length as u64 > MOST_BYTES => {
-            let problem = format!("{shown} is longer than a {what} can be");
-            Err(fail(problem, "a PEM file of at most 1 MiB"))
-        }
-        Ok(_) => Ok(text),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(_)) => {
             let problem = format!("{shown} is no text, so no {what} in PEM");
             let help =
                 "DER is made PEM by `openssl x509 -inform der` or `openssl pkey -inform der`";
             Err(fail(problem, help))
+        }
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            let problem = format!("{shown} is longer than a {what} can be");
+            Err(fail(problem, "a PEM file of at most 1 MiB"))
         }
         Err(error) => {
             let problem = format!("cannot read the {what} {shown}: {error}");

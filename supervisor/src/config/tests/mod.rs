@@ -35,12 +35,15 @@ fn valid(text: &str) -> Config {
 
 fn problems(text: &str) -> Vec<Problem> {
     match parse(text, "prefork.toml", &host()) {
-        Err(ConfigError::Invalid(problems)) => problems,
+        Err(ConfigError::Invalid { problems, .. }) => problems,
         other => panic!("expected problems, found {other:?}"),
     }
 }
 
 /// What an operator reads.
 fn message(text: &str) -> String {
-    ConfigError::Invalid(problems(text)).to_string()
+    match parse(text, "prefork.toml", &host()) {
+        Err(error @ ConfigError::Invalid { .. }) => error.to_string(),
+        other => panic!("expected problems, found {other:?}"),
+    }
 }

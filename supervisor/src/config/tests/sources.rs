@@ -194,3 +194,30 @@ fn bytes_that_are_not_text_are_shown_where_they_are() {
         "{error}"
     );
 }
+
+#[test]
+fn a_pipe_or_an_endless_file_is_refused_at_once() {
+    let (directory, options) = file(b"");
+    let path = options.config.as_deref().unwrap();
+    std::fs::remove_file(path).unwrap();
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [path, std::path::Path::new("/dev/zero")] {
+        let options = Options {
+            config: Some(path.to_owned()),
+            ..Options::default()
+        };
+        let error = load(&options).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+        assert_eq!(error.exit_code(), 78);
+        // It names no runtime directory either, and that is found out at once, too.
+        super::super::likely_runtime_dir(&options);
+    }
+    drop(directory);
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused_before_it_is_parsed() {
+    let (_directory, options) = file(&vec![b'#'; 5 << 20]);
+    let error = load(&options).unwrap_err().to_string();
+    assert!(error.contains("longer than 4194304 bytes"), "{error}");
+}

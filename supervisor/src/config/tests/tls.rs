@@ -69,7 +69,7 @@ impl Files {
     /// What is wrong, with the directory left out of it.
     fn message(&self, tls: &str) -> String {
         let error = self.parse(tls).expect_err(tls);
-        let ConfigError::Invalid(problems) = error else {
+        let ConfigError::Invalid { problems, .. } = error else {
             panic!("{error}");
         };
         let [problem] = problems.as_slice() else {
