@@ -68,6 +68,28 @@ fn of_a_listener_each_its_share_is_answered_by_the_others_in_time() {
     );
 }
 
+#[test]
+fn nobody_is_killed_for_reports_that_a_stopped_supervisor_could_not_hear() {
+    let prefork = four_workers(Mode::Shared);
+    let load = Load::of(Kind::KeepAlive, prefork.address("web"), 4);
+    load.serves(10);
+    let pids = prefork.ready_pids("web");
+    processes::send(prefork.pid(), Signal::SIGSTOP);
+    // Not to wait for anything: so long it stands still.
+    std::thread::sleep(TIMEOUT * 3);
+    processes::send(prefork.pid(), Signal::SIGCONT);
+    prefork.logged(&["stood still"]);
+    let lived = Instant::now();
+    eventually("they live on for longer than the timeout", PATIENCE, || {
+        load.serves(10);
+        assert_eq!(prefork.ready_pids("web"), pids);
+        lived.elapsed() > TIMEOUT * 2
+    });
+    load.stop_flawless();
+    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
+    assert_eq!(prefork.metric("prefork_worker_exits_total", &hung), 0.0);
+}
+
 /// Opens connections and asks on each, until some wait in a queue.
 fn asked_until_some_wait(prefork: &Prefork) -> Vec<Connection> {
     let address = prefork.address("web");

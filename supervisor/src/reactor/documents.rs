@@ -11,7 +11,7 @@ use prefork_proto::control::{
 };
 
 use super::grip::{Grip, SlotName};
-use super::{Edition, Reactor};
+use super::{Edition, Reactor, since_boot};
 use crate::fleet::{PoolView, SlotView, Worker};
 use crate::metrics::{PoolMetrics, SlotMetrics};
 use crate::proc;
@@ -44,7 +44,7 @@ impl Reactor {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id().cast_signed(),
-            uptime_seconds: self.now().since(self.began).as_secs_f64(),
+            uptime_seconds: since_boot().since(self.began).as_secs_f64(),
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
             stopping: self.fleet.stopping(),

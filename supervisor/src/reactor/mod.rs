@@ -11,6 +11,7 @@
 //!   connections that wait where nobody accepts any more.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
+//! - `clock` is the fleet's.
 //! - `upgrade` has another program run in this one's place, and `takeover` is how
 //!   that one goes on.
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
@@ -23,6 +24,7 @@ mod adoption;
 mod answers;
 mod births;
 mod certificates;
+mod clock;
 mod conversation;
 mod documents;
 mod edition;
@@ -67,6 +69,7 @@ use crate::reserve::Reserve;
 use crate::state::StateFile;
 use crate::tls::{Tickets, Vault};
 use crate::upgrade::Fixtures;
+use clock::Clock;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
@@ -107,9 +110,7 @@ pub enum Outcome {
 
 /// Everything that the supervisor is, besides its servers.
 pub struct Reactor {
-    started: Instant,
-    /// What the fleet's clock showed then.
-    epoch: Time,
+    clock: Clock,
     /// When the service began, whatever program it was then.
     began: Time,
     fleet: Fleet,
@@ -246,8 +247,7 @@ impl Reactor {
         let epoch = since_boot();
         let fleet = fleet(epoch);
         let reactor = Self {
-            started: Instant::now(),
-            epoch,
+            clock: Clock::new(epoch, Instant::now()),
             began: epoch,
             recovered: fleet.booted(),
             fleet,
@@ -343,11 +343,11 @@ impl Reactor {
 
     /// The fleet's clock.
     fn now(&self) -> Time {
-        self.epoch.after(self.started.elapsed())
+        self.clock.show(Instant::now())
     }
 
     fn instant(&self, at: Time) -> Instant {
-        self.started + at.since(self.epoch)
+        self.clock.instant(at)
     }
 
     /// Looks after a process from now on, whoever started it.
@@ -467,6 +467,8 @@ impl Reactor {
     /// life, and memory where it has a limit.
     fn pulse(&mut self, due: Instant) {
         self.metrics.supervisor().loop_lag(due.elapsed());
+        // The clock counts what is seen of it.
+        self.now();
         self.oom.look();
         self.notify();
         self.replace_tickets();
