@@ -1,6 +1,7 @@
 //! Orders: a body becomes a request to the reactor, and what the reactor says
 //! about it becomes the lines of the answer.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -250,12 +251,17 @@ fn bodiless(name: &str, body: &[u8], command: Command) -> Result<Job, Rejection>
 }
 
 fn required<T: DeserializeOwned>(name: &str, body: &[u8], example: &str) -> Result<T, Rejection> {
-    serde_json::from_slice(body).map_err(|error| {
+    let refuse = |problem: &dyn Display| {
         Rejection::new(
             ErrorCode::Usage,
-            format!("the body of {name}: {error}; expected {example}"),
+            format!("the body of {name}: {problem}; expected {example}"),
         )
-    })
+    };
+    // An array would be taken for the fields in their order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(refuse(&"an array is no object"));
+    }
+    serde_json::from_slice(body).map_err(|error| refuse(&error))
 }
 
 fn optional<T: DeserializeOwned + Default>(

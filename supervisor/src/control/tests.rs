@@ -84,6 +84,23 @@ fn questions_are_answered_with_their_media_types() {
 }
 
 #[test]
+fn an_array_is_not_taken_for_the_fields_of_a_body() {
+    on_one_thread(async {
+        let fake = Fake::start();
+        let socket = fake.socket();
+        for path in [
+            "/v1/pools/web/scale",
+            "/v1/reload",
+            "/v1/workers/web/0/kill",
+        ] {
+            let answer = post(&socket, path, " [3]").await;
+            assert!(starts(&answer, "400"), "{path}: {answer}");
+            assert!(answer.contains("an array is no object"), "{answer}");
+        }
+    });
+}
+
+#[test]
 fn wrong_requests_get_the_status_that_says_why() {
     on_one_thread(async {
         let fake = Fake::start();
