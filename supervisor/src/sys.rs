@@ -24,6 +24,9 @@ const MOST_GROUPS: usize = 65_536;
 /// The number that a worker's channel has in the worker.
 pub(crate) const CHANNEL_FD: RawFd = 3;
 
+/// The last step of becoming a worker.
+const EXEC: &str = "exec";
+
 /// What a child is born with, apart from what it executes.
 pub(crate) struct Birth<'a> {
     /// Becomes descriptor 0.
@@ -71,8 +74,16 @@ pub(crate) fn spawn(birth: &Birth<'_>, image: &Image<'_>) -> nix::Result<Pid> {
 
 fn become_worker(birth: &Birth<'_>, image: &Image<'_>) -> ! {
     let Err((step, errno)) = prepare(birth, image);
+    let advice = match errno {
+        _ if step != EXEC => "",
+        nix::Error::ENOENT => "; a script's interpreter, or a program's loader, is missing",
+        nix::Error::ENOEXEC => {
+            "; it is no program for this machine, or a script that does not begin with `#!`"
+        }
+        _ => "",
+    };
     let message = format!(
-        "prefork: cannot start {}: {step}: {}\n",
+        "prefork: cannot start {}: {step}: {}{advice}\n",
         image.path.to_string_lossy(),
         errno.desc()
     );
@@ -114,7 +125,7 @@ fn prepare(
         pinned: pinned.as_ref().map(AsFd::as_fd),
         ..*image
     };
-    execute(&image).map_err(step("exec"))
+    execute(&image).map_err(step(EXEC))
 }
 
 /// Exec keeps ignored signals and the mask; a worker starts with neither.
