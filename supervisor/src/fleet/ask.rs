@@ -55,8 +55,11 @@ impl Fleet {
             | (Some((worker, Stage::Paused(_))), Ask::Resume) => worker,
             (Some((_, Stage::Paused(_))), Ask::Pause)
             | (Some((_, Stage::Ready(_))), Ask::Resume) => {
-                let deed = ask.participle();
-                self.finish(job, Ok(format!("{name} is {deed} already")));
+                let already = match ask {
+                    Ask::Resume => "is not paused",
+                    _ => "is paused already",
+                };
+                self.finish(job, Ok(format!("{name} {already}")));
                 return Ok(());
             }
             _ => {
