@@ -31,7 +31,14 @@ pub struct ListenError {
 
 impl ListenError {
     fn new(name: &str, source: io::Error) -> Self {
+        let file = name.strip_prefix("unix:").map(Path::new);
         let advice = match source.kind() {
+            io::ErrorKind::AddrInUse if file.is_some_and(|path| !is_socket(path)) => {
+                "; what is there is no socket and is left alone: remove it, or choose another path"
+            }
+            io::ErrorKind::NotFound if file.is_some() => {
+                "; its directory does not exist: create it, or choose another"
+            }
             io::ErrorKind::AddrInUse => "; another program holds it: stop that, or choose another",
             io::ErrorKind::PermissionDenied => {
                 "; ports below 1024 and foreign directories need privileges: run as root or choose another"
@@ -311,11 +318,15 @@ fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
+/// Whether a socket is at the path.
+pub(crate) fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
 /// Removes a socket file that nobody listens on. Anything else in its place is
 /// left alone, and bind says "address in use".
 fn remove_stale_socket(path: &Path) -> io::Result<()> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if !is_socket {
+    if !is_socket(path) {
         return Ok(());
     }
     // Non-blocking: a listener whose queue is full would keep a connect waiting.

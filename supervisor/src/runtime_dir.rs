@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 
+use crate::listener::is_socket;
 use crate::proc;
 
 /// The control socket's name in the runtime directory.
@@ -208,8 +209,11 @@ impl RuntimeDir {
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
         // A client then reads "no supervisor is running" instead of a refusal.
-        let _ = fs::remove_file(self.control_socket());
-        let _ = fs::remove_file(self.rejoin_socket());
+        for path in [self.control_socket(), self.rejoin_socket()] {
+            if is_socket(&path) {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 }
 
@@ -220,11 +224,12 @@ fn bind(path: &Path, mode: u32) -> Result<UnixListener, RuntimeDirError> {
         let path = path.to_owned();
         move |source| RuntimeDirError::Io { step, path, source }
     };
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io("remove the old")(error));
-        }
-        _ => {}
+    if is_socket(path) {
+        fs::remove_file(path).map_err(io("remove the old"))?;
+    } else if fs::symlink_metadata(path).is_ok() {
+        // No supervisor has left that.
+        let there = io::ErrorKind::AlreadyExists.into();
+        return Err(io("replace what is no socket at")(there));
     }
     let listener = UnixListener::bind(path).map_err(io("bind"))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))

@@ -47,11 +47,77 @@ fn refused_is_1() {
     let refused = prefork.cli(&["scale", "web", "0"]);
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains("stop"), "{refused:?}");
+    let said = prefork.done(&["resume", "web/0"]);
+    assert_eq!(said, "web/0 is not paused\n");
     prefork.done(&["pause", "web/0"]);
     prefork.done(&["pause", "web/0"]);
     let unready = prefork.cli(&["health", "--ready"]);
     assert_eq!(unready.code, 1, "{unready:?}");
     prefork.done(&["resume", "web/0"]);
+}
+
+/// What `prefork run` says that ends with 1.
+#[track_caller]
+fn run_fails(dir: &std::path::Path, args: &[&str]) -> String {
+    let rest = ["run", "--admin", "", "--workers", "1"];
+    let output = cli::run_alone(dir, &[&rest, args].concat());
+    assert_eq!(output.code, 1, "{output:?}");
+    output.stderr
+}
+
+#[test]
+fn what_stands_where_a_socket_has_to_go_is_named_and_left_alone() {
+    let dir = directory();
+    let text = |path: &std::path::Path| path.to_str().expect("it is text").to_owned();
+    let (taken, runtime) = (dir.path().join("taken"), dir.path().join("runtime"));
+    std::fs::create_dir(&runtime).expect("it is ours");
+    let precious = [taken.clone(), runtime.join("control.sock")];
+    for path in &precious {
+        std::fs::write(path, "precious").expect("it is ours");
+    }
+    let (at, other) = (
+        format!("unix:{}", text(&taken)),
+        text(&dir.path().join("rt")),
+    );
+    let said = run_fails(dir.path(), &["--listen", &at, "--runtime-dir", &other]);
+    assert!(said.contains("what is there is no socket"), "{said}");
+    let nowhere = format!("unix:{}", text(&dir.path().join("nowhere/app.sock")));
+    let said = run_fails(dir.path(), &["--listen", &nowhere, "--runtime-dir", &other]);
+    assert!(said.contains("its directory does not exist"), "{said}");
+    let free = ["--listen", "127.0.0.1:0", "--runtime-dir", &text(&runtime)];
+    let said = run_fails(dir.path(), &free);
+    assert!(said.contains("what is no socket at"), "{said}");
+    for path in &precious {
+        let left = std::fs::read_to_string(path).expect("it is still there");
+        assert_eq!(left, "precious");
+    }
+}
+
+#[test]
+fn a_script_that_cannot_be_run_says_what_it_lacks() {
+    let dir = directory();
+    let cases = [
+        ("echo hi\n", "does not begin with `#!`"),
+        ("#!/nonexistent/sh\n", "a script's interpreter"),
+    ];
+    for (script, lacks) in cases {
+        let path = dir.path().join("script");
+        std::fs::write(&path, script).expect("it is ours");
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, executable).expect("it is ours");
+        let said = run_fails(
+            dir.path(),
+            &[
+                "--listen",
+                "127.0.0.1:0",
+                "--runtime-dir",
+                "rt",
+                "--",
+                "./script",
+            ],
+        );
+        assert!(said.contains(lacks), "{said}");
+    }
 }
 
 #[test]
