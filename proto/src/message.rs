@@ -87,9 +87,9 @@ pub enum ToWorker {
     /// Serve what waits in the queue of a listener that is about to go; wants a
     /// `reply`. Only to a worker with the capability `rescue`.
     Rescue(Rescue),
-    /// The writing end of a pipe for standard output or standard error, in the
-    /// place of one whose reader has gone with the last supervisor. Only after the
-    /// answer to a `rejoin`, to a worker with the capability `output`.
+    /// The reading end of what the worker itself prints to, to be kept open and
+    /// given back with a `rejoin`; it arrives with this line. Only to a worker with
+    /// the capability `output`, before `start`.
     Output(OutputOffer),
     /// Where to write a line for each request, from now on; its descriptor arrives
     /// with this line. Wants a `reply` when nothing more goes to the one before. Only
@@ -319,11 +319,13 @@ pub struct Rescue {
     pub fds: u32,
 }
 
-/// A new pipe for what a worker prints.
+/// The reading end of the pipe that a worker prints to, on its way to the worker,
+/// or back to a new supervisor. As long as anybody holds it no write to the pipe
+/// fails, and what is in the pipe is not lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OutputOffer {
-    /// Which output it is for.
+    /// Which output it is of.
     pub stream: OutputStream,
     /// Descriptors that arrive with this line: always 1.
     pub fds: u32,
@@ -379,6 +381,9 @@ pub enum ToSupervisor {
     /// A socket that it listens on; its descriptor arrives with this line. Only
     /// after a `rejoin`, as often as that announces.
     Listener(ListenerOffer),
+    /// The reading end of what it prints to; it arrives with this line. Only after a
+    /// `rejoin`, as often as that announces.
+    Output(OutputOffer),
     /// It accepts connections.
     Ready,
     /// Sent every `heartbeat_ms` from the loop that serves.
@@ -416,7 +421,8 @@ pub struct Hello {
 }
 
 /// Who a worker was to a supervisor that has gone, said to the next one. The
-/// scoreboard and every listener follow, and then the worker waits for `welcome`.
+/// scoreboard, every listener and what it prints to follow, and then the worker waits
+/// for `welcome`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rejoin {
@@ -446,6 +452,10 @@ pub struct Rejoin {
     /// Whether a `scoreboard` line follows, before the listeners.
     #[serde(default)]
     pub scoreboard: bool,
+    /// How many `output` lines follow, after the listeners: at most one for each
+    /// stream.
+    #[serde(default)]
+    pub outputs: u32,
     /// What it is doing.
     pub state: RejoinState,
 }
@@ -465,6 +475,7 @@ impl fmt::Debug for Rejoin {
             .field("capabilities", &self.capabilities)
             .field("listeners", &self.listeners)
             .field("scoreboard", &self.scoreboard)
+            .field("outputs", &self.outputs)
             .field("state", &self.state)
             .finish_non_exhaustive()
     }
@@ -692,6 +703,7 @@ impl Message for ToSupervisor {
         "rejoin",
         "scoreboard",
         "listener",
+        "output",
         "ready",
         "health",
         "reply",
@@ -699,7 +711,7 @@ impl Message for ToSupervisor {
         "drained",
         "bye",
     ];
-    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener"];
+    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "output"];
 
     fn kind(&self) -> &'static str {
         match self {
@@ -707,6 +719,7 @@ impl Message for ToSupervisor {
             Self::Rejoin(_) => "rejoin",
             Self::Scoreboard(_) => "scoreboard",
             Self::Listener(_) => "listener",
+            Self::Output(_) => "output",
             Self::Ready => "ready",
             Self::Health(_) => "health",
             Self::Reply(_) => "reply",
@@ -720,6 +733,7 @@ impl Message for ToSupervisor {
         match self {
             Self::Scoreboard(offer) => offer.fds,
             Self::Listener(offer) => offer.fds,
+            Self::Output(offer) => offer.fds,
             _ => 0,
         }
     }

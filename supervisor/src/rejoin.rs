@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use prefork_proto::channel::{Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
-    ListenerOffer, PROTOCOL, Rejoin, RejoinOffer, ToSupervisor, ToWorker,
+    ListenerOffer, OutputStream, PROTOCOL, Rejoin, RejoinOffer, ToSupervisor, ToWorker,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,6 +35,9 @@ const HEARD_AT_ONCE: usize = 128;
 
 /// More listeners than any worker has.
 const MOST_LISTENERS: u32 = 1024;
+
+/// Standard output and standard error.
+const MOST_OUTPUTS: u32 = 2;
 
 /// `accept` fails at once for ever while descriptors are out: wait this long.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -60,6 +63,8 @@ pub(crate) struct Returned {
     pub(crate) channel: AsyncFd<SupervisorEnd>,
     pub(crate) scoreboard: Option<OwnedFd>,
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
+    /// The reading ends of what it prints to.
+    pub(crate) outputs: Vec<(OutputStream, OwnedFd)>,
 }
 
 /// Why a worker is not taken.
@@ -188,12 +193,18 @@ impl Door {
         let heard = tokio::time::timeout(PATIENCE, self.hear(&mut channel, pid, uid)).await;
         let heard = heard.unwrap_or_else(|_| Err(Refusal::protocol("it did not say who it is")));
         match heard {
-            Ok((rejoin, scoreboard, listeners)) => {
+            Ok(Handed {
+                rejoin,
+                scoreboard,
+                listeners,
+                outputs,
+            }) => {
                 let returned = Returned {
                     rejoin,
                     channel,
                     scoreboard,
                     listeners,
+                    outputs,
                 };
                 // Nobody collects any more: it comes again and is refused.
                 let _ = self.returned.send(returned);
@@ -238,11 +249,23 @@ impl Door {
                 _ => return Err(Refusal::protocol("too few `listener` follow `rejoin`")),
             }
         }
+        let mut outputs = Vec::new();
+        for _ in 0..rejoin.outputs {
+            match next(channel).await? {
+                (ToSupervisor::Output(offer), Some(fd)) => outputs.push((offer.stream, fd)),
+                _ => return Err(Refusal::protocol("too few `output` follow `rejoin`")),
+            }
+        }
         // Only now: one that is cut off in the middle may come again.
         if self.awaited.borrow_mut().remove(&pid).is_none() {
             return Err(Refusal::new("taken", "it is here already"));
         }
-        Ok((rejoin, scoreboard, listeners))
+        Ok(Handed {
+            rejoin,
+            scoreboard,
+            listeners,
+            outputs,
+        })
     }
 
     fn check(&self, rejoin: &Rejoin, pid: i32, uid: u32) -> Result<(), Refusal> {
@@ -260,6 +283,9 @@ impl Door {
         }
         if rejoin.listeners > MOST_LISTENERS {
             return Err(Refusal::protocol("it announces too many listeners"));
+        }
+        if rejoin.outputs > MOST_OUTPUTS {
+            return Err(Refusal::protocol("it announces more outputs than it has"));
         }
         let name = format!("{}/{}", rejoin.pool, rejoin.slot);
         let awaited = self.awaited.borrow();
@@ -283,7 +309,12 @@ impl Door {
 }
 
 /// What a worker says and hands over.
-type Handed = (Rejoin, Option<OwnedFd>, Vec<(ListenerOffer, OwnedFd)>);
+struct Handed {
+    rejoin: Rejoin,
+    scoreboard: Option<OwnedFd>,
+    listeners: Vec<(ListenerOffer, OwnedFd)>,
+    outputs: Vec<(OutputStream, OwnedFd)>,
+}
 
 /// The next message, with its descriptor.
 async fn next(

@@ -413,10 +413,11 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>
     }
 }
 
-/// Has the event loop tell when a pidfd's process has ended.
-pub(crate) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Has the event loop tell when a descriptor can be read, for instance when a
+/// pidfd's process has ended.
+pub(crate) fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open for as long as it lives and never changes its number.
-    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Has the event loop tell when a channel can be read. When it can be written it

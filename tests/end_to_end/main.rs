@@ -35,6 +35,7 @@ mod recovery;
 mod recovery_door;
 mod recovery_moments;
 mod recovery_nobody;
+mod recovery_output;
 mod recovery_state;
 mod reload;
 mod reload_command;

@@ -11,7 +11,6 @@ use nix::sys::signal::Signal;
 use prefork_proto::control::ExitReason;
 
 use crate::harness::deadline::eventually;
-use crate::harness::http::get;
 use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, processes};
 
@@ -91,32 +90,6 @@ fn adopted_workers_take_orders_and_are_replaced_when_they_die() {
     prefork.done(&["reload"]);
     prefork.done(&["stop"]);
     assert_eq!(prefork.exit_code(), 0);
-}
-
-#[test]
-fn what_adopted_workers_print_is_logged_and_kept_for_the_certificate() {
-    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
-    let address = prefork.address("web");
-    for word in ["pear", "plum"] {
-        kill(&mut prefork);
-        // Without a supervisor: lost, but nothing breaks by it.
-        let answer = get(address, "/print/lost").expect("it serves on");
-        assert_eq!(answer.status, 200);
-        start_again(&mut prefork);
-        // Its new pipes come right after the welcome that makes it ready.
-        eventually("what it prints is logged", SOON, || {
-            get(address, &format!("/print/{word}")).expect("it serves");
-            let log = prefork.log();
-            ["out", "err"]
-                .iter()
-                .all(|it| log.contains(&format!("{it}: {word}")))
-        });
-    }
-    let old = prefork.ready_pid("web", 0);
-    processes::send(old, Signal::SIGKILL);
-    prefork.replaced("web", 0, old);
-    let exit = &prefork.describe("web", 0).exits[0];
-    assert!(exit.stderr.contains("err: plum"), "{exit:?}");
 }
 
 #[test]

@@ -2,11 +2,13 @@
 //! ways in which a new version of it can be bad.
 //!
 //! `/` names the worker, `POST /digest` answers with the SHA-256 of the body,
-//! `/print/WORD` prints the word to both outputs, `/slow/MILLISECONDS` takes that long, `/events` is a stream of server-sent
+//! `/print/WORD` prints the word to both outputs, `/print-lines/NUMBER` that many numbered
+//! lines to stdout before anything else is done, `/slow/MILLISECONDS` takes that long, `/events` is a stream of server-sent
 //! events without an end. `service --crash-after MILLISECONDS` exits with code
 //! 7 that long after it was made; `service --fail-in-slot N` comes up in every
 //! slot but that one; `service --slow-successor MILLISECONDS` takes that long
-//! to come up in a slot that has had a process before. Its `version` in the settings is shown on the page and
+//! to come up in a slot that has had a process before; `service --print-for-ever 0` prints
+//! and never comes up. Its `version` in the settings is shown on the page and
 //! taken in place.
 
 use std::convert::Infallible;
@@ -82,6 +84,12 @@ async fn answer(context: Context, request: Request<Incoming>) -> Result<Answer, 
         eprintln!("err: {word}");
         return Ok(text(page(&context)));
     }
+    if let Some(number) = path.strip_prefix("/print-lines/") {
+        for line in 0..number.parse().unwrap_or(0) {
+            println!("line: {line} {}", "x".repeat(80));
+        }
+        return Ok(text(page(&context)));
+    }
     match (request.method(), path) {
         (&Method::GET, "/") => Ok(text(page(&context))),
         (&Method::POST, "/digest") => digest(request).await,
@@ -113,6 +121,8 @@ enum Fault {
     FailInSlot(u32),
     /// It comes up only after this time where it follows another.
     SlowSuccessor(Duration),
+    /// It prints instead of coming up.
+    PrintForEver,
 }
 
 impl Fault {
@@ -129,6 +139,7 @@ impl Fault {
             (Some("--slow-successor"), Some(time)) => {
                 Self::SlowSuccessor(Duration::from_millis(u64::from(time)))
             }
+            (Some("--print-for-ever"), Some(_)) => Self::PrintForEver,
             (other, _) => panic!("no such fault: {other:?}"),
         }
     }
@@ -148,6 +159,9 @@ fn main() -> ExitCode {
                     tokio::time::sleep(time).await;
                 }
                 Fault::FailInSlot(_) | Fault::SlowSuccessor(_) => {}
+                Fault::PrintForEver => loop {
+                    println!("still starting");
+                },
                 Fault::CrashAfter(time) => {
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(time).await;

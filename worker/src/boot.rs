@@ -12,7 +12,8 @@ use crate::access_log::AccessLog;
 use crate::error::WorkerError;
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
-use crate::output::say;
+use crate::output::{End, say};
+use crate::sys;
 use crate::tls::Tls;
 
 /// What the handshake brings.
@@ -24,6 +25,8 @@ pub(crate) struct Orders {
     pub(crate) listeners: Vec<Listener>,
     /// What those of them speak TLS with that do.
     pub(crate) tls: Tls,
+    /// The reading ends of what this process prints to.
+    pub(crate) outputs: Vec<End>,
 }
 
 /// How far a worker came towards being ready.
@@ -47,6 +50,7 @@ pub(crate) async fn handshake(
     };
     let mut tally = None;
     let mut listeners = Vec::new();
+    let mut outputs = Vec::new();
     let tls = Tls::default();
     loop {
         match hear(link).await? {
@@ -72,12 +76,20 @@ pub(crate) async fn handshake(
                 let listener = Listener::from_fd(offer.name, offer.address, fd, endpoint)?;
                 listeners.push(listener);
             }
+            (ToWorker::Output(offer), Some(pipe)) => {
+                // From here on no write fails when the supervisor goes, so one might
+                // wait for ever: nobody makes room before this worker is ready.
+                sys::end_with_parent(true).map_err(WorkerError::Output)?;
+                let stream = offer.stream;
+                outputs.push(End { stream, pipe });
+            }
             (ToWorker::Start, _) => {
                 return Ok(Boot::Done(Orders {
                     welcome,
                     tally: tally.unwrap_or_else(Tally::private),
                     listeners,
                     tls,
+                    outputs,
                 }));
             }
             (ToWorker::AccessLog(offer), Some(file)) => take_log(link, access_log, &offer, file)?,

@@ -32,6 +32,9 @@ pub(crate) enum WorkerError {
     #[error("cannot rejoin: {0}")]
     Rejoin(#[source] io::Error),
 
+    #[error("cannot look after what it prints: {0}")]
+    Output(#[source] io::Error),
+
     #[error("the supervisor closed the channel before the worker was ready")]
     ClosedEarly,
 

@@ -17,6 +17,8 @@
 //! `quiet` wait costs requests nothing. What they share is in `serving`. Everything
 //! runs on one thread, so that a `health` report says that requests are served, too.
 //!
+//! `output` is what it prints to, which goes on without a supervisor.
+//!
 //! `access_log` has a line for every request written.
 //!
 //! `metrics` reports what the application counts itself. `background` is what it

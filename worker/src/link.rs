@@ -5,7 +5,7 @@ use std::time::Duration;
 use prefork_proto::channel::{Flush, Receive, WorkerEnd};
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Reply, ToSupervisor, ToWorker};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -47,6 +47,11 @@ impl Link {
             channel: sys::watch(channel).map_err(WorkerError::Watch)?,
             again: None,
         })
+    }
+
+    /// The socket.
+    pub(crate) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.get_ref().as_fd()
     }
 
     /// Whether all that was said has been taken.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prefork_proto::channel::WorkerEnd;
 use prefork_proto::message::{
-    Hello, PROTOCOL, Rejoin, RejoinOffer, RejoinState, ScoreboardOffer, ToSupervisor, ToWorker,
-    Welcome,
+    Hello, OutputOffer, PROTOCOL, Rejoin, RejoinOffer, RejoinState, ScoreboardOffer, ToSupervisor,
+    ToWorker, Welcome,
 };
 use prefork_proto::scoreboard::{ABI, BYTES};
 use tokio::net::UnixStream;
@@ -19,6 +19,7 @@ use crate::error::WorkerError;
 use crate::gate::{Gate, State};
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
+use crate::output::{End, Keeper};
 use crate::serving::Serving;
 
 /// The longest wait before the second try, and before any of the later ones.
@@ -40,6 +41,8 @@ pub(crate) struct Papers {
     pub(crate) serving: &'static Serving,
     /// Owned by what accepts from them, which closes them when it is done.
     pub(crate) listeners: Vec<Weak<Listener>>,
+    /// Of the reading ends of what this process prints to, if it has them.
+    pub(crate) keeper: Option<&'static Keeper>,
 }
 
 /// What the next supervisor answers.
@@ -61,6 +64,9 @@ impl Papers {
             if let Ok(Ok(answer)) = timeout(ANSWER, self.knock()).await {
                 return (self, answer);
             }
+            if let Some(keeper) = self.keeper {
+                keeper.let_go();
+            }
             sleep(wait.mul_f64(1.0 - fastrand::f64() / 2.0)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
@@ -71,6 +77,10 @@ impl Papers {
         let socket = stream.and_then(UnixStream::into_std);
         let socket = OwnedFd::from(socket.map_err(WorkerError::Rejoin)?);
         let mut link = Link::new(WorkerEnd::new(socket))?;
+        if let Some(keeper) = self.keeper {
+            // Before anyone can answer.
+            keeper.ask(link.channel()).map_err(WorkerError::Rejoin)?;
+        }
         self.show(&mut link)?;
         loop {
             match link.hear().await? {
@@ -99,10 +109,13 @@ impl Papers {
         }
     }
 
-    /// Says who this is, and hands over the scoreboard and the listeners.
+    /// Says who this is, and hands over the scoreboard, the listeners and the reading
+    /// ends of the output.
     fn show(&self, link: &mut Link) -> Result<(), WorkerError> {
         let memory = self.serving.tally.memory();
         let listeners = self.listeners();
+        let outputs = self.keeper.map(Keeper::duplicates).transpose();
+        let outputs = outputs.map_err(WorkerError::Rejoin)?.unwrap_or_default();
         let rejoin = Rejoin {
             protocol: PROTOCOL,
             secret: self.offer.secret.clone(),
@@ -116,6 +129,7 @@ impl Papers {
             capabilities: self.hello.capabilities.clone(),
             listeners: u32::try_from(listeners.len()).expect("fewer listeners than descriptors"),
             scoreboard: memory.is_some(),
+            outputs: u32::try_from(outputs.len()).expect("there are two streams"),
             state: self.state(),
         };
         link.say(&ToSupervisor::Rejoin(rejoin))?;
@@ -131,6 +145,10 @@ impl Papers {
         for listener in listeners {
             let fd = listener.duplicate().map_err(WorkerError::Rejoin)?;
             link.hand_over(&ToSupervisor::Listener(listener.offer()), fd)?;
+        }
+        for End { stream, pipe } in outputs {
+            let offer = OutputOffer { stream, fds: 1 };
+            link.hand_over(&ToSupervisor::Output(offer), pipe)?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::limits::Limits;
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
 use crate::metrics::Reporter;
-use crate::output::{let_go_of_unread_output, print_to, say};
+use crate::output::{Keeper, say};
 use crate::rejoin::{Answer, Papers};
 use crate::serving::Serving;
 use crate::signals::Signals;
@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) uplink: Uplink,
     /// What goes to the next supervisor; none where there is not to be one.
     pub(crate) papers: Option<Box<Papers>>,
+    /// Of the reading ends of what it prints to, if it has them.
+    pub(crate) keeper: Option<&'static Keeper>,
     pub(crate) context: Context,
     pub(crate) application: Application,
     pub(crate) serving: &'static Serving,
@@ -280,15 +282,11 @@ impl Session {
                 begin(id, work, course);
                 return None;
             }
-            ToWorker::Output(offer) => {
-                // Where it fails, what is printed is lost as before.
-                let _ = fd.map(|pipe| print_to(offer.stream, pipe));
-                return None;
-            }
             message @ (ToWorker::Welcome(_)
             | ToWorker::Refused { .. }
             | ToWorker::Scoreboard(_)
             | ToWorker::Listener(_)
+            | ToWorker::Output(_)
             | ToWorker::Start) => {
                 let error = WorkerError::out_of_order("no more of the handshake", &message);
                 return Some(Leave::Broken(error.to_string()));
@@ -367,7 +365,9 @@ impl Session {
     /// Goes on without a supervisor: as before until the next one comes, if one
     /// is to come, else as far as finishing what is in flight.
     fn lose(&mut self, why: &str, course: &mut Course) {
-        tokio::task::spawn_local(let_go_of_unread_output());
+        if let Some(keeper) = self.keeper {
+            keeper.let_go();
+        }
         // What it asked for is nobody's concern any more.
         (course.replies, course.done) = mpsc::unbounded_channel();
         course.settling.clear();
@@ -399,6 +399,13 @@ impl Session {
         });
         course.next_report = Instant::now();
         self.remark("rejoined a supervisor");
+        let dropped = self.keeper.map_or(0, Keeper::take_dropped);
+        if dropped > 0 {
+            self.remark(&format!(
+                "{dropped} bytes of what was printed without a supervisor were dropped: \
+                 they were the oldest of more than the pipes hold"
+            ));
+        }
     }
 
     /// Finishes what is in flight, with no supervisor to come; `sweep` says

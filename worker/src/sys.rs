@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use prefork_proto::channel::WorkerEnd;
 use tokio::io::Interest;
@@ -47,6 +48,14 @@ pub(crate) fn ignore_broken_pipes() -> nix::Result<()> {
     // SAFETY: nothing of ours runs in the signal's place.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
     Ok(())
+}
+
+/// Whether this process is to be killed when its parent ends.
+///
+/// # Errors
+/// As PR_SET_PDEATHSIG(2const) says.
+pub(crate) fn end_with_parent(so: bool) -> io::Result<()> {
+    Ok(set_pdeathsig(so.then_some(Signal::SIGKILL))?)
 }
 
 /// Reads at most `want` bytes at `at` into `buf`, as far as the kernel has them

@@ -28,11 +28,12 @@ use crate::limits::Limits;
 use crate::link::Link;
 use crate::listener::Listener;
 use crate::metrics::{Reporter, Sources};
-use crate::output::say;
+use crate::output::{Keeper, say};
 use crate::rejoin::Papers;
 use crate::serving::Serving;
 use crate::session::{Leave, Pace, Session};
 use crate::signals::Signals;
+use crate::sys;
 use crate::tls::Tls;
 use crate::uplink::Uplink;
 
@@ -256,6 +257,7 @@ impl Worker {
                 tally,
                 listeners,
                 tls,
+                outputs,
             } = orders;
             access_log.introduce(&welcome.pool, welcome.slot);
             let limits = self.limits.under(&welcome.http);
@@ -264,7 +266,8 @@ impl Worker {
             let application = start(context.clone(), serving);
             match start_up(&mut link, access_log, application).await? {
                 Boot::Done(Ok(serve)) => {
-                    Ok(Some((welcome, listeners, tls, context, serving, serve)))
+                    let booted = (welcome, listeners, tls, outputs, context, serving, serve);
+                    Ok(Some(booted))
                 }
                 Boot::Done(Err(error)) => Err(WorkerError::Start(error)),
                 Boot::Dismissed => Ok(None),
@@ -274,7 +277,7 @@ impl Worker {
             booted = boot => booted,
             () = signals.terminate() => Ok(None),
         };
-        let (welcome, listeners, tls, context, serving, serve) = match booted {
+        let (welcome, listeners, tls, outputs, context, serving, serve) = match booted {
             Ok(Some(booted)) => booted,
             Ok(None) => {
                 farewell(&mut link, "asked to leave before it was ready".to_owned()).await;
@@ -289,6 +292,17 @@ impl Worker {
         if welcome.paused {
             gate.shut();
         }
+        // Its thread begins when the process has given up the rights that it does not
+        // need: one that was there before would have kept them.
+        let keeper = match Keeper::start(outputs, link.channel()) {
+            Ok(keeper) => keeper,
+            Err(error) => {
+                let error = WorkerError::Output(error);
+                farewell(&mut link, error.to_string()).await;
+                return Err(error);
+            }
+        };
+        sys::end_with_parent(false).map_err(WorkerError::Output)?;
         link.say(&ToSupervisor::Ready)?;
         let listeners = accept_from(listeners, &gate, serving, &serve);
         let session = Session {
@@ -302,8 +316,10 @@ impl Worker {
                     gate: Rc::clone(&gate),
                     serving,
                     listeners,
+                    keeper,
                 })
             }),
+            keeper,
             context,
             application: self.application,
             metrics: Reporter::new(self.metrics),
@@ -340,6 +356,7 @@ impl Worker {
         let session = Session {
             uplink: Uplink::None,
             papers: None,
+            keeper: None,
             context,
             application: self.application,
             metrics: Reporter::new(self.metrics),

@@ -206,6 +206,7 @@ impl Reactor {
             hello,
             channel: None,
             board: None,
+            outputs: Vec::new(),
             draining: false,
             tickets: edition.map_or_else(Vec::new, |edition| self.tickets_of(edition)),
             access_log,
@@ -220,6 +221,7 @@ impl Reactor {
                     warn!(slot = %adopted.slot, pid, "its scoreboard is not used: {error}");
                 }
             }
+            adopted.outputs = returned.outputs;
             let said = returned.rejoin;
             adopted.draining = said.state == RejoinState::Draining;
             adopted.hello = Some(Hello {

@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, ChannelError};
-use prefork_proto::message::{PROTOCOL, RejoinOffer, Welcome};
+use prefork_proto::message::{OutputOffer, OutputStream, PROTOCOL, RejoinOffer, Welcome};
 use prefork_proto::scoreboard::{self, ScoreboardError};
 use prefork_proto::tls::TicketKey;
 use tokio::sync::mpsc;
@@ -125,6 +125,7 @@ pub(crate) fn spawn(
     let scoreboard = scoreboard::create()?;
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
+    let outputs = output_ends([&stdout, &stderr]).map_err(io("duplicate a pipe"))?;
     let mut listeners = Vec::new();
     for (listen, sockets) in config.listen.iter().zip(&edition.sockets) {
         let listener = sockets.of_slot(worker.slot)?;
@@ -173,6 +174,7 @@ pub(crate) fn spawn(
         certificates,
         tickets,
         listeners,
+        outputs,
         access_log: edition.access_log.clone(),
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,
@@ -210,7 +212,22 @@ pub(crate) fn welcome(
     }
 }
 
-pub(super) fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+/// Duplicates of the reading ends of stdout and stderr for the worker to keep.
+pub(super) fn output_ends(
+    [stdout, stderr]: [&OwnedFd; 2],
+) -> io::Result<Vec<(OutputOffer, OwnedFd)>> {
+    let ends = [
+        (OutputStream::Stdout, stdout),
+        (OutputStream::Stderr, stderr),
+    ];
+    let offers = ends.into_iter().map(|(stream, pipe)| {
+        let offer = OutputOffer { stream, fds: 1 };
+        Ok((offer, pipe.try_clone()?))
+    });
+    offers.collect()
+}
+
+fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC)
 }
 

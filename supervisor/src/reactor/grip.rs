@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use prefork_proto::channel::SupervisorEnd;
-use prefork_proto::message::{Health, Hello, ListenerOffer, Welcome};
+use prefork_proto::message::{Health, Hello, ListenerOffer, OutputOffer, OutputStream, Welcome};
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
 use prefork_proto::tls::TicketKey;
 use serde_json::Value;
@@ -117,6 +117,8 @@ pub(crate) struct Start {
     pub(crate) tickets: Vec<TicketKey>,
     /// Its listeners: the line for each and the duplicate that goes with it.
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
+    /// The reading ends of what it prints to, for a worker that keeps them.
+    pub(crate) outputs: Vec<(OutputOffer, OwnedFd)>,
     /// Its edition's access log.
     pub(crate) access_log: Option<Rc<AccessLog>>,
     pub(crate) metrics: Rc<SlotMetrics>,
@@ -138,6 +140,8 @@ pub(crate) struct Adopted {
     pub(crate) channel: Option<(AsyncFd<SupervisorEnd>, Welcome)>,
     /// Where it counts.
     pub(crate) board: Option<Board>,
+    /// The reading ends of what it prints to.
+    pub(crate) outputs: Vec<(OutputStream, OwnedFd)>,
     /// Whether it is on its way out.
     pub(crate) draining: bool,
     /// As in [`Start`].

@@ -3,7 +3,8 @@
 //! one thread and one loop.
 //!
 //! - `process` is the task that belongs to one worker process, with its
-//!   `conversation` (what may be said when) and its `output`; the reactor has a
+//!   `conversation` (what may be said when) and its `output`, of which it takes a
+//!   `peek` before it takes anything out; the reactor has a
 //!   `grip` on it.
 //! - `births` makes processes of what an `edition` holds: a generation's pinned
 //!   `program` and `sockets`.
@@ -33,6 +34,7 @@ mod grip;
 mod journal;
 mod oom;
 mod output;
+mod peek;
 mod process;
 mod program;
 mod queues;

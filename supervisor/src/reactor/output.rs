@@ -1,29 +1,45 @@
 //! What a worker writes to stdout and stderr: into the log line by line, and
 //! the last of stderr kept for the death certificate.
+//!
+//! A line is taken out of the pipe when it is in the log: what a supervisor has not
+//! logged that is killed is still there for the next one. One line at most is
+//! logged twice by that.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::rc::Rc;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prefork_proto::channel::parts::Octets;
-use tokio::net::unix::pipe;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+use super::peek::Peek;
 use crate::sys;
 use crate::upgrade::HandedOutput;
 
 /// How much of stderr a death certificate keeps.
 const TAIL: usize = 8 * 1024;
 
-/// A longer line is logged in pieces.
+/// A longer line is logged in pieces. This much is looked at in one turn, so that
+/// a chatty worker takes its own.
 const LINE: usize = 8 * 1024;
 
-/// How much is read at once, so that a chatty worker takes its turn.
-const CHUNK: usize = 8 * 1024;
+/// What a pipe holds that nobody has changed, in bytes (pipe(7)).
+const CAPACITY: i32 = 64 * 1024;
 
 /// One of a worker's two output pipes.
 #[derive(Debug)]
 pub(crate) struct Output {
-    pipe: pipe::Receiver,
+    pipe: AsyncFd<OwnedFd>,
+    peek: Rc<Peek>,
+    /// The worker may have made it larger.
+    is_large: bool,
+    /// The beginning of a line that an older program has taken out.
     line: Vec<u8>,
     tail: VecDeque<u8>,
 }
@@ -32,9 +48,23 @@ impl Output {
     /// Reads from this end of a pipe.
     pub(crate) fn new(pipe: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            pipe: pipe::Receiver::from_owned_fd(pipe)?,
+            peek: Peek::shared()?,
+            pipe: sys::watch_fd(pipe)?,
+            is_large: false,
             line: Vec::new(),
             tail: VecDeque::new(),
+        })
+    }
+
+    /// Reads from what a worker says is the end of a pipe.
+    pub(crate) fn taken_over(pipe: OwnedFd) -> io::Result<Self> {
+        let pipe = File::from(pipe);
+        if !pipe.metadata()?.file_type().is_fifo() {
+            return Err(io::Error::other("it brought something that is no pipe"));
+        }
+        Ok(Self {
+            is_large: true,
+            ..Self::new(pipe.into())?
         })
     }
 
@@ -56,44 +86,87 @@ impl Output {
         })
     }
 
+    /// The end that is read from.
+    pub(crate) fn pipe(&self) -> &OwnedFd {
+        self.pipe.get_ref()
+    }
+
     /// Waits until there is something to read.
     pub(crate) async fn readable(&self) {
         // An error shows in the read that follows.
         let _ = self.pipe.readable().await;
     }
 
-    /// Reads once and hands every complete line to `log`. `false` at the end.
-    pub(crate) fn read(&mut self, log: impl FnMut(&str)) -> Progress {
-        let mut chunk = [0; CHUNK];
-        match self.pipe.try_read(&mut chunk) {
-            Ok(0) => Progress::Ended,
-            Ok(length) => {
-                self.take(&chunk[..length], log);
+    /// Hands what complete lines there are to `log`, a turn's worth.
+    pub(crate) fn read(&mut self, mut log: impl FnMut(&str)) -> Progress {
+        let mut chunk = [0; LINE];
+        let peek = Rc::clone(&self.peek);
+        let looked = self.pipe.try_io(Interest::READABLE, |pipe| {
+            let seen = peek.look(pipe.as_fd(), &mut chunk)?;
+            let has_line = chunk[..seen.length].contains(&b'\n');
+            // The rest of the line comes with what wakes the loop again.
+            let waits = !has_line && seen.is_all && seen.length > 0 && has_writer(pipe);
+            if waits {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok((seen.length, has_line))
+        });
+        match looked {
+            Ok((0, _)) => Progress::Ended,
+            Ok((length, has_line)) => {
+                let mut rest = &chunk[..length];
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let (line, after) = rest.split_at(end + 1);
+                    self.take(line, &mut log);
+                    rest = after;
+                }
+                if !has_line {
+                    self.take(rest, &mut log);
+                }
                 Progress::Read
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Progress::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.shrink();
+                Progress::Blocked
+            }
             Err(_) => Progress::Ended,
         }
     }
 
-    fn take(&mut self, bytes: &[u8], mut log: impl FnMut(&str)) {
-        self.tail.extend(bytes);
-        let excess = self.tail.len().saturating_sub(TAIL);
-        self.tail.drain(..excess);
-
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || self.line.len() >= LINE {
-                self.finish_line(&mut log);
-            }
+    /// Logs what is left, a turn's worth, whether or not it is a line.
+    pub(crate) fn finish(&mut self, mut log: impl FnMut(&str)) {
+        let mut chunk = [0; LINE];
+        match self.peek.look(self.pipe.as_fd(), &mut chunk) {
+            Ok(seen) if seen.length > 0 => self.take(&chunk[..seen.length], &mut log),
+            _ => {}
         }
     }
 
-    /// Logs what came after the last newline.
-    pub(crate) fn finish_line(&mut self, mut log: impl FnMut(&str)) {
-        if !self.line.is_empty() {
-            log(String::from_utf8_lossy(&self.line).trim_end_matches(['\n', '\r']));
-            self.line.clear();
+    /// Logs a line, and then takes it out of the pipe.
+    fn take(&mut self, line: &[u8], log: &mut impl FnMut(&str)) {
+        self.remember(line);
+        if self.line.is_empty() {
+            log(text(line).as_ref());
+        } else {
+            self.line.extend_from_slice(line);
+            log(text(&self.line).as_ref());
+            self.line = Vec::new();
+        }
+        self.peek.take(self.pipe.as_fd(), line.len());
+    }
+
+    fn remember(&mut self, bytes: &[u8]) {
+        self.tail.extend(bytes);
+        let excess = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..excess);
+    }
+
+    /// Gives back the memory that a worker took in need; all pipes of a user
+    /// count together.
+    fn shrink(&mut self) {
+        if std::mem::take(&mut self.is_large) {
+            // Where more is in it already it stays large.
+            let _ = fcntl(&self.pipe, FcntlArg::F_SETPIPE_SZ(CAPACITY));
         }
     }
 
@@ -102,6 +175,19 @@ impl Output {
         let (front, back) = self.tail.as_slices();
         String::from_utf8_lossy(&[front, back].concat()).into_owned()
     }
+}
+
+fn text(line: &[u8]) -> std::borrow::Cow<'_, str> {
+    let end = line.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r'));
+    String::from_utf8_lossy(&line[..end.map_or(0, |end| end + 1)])
+}
+
+/// Whether anybody can still write to the pipe.
+fn has_writer(pipe: &OwnedFd) -> bool {
+    let mut ready = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    let known = poll(&mut ready, PollTimeout::ZERO).is_ok();
+    let events = ready[0].revents().filter(|_| known);
+    !events.is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
 /// What a read came to.
@@ -117,34 +203,100 @@ pub(crate) enum Progress {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
-    fn output() -> Output {
-        let (reader, _writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-        Output::new(reader).unwrap()
+    fn output() -> (Output, File) {
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        (Output::new(reader).unwrap(), writer.into())
+    }
+
+    /// Reads all that can be read now.
+    async fn read(output: &mut Output) -> (Vec<String>, Progress) {
+        let mut lines = Vec::new();
+        output.readable().await;
+        loop {
+            match output.read(|line| lines.push(line.to_owned())) {
+                Progress::Read => {}
+                end => return (lines, end),
+            }
+        }
     }
 
     #[tokio::test]
     async fn lines_are_whole_however_the_bytes_come() {
-        let mut output = output();
+        let (mut output, mut pipe) = output();
         let mut lines = Vec::new();
         for piece in ["one\ntw", "o\r\n", "thr", "ee"] {
-            output.take(piece.as_bytes(), |line| lines.push(line.to_owned()));
+            pipe.write_all(piece.as_bytes()).unwrap();
+            let (read, end) = read(&mut output).await;
+            assert_eq!(end, Progress::Blocked);
+            lines.extend(read);
         }
-        output.finish_line(|line| lines.push(line.to_owned()));
-        assert_eq!(lines, ["one", "two", "three"]);
+        assert_eq!(lines, ["one", "two"]);
+        drop(pipe);
+        assert_eq!(
+            read(&mut output).await,
+            (vec!["three".to_owned()], Progress::Ended)
+        );
         assert_eq!(output.tail(), "one\ntwo\r\nthree");
     }
 
     #[tokio::test]
+    async fn what_is_not_logged_is_left_in_the_pipe() {
+        let (mut output, mut pipe) = output();
+        pipe.write_all(b"one\ntwo\nthr").unwrap();
+        let again = output.pipe().try_clone().unwrap();
+        output.readable().await;
+        let logging = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            output.read(|line| assert_eq!(line, "one", "this is where it dies"));
+        }));
+        assert!(logging.is_err());
+        drop(output);
+        let mut next = Output::taken_over(again).unwrap();
+        assert_eq!(
+            read(&mut next).await,
+            (vec!["two".to_owned()], Progress::Blocked)
+        );
+        next.finish(|line| assert_eq!(line, "thr"));
+        assert_eq!(next.tail(), "two\nthr");
+    }
+
+    #[tokio::test]
     async fn neither_a_long_line_nor_a_long_life_makes_it_grow() {
-        let mut output = output();
+        let (mut output, mut pipe) = output();
         let mut logged = 0;
         for _ in 0..100 {
-            output.take(&[b'x'; 5000], |line| logged += line.len());
+            pipe.write_all(&[b'x'; 5000]).unwrap();
+            output.readable().await;
+            while output.read(|line| logged += line.len()) == Progress::Read {}
         }
-        assert!(output.line.len() < LINE + CHUNK);
+        assert!(output.line.is_empty());
         assert!(logged >= 490_000, "{logged}");
         assert_eq!(output.tail().len(), TAIL);
+    }
+
+    #[tokio::test]
+    async fn pieces_that_are_not_joined_in_the_pipe_hold_nothing_up() {
+        let (mut output, mut pipe) = output();
+        let packets = nix::fcntl::OFlag::O_DIRECT;
+        fcntl(&pipe, FcntlArg::F_SETFL(packets)).unwrap();
+        let capacity = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
+        let mut logged = 0;
+        for _ in 0..capacity / 4096 {
+            pipe.write_all(b"x").unwrap();
+        }
+        output.readable().await;
+        while output.read(|line| logged += line.len()) == Progress::Read {}
+        output.finish(|line| logged += line.len());
+        assert_eq!(logged, usize::try_from(capacity / 4096).unwrap());
+    }
+
+    #[tokio::test]
+    async fn only_a_pipe_is_taken_over() {
+        let file = File::open("/dev/zero").unwrap();
+        let error = Output::taken_over(file.into()).unwrap_err();
+        assert!(error.to_string().contains("no pipe"), "{error}");
     }
 }

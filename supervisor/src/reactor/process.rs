@@ -28,7 +28,6 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::access_log::AccessLog;
-use super::births::pipe;
 use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
@@ -76,25 +75,27 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         looked_up: Cell::new(false),
         orders,
     };
+    let [stdout, stderr] = burial::go_on_reading(&adopted.slot, adopted.pid, adopted.outputs);
     let (channel, welcome) = adopted.channel.unzip();
     let mut process = Process {
         worker: adopted.worker,
         slot: adopted.slot,
         pid: adopted.pid,
         start_ticks: adopted.start_ticks,
-        pidfd: sys::watch_pidfd(adopted.pidfd)?,
+        pidfd: sys::watch_fd(adopted.pidfd)?,
         is_child: false,
         channel,
         conversation: Conversation::resumed(adopted.pid, adopted.draining, Instant::now()),
-        stdout: None,
-        stderr: None,
-        stderr_ended: true,
+        stdout,
+        stderr_ended: stderr.is_none(),
+        stderr,
         welcome: None,
         scoreboard: None,
         unsealed: None,
         certificates: None,
         tickets: Vec::new(),
         listeners: Vec::new(),
+        outputs: Vec::new(),
         access_log: adopted.access_log,
         metrics: adopted.metrics,
         heartbeat_timeout: adopted.heartbeat_timeout,
@@ -111,7 +112,6 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         // One that takes no welcome closes the channel or falls silent.
         let _ = process.send(&ToWorker::Welcome(welcome));
         process.take_tickets(adopted.tickets);
-        process.listen_to_output();
         process.offer_log();
         process
             .metrics
@@ -133,7 +133,7 @@ struct Process {
     channel: Option<AsyncFd<SupervisorEnd>>,
     conversation: Conversation,
     stdout: Option<Output>,
-    /// Kept beyond its end for the certificate; none of an adopted process.
+    /// Kept beyond its end for the certificate.
     stderr: Option<Output>,
     stderr_ended: bool,
     welcome: Option<Welcome>,
@@ -146,6 +146,8 @@ struct Process {
     /// The ticket keys that go with them.
     tickets: Vec<TicketKey>,
     listeners: Vec<(ListenerOffer, OwnedFd)>,
+    /// The reading ends of what it prints to, which it is to keep.
+    outputs: Vec<(OutputOffer, OwnedFd)>,
     access_log: Option<Rc<AccessLog>>,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
@@ -186,7 +188,7 @@ impl Process {
             slot: start.slot,
             pid: start.pid,
             start_ticks,
-            pidfd: sys::watch_pidfd(start.pidfd)?,
+            pidfd: sys::watch_fd(start.pidfd)?,
             is_child: true,
             channel: Some(sys::watch_channel(start.channel)?),
             conversation: Conversation::new(start.pid, Instant::now()),
@@ -199,6 +201,7 @@ impl Process {
             certificates: start.certificates,
             tickets: start.tickets,
             listeners: start.listeners,
+            outputs: start.outputs,
             access_log: start.access_log,
             metrics: start.metrics,
             heartbeat_timeout: start.heartbeat_timeout,

@@ -81,7 +81,7 @@ pub(crate) async fn rehearse(
         let stdout = listen(stdout.map(OwnedFd::from));
         let stderr = listen(stderr.map(OwnedFd::from));
         let pidfd = sys::pidfd_open(Pid::from_raw(pid))?;
-        let pidfd = sys::watch_pidfd(pidfd)?;
+        let pidfd = sys::watch_fd(pidfd)?;
         let (said, complained) = tokio::join!(stdout, stderr);
         let _ = pidfd.readable().await?;
         let reaped = sys::reap(pidfd.get_ref())?;

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prefork_proto::channel::{self, SupervisorEnd};
-use prefork_proto::message::{ListenerOffer, Rejoin, RejoinOffer, ToSupervisor, ToWorker};
+use prefork_proto::message::{
+    ListenerOffer, OutputStream, Rejoin, RejoinOffer, ToSupervisor, ToWorker,
+};
 use socket2::SockRef;
 use tempfile::TempDir;
 
@@ -25,6 +27,7 @@ pub(crate) struct Returned {
     pub(crate) rejoin: Rejoin,
     pub(crate) scoreboard: Option<OwnedFd>,
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
+    pub(crate) outputs: Vec<(OutputStream, OwnedFd)>,
 }
 
 impl Door {
@@ -110,10 +113,17 @@ impl Door {
                 other => panic!("not a listener: {other:?}"),
             })
             .collect();
+        let outputs = (0..rejoin.outputs)
+            .map(|_| match worker.hear_with_fd().unwrap() {
+                (ToSupervisor::Output(offer), Some(fd)) => (offer.stream, fd),
+                other => panic!("not an output: {other:?}"),
+            })
+            .collect();
         Returned {
             rejoin,
             scoreboard,
             listeners,
+            outputs,
         }
     }
 

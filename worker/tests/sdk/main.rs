@@ -19,6 +19,7 @@ mod http;
 mod limits;
 mod malformed;
 mod orphan;
+mod printing;
 mod queues;
 mod scoreboard;
 mod semantics;

@@ -73,6 +73,14 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
             eprintln!("to stderr");
             Ok(text("printed\n"))
         }
+        "/print-much" => {
+            // Far more than any pipe holds.
+            for _ in 0..64 {
+                println!("{LARGE}");
+                eprintln!("{LARGE}");
+            }
+            Ok(text("printed\n"))
+        }
         "/large" => Ok(text(vec![b'x'; 32 << 20])),
         // Larger than any socket's buffers, and only made as it is asked for.
         "/endless" => Ok(Response::new(Either::Right(Slow {

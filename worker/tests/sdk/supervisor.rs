@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, Receive, SupervisorEnd};
 use prefork_proto::message::{
-    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, PROTOCOL, Reply, Rescue, ScoreboardOffer,
-    TlsOffer, ToSupervisor, ToWorker, Welcome,
+    CHANNEL_FD_ENV, Health, Hello, ListenerOffer, OutputOffer, OutputStream, PROTOCOL, Reply,
+    Rescue, ScoreboardOffer, TlsOffer, ToSupervisor, ToWorker, Welcome,
 };
 use prefork_proto::scoreboard::{self, ABI, BYTES, Board};
 use prefork_proto::tls::{SealedSettings, TicketKey, TlsSettings};
@@ -92,6 +92,8 @@ pub(crate) struct Orders {
     pub(crate) welcome: Welcome,
     pub(crate) kind: &'static str,
     pub(crate) prefix: Option<&'static str>,
+    /// Whether it is given the reading ends of what it prints to.
+    pub(crate) keeps_output: bool,
 }
 
 impl Default for Orders {
@@ -112,6 +114,7 @@ impl Default for Orders {
             },
             kind: "",
             prefix: None,
+            keeps_output: false,
         }
     }
 }
@@ -147,10 +150,28 @@ impl Worker {
         worker.listener = listener;
         worker.hello();
         worker.say(&ToWorker::Welcome(orders.welcome));
+        if orders.keeps_output {
+            worker.offer_outputs();
+        }
         worker.offer();
         worker.say(&ToWorker::Start);
         worker.until_ready();
         worker
+    }
+
+    /// Hands it the reading ends of what it prints to.
+    fn offer_outputs(&mut self) {
+        let process = &self.process.0;
+        let stdout = process.stdout.as_ref().unwrap().as_fd();
+        let stderr = process.stderr.as_ref().unwrap().as_fd();
+        let streams = [
+            (OutputStream::Stdout, stdout),
+            (OutputStream::Stderr, stderr),
+        ];
+        for (stream, pipe) in streams.map(|(stream, pipe)| (stream, pipe.try_clone_to_owned())) {
+            let offer = ToWorker::Output(OutputOffer { stream, fds: 1 });
+            self.end.queue_with_fd(&offer, pipe.unwrap()).unwrap();
+        }
     }
 
     /// A worker whose listener speaks TLS, up to `ready`.

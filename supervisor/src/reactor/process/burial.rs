@@ -10,33 +10,28 @@ const LAST_MESSAGES: usize = 4096;
 /// write for ever.
 const LAST_READS: usize = 64;
 
-/// The capability of a worker that takes new pipes for what it prints.
-const OUTPUT: &str = "output";
+/// Reads on from what a worker that came back prints to: stdout and stderr, as far
+/// as it has brought them.
+pub(super) fn go_on_reading(
+    slot: &SlotName,
+    pid: i32,
+    outputs: Vec<(OutputStream, OwnedFd)>,
+) -> [Option<Output>; 2] {
+    let [mut stdout, mut stderr] = [None, None];
+    for (stream, pipe) in outputs {
+        let place = match stream {
+            OutputStream::Stdout => &mut stdout,
+            OutputStream::Stderr => &mut stderr,
+        };
+        match Output::taken_over(pipe) {
+            Ok(output) => *place = Some(output),
+            Err(error) => warn!(%slot, pid, "what it prints is not logged: {error}"),
+        }
+    }
+    [stdout, stderr]
+}
 
 impl Process {
-    /// Offers a worker that came back new pipes for its output: the old ones'
-    /// readers have gone with the last supervisor.
-    pub(super) fn listen_to_output(&mut self) {
-        if !self.can(OUTPUT) {
-            return;
-        }
-        let lost = |error: io::Error| {
-            warn!("what an adopted worker prints will not be logged: {error}");
-        };
-        self.stdout = self.offer_pipe(OutputStream::Stdout).map_err(lost).ok();
-        self.stderr = self.offer_pipe(OutputStream::Stderr).map_err(lost).ok();
-        self.stderr_ended = self.stderr.is_none();
-    }
-
-    fn offer_pipe(&mut self, stream: OutputStream) -> io::Result<Output> {
-        let (reader, writer) = pipe()?;
-        let output = Output::new(reader)?;
-        let offer = ToWorker::Output(OutputOffer { stream, fds: 1 });
-        // Not sent, it closes with the writer and is found at its end.
-        let _ = self.send_with(&offer, Some(writer));
-        Ok(output)
-    }
-
     /// Reads what was printed, a turn's worth of each: the loop has others to
     /// attend to, however much there is.
     pub(super) async fn read_output(&mut self) {
@@ -53,7 +48,6 @@ impl Process {
         };
         let (slot, pid) = (&self.slot, self.pid);
         if stdout.read(|line| log_line(slot, pid, "stdout", line)) == Progress::Ended {
-            stdout.finish_line(|line| log_line(slot, pid, "stdout", line));
             self.stdout = None;
         }
     }
@@ -64,7 +58,6 @@ impl Process {
         };
         let (slot, pid) = (&self.slot, self.pid);
         if stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
-            stderr.finish_line(|line| log_line(slot, pid, "stderr", line));
             self.stderr_ended = true;
         }
     }
@@ -91,7 +84,7 @@ impl Process {
             let log = |line: &str| log_line(&slot, pid, stream, line);
             let mut reads = 0..LAST_READS;
             while reads.next().is_some() && output.read(log) == Progress::Read {}
-            output.finish_line(log);
+            output.finish(log);
         }
 
         // A zombie's processor time is final, and it has nothing else. A successor

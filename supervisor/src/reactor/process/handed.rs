@@ -7,6 +7,7 @@ use prefork_proto::channel::parts::PartsError;
 use prefork_proto::scoreboard::Board;
 
 use super::*;
+use crate::reactor::births::output_ends;
 use crate::reactor::grip::HoldStill;
 use crate::sys::claim;
 use crate::upgrade::{HandedBoot, HandedProcess};
@@ -82,6 +83,13 @@ pub(crate) fn resume(
         channel.is_some() && conversation.is_up(),
     );
     let output = |handed: Option<_>| handed.map(Output::go_on).transpose();
+    let (stdout, stderr) = (output(handed.stdout)?, output(handed.stderr)?);
+    let outputs = match (&stdout, &stderr) {
+        (Some(stdout), Some(stderr)) if welcomed_later => {
+            output_ends([stdout.pipe(), stderr.pipe()])?
+        }
+        _ => Vec::new(),
+    };
     // What was to be sent later is sent as soon as it goes.
     let unsent = channel
         .as_ref()
@@ -91,12 +99,12 @@ pub(crate) fn resume(
         slot,
         pid: handed.pid,
         start_ticks: handed.start_ticks,
-        pidfd: sys::watch_pidfd(claim(handed.pidfd))?,
+        pidfd: sys::watch_fd(claim(handed.pidfd))?,
         is_child: handed.is_child,
         channel,
         conversation,
-        stdout: output(handed.stdout)?,
-        stderr: output(handed.stderr)?,
+        stdout,
+        stderr,
         stderr_ended: handed.stderr_ended,
         welcome,
         scoreboard,
@@ -104,6 +112,7 @@ pub(crate) fn resume(
         certificates: secrets.certificates.filter(|_| welcomed_later),
         tickets: Vec::new(),
         listeners,
+        outputs,
         access_log,
         metrics,
         heartbeat_timeout,

@@ -21,6 +21,9 @@ pub(super) const PAUSE: &str = "pause";
 /// The capability of a worker that writes an access log.
 const ACCESS_LOG: &str = "access_log";
 
+/// The capability of a worker that keeps the reading ends of what it prints to.
+const OUTPUT: &str = "output";
+
 /// The capability of a worker that counts in shared memory.
 const SCOREBOARD: &str = "scoreboard";
 
@@ -221,6 +224,7 @@ impl Process {
         scoreboard: Option<(Unsealed, OwnedFd)>,
     ) -> Result<(), String> {
         let access_log = self.access_log.clone().filter(|_| self.can(ACCESS_LOG));
+        let keeps_output = self.can(OUTPUT);
         let Some(channel) = &mut self.channel else {
             return Ok(());
         };
@@ -249,6 +253,13 @@ impl Process {
             let offer = ToWorker::AccessLog(offer);
             channel.queue_with_fd(&offer, fd).map_err(text)?;
         }
+        if keeps_output {
+            for (offer, fd) in self.outputs.drain(..) {
+                let offer = ToWorker::Output(offer);
+                channel.queue_with_fd(&offer, fd).map_err(text)?;
+            }
+        }
+        self.outputs = Vec::new();
         for (offer, fd) in self.listeners.drain(..) {
             let offer = ToWorker::Listener(offer);
             channel.queue_with_fd(&offer, fd).map_err(text)?;

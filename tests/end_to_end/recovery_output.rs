@@ -1,0 +1,235 @@
+//! What workers print while their supervisor is killed: nothing breaks by it,
+//! and nothing is lost.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::http::{Connection, get};
+use crate::harness::{Pool, Prefork, processes};
+
+const WORKERS: u32 = 2;
+const STREAMS: [&str; 2] = ["out", "err"];
+
+/// A file that all supervisors of a test log to, one after the other.
+const LOG: &str = "all.log";
+
+/// A supervisor that logs to [`LOG`].
+fn logging(pools: &[Pool]) -> Prefork {
+    let prefork = Prefork::launch_with(&format!("log = {LOG:?}"), pools);
+    prefork.wait_until_ready();
+    prefork
+}
+
+fn log(prefork: &Prefork) -> String {
+    fs::read_to_string(prefork.dir().join(LOG)).expect("it is logged to")
+}
+
+fn kill(prefork: &mut Prefork) {
+    prefork.signal(Signal::SIGKILL);
+    prefork.ended();
+}
+
+fn start_again(prefork: &mut Prefork) {
+    prefork.start_again();
+    prefork.wait_until_ready();
+}
+
+/// How often each word follows `stream: ` in the log.
+fn printed(log: &str, stream: &str) -> BTreeMap<String, u32> {
+    let mut words = BTreeMap::new();
+    for line in log.lines() {
+        let marker = format!(" {stream}: ");
+        if let Some((_, rest)) = line.split_once(&marker) {
+            let word = rest.split(' ').next().unwrap_or(rest);
+            *words.entry(word.to_owned()).or_default() += 1;
+        }
+    }
+    words
+}
+
+/// Clients that have every request print a number of its own, and never retry.
+struct Printers {
+    stop: Arc<AtomicBool>,
+    next: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Result<(), String>>>,
+}
+
+impl Printers {
+    fn start(address: SocketAddr, clients: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let next = Arc::new(AtomicU64::new(0));
+        let clients = (0..clients).map(|_| {
+            let (stop, next) = (Arc::clone(&stop), Arc::clone(&next));
+            std::thread::spawn(move || print(address, &stop, &next))
+        });
+        Self {
+            clients: clients.collect(),
+            stop,
+            next,
+        }
+    }
+
+    /// Returns when `more` requests have been begun.
+    fn print(&self, more: u64) {
+        let wanted = self.next.load(Ordering::Relaxed) + more;
+        eventually("requests go on being served", PATIENCE, || {
+            let broken = self.clients.iter().any(JoinHandle::is_finished);
+            broken || self.next.load(Ordering::Relaxed) >= wanted
+        });
+    }
+
+    /// Ends them: how many numbers have been printed. Panics if a request broke.
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let ends = self.clients.into_iter().map(|it| it.join());
+        let broken: Vec<String> = ends
+            .filter_map(|end| end.expect("clients don't panic").err())
+            .collect();
+        assert!(broken.is_empty(), "{broken:#?}");
+        self.next.load(Ordering::Relaxed)
+    }
+}
+
+fn print(address: SocketAddr, stop: &AtomicBool, next: &AtomicU64) -> Result<(), String> {
+    let mut connection = Connection::open(address).map_err(|error| error.to_string())?;
+    while !stop.load(Ordering::Relaxed) {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        match connection.get(&format!("/print/{number}")) {
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => return Err(format!("{number}: status {}", answer.status)),
+            Err(error) => return Err(format!("{number}: {error}")),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn no_request_that_prints_breaks_and_no_line_is_lost_when_the_supervisor_is_killed_often() {
+    let mut prefork = logging(&[Pool::service("web", WORKERS)]);
+    let workers = prefork.ready_pids("web");
+    let printers = Printers::start(prefork.address("web"), 8);
+    let kills = if std::env::var_os("PREFORK_TEST_FULL").is_some() {
+        100
+    } else {
+        10
+    };
+    for _ in 0..kills {
+        printers.print(200);
+        kill(&mut prefork);
+        printers.print(100);
+        start_again(&mut prefork);
+        assert_eq!(prefork.ready_pids("web"), workers);
+    }
+    let count = printers.stop();
+    for stream in STREAMS {
+        eventually("all that was printed is logged", PATIENCE, || {
+            printed(&log(&prefork), stream).len() as u64 >= count
+        });
+    }
+    let log = log(&prefork);
+    assert!(!log.contains("dropped"), "{log}");
+    for stream in STREAMS {
+        let words = printed(&log, stream);
+        for number in 0..count {
+            assert!(
+                words.contains_key(&number.to_string()),
+                "{stream}: {number}"
+            );
+        }
+        assert_eq!(words.len() as u64, count, "there are no halves of lines");
+        // A line that was being logged when the supervisor was killed is logged
+        // again, since nobody knows how far that had come.
+        let again: u32 = words.values().map(|times| times - 1).sum();
+        assert!(again <= kills * WORKERS, "{again} lines came twice");
+    }
+}
+
+#[test]
+fn what_is_printed_without_a_supervisor_is_logged_and_kept_for_the_certificate() {
+    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
+    let address = prefork.address("web");
+    for word in ["pear", "plum"] {
+        kill(&mut prefork);
+        let answer = get(address, &format!("/print/{word}")).expect("it serves on");
+        assert_eq!(answer.status, 200);
+        start_again(&mut prefork);
+        prefork.logged(&[&format!("out: {word}")]);
+        prefork.logged(&[&format!("err: {word}")]);
+    }
+    let old = prefork.ready_pid("web", 0);
+    processes::send(old, Signal::SIGKILL);
+    prefork.replaced("web", 0, old);
+    let exit = &prefork.describe("web", 0).exits[0];
+    assert!(exit.stderr.contains("err: plum"), "{exit:?}");
+    assert!(!exit.stderr.contains("err: pear"), "{exit:?}");
+}
+
+/// How many lines of `/print-lines` are far more than any pipe holds.
+const MANY: u32 = 50_000;
+
+#[test]
+fn a_worker_that_prints_more_than_its_pipe_holds_serves_on_and_says_what_was_dropped() {
+    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
+    let address = prefork.address("web");
+    let worker = prefork.ready_pid("web", 0);
+    for _ in 0..2 {
+        kill(&mut prefork);
+        let answer = get(address, &format!("/print-lines/{MANY}")).expect("it serves on");
+        assert_eq!(answer.status, 200);
+        start_again(&mut prefork);
+        assert_eq!(prefork.ready_pid("web", 0), worker);
+        prefork.logged(&[&format!("line: {} ", MANY - 1)]);
+        prefork.logged(&["web/0", "bytes", "were dropped"]);
+        let log = prefork.log();
+        let lines = log.lines().filter(|line| line.contains("xx"));
+        let lines: Vec<u32> = lines
+            .map(|line| {
+                let (_, rest) = line.split_once(" line: ").expect("it is whole");
+                let mut words = rest.split(' ');
+                let (number, filling) = (words.next(), words.next());
+                assert_eq!(filling.map(str::len), Some(80), "no line is cut: {rest}");
+                number.and_then(|it| it.parse().ok()).expect("it is whole")
+            })
+            .collect();
+        // The newest are there, and more of them than a pipe holds by itself.
+        assert!(lines.is_sorted_by(|a, b| a + 1 == *b), "{lines:?}");
+        assert!(lines.len() > 1000, "{}", lines.len());
+    }
+}
+
+#[test]
+fn a_worker_that_waits_for_its_reader_goes_on_when_that_is_killed() {
+    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
+    let address = prefork.address("web");
+    let worker = prefork.ready_pid("web", 0);
+    prefork.signal(Signal::SIGSTOP);
+    let request = std::thread::spawn(move || get(address, &format!("/print-lines/{MANY}")));
+    eventually("it waits to print", PATIENCE, || {
+        let waits = fs::read_to_string(format!("/proc/{worker}/wchan"));
+        waits.is_ok_and(|place| place.contains("pipe_write"))
+    });
+    kill(&mut prefork);
+    let answer = request.join().expect("clients don't panic");
+    assert_eq!(answer.expect("it is served").status, 200);
+    start_again(&mut prefork);
+    assert_eq!(prefork.ready_pid("web", 0), worker);
+    prefork.logged(&[&format!("line: {} ", MANY - 1)]);
+}
+
+#[test]
+fn a_worker_that_prints_as_it_starts_leaves_with_the_supervisor() {
+    let pool = Pool::service_with("web", &["--print-for-ever", "0"], 1);
+    let mut prefork = Prefork::launch(&[pool]);
+    prefork.logged(&["still starting"]);
+    kill(&mut prefork);
+    eventually("nobody is left", PATIENCE, || {
+        prefork.processes().is_empty()
+    });
+}
