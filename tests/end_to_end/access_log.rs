@@ -257,6 +257,7 @@ fn a_reload_changes_the_log_and_one_that_cannot_be_opened_is_refused() {
 fn the_log_goes_on_over_the_supervisors_death_and_its_upgrade() {
     let mut prefork = Prefork::start(&[logging(1, JSON)]);
     let log = prefork.dir().join("access.log");
+    let renamed = prefork.dir().join("access.log.1");
     let address = prefork.address("web");
     let worker = prefork.ready_pid("web", 0);
     prefork.signal(Signal::SIGKILL);
@@ -264,13 +265,17 @@ fn the_log_goes_on_over_the_supervisors_death_and_its_upgrade() {
     http::get(address, "/").unwrap();
     has_lines(&log, 1);
     // What is renamed now, the next supervisor opens anew.
-    fs::rename(&log, prefork.dir().join("access.log.1")).unwrap();
+    fs::rename(&log, &renamed).unwrap();
     prefork.start_again();
     prefork.wait_until_ready();
     assert_eq!(prefork.ready_pid("web", 0), worker);
+    let mut asked = 1;
     eventually("the worker writes to the new file", SOON, || {
         http::get(address, "/").unwrap();
-        std::thread::sleep(Duration::from_millis(30));
+        asked += 1;
+        eventually("the request is in one of them", SOON, || {
+            lines(&renamed).len() + lines(&log).len() == asked
+        });
         !lines(&log).is_empty()
     });
 

@@ -281,7 +281,7 @@ fn stop_waits_until_the_process_has_gone() {
                 tokio::task::yield_now().await;
             }
             fake.end();
-            // Closed, but not yet gone.
+            // Closed, but not yet gone: one that did not wait would be back by now.
             tokio::time::sleep(Duration::from_millis(100)).await;
         });
     }
