@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use prefork_proto::control::ExitReason;
 
-use crate::harness::deadline::eventually;
+use crate::harness::deadline::{eventually, eventually_some};
+use crate::harness::http::get;
 use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, processes};
 
@@ -140,6 +141,26 @@ fn a_worker_that_dies_with_the_supervisor_is_replaced() {
     start_again(&mut prefork);
     assert_ne!(prefork.ready_pid("web", 0), dead);
     assert_eq!(prefork.ready_pid("web", 1), other);
+}
+
+#[test]
+fn a_worker_that_has_only_just_come_up_is_known_to_the_next_supervisor() {
+    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
+    let address = prefork.address("web");
+    let pid = || {
+        let page = get(address, "/").ok()?.body;
+        let (_, rest) = page.split_once("pid ")?;
+        rest.split(' ').next()?.parse::<i32>().ok()
+    };
+    for _ in 0..rounds(5, 50) {
+        let old = prefork.ready_pid("web", 0);
+        processes::send(old, Signal::SIGKILL);
+        // The connection waits in the listener's queue until the successor takes it.
+        let new = eventually_some("it serves", SOON, || pid().filter(|new| *new != old));
+        kill(&mut prefork);
+        start_again(&mut prefork);
+        assert_eq!(prefork.ready_pid("web", 0), new);
+    }
 }
 
 #[test]

@@ -13,6 +13,10 @@ use super::{Outcome, Reactor, Spawn};
 use crate::fleet::{Action, Ask, AskError, Event, JobId, Refusal, Worker};
 use std::time::Duration;
 
+/// With how many processes a birth is written down at once. With more of them that
+/// takes longer, and waits as any other change does.
+const FEW: usize = 64;
+
 impl Reactor {
     pub(super) fn act(&mut self, action: Action) {
         match action {
@@ -112,7 +116,9 @@ impl Reactor {
             return;
         };
         let worker = spawn.worker;
-        let event = match self.try_spawn(spawn) {
+        let spawned = self.try_spawn(spawn);
+        let is_there = spawned.is_ok();
+        let event = match spawned {
             Ok(pid) => Event::Spawned { worker, pid },
             Err(error) => {
                 error!(slot = %self.slot_name(worker), "cannot start a worker: {error}");
@@ -123,6 +129,11 @@ impl Reactor {
             }
         };
         self.feed(event);
+        // Before anything is heard of it, so that nobody is served by a worker that
+        // the next supervisor does not know. It becomes its program meanwhile.
+        if is_there && self.spawns.is_empty() && self.processes.len() <= FEW {
+            self.write_state();
+        }
     }
 
     fn try_spawn(&mut self, spawn: Spawn) -> Result<i32, BirthError> {
