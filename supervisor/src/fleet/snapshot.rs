@@ -216,6 +216,9 @@ impl Fleet {
     fn bring_back(&mut self, now: Time, id: SlotId) {
         let generation = self.generation;
         let slot = self.slot_mut(id);
+        // One of another generation may have become ready since the last write, and
+        // have taken its seat.
+        slot.generation = generation;
         if slot
             .successor()
             .is_some_and(|process| process.generation != generation)
@@ -400,6 +403,24 @@ mod tests {
         assert!(driver.slot(0).successor().is_some() && driver.slot(1).successor().is_none());
         driver.say_ready(worker(0, 2));
         driver.say_ready(worker(1, 2));
+        assert!(driver.fleet.is_ready() && driver.fleet.is_uniform());
+    }
+
+    #[test]
+    fn one_that_became_ready_in_a_generation_that_is_not_in_force_is_replaced_by_one_that_is() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let (pool, slot) = ("web".to_owned(), Some(0));
+        driver.command(Command::Restart { pool, slot });
+        let slot = &mut driver.fleet.pool_mut(PoolId(0)).slots[0];
+        slot.process_mut(Place::Successor).unwrap().generation = 2;
+        hand_over(&mut driver, &[policy("web", 1)]);
+        let now = driver.now;
+        let back = RejoinState::Ready;
+        let actions = driver.fleet.rejoined(now, worker(0, 2), back);
+        driver.take(actions);
+        assert_eq!(driver.current(0), worker(0, 2));
+        resume(&mut driver);
+        driver.say_ready(worker(0, 3));
         assert!(driver.fleet.is_ready() && driver.fleet.is_uniform());
     }
 
