@@ -8,8 +8,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
-use prefork_proto::message::Hello;
+use prefork_proto::message::{Hello, OutputStream};
 use socket2::SockRef;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -48,6 +49,15 @@ impl Living {
     pub(crate) fn can_return(&self) -> bool {
         let hello = self.hello.as_ref();
         hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == CAPABILITY))
+    }
+
+    /// The reading ends of what it prints to: what it has brought, or what is taken from
+    /// one that did not come back.
+    pub(crate) fn take_outputs(&mut self) -> Vec<(OutputStream, OwnedFd)> {
+        match &mut self.returned {
+            Some(returned) => std::mem::take(&mut returned.outputs),
+            None => outputs_of(self),
+        }
     }
 }
 
@@ -226,30 +236,55 @@ fn hold(survivor: Survivor, saved: &SavedProcess) -> Option<Living> {
 
 /// Duplicates of the listening sockets that a process holds.
 fn sockets_of(living: &Living) -> Vec<OwnedFd> {
+    let is_socket = |target: &Path| target.to_string_lossy().starts_with("socket:");
+    let mut sockets = take(living, is_socket);
+    sockets.retain(|fd| SockRef::from(fd).is_listener().unwrap_or(false));
+    sockets
+}
+
+/// The reading ends of what a process prints to, if it keeps them.
+fn outputs_of(living: &Living) -> Vec<(OutputStream, OwnedFd)> {
+    let mut outputs = Vec::new();
+    for (stream, number) in [(OutputStream::Stdout, 1), (OutputStream::Stderr, 2)] {
+        let Ok(pipe) = fs::read_link(format!("/proc/{}/fd/{number}", living.pid)) else {
+            continue;
+        };
+        let ends = take(living, |target| {
+            target == pipe && target.to_string_lossy().starts_with("pipe:")
+        });
+        let is_reading = |end: &OwnedFd| {
+            let flags = fcntl(end, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+            flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == OFlag::O_RDONLY)
+        };
+        outputs.extend(ends.into_iter().find(is_reading).map(|end| (stream, end)));
+    }
+    outputs
+}
+
+/// Duplicates of what a process has open that `/proc` shows as something wanted.
+fn take(living: &Living, is_wanted: impl Fn(&Path) -> bool) -> Vec<OwnedFd> {
     let Ok(numbers) = fs::read_dir(format!("/proc/{}/fd", living.pid)) else {
         return Vec::new();
     };
     let numbers = numbers.flatten().filter_map(|entry| {
         let target = fs::read_link(entry.path()).ok()?;
-        let is_socket = target.to_string_lossy().starts_with("socket:");
         let number = entry.file_name().to_str()?.parse().ok()?;
-        is_socket.then_some(number)
+        is_wanted(&target).then_some(number)
     });
-    let mut sockets = Vec::new();
+    let mut taken = Vec::new();
     for number in numbers {
         match sys::pidfd_getfd(&living.pidfd, number) {
-            Ok(fd) => sockets.push(fd),
+            Ok(fd) => taken.push(fd),
             Err(errno) => {
                 warn!(
                     pid = living.pid,
-                    "cannot take a socket from a worker that did not come back: {errno}"
+                    "cannot take a descriptor from a worker that did not come back: {errno}"
                 );
                 break;
             }
         }
     }
-    sockets.retain(|fd| SockRef::from(fd).is_listener().unwrap_or(false));
-    sockets
+    taken
 }
 
 /// What tells a socket from every other; none for what is no socket.

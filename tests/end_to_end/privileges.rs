@@ -144,6 +144,8 @@ fn successors_have_the_same_whoever_supervises_them() {
     prefork.start_again();
     prefork.wait_until_ready();
     assert_eq!(prefork.ready_pid("web", 0), survivor, "it is adopted");
+    prefork.logged(&["without one", &format!("pid={survivor} ")]);
+    prefork.logged(&["rejoined a supervisor", &format!("pid={survivor} ")]);
     processes::send(survivor, Signal::SIGKILL);
     is_confined(prefork.replaced("web", 0, survivor), 0);
 }

@@ -171,23 +171,43 @@ fn what_is_printed_without_a_supervisor_is_logged_and_kept_for_the_certificate()
     assert!(!exit.stderr.contains("err: pear"), "{exit:?}");
 }
 
+#[test]
+fn the_last_words_of_a_worker_that_hangs_are_taken_from_it() {
+    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
+    let (address, hung) = (prefork.address("web"), prefork.ready_pid("web", 0));
+    prefork.signal(Signal::SIGSTOP);
+    get(address, "/print/pear").expect("it serves on");
+    processes::send(hung, Signal::SIGSTOP);
+    kill(&mut prefork);
+    start_again(&mut prefork);
+    for words in ["out: pear", "err: pear"] {
+        prefork.logged(&[words, &format!("pid={hung} ")]);
+    }
+    let exit = &prefork.describe("web", 0).exits[0];
+    assert!(exit.stderr.contains("err: pear"), "{exit:?}");
+}
+
 /// How many lines of `/print-lines` are far more than any pipe holds.
 const MANY: u32 = 50_000;
 
 #[test]
 fn a_worker_that_prints_more_than_its_pipe_holds_serves_on_and_says_what_was_dropped() {
-    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
+    let mut prefork = logging(&[Pool::service("web", 1)]);
     let address = prefork.address("web");
     let worker = prefork.ready_pid("web", 0);
     for _ in 0..2 {
         kill(&mut prefork);
+        let before = log(&prefork).len();
         let answer = get(address, &format!("/print-lines/{MANY}")).expect("it serves on");
         assert_eq!(answer.status, 200);
         start_again(&mut prefork);
         assert_eq!(prefork.ready_pid("web", 0), worker);
-        prefork.logged(&[&format!("line: {} ", MANY - 1)]);
-        prefork.logged(&["web/0", "bytes", "were dropped"]);
-        let log = prefork.log();
+        let last = format!("line: {} ", MANY - 1);
+        eventually("the last line is logged", PATIENCE, || {
+            let log = &log(&prefork)[before..];
+            log.contains(&last) && log.contains("bytes of what was printed")
+        });
+        let log = &log(&prefork)[before..];
         let lines = log.lines().filter(|line| line.contains("xx"));
         let lines: Vec<u32> = lines
             .map(|line| {
@@ -206,7 +226,7 @@ fn a_worker_that_prints_more_than_its_pipe_holds_serves_on_and_says_what_was_dro
 
 #[test]
 fn a_worker_that_waits_for_its_reader_goes_on_when_that_is_killed() {
-    let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
+    let mut prefork = logging(&[Pool::service("web", 1)]);
     let address = prefork.address("web");
     let worker = prefork.ready_pid("web", 0);
     prefork.signal(Signal::SIGSTOP);
@@ -220,7 +240,10 @@ fn a_worker_that_waits_for_its_reader_goes_on_when_that_is_killed() {
     assert_eq!(answer.expect("it is served").status, 200);
     start_again(&mut prefork);
     assert_eq!(prefork.ready_pid("web", 0), worker);
-    prefork.logged(&[&format!("line: {} ", MANY - 1)]);
+    let last = format!("line: {} ", MANY - 1);
+    eventually("the last line is logged", PATIENCE, || {
+        log(&prefork).contains(&last)
+    });
 }
 
 #[test]

@@ -177,7 +177,8 @@ impl Reactor {
     }
 
     /// Takes a living process over, with its channel if it came back.
-    fn adopt(&mut self, living: Living) -> std::io::Result<()> {
+    fn adopt(&mut self, mut living: Living) -> std::io::Result<()> {
+        let outputs = living.take_outputs();
         let Living {
             survivor,
             pid,
@@ -206,7 +207,7 @@ impl Reactor {
             hello,
             channel: None,
             board: None,
-            outputs: Vec::new(),
+            outputs,
             draining: false,
             tickets: edition.map_or_else(Vec::new, |edition| self.tickets_of(edition)),
             access_log,
@@ -221,7 +222,6 @@ impl Reactor {
                     warn!(slot = %adopted.slot, pid, "its scoreboard is not used: {error}");
                 }
             }
-            adopted.outputs = returned.outputs;
             let said = returned.rejoin;
             adopted.draining = said.state == RejoinState::Draining;
             adopted.hello = Some(Hello {
