@@ -56,6 +56,22 @@ fn refused_is_1() {
     prefork.done(&["resume", "web/0"]);
 }
 
+#[test]
+fn an_empty_variable_is_none() {
+    let dir = directory();
+    for (command, code) in [("check", 0), ("status", 3)] {
+        let mut prefork = Command::new(cli::binary());
+        prefork
+            .arg(command)
+            .current_dir(dir.path())
+            .env("PREFORK_CONFIG", "")
+            .env("PREFORK_RUNTIME_DIR", "")
+            .env("RUNTIME_DIRECTORY", dir.path());
+        let output = cli::finish(&mut prefork, Duration::from_secs(30));
+        assert_eq!(output.code, code, "{command}: {output:?}");
+    }
+}
+
 /// What `prefork run` says that ends with 1.
 #[track_caller]
 fn run_fails(dir: &std::path::Path, args: &[&str]) -> String {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::address::{PoolName, Target, WorkerAddress};
@@ -303,6 +304,24 @@ impl FromStr for Condition {
     }
 }
 
+impl CommandLine {
+    /// What clap has to know of it. A variable that is empty is none.
+    pub(crate) fn definition(is_empty: impl Fn(&str) -> bool) -> clap::Command {
+        let mut definition = Self::command();
+        if is_empty("PREFORK_RUNTIME_DIR") {
+            definition = definition.mut_arg("runtime_dir", |it| it.env(Resettable::Reset));
+        }
+        if is_empty("PREFORK_CONFIG") {
+            for command in ["run", "check"] {
+                definition = definition.mut_subcommand(command, |it| {
+                    it.mut_arg("config", |it| it.env(Resettable::Reset))
+                });
+            }
+        }
+        definition
+    }
+}
+
 impl Run {
     /// What the configuration needs to know of the command line.
     pub(crate) fn into_options(self, runtime_dir: Option<PathBuf>) -> Options {
@@ -333,8 +352,6 @@ fn json(text: &str) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<CommandLine, clap::Error> {

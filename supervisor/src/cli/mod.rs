@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use serde_json::json;
 
 use args::{Command, CommandLine, Order, Question};
@@ -57,7 +57,10 @@ pub fn main() -> ExitCode {
         let done = crate::run::go_on(handover).map_err(Error::from);
         return ExitCode::from(done.map_or_else(|error| report(&error, terminal), |()| 0));
     }
-    let CommandLine { global, command } = CommandLine::parse();
+    let is_empty = |name: &str| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let matches = CommandLine::definition(is_empty).get_matches();
+    let CommandLine { global, command } =
+        CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let terminal = Terminal::new(global.output);
     let done = match command {
         Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
