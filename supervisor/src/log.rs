@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -103,8 +104,17 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)
+        // A named pipe without a reader would be waited for (fifo(7)), and a full one too.
+        .custom_flags(libc::O_NONBLOCK)
         .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        .map_err(|error| {
+            let advice = match error.raw_os_error() {
+                Some(libc::ENXIO) => "; nobody reads from this pipe: start its reader first",
+                _ => "",
+            };
+            let said = format!("{}: {error}{advice}", path.display());
+            io::Error::new(error.kind(), said)
+        })
 }
 
 #[derive(Debug, Clone)]
@@ -152,12 +162,14 @@ impl State {
 
     fn try_write(&mut self, line: &[u8]) -> bool {
         let (stdout, stderr) = (io::stdout(), io::stderr());
+        let mut file: &File;
         let (fd, out): (BorrowedFd<'_>, &mut dyn Write) = match &mut self.target {
             Target::Stdout => (stdout.as_fd(), &mut stdout.lock()),
             Target::Stderr => (stderr.as_fd(), &mut stderr.lock()),
-            Target::File { file, .. } => {
-                // A regular file always polls writable.
-                return file.write_all(line).is_ok();
+            // A regular file always polls writable.
+            Target::File { file: open, .. } => {
+                file = &*open;
+                (file.as_fd(), &mut file)
             }
         };
         let patience = if self.stuck { 0 } else { PATIENCE_MS };
@@ -195,5 +207,34 @@ impl<'a> MakeWriter<'a> for Sink {
 
     fn make_writer(&'a self) -> Line {
         Line(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_for_a_log_is_never_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("nobody reads from this pipe"), "{error}");
+
+        // One that reads nothing is there.
+        let _reader = File::options().read(true).write(true).open(&path).unwrap();
+        let file = open(&path).unwrap();
+        let mut state = State {
+            target: Target::File { path, file },
+            stuck: false,
+            lost: 0,
+        };
+        for _ in 0..100 {
+            state.write_line(&[b'x'; PIPE_BUF]);
+        }
+        assert!(state.lost > 0);
     }
 }
