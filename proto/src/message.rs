@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::metrics::Metrics;
-use crate::tls::TicketKey;
+use crate::tls::{HandshakeFailure, TicketKey};
 
 /// The protocol version that `hello` and `welcome` carry.
 pub const PROTOCOL: u32 = 1;
@@ -247,6 +247,10 @@ impl fmt::Debug for RejoinOffer {
 
 fn default_idle_grace_ms() -> u64 {
     3000
+}
+
+fn are_zero(them: &[u64]) -> bool {
+    them.iter().all(is_zero)
 }
 
 fn is_zero(it: &u64) -> bool {
@@ -543,6 +547,10 @@ pub struct HttpCounts {
     /// Requests whose handler panicked.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub panics: u64,
+    /// TLS handshakes that came to nothing, by their reasons in the order of
+    /// [`HandshakeFailure::ALL`](crate::tls::HandshakeFailure::ALL).
+    #[serde(default, skip_serializing_if = "are_zero")]
+    pub tls_failures: [u64; HandshakeFailure::ALL.len()],
 }
 
 impl HttpCounts {

@@ -22,6 +22,43 @@ use crate::error::{Call, SystemError};
 /// The most that the memory holds, in bytes.
 pub const MOST_BYTES: u64 = 64 << 20;
 
+/// Why a client's handshake came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    /// It was not done in time.
+    Timeout,
+    /// The client left in the middle of it.
+    Closed,
+    /// What the client sent is not TLS, or breaks its rules.
+    Protocol,
+    /// There is no version, cipher or key exchange that both sides know.
+    Incompatible,
+    /// The client refused it, most often the certificate.
+    Rejected,
+}
+
+impl HandshakeFailure {
+    /// All of them, in the order in which they are counted.
+    pub const ALL: [Self; 5] = [
+        Self::Timeout,
+        Self::Closed,
+        Self::Protocol,
+        Self::Incompatible,
+        Self::Rejected,
+    ];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Protocol => "protocol",
+            Self::Incompatible => "incompatible",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// What the memory holds, as JSON: every certificate once, and which of them
 /// each listener has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -126,6 +126,48 @@ fn a_certificate_is_replaced_under_load_by_the_same_processes() {
 }
 
 #[test]
+fn a_handshake_that_comes_to_nothing_stays_counted_whoever_is_killed() {
+    let issued = Issued::new();
+    let mut prefork = serving(&issued, 1);
+    let address = prefork.address("web");
+    let failed = |prefork: &Prefork, reason| {
+        let labels = [("pool", "web"), ("reason", reason)];
+        prefork.metric("prefork_tls_handshake_failures_total", &labels)
+    };
+    for reason in ["timeout", "closed", "protocol", "incompatible", "rejected"] {
+        assert_eq!(failed(&prefork, reason), 0.0, "{reason}");
+    }
+    let strange = Trust::of(&[&Issued::new()]);
+    let fails = |times: usize| {
+        for _ in 0..times {
+            assert!(strange.connect(address).is_err());
+        }
+    };
+    fails(3);
+    eventually("three are counted", PATIENCE, || {
+        failed(&prefork, "rejected") == 3.0
+    });
+    let worker = prefork.ready_pid("web", 0);
+    processes::send(worker, Signal::SIGKILL);
+    let worker = prefork.replaced("web", 0, worker);
+    assert_eq!(failed(&prefork, "rejected"), 3.0);
+    fails(2);
+    eventually("two more are counted", PATIENCE, || {
+        failed(&prefork, "rejected") == 5.0
+    });
+    prefork.signal(Signal::SIGKILL);
+    prefork.ended();
+    // Counted while nobody looks.
+    fails(1);
+    prefork.start_again();
+    prefork.wait_until_ready();
+    assert_eq!(prefork.ready_pid("web", 0), worker);
+    eventually("all are there", PATIENCE, || {
+        failed(&prefork, "rejected") == 6.0
+    });
+}
+
+#[test]
 fn a_check_warns_of_a_certificate_that_has_expired() {
     let issued = Issued::expired();
     let prefork = serving(&issued, 1);

@@ -150,6 +150,7 @@ impl Board {
                 duration_buckets: cells.duration_buckets.each_ref().map(|cell| cell.get()),
                 duration_sum_us: cells.duration_sum_us.get(),
                 panics: cells.panics.get(),
+                tls_failures: cells.tls_failures.each_ref().map(|cell| cell.get()),
             },
             in_flight: cells.in_flight.get(),
             connections: cells.connections.get(),

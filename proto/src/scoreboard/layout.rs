@@ -4,6 +4,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::message::DURATION_BOUNDS;
+use crate::tls::HandshakeFailure;
 
 /// The memory as cells of type `C`: [`AtomicU64`] for the worker, [`Seen`] for
 /// the supervisor. Both have the size and alignment of a `u64`.
@@ -21,11 +22,11 @@ pub(crate) struct Cells<C> {
     // Lines 1 and 2, written by the serving thread.
     pub(super) duration_buckets: [C; DURATION_BOUNDS.len() + 1],
     pub(super) panics: C,
-    // Line 3, written by any thread that holds an upgraded connection.
+    // Line 3, the bytes written by any thread that holds an upgraded connection.
     pub(super) received_bytes: C,
     pub(super) sent_bytes: C,
     pub(super) connections: C,
-    _reserved: [C; 5],
+    pub(super) tls_failures: [C; HandshakeFailure::ALL.len()],
 }
 
 /// A cell that can only be looked at: the supervisor's mapping is read-only,
@@ -54,4 +55,5 @@ const _: () = {
     assert!(offset_of!(Cells<Seen>, received_bytes) == 192);
     assert!(offset_of!(Cells<Seen>, sent_bytes) == 200);
     assert!(offset_of!(Cells<Seen>, connections) == 208);
+    assert!(offset_of!(Cells<Seen>, tls_failures) == 216);
 };

@@ -13,6 +13,7 @@ use super::{ABI, BYTES, Cells, ScoreboardError};
 use crate::error::{Call, SystemError};
 use crate::message::{DURATION_BOUNDS, HttpCounts, ScoreboardOffer};
 use crate::sys;
+use crate::tls::HandshakeFailure;
 
 /// [`DURATION_BOUNDS`] in microseconds, so that a request is sorted into its
 /// bucket without floating point.
@@ -110,6 +111,11 @@ impl Tally {
         add(&self.cells.panics, 1);
     }
 
+    /// A client's TLS handshake came to nothing.
+    pub fn handshake_failed(&self, why: HandshakeFailure) {
+        add(&self.cells.tls_failures[why as usize], 1);
+    }
+
     /// One connection was accepted.
     pub fn accepted(&self) {
         add(&self.cells.accepted, 1);
@@ -158,6 +164,7 @@ impl Tally {
             duration_buckets: self.cells.duration_buckets.each_ref().map(get),
             duration_sum_us: get(&self.cells.duration_sum_us),
             panics: get(&self.cells.panics),
+            tls_failures: self.cells.tls_failures.each_ref().map(get),
         }
     }
 }
@@ -191,6 +198,16 @@ mod tests {
         tally.answered(999, Duration::ZERO);
         tally.answered(0, Duration::ZERO);
         assert_eq!(tally.totals().requests, [1, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_failure_is_counted_at_the_place_of_its_name() {
+        let tally = Tally::private();
+        for (place, why) in HandshakeFailure::ALL.into_iter().enumerate() {
+            tally.handshake_failed(why);
+            assert_eq!(tally.totals().tls_failures[place], 1, "{why:?}");
+        }
+        assert_eq!(tally.totals().tls_failures, [1; 5]);
     }
 
     #[test]

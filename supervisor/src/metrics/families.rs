@@ -3,6 +3,7 @@
 
 use prefork_proto::control::ExitReason;
 use prefork_proto::message::DURATION_BOUNDS;
+use prefork_proto::tls::HandshakeFailure;
 
 use super::Labels;
 use super::distribution::Distribution;
@@ -239,6 +240,15 @@ pub(super) const FAMILIES: &[Family] = &[
         "prefork_http_handler_panics_total",
         "Requests whose handler panicked.",
         Total(|n| n.http().panics),
+    ),
+    family(
+        "prefork_tls_handshake_failures_total",
+        "TLS handshakes that came to nothing, by what was the reason.",
+        Totals {
+            label: "reason",
+            values: |_| HandshakeFailure::ALL.map(HandshakeFailure::as_str).to_vec(),
+            numbers: |n| n.http().tls_failures.to_vec(),
+        },
     ),
     family(
         "prefork_http_connections_accepted_total",

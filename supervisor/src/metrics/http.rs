@@ -57,6 +57,7 @@ fn for_each_cell(ours: &mut HttpCounts, theirs: &HttpCounts, mut then: impl FnMu
         duration_buckets,
         duration_sum_us,
         panics,
+        tls_failures,
     } = ours;
     then(accepted, theirs.accepted);
     then(received_bytes, theirs.received_bytes);
@@ -64,6 +65,9 @@ fn for_each_cell(ours: &mut HttpCounts, theirs: &HttpCounts, mut then: impl FnMu
     then(duration_sum_us, theirs.duration_sum_us);
     then(panics, theirs.panics);
     for (cell, reported) in requests.iter_mut().zip(theirs.requests) {
+        then(cell, reported);
+    }
+    for (cell, reported) in tls_failures.iter_mut().zip(theirs.tls_failures) {
         then(cell, reported);
     }
     for (cell, reported) in duration_buckets.iter_mut().zip(theirs.duration_buckets) {

@@ -1,7 +1,9 @@
 //! A connection's handshake, which its client has limited time for.
 
+use std::io;
 use std::sync::Arc;
 
+use prefork_proto::tls::HandshakeFailure;
 use rustls::ServerConfig;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
@@ -10,7 +12,9 @@ use crate::serving::Serving;
 use crate::stream::Stream;
 
 /// Does the connection's handshake. `None` where there is none in time: it is
-/// closed, and nobody is told, since anyone may send anything to a port.
+/// closed and counted, and nobody is told, since anyone may send anything to a
+/// port. A client that leaves without a word is none that has failed, nor is one
+/// that a drain closes.
 pub(crate) async fn handshake(
     stream: Stream,
     config: Arc<ServerConfig>,
@@ -23,28 +27,49 @@ pub(crate) async fn handshake(
     let late = async {
         let deadline = begun + serving.rules().limits.header_timeout;
         tokio::select! {
-            () = sleep_until(deadline) => return,
+            () = sleep_until(deadline) => return true,
             terms = serving.drain.begun() => {
                 let grace = terms.since.max(begun) + terms.idle_grace;
                 sleep_until(grace.min(deadline)).await;
             }
         }
         // A drain closes those who have said nothing.
-        if traffic.has_begun() {
+        let begun = traffic.has_begun();
+        if begun {
             sleep_until(deadline).await;
         }
+        begun
     };
     tokio::select! {
         biased;
         done = done => match done {
             Ok(secured) => Some(Stream::secured(secured, serving, Arc::clone(&traffic))),
-            Err((_, wire)) => {
+            Err((error, wire)) => {
+                if traffic.has_begun() {
+                    serving.tally.handshake_failed(reason(&error));
+                }
                 // What TLS has to say of it is on its way to the client.
                 let wire = Stream::unsecured(wire, serving, Arc::clone(&traffic));
                 wire.close().await;
                 None
             }
         },
-        () = late => None,
+        failed = late => {
+            if failed {
+                serving.tally.handshake_failed(HandshakeFailure::Timeout);
+            }
+            None
+        }
+    }
+}
+
+/// Why a handshake failed, from what TLS or its connection says of it.
+fn reason(error: &io::Error) -> HandshakeFailure {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::Rejected,
+        Some(rustls::Error::PeerIncompatible(_)) => HandshakeFailure::Incompatible,
+        Some(_) => HandshakeFailure::Protocol,
+        None => HandshakeFailure::Closed,
     }
 }

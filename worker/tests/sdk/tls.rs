@@ -248,6 +248,46 @@ fn a_handshake_that_takes_too_long_is_cut_and_others_are_not_kept_waiting() {
 }
 
 #[test]
+fn a_handshake_that_comes_to_nothing_is_counted_by_its_reason() {
+    let issued = issue(&["a.example"]);
+    let orders = Orders {
+        kind: "impatient",
+        ..Orders::default()
+    };
+    let mut worker = Worker::secured(orders, &settings(&[&issued], V1_3), &[]);
+    // None that come to something, and one that is not begun.
+    drop(connected(worker.address));
+    let trust = Trust::of(&[&issued]);
+    assert_eq!(
+        trust.client(worker.address, "a.example").get("/").status,
+        200
+    );
+    worker.connections(0);
+    let half = [0x16, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3];
+    connected(worker.address).write_all(&half).unwrap();
+    let closed = [0, 1, 0, 0, 0];
+    worker.health(|health| health.http.as_ref().unwrap().tls_failures == closed);
+    for _ in 0..2 {
+        let mut plain = connected(worker.address);
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        plain.read_to_end(&mut Vec::new()).unwrap();
+    }
+    let old = Trust::speaking(&[&issued], &[&TLS12], b"http/1.1");
+    assert!(old.shake(worker.address, "a.example").is_err());
+    let stranger = Trust::of(&[&issue(&["a.example"])]);
+    for _ in 0..3 {
+        assert!(stranger.shake(worker.address, "a.example").is_err());
+    }
+    let _silent = connected(worker.address);
+    let mut slow = connected(worker.address);
+    slow.write_all(&half).unwrap();
+    worker.health(|health| {
+        let http = health.http.as_ref().unwrap();
+        http.tls_failures == [2, 1, 2, 1, 3] && http.total() == 1
+    });
+}
+
+#[test]
 fn what_is_not_tls_is_closed() {
     let issued = issue(&["a.example"]);
     let mut worker = worker(&[&issued]);

@@ -442,6 +442,7 @@ proptest! {
                         accepted: claim,
                         duration_buckets: [claim; 15],
                         duration_sum_us: claim,
+                        tls_failures: [claim; 5],
                         ..HttpCounts::default()
                     };
                     let health = Health { http: Some(http), ..Health::default() };

@@ -160,7 +160,7 @@ impl Process {
         match self.conversation.hear(message, now) {
             Ok(Heard::Hello(hello)) => self.welcome(hello).await,
             Ok(Heard::Ready) => return self.ready().await,
-            Ok(Heard::Health(health)) => self.health(health, now).await,
+            Ok(Heard::Health(health)) => self.health(*health, now).await,
             Ok(Heard::Metrics(report)) => self.metrics.application(worker.incarnation, &report),
             Ok(Heard::Pong(after)) => self.metrics.round_trip(after),
             Ok(Heard::Answered) => {}

@@ -22,6 +22,7 @@ fn report() -> ToSupervisor {
             duration_buckets: [81_234; 15],
             duration_sum_us: 1_234_567_890,
             panics: 0,
+            tls_failures: [0; 5],
         }),
     })
 }
