@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{mkfifo, pipe};
 use serde_json::Value;
 
 use crate::harness::deadline::eventually;
@@ -152,6 +152,53 @@ fn a_pipe_that_nobody_reads_costs_lines_and_no_request() {
     drop(connection);
     prefork.done(&["stop"]);
     assert_eq!(prefork.exit_code(), 0);
+}
+
+#[test]
+fn lines_on_stdout_are_whole_and_complete_whatever_becomes_of_the_supervisor() {
+    let (read, stdout) = pipe().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        File::from(read).read_to_string(&mut text).map(|_| text)
+    });
+    let log = "{ path = \"stdout\", format = \"json\" }";
+    let mut prefork = Prefork::launch_printing(&stdout, &[logging(3, log)]);
+    prefork.wait_until_ready();
+    let load = Load::of(Kind::Close, prefork.address("web"), 6);
+    load.serves(300);
+    for command in ["reload", "reopen-logs", "upgrade"] {
+        prefork.done(&[command]);
+        load.serves(300);
+    }
+    let workers = prefork.ready_pids("web");
+    prefork.signal(Signal::SIGKILL);
+    prefork.ended();
+    load.serves(300);
+    prefork.start_again_printing(&stdout);
+    prefork.wait_until_ready();
+    load.serves(300);
+    assert_eq!(prefork.ready_pids("web"), workers);
+    let served = load.stop_flawless();
+    prefork.done(&["stop"]);
+    assert_eq!(prefork.exit_code(), 0);
+
+    // It ends when nobody has it any more.
+    drop(stdout);
+    let text = reader.join().unwrap().unwrap();
+    let ids: BTreeSet<String> = text
+        .lines()
+        .map(|line| {
+            let entry: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+            assert_eq!(
+                (&entry["status"], &entry["pool"]),
+                (&200.into(), &"web".into())
+            );
+            entry["request_id"].to_string()
+        })
+        .collect();
+    assert_eq!(text.lines().count() as u64, served);
+    assert_eq!(ids.len() as u64, served);
 }
 
 /// What the server answers to these bytes on a connection of their own.

@@ -60,7 +60,8 @@ impl Prefork {
             .env("WATCHDOG_USEC", "3000000")
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "http")
-            .stdin(Stdio::from(socket));
+            .stdin(Stdio::from(socket))
+            .stdout(Stdio::null());
         Self::spawn_by(command, dir, &["run", "--config", &config])
     }
 
@@ -71,6 +72,14 @@ impl Prefork {
         let path = configure(dir.path(), "", pools);
         let path = path.to_str().expect("the path is text").to_owned();
         Self::spawn(dir, &["run", "--config", &path])
+    }
+
+    /// A supervisor of these pools whose standard output is this.
+    pub(crate) fn launch_printing(stdout: &OwnedFd, pools: &[Pool]) -> Self {
+        let dir = directory();
+        let path = configure(dir.path(), "", pools);
+        let path = path.to_str().expect("the path is text").to_owned();
+        Self::spawn_by(printing(stdout), dir, &["run", "--config", &path])
     }
 
     /// A supervisor with more keys in its `[supervisor]` section.
@@ -106,10 +115,19 @@ impl Prefork {
 
     /// Starts a supervisor of the same configuration once the first one has ended.
     pub(crate) fn start_again(&mut self) {
+        self.start_again_by(prefork());
+    }
+
+    /// The same with this as its standard output.
+    pub(crate) fn start_again_printing(&mut self, stdout: &OwnedFd) {
+        self.start_again_by(printing(stdout));
+    }
+
+    fn start_again_by(&mut self, command: Command) {
         let config = self.dir().join("prefork.toml");
         let config = config.to_str().expect("the path is text").to_owned();
         let args = ["run", "--config", &config];
-        let (supervisor, log) = start(prefork(), self.dir(), &self.marker, &args);
+        let (supervisor, log) = start(command, self.dir(), &self.marker, &args);
         self.supervisor = supervisor;
         self.log = log;
     }
@@ -148,7 +166,13 @@ fn configure(dir: &Path, supervisor: &str, pools: &[Pool]) -> PathBuf {
 
 fn prefork() -> Command {
     let mut command = Command::new(cli::binary());
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn printing(stdout: &OwnedFd) -> Command {
+    let mut command = prefork();
+    command.stdout(stdout.try_clone().expect("a descriptor is left"));
     command
 }
 
@@ -158,7 +182,6 @@ fn start(command: Command, dir: &Path, marker: &str, args: &[&str]) -> (Child, L
         .args(args)
         .current_dir(dir)
         .process_group(0)
-        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary under test starts");
