@@ -30,17 +30,9 @@ pub(crate) fn binary() -> PathBuf {
 
 /// An example program of the workspace, built beside the binary under test.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let path = binary()
-        .parent()
-        .expect("the binary lies in a directory")
-        .join("examples")
-        .join(name);
-    assert!(
-        path.is_file(),
-        "{} is not built: run `cargo build --workspace --examples`",
-        path.display()
-    );
-    path
+    let binary = binary();
+    let target = binary.parent().expect("the binary lies in a directory");
+    crate::fresh::example(target, name)
 }
 
 /// Runs `prefork --runtime-dir RUNTIME_DIR ARGS`.

@@ -14,6 +14,8 @@ mod door;
 mod drain;
 mod files;
 mod fire;
+#[path = "../../../tests/fresh.rs"]
+mod fresh;
 mod handshake;
 mod http;
 mod limits;

@@ -21,17 +21,11 @@ use serde_json::{Value, json};
 /// How long anything may take before a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The program that tests run, built with them.
+/// The program that tests run.
 pub(crate) fn probe() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let probe = target.join("examples/probe");
-    assert!(
-        probe.exists(),
-        "{} is missing: build it with `cargo build -p prefork-worker --examples`",
-        probe.display()
-    );
-    probe
+    crate::fresh::example(target, "probe")
 }
 
 /// A child process, killed when dropped.
