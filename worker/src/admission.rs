@@ -20,7 +20,21 @@ pub(crate) struct Admission {
 }
 
 /// A request's turn, until it is dropped.
-pub(crate) type Turn = SemaphorePermit<'static>;
+#[derive(Debug)]
+pub(crate) struct Turn(&'static Semaphore);
+
+impl Turn {
+    fn of(admission: &'static Admission, permit: SemaphorePermit<'static>) -> Self {
+        permit.forget();
+        Self(&admission.turns)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
 
 impl Admission {
     /// One that admits as many requests as these limits say; none where they
@@ -38,7 +52,8 @@ impl Admission {
 
     /// A turn at once, if there is one and nobody waits for it.
     pub(crate) fn now(&'static self) -> Option<Turn> {
-        self.turns.try_acquire().ok()
+        let permit = self.turns.try_acquire().ok()?;
+        Some(Turn::of(self, permit))
     }
 
     /// A turn as soon as there is one; none where too many wait already, or
@@ -49,7 +64,8 @@ impl Admission {
             let turn = timeout(self.patience, self.turns.acquire()).await;
             drop(place);
             // It is never closed.
-            turn.ok()?.ok()
+            let permit = turn.ok()?.ok()?;
+            Some(Turn::of(self, permit))
         })
     }
 

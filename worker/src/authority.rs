@@ -6,8 +6,14 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
     if let Some(rest) = text.strip_prefix(b"[") {
         return is_address(rest);
     }
-    let end = text.iter().position(|byte| !IN_NAMES[usize::from(*byte)]);
-    end.is_none_or(|end| is_port(&text[end..]))
+    // Four at a time, as far as that goes.
+    let (fours, _) = text.as_chunks::<4>();
+    let are_in_names =
+        |four: &&[u8; 4]| four.iter().fold(true, |all, byte| all & is_in_names(*byte));
+    let begun = fours.iter().take_while(are_in_names).count() * 4;
+    let rest = &text[begun..];
+    let end = rest.iter().position(|byte| !is_in_names(*byte));
+    end.is_none_or(|end| is_port(&rest[end..]))
 }
 
 /// An IPv6 address or a later one, without the bracket that it begins with,
@@ -26,6 +32,10 @@ fn is_port(rest: &[u8]) -> bool {
         Some((b':', port)) => port.iter().all(u8::is_ascii_digit),
         Some(_) => false,
     }
+}
+
+fn is_in_names(byte: u8) -> bool {
+    IN_NAMES[usize::from(byte)]
 }
 
 /// What a registered name is written with: unreserved, sub-delims and `%`.

@@ -8,7 +8,8 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::time::{Instant, sleep_until};
 
-use crate::request::{Counted, Requests};
+use crate::request::Counted;
+use crate::requests::Requests;
 use crate::serving::Serving;
 use crate::stream::Stream;
 use crate::{StartError, http1, http2, tls};

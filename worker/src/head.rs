@@ -1,19 +1,25 @@
 //! What is to be known of a request's head, found in one walk over its headers.
 
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::HOST;
 
 use crate::authority::is_authority;
 
 /// A request's head in numbers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Head {
     /// Bytes of the target: its authority and its path.
     pub(crate) target: usize,
     /// Bytes of the headers' names and values.
     text: usize,
     pub(crate) hosts: Hosts,
+    /// Bytes of the method's name.
+    pub(crate) method: usize,
+    /// Bytes of the body, where the head tells.
+    pub(crate) body: Option<u64>,
+    /// Whether there is a body.
+    pub(crate) has_body: bool,
 }
 
 /// What there is of `Host`.
@@ -35,6 +41,9 @@ impl Head {
             target: authority + path,
             text: 0,
             hosts: Hosts::None,
+            method: request.method().as_str().len(),
+            body: request.body().size_hint().exact(),
+            has_body: !request.body().is_end_stream(),
         };
         for (name, value) in request.headers() {
             head.text += name.as_str().len() + value.len();
@@ -53,8 +62,7 @@ impl Head {
     pub(crate) fn length(&self, request: &Request<Incoming>) -> u64 {
         let scheme = request.uri().scheme_str();
         let scheme = scheme.map_or(0, |scheme| scheme.len() + "://".len());
-        let method = request.method().as_str().len();
-        let line = method + scheme + self.target + "  HTTP/1.1\r\n".len();
+        let line = self.method + scheme + self.target + "  HTTP/1.1\r\n".len();
         let headers = self.text + request.headers().len() * ": \r\n".len();
         (line + headers + "\r\n".len()) as u64
     }

@@ -13,7 +13,8 @@ use crate::StartError;
 use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
 use crate::quiet::Quiet;
-use crate::request::{Counted, Requests};
+use crate::request::Counted;
+use crate::requests::Requests;
 use crate::serving::Terms;
 use crate::stream::Stream;
 

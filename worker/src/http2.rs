@@ -16,7 +16,8 @@ use crate::StartError;
 use crate::frames::Frames;
 use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
-use crate::request::{Counted, Requests};
+use crate::request::Counted;
+use crate::requests::Requests;
 use crate::stream::Stream;
 use crate::uploads::Uploads;
 

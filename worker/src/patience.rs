@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
-use crate::request::Requests;
+use crate::requests::Requests;
 use crate::unanswered::Input;
 use crate::uploads::Uploads;
 

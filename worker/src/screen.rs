@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
@@ -22,11 +22,11 @@ const LONGEST_METHOD: usize = 40;
 /// Nothing is allocated for a request that is as it should be.
 pub(crate) fn screen(
     request: &mut Request<Incoming>,
-    head: Head,
+    head: &Head,
     limits: &Limits,
 ) -> Result<(), StatusCode> {
     screen_sizes(request, head, limits)?;
-    if request.method().as_str().len() > LONGEST_METHOD {
+    if head.method > LONGEST_METHOD {
         return Err(StatusCode::NOT_IMPLEMENTED);
     }
     if request.version() == Version::HTTP_2 {
@@ -34,7 +34,7 @@ pub(crate) fn screen(
     }
     screen_host(request, head.hosts)?;
     // Without a length there is a body in chunks.
-    if request.body().size_hint().exact().is_none() {
+    if head.body.is_none() {
         screen_codings(request)?;
     }
     Ok(())
@@ -42,7 +42,7 @@ pub(crate) fn screen(
 
 fn screen_sizes(
     request: &Request<Incoming>,
-    head: Head,
+    head: &Head,
     limits: &Limits,
 ) -> Result<(), StatusCode> {
     if head.target > limits.max_uri_size {
@@ -56,7 +56,7 @@ fn screen_sizes(
         return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
     // What has no length is measured as it comes.
-    let body = request.body().size_hint().exact().unwrap_or(0);
+    let body = head.body.unwrap_or(0);
     if limits.max_body_size.is_some_and(|most| body > most) {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     }

@@ -104,8 +104,9 @@ impl AsRawFd for Wire {
     }
 }
 
+// In line with what the stream above makes of it: that is done for every request.
 impl AsyncRead for Wire {
-    #[inline]
+    #[inline(always)]
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -140,6 +141,7 @@ impl AsyncWrite for Wire {
         result
     }
 
+    #[inline(always)]
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

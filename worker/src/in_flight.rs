@@ -1,0 +1,181 @@
+//! A request from its head to the end of its response.
+
+use std::rc::Rc;
+use std::task::Waker;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode, Version};
+use tokio::time::Instant;
+
+use crate::access_log::Entry;
+use crate::admission::Turn;
+use crate::head::Head;
+use crate::requests::Requests;
+use crate::unanswered::BodyEnd;
+use crate::uploads::Uploads;
+
+/// Fewer unexplained bytes than this are spaces that a client put into its
+/// headers; as many or more are the beginning of another request.
+const SHORTEST_REQUEST: u64 = 16;
+
+/// Where a request ends of which that can't be told.
+const UNKNOWN: u64 = u64::MAX;
+
+/// A request from its head to the end of its response's body. It moves with the
+/// request and with the response, so it is kept small.
+pub(crate) struct InFlight {
+    pub(crate) requests: Rc<Requests>,
+    /// Where in the connection's input it ends, or [`UNKNOWN`].
+    end: u64,
+    /// What is logged of it; none where nothing is.
+    pub(crate) entry: Option<Box<Entry>>,
+    /// Its right to be served, where there is not one for all.
+    pub(crate) turn: Option<Turn>,
+    /// The stream on which its body comes, where there are streams.
+    pub(crate) upload: Option<u32>,
+    /// Its key where it is not answered at once.
+    unanswered: Option<u32>,
+    pub(crate) kind: Kind,
+    has_body: bool,
+    /// Whether more of its response was given than was asked for since.
+    offers: bool,
+}
+
+/// What decides whether a response may say `Connection: close`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    /// It asks for a tunnel, which begins where a success response ends.
+    Connect,
+    /// HTTP/2 knows no such header.
+    Http2,
+}
+
+impl Kind {
+    fn of(request: &Request<Incoming>) -> Self {
+        if request.version() == Version::HTTP_2 {
+            Self::Http2
+        } else if request.method() == Method::CONNECT {
+            Self::Connect
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+impl InFlight {
+    pub(crate) fn begin(requests: Rc<Requests>, request: &Request<Incoming>, head: &Head) -> Self {
+        requests.traffic.request_began(head.has_body);
+        requests.serving().tally.request_began();
+        requests.in_flight.set(requests.in_flight.get() + 1);
+        let kind = Kind::of(request);
+        let mut end = UNKNOWN;
+        if head.body.is_some() || kind != Kind::Http2 {
+            let head_end = requests.consumed() + head.length(request);
+            match (head.body, requests.limits().max_body_size) {
+                (Some(body), _) => end = head_end + body,
+                (None, Some(most)) => requests.traffic.limit_body(head_end.saturating_add(most)),
+                (None, None) => {}
+            }
+        }
+        Self {
+            requests,
+            end,
+            entry: None,
+            turn: None,
+            upload: None,
+            unanswered: None,
+            kind,
+            has_body: head.has_body,
+            offers: false,
+        }
+    }
+
+    /// What its body has to do with its deadlines.
+    pub(crate) fn body(&self) -> BodyEnd {
+        match (self.upload, self.end) {
+            _ if !self.has_body => BodyEnd::Here,
+            (Some(stream), _) => BodyEnd::Stream(stream),
+            (None, UNKNOWN) => BodyEnd::Chunked,
+            (None, end) => BodyEnd::At(end),
+        }
+    }
+
+    /// The application has not answered yet and will wake this task; what is
+    /// to be answered in its place, if the time is over.
+    pub(crate) fn wait(&mut self, began: Instant, waker: &Waker) -> Option<StatusCode> {
+        let unanswered = &self.requests.unanswered;
+        match self.unanswered {
+            Some(key) => unanswered.look_after(key, waker),
+            None => {
+                self.unanswered = Some(unanswered.begin(began, self.body(), waker));
+                None
+            }
+        }
+    }
+
+    /// Whether its body has come to be too large on its stream. If not, this
+    /// task is woken when it is.
+    pub(crate) fn is_over(&self, waker: &Waker) -> bool {
+        self.upload()
+            .is_some_and(|(stream, uploads)| uploads.is_over(stream, waker))
+    }
+
+    /// What is known of its body where there are streams.
+    pub(crate) fn upload(&self) -> Option<(u32, &Uploads)> {
+        self.upload.zip(self.requests.uploads())
+    }
+
+    /// It is answered, or will not be.
+    pub(crate) fn stop_waiting(&mut self) {
+        if let Some(key) = self.unanswered.take() {
+            self.requests.unanswered.end(key);
+        }
+    }
+
+    /// Notes whether a part of its response waits for the client.
+    pub(crate) fn offer(&mut self, offers: bool) {
+        if self.offers != offers {
+            self.offers = offers;
+            let offering = &self.requests.offering;
+            offering.set(match offers {
+                true => offering.get() + 1,
+                false => offering.get() - 1,
+            });
+        }
+    }
+
+    /// Whether the client has sent its next request without waiting for this
+    /// one's response. What it has sent must be answered, so this response
+    /// can't be the connection's last.
+    pub(crate) fn is_pipelined(&self) -> bool {
+        self.requests.received() >= self.end.saturating_add(SHORTEST_REQUEST)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.stop_waiting();
+        self.offer(false);
+        if let Some((stream, uploads)) = self.upload() {
+            uploads.leave(stream);
+        }
+        let requests = &self.requests;
+        if self.body() == BodyEnd::Chunked {
+            requests.traffic.limit_body(u64::MAX);
+        }
+        requests.consumed.set(match self.is_pipelined() {
+            true => self.end,
+            false => requests.received(),
+        });
+        requests.in_flight.set(requests.in_flight.get() - 1);
+        let serving = requests.serving();
+        serving.tally.request_ended();
+        if let Some(entry) = &self.entry {
+            serving.access_log.end(entry, requests.client);
+        }
+        if serving.drain.is_on() {
+            requests.last_ended.set(Some(Instant::now()));
+        }
+    }
+}

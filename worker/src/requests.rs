@@ -1,0 +1,136 @@
+//! What one connection's requests have in common: how far its input was used,
+//! how many are in flight, and what their client is held to.
+
+use std::cell::{Cell, OnceCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::limits::Limits;
+use crate::serving::{Rules, Serving};
+use crate::stream::Traffic;
+use crate::unanswered::Unanswered;
+use crate::uploads::Uploads;
+
+/// One connection's requests.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    serving: &'static Serving,
+    rules: &'static Rules,
+    pub(crate) traffic: Arc<Traffic>,
+    /// The client's address, for the access log.
+    pub(crate) client: Option<IpAddr>,
+    /// The bodies of the requests, where each has its stream.
+    uploads: OnceCell<Arc<Uploads>>,
+    pub(crate) in_flight: Cell<u32>,
+    /// Responses of which a part was given and the next one not asked for yet.
+    pub(crate) offering: Cell<u32>,
+    pub(crate) unanswered: Unanswered,
+    /// Where in the connection's input the requests so far ended.
+    pub(crate) consumed: Cell<u64>,
+    /// When the last response ended; only noted once a drain has begun.
+    pub(crate) last_ended: Cell<Option<Instant>>,
+}
+
+impl Requests {
+    pub(crate) fn new(
+        serving: &'static Serving,
+        traffic: Arc<Traffic>,
+        client: Option<IpAddr>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            serving,
+            rules: serving.rules(),
+            traffic,
+            client,
+            uploads: OnceCell::new(),
+            in_flight: Cell::new(0),
+            offering: Cell::new(0),
+            unanswered: Unanswered::default(),
+            consumed: Cell::new(0),
+            last_ended: Cell::new(None),
+        })
+    }
+
+    pub(crate) fn serving(&self) -> &'static Serving {
+        self.serving
+    }
+
+    pub(crate) fn rules(&self) -> &'static Rules {
+        self.rules
+    }
+
+    /// What this connection's client is held to.
+    pub(crate) fn limits(&self) -> &'static Limits {
+        &self.rules.limits
+    }
+
+    /// The requests come on streams, and their bodies are measured there.
+    pub(crate) fn come_on_streams(&self, uploads: Arc<Uploads>) {
+        // A connection speaks one protocol from its beginning to its end.
+        let _ = self.uploads.set(uploads);
+    }
+
+    /// The bodies of the requests, where each has its stream.
+    pub(crate) fn uploads(&self) -> Option<&Uploads> {
+        self.uploads.get().map(Arc::as_ref)
+    }
+
+    /// Whether more of a response is there than its client takes.
+    pub(crate) fn offers_more_than_is_taken(&self) -> bool {
+        self.offering.get() > 0 || self.traffic.write_blocked()
+    }
+
+    /// Bytes that the socket has taken.
+    pub(crate) fn sent(&self) -> u64 {
+        self.traffic.sent()
+    }
+
+    /// Whether an empty line is the last that has come.
+    pub(crate) fn input_ends_empty(&self) -> bool {
+        self.traffic.ends_empty()
+    }
+
+    /// Has the connection end without regard to what its client has not read.
+    pub(crate) fn reset(&self) {
+        self.traffic.reset();
+    }
+
+    /// Whether a request is being answered or its answer is still being sent.
+    pub(crate) fn busy(&self) -> bool {
+        self.in_flight.get() > 0 || self.traffic.write_blocked()
+    }
+
+    /// Bytes that the connection has received.
+    pub(crate) fn received(&self) -> u64 {
+        self.traffic.received()
+    }
+
+    /// Where in the connection's input the requests so far ended, in bytes.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed.get()
+    }
+
+    /// Whether something has come after the last request.
+    pub(crate) fn head_begun(&self) -> bool {
+        self.traffic.received() > self.consumed.get() || self.traffic.is_within_record()
+    }
+
+    /// As many bytes were read and belong to no request yet.
+    pub(crate) fn unread(&self, bytes: usize) {
+        let consumed = self.traffic.received().saturating_sub(bytes as u64);
+        self.consumed.set(consumed);
+    }
+
+    /// Has the connection end without waiting for its client.
+    pub(crate) fn finish(&self) {
+        self.traffic.finish();
+    }
+
+    /// When the last response ended, if that was after a drain began.
+    pub(crate) fn last_ended(&self) -> Option<Instant> {
+        self.last_ended.get()
+    }
+}
