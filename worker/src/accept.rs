@@ -132,7 +132,11 @@ impl<'a> Intake<'a> {
     /// them any more. One that was told of is taken in any case: nobody else
     /// may have been told.
     async fn attend(&mut self) -> io::Result<()> {
-        let arrivals = Arrivals::at(self.listener.as_fd(), &self.serving.epolls)?;
+        let arrivals = Arrivals::at(
+            self.listener.as_fd(),
+            &self.serving.epolls,
+            self.serving.alarms,
+        )?;
         loop {
             let arrival = arrivals.next().await?;
             match self.take() {

@@ -203,6 +203,7 @@ fn close(headers: &mut HeaderMap, in_flight: &InFlight) {
 }
 
 /// What every response has to go through, the application's and the library's.
+#[inline(always)]
 fn finish(status: StatusCode, headers: &mut HeaderMap, in_flight: &mut InFlight, began: Instant) {
     in_flight.stop_waiting();
     if let Some((stream, uploads)) = in_flight.upload() {

@@ -25,8 +25,9 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::stat::fstat;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
+use crate::alarm::Alarms;
 use crate::sys;
 
 /// How long a connection may wait unseen: one of which a worker alone was told
@@ -38,6 +39,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Arrivals<'a> {
     watch: AsyncFd<BorrowedFd<'a>>,
     exclusive: Option<Exclusive<'a>>,
+    alarms: &'a Alarms,
 }
 
 impl<'a> Arrivals<'a> {
@@ -45,10 +47,18 @@ impl<'a> Arrivals<'a> {
     ///
     /// # Errors
     /// As epoll_ctl(2) says.
-    pub(crate) fn at(listener: BorrowedFd<'a>, epolls: &'a Epolls) -> io::Result<Self> {
-        let watch = sys::watch_listener(listener)?;
+    pub(crate) fn at(
+        listener: BorrowedFd<'a>,
+        epolls: &'a Epolls,
+        alarms: &'a Alarms,
+    ) -> io::Result<Self> {
+        let watch = sys::watch_readable(listener)?;
         let exclusive = epolls.registration(listener);
-        let arrivals = Self { watch, exclusive };
+        let arrivals = Self {
+            watch,
+            exclusive,
+            alarms,
+        };
         arrivals.go_last()?;
         Ok(arrivals)
     }
@@ -58,9 +68,10 @@ impl<'a> Arrivals<'a> {
     /// # Errors
     /// The runtime has ended.
     pub(crate) async fn next(&self) -> io::Result<Arrival<'_, 'a>> {
-        let ready = match timeout(LOOK, self.watch.readable()).await {
-            Ok(ready) => Some(ready?),
-            Err(_) => None,
+        let ready = tokio::select! {
+            biased;
+            ready = self.watch.readable() => Some(ready?),
+            () = self.alarms.at(Instant::now() + LOOK) => None,
         };
         Ok(Arrival {
             arrivals: self,
@@ -219,13 +230,15 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
+    use tokio::runtime::LocalOptions;
+    use tokio::time::timeout;
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    fn runtime() -> tokio::runtime::Runtime {
+    fn runtime() -> tokio::runtime::LocalRuntime {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .unwrap()
     }
 
@@ -240,7 +253,8 @@ mod tests {
         runtime().block_on(async {
             let listener = listener();
             let epolls = Epolls::find();
-            let arrivals = Arrivals::at(listener.as_fd(), &epolls).unwrap();
+            let arrivals =
+                Arrivals::at(listener.as_fd(), &epolls, Alarms::start().unwrap()).unwrap();
             let found = arrivals.exclusive.as_ref().unwrap();
             let epoll = found.epoll.0.as_raw_fd();
             let info = || fs::read_to_string(format!("/proc/self/fdinfo/{epoll}")).unwrap();
@@ -259,7 +273,8 @@ mod tests {
         runtime().block_on(async {
             let listener = listener();
             let epolls = Epolls::find();
-            let arrivals = Arrivals::at(listener.as_fd(), &epolls).unwrap();
+            let arrivals =
+                Arrivals::at(listener.as_fd(), &epolls, Alarms::start().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             for at_once in [1, 5, 2] {
                 let _clients: Vec<_> = (0..at_once)

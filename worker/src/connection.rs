@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::request::Counted;
 use crate::requests::Requests;
@@ -104,12 +104,13 @@ async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
 async fn time_ends(serving: &Serving, accepted: Instant, silent: bool) {
     let limits = &serving.rules().limits;
     if !silent {
-        return sleep_until(accepted + limits.header_timeout).await;
+        return serving.alarms.at(accepted + limits.header_timeout).await;
     }
     tokio::select! {
-        () = sleep_until(accepted + limits.idle_timeout) => {}
+        () = serving.alarms.at(accepted + limits.idle_timeout) => {}
         terms = serving.drain.begun() => {
-            sleep_until(terms.since.max(accepted) + terms.idle_grace).await;
+            let end = terms.since.max(accepted) + terms.idle_grace;
+            serving.alarms.at(end).await;
         }
     }
 }

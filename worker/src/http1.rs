@@ -1,5 +1,8 @@
 //! Serves one HTTP/1 connection.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -7,12 +10,12 @@ use hyper::server::conn::http1::{Builder, UpgradeableConnection};
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::StartError;
 use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
-use crate::quiet::Quiet;
+use crate::quiet::{Next, Quiet};
 use crate::request::Counted;
 use crate::requests::Requests;
 use crate::serving::Terms;
@@ -28,15 +31,6 @@ const FREE_HEADERS: usize = 100;
 
 /// What hyper reads at the most before a head has to end.
 const FREE_BUFFER: usize = 400 << 10;
-
-/// What a connection waits for beside its requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// A drain to begin.
-    Drain,
-    /// The time to look at it again.
-    Look,
-}
 
 type Connection<S> = UpgradeableConnection<TokioIo<Stream>, Counted<S>>;
 
@@ -77,7 +71,8 @@ where
     B: Body + 'static,
     B::Error: Into<StartError>,
 {
-    let drain = &requests.serving().drain;
+    let serving = requests.serving();
+    let (drain, alarms) = (&serving.drain, serving.alarms);
     let mut watch = Watch::new(Protocol::Http1, requests);
     let mut connection = begin(stream, service, requests.limits());
     loop {
@@ -85,19 +80,23 @@ where
         let look = terms.map_or(watch.next, |terms| {
             watch.next.min(next_look(requests, terms))
         });
-        let look_or_drain = Quiet::new(async {
+        let mut look_or_drain = pin!(Quiet::new(async {
             tokio::select! {
                 biased;
                 _ = drain.begun(), if terms.is_none() => Next::Drain,
-                () = sleep_until(look) => Next::Look,
+                () = alarms.at(look) => Next::Look,
             }
-        });
-        tokio::select! {
-            biased;
+        }));
+        let next = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             // How a connection ends is between hyper and the client; the
             // process learns nothing from it that it could act on.
-            _ = &mut connection => return,
-            next = look_or_drain => if next == Next::Drain { continue },
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => look_or_drain.as_mut().poll(cx).map(Some),
+        });
+        match next.await {
+            None => return,
+            Some(Next::Drain) => continue,
+            Some(Next::Look) => {}
         }
         let late = watch.look(requests);
         if late == Some(Late::Stalled) {

@@ -10,12 +10,13 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::StartError;
 use crate::frames::Frames;
 use crate::limits::Limits;
 use crate::patience::{Late, Protocol, Watch};
+use crate::quiet::{Next, Quiet};
 use crate::request::Counted;
 use crate::requests::Requests;
 use crate::stream::Stream;
@@ -48,11 +49,17 @@ where
     let mut watch = Watch::new(Protocol::Http2, requests);
     let mut connection = builder(requests.limits()).serve_connection(TokioIo::new(stream), service);
     loop {
+        let look_or_drain = Quiet::new(async {
+            tokio::select! {
+                biased;
+                _ = serving.drain.begun() => Next::Drain,
+                () = serving.alarms.at(watch.next) => Next::Look,
+            }
+        });
         tokio::select! {
             biased;
             _ = &mut connection => return,
-            _ = serving.drain.begun() => break,
-            () = sleep_until(watch.next) => {}
+            next = look_or_drain => if next == Next::Drain { break },
         }
         match watch.look(requests) {
             Some(Late::Stalled) => return requests.reset(),
@@ -67,7 +74,7 @@ where
         tokio::select! {
             biased;
             _ = &mut connection => return,
-            () = sleep_until(look.min(watch.next)) => {}
+            () = serving.alarms.at(look.min(watch.next)) => {}
         }
         if watch.look(requests) == Some(Late::Stalled) {
             return requests.reset();

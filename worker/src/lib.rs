@@ -29,6 +29,7 @@
 mod accept;
 mod access_log;
 mod admission;
+mod alarm;
 mod alone;
 mod answer;
 mod application;

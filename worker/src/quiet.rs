@@ -7,6 +7,15 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use pin_project_lite::pin_project;
 
+/// What a connection waits for beside its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A drain to begin.
+    Drain,
+    /// The time to look at it again.
+    Look,
+}
+
 pin_project! {
     /// A wait that is asked again only when it has something to say. A
     /// connection's task is woken for each request, and to ask a timer or for a

@@ -2,6 +2,7 @@
 //! connections and the drain.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::admission::Admission;
+use crate::alarm::Alarms;
 use crate::arrivals::Epolls;
 use crate::background::Background;
 use crate::limits::Limits;
@@ -23,6 +25,7 @@ use crate::limits::Limits;
 pub(crate) struct Serving {
     pub(crate) tally: Tally,
     pub(crate) drain: Drain,
+    pub(crate) alarms: &'static Alarms,
     pub(crate) epolls: Epolls,
     pub(crate) access_log: &'static AccessLog,
     rules: Mutex<&'static Rules>,
@@ -55,15 +58,20 @@ struct Connections {
 }
 
 impl Serving {
-    /// Makes the process's one, which counts in `tally`.
+    /// Makes the process's one, which counts in `tally`; to be called in its
+    /// runtime.
+    ///
+    /// # Errors
+    /// There is no descriptor for its alarms.
     pub(crate) fn new(
         tally: Tally,
         limits: Limits,
         access_log: &'static AccessLog,
-    ) -> &'static Self {
-        Box::leak(Box::new(Self {
+    ) -> io::Result<&'static Self> {
+        Ok(Box::leak(Box::new(Self {
             tally,
             drain: Drain::default(),
+            alarms: Alarms::start()?,
             epolls: Epolls::find(),
             access_log,
             rules: Mutex::new(Rules::of(limits)),
@@ -71,7 +79,7 @@ impl Serving {
             connections: Mutex::default(),
             emptied: Notify::new(),
             left: Notify::new(),
-        }))
+        })))
     }
 
     /// What a client that comes now is held to.

@@ -9,7 +9,7 @@ use prefork_proto::message::{
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::accept::{self, Serve};
 use crate::access_log;
@@ -135,6 +135,7 @@ impl Session {
 
     async fn next(&mut self, course: &mut Course) -> Next {
         let linked = self.uplink.is_linked();
+        let alarms = self.serving.alarms;
         let above = self.uplink.next();
         let emptied = async {
             let background = &self.serving.background;
@@ -150,11 +151,11 @@ impl Session {
         tokio::select! {
             above = above => Next::Above(above),
             Some(reply) = course.done.recv() => Next::Reply(reply),
-            () = sleep_until(course.next_report), if linked => Next::Report,
+            () = alarms.at(course.next_report), if linked => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
             () = self.gate.settled(), if !course.settling.is_empty() => Next::Settled,
             () = emptied, if course.deadline.is_some() && course.settling.is_empty() => Next::Emptied,
-            () = sleep_until(course.deadline.unwrap_or(course.next_report)),
+            () = alarms.at(course.deadline.unwrap_or(course.next_report)),
                 if course.deadline.is_some() => Next::Deadline,
         }
     }

@@ -20,12 +20,12 @@ pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
     Ok(unsafe { AsyncFd::register_with_interest(channel, Interest::READABLE) }?)
 }
 
-/// Registers a listening socket with the runtime, which tells when a
-/// connection may wait.
-pub(crate) fn watch_listener(listener: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+/// Registers a descriptor with the runtime, which tells when it has something:
+/// a listening socket a connection, a timer its end.
+pub(crate) fn watch_readable(watched: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: a `BorrowedFd` is open for as long as it lives and never changes
     // its number.
-    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }?)
 }
 
 /// A second descriptor, close-on-exec, of an open one. The caller sees to it

@@ -261,7 +261,7 @@ impl Worker {
             } = orders;
             access_log.introduce(&welcome.pool, welcome.slot);
             let limits = self.limits.under(&welcome.http);
-            let serving = Serving::new(tally, limits, access_log);
+            let serving = Serving::new(tally, limits, access_log).map_err(WorkerError::Runtime)?;
             let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, access_log, application).await? {
@@ -340,7 +340,8 @@ impl Worker {
             listeners.push(Listener::bind(&address)?);
         }
         let access_log = Box::leak(Box::default());
-        let serving = Serving::new(Tally::private(), self.limits, access_log);
+        let serving = Serving::new(Tally::private(), self.limits, access_log)
+            .map_err(WorkerError::Runtime)?;
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)
             .await

@@ -303,6 +303,8 @@ fn a_client_of_http_2_that_does_not_finish_a_head_is_let_go() {
     // 16,000 bytes of headers, of which one comes now and then.
     client.send([0, 62, 128, 1, 5, 0, 0, 0, 1]);
     let begun = Instant::now();
+    // A report may still be of the time before.
+    worker.connections(1);
     worker.health(|health| {
         assert!(begun.elapsed() < DEADLINE, "it is kept");
         if health.connections > 0 {

@@ -1,0 +1,219 @@
+//! Waits for a time, all of the process's on one timerfd(2).
+//!
+//! A worker always waits for some time or other: to report, to look at a
+//! connection, to look at a listener. While a timer of the runtime's runs, each
+//! of the runtime's waits for events costs one more look at the clock and some
+//! two hundred instructions, and on a quiet worker there is one for every
+//! request. A descriptor costs nothing until its time has come.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use crate::sys;
+
+/// The process's alarms.
+#[derive(Debug)]
+pub(crate) struct Alarms {
+    timer: TimerFd,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By when it is their time; the number tells those of one moment apart.
+    wakers: BTreeMap<Key, Waker>,
+    next: u64,
+    /// When the descriptor will say something.
+    armed: Option<Instant>,
+}
+
+type Key = (Instant, u64);
+
+impl Alarms {
+    /// Makes the process's; to be called in its runtime.
+    ///
+    /// # Errors
+    /// What timerfd_create(2) and epoll_ctl(2) say.
+    pub(crate) fn start() -> io::Result<&'static Self> {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        let alarms: &'static Self = Box::leak(Box::new(Self {
+            timer,
+            waiting: Mutex::default(),
+        }));
+        let ends = sys::watch_readable(alarms.timer.as_fd())?;
+        tokio::task::spawn_local(alarms.run(ends));
+        Ok(alarms)
+    }
+
+    /// Waits until then.
+    pub(crate) fn at(&self, at: Instant) -> Alarm<'_> {
+        Alarm {
+            alarms: self,
+            at,
+            number: None,
+        }
+    }
+
+    async fn run(&self, ends: AsyncFd<BorrowedFd<'_>>) {
+        // An error says that the runtime has ended.
+        while let Ok(mut end) = ends.readable().await {
+            // It is not read: only the next end makes it ready again.
+            end.clear_ready();
+            for waker in self.due(Instant::now()).into_values() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Takes out those whose time has come, and arms for the next one.
+    fn due(&self, now: Instant) -> BTreeMap<Key, Waker> {
+        let mut waiting = self.waiting();
+        let later = waiting.wakers.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut waiting.wakers, later);
+        waiting.armed = None;
+        if let Some((&(next, _), _)) = waiting.wakers.first_key_value() {
+            self.arm(&mut waiting, next);
+        }
+        due
+    }
+
+    /// Notes whom to wake at a time; the number of it.
+    fn note(&self, at: Instant, number: Option<u64>, waker: &Waker) -> u64 {
+        let mut waiting = self.waiting();
+        let number = number.unwrap_or_else(|| {
+            waiting.next += 1;
+            waiting.next
+        });
+        waiting.wakers.insert((at, number), waker.clone());
+        if waiting.armed.is_none_or(|armed| at < armed) {
+            self.arm(&mut waiting, at);
+        }
+        number
+    }
+
+    fn arm(&self, waiting: &mut Waiting, at: Instant) {
+        // None at all would disarm it.
+        let left = at.saturating_duration_since(Instant::now());
+        let left = TimeSpec::from(left.max(Duration::from_nanos(1)));
+        // It fails for what is no time or no timer; then the next one tries again.
+        let set = self
+            .timer
+            .set(Expiration::OneShot(left), TimerSetTimeFlags::empty());
+        waiting.armed = set.is_ok().then_some(at);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that is done while it is held panics half way.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A wait for a time; over when dropped.
+#[derive(Debug)]
+pub(crate) struct Alarm<'a> {
+    alarms: &'a Alarms,
+    at: Instant,
+    /// Its number while somebody is to be woken.
+    number: Option<u64>,
+}
+
+impl Future for Alarm<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if Instant::now() >= self.at {
+            return Poll::Ready(());
+        }
+        self.number = Some(self.alarms.note(self.at, self.number, cx.waker()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            // What it would have woken is dropped after the lock is released:
+            // with it may go a task that has alarms of its own.
+            let _waker = self.alarms.waiting().wakers.remove(&(self.at, number));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::task::spawn_local;
+
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .unwrap();
+        runtime.block_on(test)
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn each_ends_at_its_time_in_whatever_order_they_began() {
+        run(async {
+            let alarms = Alarms::start().unwrap();
+            let begun = Instant::now();
+            let ended = Rc::new(RefCell::new(Vec::new()));
+            let tasks = [60, 20, 0, 40, 20].map(|after| {
+                let ended = Rc::clone(&ended);
+                spawn_local(async move {
+                    let at = begun + millis(after);
+                    alarms.at(at).await;
+                    assert!(Instant::now() >= at);
+                    ended.borrow_mut().push(after);
+                })
+            });
+            for task in tasks {
+                task.await.unwrap();
+            }
+            assert_eq!(*ended.borrow(), [0, 20, 20, 40, 60]);
+            assert!(alarms.waiting().wakers.is_empty());
+        });
+    }
+
+    #[test]
+    fn one_that_is_given_up_leaves_nothing_and_the_others_go_on() {
+        run(async {
+            let alarms = Alarms::start().unwrap();
+            let now = Instant::now();
+            let far = alarms.at(now + Duration::from_secs(3600));
+            let given_up = alarms.at(now + millis(20));
+            let near = alarms.at(now + millis(40));
+            tokio::select! {
+                biased;
+                () = far => panic!("an hour has passed"),
+                () = async { tokio::select! {
+                    biased;
+                    () = given_up => {}
+                    () = std::future::ready(()) => {}
+                } } => {}
+            }
+            assert!(alarms.waiting().wakers.is_empty());
+            near.await;
+        });
+    }
+}
