@@ -5,6 +5,11 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
+use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::processes;
+
 /// A running `wrk`.
 pub(crate) struct Wrk {
     child: Child,
@@ -22,7 +27,7 @@ pub(crate) struct Counts {
 }
 
 impl Wrk {
-    /// Keep-alive connections for this long; `None` where there is no `wrk`,
+    /// Keep-alive connections until it is stopped, for this long at most; `None` where there is no `wrk`,
     /// and then says so.
     pub(crate) fn start(address: SocketAddr, connections: u32, long: Duration) -> Option<Self> {
         let mut command = Command::new("wrk");
@@ -49,9 +54,18 @@ impl Wrk {
         self.child.try_wait().expect("wrk is our child").is_none()
     }
 
-    /// Waits for its end, which it chooses itself.
+    /// Ends it, if it has not come to its end, and reads what it counted.
     #[track_caller]
-    pub(crate) fn counts(mut self) -> Counts {
+    pub(crate) fn stop(mut self) -> Counts {
+        let pid = i32::try_from(self.child.id()).expect("a pid is an i32");
+        eventually("wrk ends at SIGINT", PATIENCE, || {
+            // Until it has started its threads it ignores the signal.
+            let asks = self.asks();
+            if asks {
+                processes::send(pid, Signal::SIGINT);
+            }
+            !asks
+        });
         let mut text = String::new();
         let stdout = self.child.stdout.as_mut().expect("stdout is piped");
         std::io::Read::read_to_string(stdout, &mut text).expect("wrk writes text");
