@@ -46,6 +46,8 @@ enum Phase {
     Starting,
     Running,
     Reloading,
+    /// A reload has ended, and that is still to be told.
+    Reloaded,
     Stopping,
 }
 
@@ -141,16 +143,19 @@ impl Notifier {
         }
         self.send_unsent();
         let phase = self.phase_after(standing.booted, standing.stopping);
-        if phase != self.phase {
-            self.phase = phase;
-            match phase {
-                Phase::Running => self.announce(&[NotifyState::Ready]),
-                Phase::Stopping => self.announce(&[NotifyState::Stopping]),
-                Phase::Starting | Phase::Reloading => {}
-            }
-        }
+        let changed = phase != self.phase;
+        self.phase = phase;
         let status = self.describe(now, standing);
-        if status != self.status && self.say(&[NotifyState::Status(&status)]) {
+        let news = match phase {
+            Phase::Running if changed => Some(NotifyState::Ready),
+            Phase::Stopping if changed => Some(NotifyState::Stopping),
+            _ => None,
+        };
+        if let Some(news) = news {
+            // In one message: whoever waits for the news may look at the status next.
+            self.announce(&[news, NotifyState::Status(&status)]);
+            self.status = status;
+        } else if status != self.status && self.say(&[NotifyState::Status(&status)]) {
             self.status = status;
         }
         if self.phase != Phase::Running {
@@ -161,6 +166,10 @@ impl Notifier {
 
     /// A reload was asked for; [`Self::reloaded`] must follow, whatever comes of it.
     pub fn reloading(&mut self) {
+        if self.phase == Phase::Reloaded {
+            self.phase = Phase::Running;
+            self.announce(&[NotifyState::Ready]);
+        }
         if self.phase != Phase::Running {
             return;
         }
@@ -172,12 +181,11 @@ impl Notifier {
     }
 
     /// The reload has ended, and this is how it went. The service goes on
-    /// either way.
+    /// either way. It is told by [`Self::observe`], which is due then.
     pub fn reloaded(&mut self, now: Instant, ok: bool) {
         self.last_reload = Some((ok, now));
         if self.phase == Phase::Reloading {
-            self.phase = Phase::Running;
-            self.announce(&[NotifyState::Ready]);
+            self.phase = Phase::Reloaded;
         }
     }
 
@@ -185,6 +193,7 @@ impl Notifier {
         match self.phase {
             _ if stopping => Phase::Stopping,
             Phase::Starting if booted => Phase::Running,
+            Phase::Reloaded => Phase::Running,
             phase => phase,
         }
     }
@@ -202,7 +211,7 @@ impl Notifier {
         }
         match self.phase {
             Phase::Starting => format!("starting: {text}"),
-            Phase::Running => text,
+            Phase::Running | Phase::Reloaded => text,
             Phase::Reloading => format!("reloading: {text}"),
             Phase::Stopping => format!("stopping: {text}"),
         }
@@ -301,13 +310,19 @@ mod tests {
 
         /// Everything said since the last look, line by line.
         fn heard(&self) -> Vec<String> {
-            let mut lines = Vec::new();
+            let messages = self.messages();
+            let lines = messages.iter().flat_map(|message| message.lines());
+            lines.map(str::to_owned).collect()
+        }
+
+        /// The same, message by message.
+        fn messages(&self) -> Vec<String> {
+            let mut messages = Vec::new();
             let mut buffer = [0; 4096];
             while let Ok(length) = self.socket.recv(&mut buffer) {
-                let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
-                lines.extend(text.lines().map(str::to_owned));
+                messages.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
             }
-            lines
+            messages
         }
     }
 
@@ -330,10 +345,8 @@ mod tests {
         );
         assert!(notifier.is_due(true, false));
         notifier.observe(now, &RUNNING);
-        assert_eq!(
-            manager.heard(),
-            ["READY=1", "STATUS=ready 8/8, generation 17"]
-        );
+        let told = "READY=1\nSTATUS=ready 8/8, generation 17\n";
+        assert_eq!(manager.messages(), [told]);
         assert!(!notifier.is_due(true, false));
         notifier.observe(now, &RUNNING);
         assert!(manager.heard().is_empty());
@@ -357,18 +370,26 @@ mod tests {
                 .contains(&"EXTEND_TIMEOUT_USEC=15000000".to_owned())
         );
         notifier.reloaded(now, true);
+        assert!(manager.heard().is_empty() && notifier.is_due(true, false));
         let draining = Standing {
             draining: 1,
             generation: 18,
             ..RUNNING
         };
         notifier.observe(now + Duration::from_secs(150), &draining);
+        // Nobody sees that it has ended and is told that it goes on.
+        let told = "READY=1\nSTATUS=ready 8/8, 1 draining, generation 18, reload ok 2m ago\n";
+        assert_eq!(manager.messages(), [told]);
+        assert!(!notifier.is_due(true, false));
+        // One that follows at once does not swallow the end of the first.
+        notifier.reloading();
+        notifier.reloaded(now, false);
+        notifier.reloading();
+        let heard = manager.heard();
+        let ends = heard.iter().filter(|line| *line == "READY=1").count();
         assert_eq!(
-            manager.heard(),
-            [
-                "READY=1",
-                "STATUS=ready 8/8, 1 draining, generation 18, reload ok 2m ago"
-            ]
+            (ends, heard.last().unwrap().starts_with("MONOTONIC")),
+            (1, true)
         );
     }
 
