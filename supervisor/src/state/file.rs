@@ -32,7 +32,7 @@ const GAP_FACTOR: u32 = 20;
 /// has changed, and less often where that would take more than a small share of
 /// the time that an idle supervisor costs. A scrape has them written anyway.
 const COUNTERS: Duration = Duration::from_secs(1);
-const COUNTERS_GAP_FACTOR: u32 = 250;
+const COUNTERS_GAP_FACTOR: u32 = 1000;
 const COUNTERS_LONGEST_GAP: Duration = Duration::from_secs(10);
 
 /// Written at once.
