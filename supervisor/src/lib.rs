@@ -35,6 +35,7 @@ mod recovery;
 mod regular_file;
 mod rejoin;
 pub mod reserve;
+mod rest;
 pub mod run;
 pub mod runtime_dir;
 mod startup;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::handle::Handle;
 use crate::log::Log;
 use crate::reactor::{Inbox, Outcome, PoolError, Reactor, Setup, Signals};
 use crate::reserve::{DEFAULT_SIZE, Reserve};
+use crate::rest::Rest;
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::startup::{self, Beginning};
 use crate::sys;
@@ -90,7 +91,7 @@ pub fn run(options: Options, config: Config) -> Result<(), RunError> {
     let nofile = raise_descriptor_limit().map_err(io("raise RLIMIT_NOFILE"))?;
     let log = Log::start(config.supervisor.log.as_deref()).map_err(io("open the log"))?;
 
-    block_on(supervise(options, config, log, nofile))
+    block_on(|rest| supervise(options, config, log, nofile, rest))
 }
 
 /// Goes on in the place of the program before this one, in the same process.
@@ -104,17 +105,23 @@ pub(crate) fn go_on(handover: Handover<Snapshot>) -> Result<(), RunError> {
     }
     // Run by its descriptor, it would be called by its number.
     let _ = nix::sys::prctl::set_name(c"prefork");
-    block_on(continue_with(handover, log))
+    block_on(|rest| continue_with(handover, log, rest))
 }
 
-fn block_on(work: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
+fn block_on<Work>(work: impl FnOnce(Rest) -> Work) -> Result<(), RunError>
+where
+    Work: Future<Output = Result<(), RunError>>,
+{
     let io = |step| move |source| RunError::Io { step, source };
+    let rest = Rest::default();
+    let before_waiting = rest.clone();
     // One thread, so that a fork never inherits a lock that another one holds.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || before_waiting.before_waiting())
         .build()
         .map_err(io("start the event loop"))?;
-    LocalSet::new().block_on(&runtime, work)
+    LocalSet::new().block_on(&runtime, work(rest))
 }
 
 async fn supervise(
@@ -122,6 +129,7 @@ async fn supervise(
     config: Config,
     log: Log,
     nofile: u64,
+    rest: Rest,
 ) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     let signals = Signals::take().map_err(io("listen to signals"))?;
@@ -150,6 +158,7 @@ async fn supervise(
         nofile,
         log,
         reserve: Rc::clone(&reserve),
+        rest: rest.clone(),
         keep: None,
         tickets: None,
     };
@@ -170,12 +179,13 @@ async fn supervise(
         control,
         admin,
         reserve,
+        rest,
         gate,
     };
     serve(begun, servers, signals).await
 }
 
-async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), RunError> {
+async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     let signals = Signals::take().map_err(io("listen to signals"))?;
     let fixtures = handover.fixtures;
@@ -193,6 +203,7 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), Run
         nofile: handover.nofile,
         log,
         reserve: Rc::clone(&reserve),
+        rest: rest.clone(),
         keep: None,
         tickets: None,
     };
@@ -202,6 +213,7 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log) -> Result<(), Run
         control,
         admin,
         reserve,
+        rest,
         gate,
     };
     serve(begun, servers, signals).await
@@ -213,6 +225,7 @@ struct Servers {
     control: Option<(UnixListener, Allowed)>,
     admin: Option<tokio::net::TcpListener>,
     reserve: Rc<Reserve>,
+    rest: Rest,
     gate: Gate,
 }
 
@@ -227,8 +240,15 @@ async fn serve(
         control,
         admin,
         reserve,
+        rest,
         gate,
     } = servers;
+    let control_fd = control.as_ref().map(|(socket, _)| socket.as_fd());
+    let doors = control_fd
+        .into_iter()
+        .chain(admin.as_ref().map(AsFd::as_fd));
+    let doors: io::Result<_> = doors.map(|socket| socket.try_clone_to_owned()).collect();
+    rest.watch(doors.map_err(io("watch the sockets"))?);
     let (requests, mut received) = mpsc::channel(REQUESTS);
     let control = match control {
         Some((socket, allowed)) => {
@@ -249,6 +269,7 @@ async fn serve(
     });
 
     let outcome = reactor.run(inbox, &mut received, signals).await;
+    rest.watch(Vec::new());
     for server in [control, admin].into_iter().flatten() {
         server.abort();
     }

@@ -20,6 +20,7 @@ use crate::handle::{Handle, Request};
 use crate::log::Log;
 use crate::reactor::{Outcome, Reactor, Setup, Signals};
 use crate::reserve::{DEFAULT_SIZE, Reserve};
+use crate::rest::Rest;
 use crate::tls::Tickets;
 
 /// How long the worker may take to leave: nobody depends on it.
@@ -59,6 +60,7 @@ impl Bench<'_> {
             nofile,
             log: self.log.clone(),
             reserve: Rc::new(reserve),
+            rest: Rest::default(),
             keep: None,
             tickets: Tickets::new(SystemTime::now()).ok(),
         };

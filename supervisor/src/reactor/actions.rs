@@ -92,7 +92,7 @@ impl Reactor {
         };
         let grip = self.processes.get(&worker);
         let orders = grip.map(|grip| grip.orders.clone());
-        let events = self.events.clone();
+        let events = self.ties.events.clone();
         tokio::task::spawn_local(async move {
             let asked = async {
                 let calls = calls.map_err(|error| AskError::Unreachable(error.to_string()))?;
@@ -147,8 +147,8 @@ impl Reactor {
         };
         let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
         let tickets = self.tickets_of(edition);
-        let events = self.events.clone();
-        let grip = births::spawn(edition, spawn, metrics, rejoin, tickets, events)?;
+        let ties = self.ties.clone();
+        let grip = births::spawn(edition, spawn, metrics, rejoin, tickets, ties)?;
         let pid = grip.pid;
         self.hold(spawn.worker, grip);
         Ok(pid)

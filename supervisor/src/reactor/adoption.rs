@@ -233,7 +233,7 @@ impl Reactor {
             });
             adopted.channel = Some((returned.channel, welcome));
         }
-        let grip = process::adopt(adopted, self.events.clone())?;
+        let grip = process::adopt(adopted, self.ties.clone())?;
         self.hold(worker, grip);
         Ok(())
     }

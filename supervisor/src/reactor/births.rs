@@ -13,13 +13,12 @@ use prefork_proto::channel::{self, ChannelError};
 use prefork_proto::message::{OutputOffer, OutputStream, PROTOCOL, RejoinOffer, Welcome};
 use prefork_proto::scoreboard::{self, ScoreboardError};
 use prefork_proto::tls::TicketKey;
-use tokio::sync::mpsc;
 
 use super::Spawn;
 use super::edition::Edition;
-use super::grip::{Grip, SlotName, Start};
+use super::grip::{Grip, SlotName, Start, Ties};
 use super::process;
-use crate::fleet::{Event, Worker};
+use crate::fleet::Worker;
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
 use crate::sys;
@@ -103,7 +102,7 @@ pub(crate) fn spawn(
     metrics: Rc<SlotMetrics>,
     rejoin: Option<RejoinOffer>,
     tickets: Vec<TicketKey>,
-    events: mpsc::Sender<Event>,
+    ties: Ties,
 ) -> Result<Grip, BirthError> {
     let io = |step| move |source| BirthError::Io { step, source };
     let errno = |step| {
@@ -179,7 +178,7 @@ pub(crate) fn spawn(
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,
     };
-    process::watch(start, events).map_err(|source| {
+    process::watch(start, ties).map_err(|source| {
         abandon(pid);
         BirthError::Io {
             step: "watch the process",

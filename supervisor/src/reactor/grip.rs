@@ -17,8 +17,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::access_log::AccessLog;
 use super::conversation::Answer;
-use crate::fleet::Worker;
+use crate::fleet::{Event, Worker};
 use crate::metrics::SlotMetrics;
+use crate::rest::Rest;
 use crate::state::SavedProcess;
 use crate::tls;
 use crate::upgrade::HandedProcess;
@@ -45,6 +46,15 @@ impl Vitals {
         let hello = self.hello.as_ref();
         hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == capability))
     }
+}
+
+/// What ties a process's task to the loop that it runs in.
+#[derive(Debug, Clone)]
+pub(crate) struct Ties {
+    /// Where its events go.
+    pub(crate) events: mpsc::Sender<Event>,
+    /// Told what it hears.
+    pub(crate) rest: Rest,
 }
 
 /// What the reactor wants of a process.

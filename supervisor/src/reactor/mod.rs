@@ -68,6 +68,7 @@ use crate::metrics::{Metrics, SavedMetrics};
 use crate::notify::Notifier;
 use crate::rejoin::Door;
 use crate::reserve::Reserve;
+use crate::rest::Rest;
 use crate::state::StateFile;
 use crate::tls::{Tickets, Vault};
 use crate::upgrade::Fixtures;
@@ -75,7 +76,7 @@ use clock::Clock;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
-use grip::Grip;
+use grip::{Grip, Ties};
 use journal::Journal;
 use oom::OutOfMemory;
 pub(crate) use program::pin_if_elf;
@@ -93,6 +94,9 @@ const TENDING: Duration = Duration::from_millis(100);
 
 /// Events of workers that may wait before the workers' tasks have to.
 const EVENTS: usize = 1024;
+
+/// Of them, what is handled before the loop looks at anything else.
+const EVENTS_PER_TURN: usize = 64;
 
 /// How the supervisor ended.
 #[derive(Debug)]
@@ -147,7 +151,7 @@ pub struct Reactor {
     recovered: bool,
     /// Whether a reload that was in progress is being undone.
     undoing: bool,
-    events: mpsc::Sender<Event>,
+    ties: Ties,
     outcome: Option<Outcome>,
     ended: bool,
 }
@@ -164,6 +168,8 @@ pub struct Setup {
     pub log: Log,
     /// Spare descriptors, shared with the servers.
     pub reserve: Rc<Reserve>,
+    /// When the loop rests.
+    pub(crate) rest: Rest,
     /// What outlives this supervisor; none for one that is thrown away.
     pub(crate) keep: Option<Keep>,
     /// The keys of session tickets; none where the system has no random bytes.
@@ -274,7 +280,10 @@ impl Reactor {
             reserve: setup.reserve,
             keep: setup.keep,
             undoing: false,
-            events,
+            ties: Ties {
+                events,
+                rest: setup.rest,
+            },
             outcome: None,
             ended: false,
         };
@@ -312,8 +321,19 @@ impl Reactor {
         while !self.ended {
             let deadline = self.fleet.next_deadline().map(|at| self.instant(at));
             tokio::select! {
-                Some(event) = events.recv() => self.feed(event),
-                Some(request) = requests.recv() => self.answer(request),
+                Some(event) = events.recv() => {
+                    self.feed(event);
+                    for _ in 0..EVENTS_PER_TURN {
+                        match events.try_recv() {
+                            Ok(event) if !self.ended => self.feed(event),
+                            _ => break,
+                        }
+                    }
+                }
+                Some(request) = requests.recv() => {
+                    self.ties.rest.stir();
+                    self.answer(request);
+                }
                 asked = signals.next() => self.heed(asked),
                 Some(verdict) = verdicts.recv() => {
                     let mut ears = Ears { events: &mut events, requests, signals: &mut signals };
@@ -374,6 +394,7 @@ impl Reactor {
         let actions = self.fleet.step(self.now(), event);
         if !usual || !actions.is_empty() {
             self.touch_state();
+            self.ties.rest.stir();
         }
         self.carry_out(actions);
         if ended {
@@ -469,6 +490,7 @@ impl Reactor {
     /// life, and memory where it has a limit.
     fn pulse(&mut self, due: Instant) {
         self.metrics.supervisor().loop_lag(due.elapsed());
+        self.ties.rest.end_by(due + PULSE);
         // The clock counts what is seen of it.
         self.now();
         self.oom.look();

@@ -7,6 +7,7 @@ mod handed;
 mod link;
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -31,7 +32,7 @@ use super::access_log::AccessLog;
 use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
-use super::grip::{Adopted, Call, Grip, Order, SlotName, Start, Vitals};
+use super::grip::{Adopted, Call, Grip, Order, SlotName, Start, Ties, Vitals};
 use super::output::{Output, Progress};
 use crate::fleet::{Death, Event, Worker};
 use crate::metrics::SlotMetrics;
@@ -45,7 +46,7 @@ pub(crate) use link::TLS;
 use link::{AFTER_CLOSE, PAUSE, rescue};
 
 /// Starts the task. Its events end with [`Event::Exited`].
-pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Grip> {
+pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
     let (orders, received) = mpsc::unbounded_channel();
     let vitals = Rc::new(RefCell::new(Vitals::default()));
     let grip = Grip {
@@ -55,13 +56,13 @@ pub(crate) fn watch(start: Start, events: mpsc::Sender<Event>) -> io::Result<Gri
         looked_up: Cell::new(false),
         orders,
     };
-    let process = Process::new(start, grip.start_ticks, vitals, received, events)?;
+    let process = Process::new(start, grip.start_ticks, vitals, received, ties)?;
     tokio::task::spawn_local(process.run());
     Ok(grip)
 }
 
 /// Starts the task of a process that another supervisor started.
-pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result<Grip> {
+pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
     let (orders, received) = mpsc::unbounded_channel();
     let vitals = Rc::new(RefCell::new(Vitals {
         hello: adopted.hello,
@@ -101,7 +102,7 @@ pub(crate) fn adopt(adopted: Adopted, events: mpsc::Sender<Event>) -> io::Result
         heartbeat_timeout: adopted.heartbeat_timeout,
         vitals,
         orders: received,
-        events,
+        ties,
         closed: None,
         pinged: None,
         deaf: false,
@@ -153,7 +154,7 @@ struct Process {
     heartbeat_timeout: Duration,
     vitals: Rc<RefCell<Vitals>>,
     orders: mpsc::UnboundedReceiver<Order>,
-    events: mpsc::Sender<Event>,
+    ties: Ties,
     /// The channel ended and the process has until then to end as well.
     closed: Option<Instant>,
     /// When it was last asked whether it listens.
@@ -181,7 +182,7 @@ impl Process {
         start_ticks: u64,
         vitals: Rc<RefCell<Vitals>>,
         orders: mpsc::UnboundedReceiver<Order>,
-        events: mpsc::Sender<Event>,
+        ties: Ties,
     ) -> io::Result<Self> {
         Ok(Self {
             worker: start.worker,
@@ -207,7 +208,7 @@ impl Process {
             heartbeat_timeout: start.heartbeat_timeout,
             vitals,
             orders,
-            events,
+            ties,
             closed: None,
             pinged: None,
             deaf: false,
@@ -244,7 +245,7 @@ impl Process {
         tokio::select! {
             biased;
             Some(order) = self.orders.recv() => Wake::Order(order),
-            _ = self.pidfd.readable() => Wake::Died,
+            _ = poll_fn(|cx| self.pidfd.poll_read_ready(cx).map(drop)) => Wake::Died,
             () = heard(reading) => Wake::Readable,
             () = at(timer) => Wake::Timer,
             // Last, since there may be no end to it.
@@ -255,7 +256,7 @@ impl Process {
 
     async fn tell(&self, event: Event) {
         // The reactor drops its end only when it ends itself.
-        let _ = self.events.send(event).await;
+        let _ = self.ties.events.send(event).await;
     }
 
     fn obey(&mut self, order: Order) {
@@ -370,7 +371,7 @@ fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {
 async fn heard(channel: Option<&AsyncFd<SupervisorEnd>>) {
     match channel {
         // An error shows in the call that follows.
-        Some(channel) => drop(channel.readable().await),
+        Some(channel) => poll_fn(|cx| channel.poll_read_ready(cx).map(drop)).await,
         None => std::future::pending().await,
     }
 }

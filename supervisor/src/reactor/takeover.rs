@@ -65,7 +65,6 @@ impl Reactor {
         let secrets = self.secrets_of(edition.map(|edition| &**edition));
         let access_log = edition.and_then(|edition| edition.access_log.clone());
         let metrics = self.slot_metrics(worker);
-        let events = self.events.clone();
         match process::resume(
             handed,
             slot,
@@ -73,7 +72,7 @@ impl Reactor {
             metrics,
             heartbeat_timeout,
             secrets,
-            events,
+            self.ties.clone(),
         ) {
             Ok(grip) => {
                 self.hold(worker, grip);

@@ -39,6 +39,8 @@ impl Process {
         if !self.stderr_ended {
             self.read_stderr();
         }
+        // A pipe that is full makes its worker wait.
+        self.ties.rest.stir();
         tokio::task::yield_now().await;
     }
 

@@ -40,7 +40,7 @@ pub(crate) fn resume(
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
     secrets: Secrets,
-    events: mpsc::Sender<Event>,
+    ties: Ties,
 ) -> Result<Grip, ResumeError> {
     let (orders, received) = mpsc::unbounded_channel();
     let now = Instant::now();
@@ -118,7 +118,7 @@ pub(crate) fn resume(
         heartbeat_timeout,
         vitals: Rc::clone(&vitals),
         orders: received,
-        events,
+        ties,
         closed: handed.closing.then(|| now + AFTER_CLOSE),
         pinged: None,
         deaf: handed.deaf,

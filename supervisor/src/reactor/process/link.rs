@@ -84,18 +84,24 @@ impl Process {
 
     /// Reads and handles messages, a turn's worth.
     pub(super) async fn listen(&mut self) {
+        let mut more = true;
         for _ in 0..MESSAGES_PER_TURN {
             let now = Instant::now();
             if let Err(wait) = self.conversation.allowance(now) {
                 self.throttle(now + wait);
-                break;
+                more = false;
+            } else {
+                more = self.receive_one(now).await;
             }
-            if !self.receive_one(now).await {
+            if !more {
                 break;
             }
         }
         self.publish();
-        tokio::task::yield_now().await;
+        // The usual case is one message, and a turn of the loop is not cheap.
+        if more {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(super) fn throttle(&mut self, until: Instant) {
@@ -156,6 +162,7 @@ impl Process {
     }
 
     pub(super) async fn hear(&mut self, message: ToSupervisor, now: Instant) -> bool {
+        self.ties.rest.heard(now);
         let worker = self.worker;
         match self.conversation.hear(message, now) {
             Ok(Heard::Hello(hello)) => self.welcome(hello).await,
@@ -341,6 +348,7 @@ impl Process {
             .is_none_or(|last| now - last >= self.heartbeat_timeout / 4)
         {
             self.pinged = Some(now);
+            self.ties.rest.asked();
             let id = self.conversation.ping(now);
             // A full queue is noticed by the pings that wait in it.
             let _ = self.send(&ToWorker::Ping { id });
