@@ -28,6 +28,20 @@ pub(crate) static PREFORK: Blueprint = Blueprint {
     has_workers: |server| ready(server).is_ok_and(|ready| ready.len() == server.site().workers),
 };
 
+/// The same with a line in an access log for each request.
+pub(crate) static LOGGING: Blueprint = Blueprint {
+    name: "prefork, access log",
+    threads: false,
+    page: HELLO,
+    command: |site| {
+        let path = site.dir.join("access.log");
+        let log = format!("[pool.web.access_log]\npath = {path:?}\n");
+        with_pool(site, &format!("{}{log}", worker_program()?))
+    },
+    orders,
+    has_workers: Server::has_children,
+};
+
 /// prefork with its own web server, which serves the site's files.
 pub(crate) static FILES: Blueprint = Blueprint {
     name: "prefork",
@@ -46,16 +60,29 @@ pub(crate) static BARE: Blueprint = Blueprint {
     name: "bare hyper",
     threads: false,
     page: HELLO,
-    command: |site| {
-        let listener = OwnedFd::from(TcpListener::bind(site.address)?);
-        listen(&listener, Backlog::new(4096)?)?;
-        let mut command = role::command(Role::BarePool, listener)?;
-        command.arg(site.workers.to_string());
-        Ok(command)
-    },
+    command: |site| loops(site, Role::BarePool),
     orders: |_| Orders::default(),
     has_workers: Server::has_children,
 };
+
+/// As many loops that do nothing but answer.
+pub(crate) static EPOLL: Blueprint = Blueprint {
+    name: "bare epoll",
+    threads: false,
+    page: HELLO,
+    command: |site| loops(site, Role::EpollPool),
+    orders: |_| Orders::default(),
+    has_workers: Server::has_children,
+};
+
+/// This program as the parent of as many loops as workers.
+fn loops(site: &Site, parent: Role) -> Result<Command> {
+    let listener = OwnedFd::from(TcpListener::bind(site.address)?);
+    listen(&listener, Backlog::new(4096)?)?;
+    let mut command = role::command(parent, listener)?;
+    command.arg(site.workers.to_string());
+    Ok(command)
+}
 
 fn runtime_dir(site: &Site) -> PathBuf {
     site.dir.join("run")

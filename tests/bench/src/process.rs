@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -30,6 +31,38 @@ fn owned() -> MutexGuard<'static, BTreeSet<i32>> {
 /// Makes this process the parent of every orphan that its descendants leave.
 pub(crate) fn adopt_orphans() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot become a subreaper")
+}
+
+/// Has this thread, and what it starts meanwhile, share one processor; given
+/// back when dropped.
+#[derive(Debug)]
+pub(crate) struct OneProcessor {
+    before: CpuSet,
+}
+
+impl OneProcessor {
+    /// Takes the last of those that this thread may use.
+    pub(crate) fn take() -> Result<Self> {
+        let this = Pid::from_raw(0);
+        let before = sched_getaffinity(this).context("sched_getaffinity")?;
+        let mut allowed = (0..CpuSet::count()).filter(|cpu| before.is_set(*cpu) == Ok(true));
+        let mut one = CpuSet::new();
+        one.set(
+            allowed
+                .next_back()
+                .context("this thread has no processor")?,
+        )?;
+        sched_setaffinity(this, &one).context("sched_setaffinity")?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for OneProcessor {
+    fn drop(&mut self) {
+        if let Err(errno) = sched_setaffinity(Pid::from_raw(0), &self.before) {
+            eprintln!("the rest is measured on one processor: {errno}");
+        }
+    }
 }
 
 /// A child. Dropping it kills it and everything that came of it.

@@ -2,9 +2,8 @@
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
-use std::process::Child;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -14,9 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
-use super::{Role, command, stdin};
 use crate::load::BODY;
-use crate::sys;
 
 /// Serves for ever: one thread, the settings that the SDK has, no counting,
 /// no drain, no channel.
@@ -47,18 +44,4 @@ pub(super) fn serve(listener: OwnedFd) -> Result<()> {
 /// The service that is measured everywhere.
 pub(super) async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
     Ok(Response::new(BODY.to_owned()))
-}
-
-/// Several of them on one listener, under a parent that does nothing.
-pub(super) fn pool(workers: usize) -> Result<()> {
-    let start = || {
-        let mut command = command(Role::Bare, stdin()?)?;
-        sys::tie_to_parent(&mut command);
-        command.spawn().context("no child")
-    };
-    let children: Result<Vec<Child>> = (0..workers).map(|_| start()).collect();
-    for mut child in children? {
-        child.wait()?;
-    }
-    Ok(())
 }

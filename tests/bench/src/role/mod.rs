@@ -6,20 +6,24 @@
 mod bare;
 mod codec;
 mod echo;
+mod epoll;
 mod hello;
 mod nursery;
 mod report;
+mod reporter;
 mod tally;
 mod worker;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 pub(crate) use echo::Socket;
+
+use crate::sys;
 
 /// The first argument of a role.
 const ARGUMENT: &str = "role";
@@ -31,6 +35,10 @@ pub(crate) enum Role {
     Bare,
     /// The parent of several of those, which only waits.
     BarePool,
+    /// An epoll loop on the listener at descriptor 0, which answers unseen.
+    Epoll,
+    /// The parent of several of those, which only waits.
+    EpollPool,
     /// The same service as a worker of the SDK.
     Worker,
     /// Says hello on the socket at descriptor 0 and waits for its end.
@@ -51,6 +59,10 @@ pub(crate) enum Role {
     Tally,
     /// Sends a health report all the way to the fleet.
     Report,
+    /// Says over the socket at descriptor 0 what a worker says when idle.
+    Reporter,
+    /// The parent of several of those, which reads what they say.
+    ReporterPool,
 }
 
 /// Plays a role if the arguments ask for one.
@@ -74,7 +86,9 @@ fn play(role: Role, number: usize) -> Result<ExitCode> {
     match role {
         Role::Worker => return Ok(worker::run()),
         Role::Bare => bare::serve(stdin()?)?,
-        Role::BarePool => bare::pool(number)?,
+        Role::BarePool => pool(Role::Bare, number)?,
+        Role::Epoll => epoll::serve(stdin()?)?,
+        Role::EpollPool => pool(Role::Epoll, number)?,
         Role::Hello => hello::say(stdin()?)?,
         Role::Nursery => nursery::raise(number)?,
         Role::EchoBytes => echo::bytes(stdin()?)?,
@@ -84,8 +98,24 @@ fn play(role: Role, number: usize) -> Result<ExitCode> {
         Role::CodecBare => codec::bare(number)?,
         Role::Tally => tally::count(number),
         Role::Report => report::send(number)?,
+        Role::Reporter => reporter::report(stdin()?)?,
+        Role::ReporterPool => reporter::hear(number)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Several of one role on one listener, under a parent that does nothing.
+fn pool(role: Role, workers: usize) -> Result<()> {
+    let start = || {
+        let mut command = command(role, stdin()?)?;
+        sys::tie_to_parent(&mut command);
+        command.spawn().context("no child")
+    };
+    let children: Result<Vec<Child>> = (0..workers).map(|_| start()).collect();
+    for mut child in children? {
+        child.wait()?;
+    }
+    Ok(())
 }
 
 fn stdin() -> io::Result<OwnedFd> {

@@ -2,20 +2,25 @@
 
 mod fleet;
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::bench::Bench;
 use crate::figures::Spread;
 use crate::prefork::{self, PREFORK};
-use crate::process;
+use crate::process::{self, Process};
 use crate::report::{Bound, Cell, Report, Table, Target};
+use crate::role::{self, Role};
 use crate::server::Server;
 
 /// A scrape may use what the one before it has looked up in /proc, for half a
 /// second; Prometheus never comes so soon.
 const BETWEEN_SCRAPES: Duration = Duration::from_millis(600);
+
+/// How long as many reporters as workers may take to start.
+const BOOT: Duration = Duration::from_secs(30);
 
 /// What was measured of one supervisor.
 struct Figures {
@@ -23,6 +28,7 @@ struct Figures {
     boot_seconds: f64,
     resident_mib: f64,
     idle_percent: Spread,
+    bare_idle_percent: Spread,
     control_ms: Spread,
     status_ms: Spread,
     tell_ms: Spread,
@@ -53,7 +59,8 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     report.tables.push(fleet::table(bench));
     report.note(
         "The workers do nothing but report once a second each. Times are those of the client, \
-         which connects anew each time; `tell` is the command line's, its start included.",
+         which connects anew each time; `tell` is the command line's, its start included. The bare loop \
+         reads the same messages from as many processes, asks as often, and keeps nothing of it.",
     );
     Ok(report)
 }
@@ -72,11 +79,7 @@ fn measure(bench: &Bench, workers: usize) -> Result<Figures> {
     let boot_seconds = begun.elapsed().as_secs_f64();
     let master = server.master().pid();
     bench.doing(format!("{workers} workers: idle"));
-    // What the boot has left to do is no idle time.
-    std::thread::sleep(bench.pick(Duration::from_secs(3), Duration::from_millis(300)));
-    let during = bench.pick(Duration::from_secs(3), Duration::from_millis(500));
-    let idle = (0..bench.pick(3, 2)).map(|_| idle(master, during));
-    let idle_percent = Spread::of(idle).context("it was looked at")?;
+    let idle_percent = idle(bench, master)?;
     bench.doing(format!("{workers} workers: questions"));
     let resident_mib = mib(process::resident(master));
     let times = bench.pick(10, 3);
@@ -86,12 +89,14 @@ fn measure(bench: &Bench, workers: usize) -> Result<Figures> {
     let tell_ms = timed(times, tell)?;
     let by_pool = scrape(bench, &mut server)?;
     drop(server);
+    let bare_idle_percent = bare(bench, workers)?;
     let by_slot = scrape(bench, &mut start(bench, workers, "slot")?)?;
     Ok(Figures {
         workers,
         boot_seconds,
         resident_mib,
         idle_percent,
+        bare_idle_percent,
         control_ms,
         status_ms,
         tell_ms,
@@ -122,11 +127,31 @@ fn mib(bytes: u64) -> f64 {
 }
 
 /// Per cent of one processor that a process takes.
-fn idle(pid: i32, during: Duration) -> f64 {
-    let before = process::cpu(pid);
-    std::thread::sleep(during);
-    let took = process::cpu(pid).saturating_sub(before);
-    100.0 * took.as_secs_f64() / during.as_secs_f64()
+fn idle(bench: &Bench, pid: i32) -> Result<Spread> {
+    // What the boot has left to do is no idle time.
+    std::thread::sleep(bench.pick(Duration::from_secs(3), Duration::from_millis(300)));
+    let during = bench.pick(Duration::from_secs(3), Duration::from_millis(500));
+    let percent = (0..bench.pick(3, 2)).map(|_| {
+        let before = process::cpu(pid);
+        std::thread::sleep(during);
+        let took = process::cpu(pid).saturating_sub(before);
+        100.0 * took.as_secs_f64() / during.as_secs_f64()
+    });
+    Spread::of(percent).context("it was looked at")
+}
+
+/// The same of a loop that does nothing but read what as many processes say.
+fn bare(bench: &Bench, reporters: usize) -> Result<Spread> {
+    bench.doing(format!("{reporters} reporters to a bare loop: idle"));
+    let mut command = role::command(Role::ReporterPool, Stdio::null())?;
+    command.arg(reporters.to_string());
+    let pool = Process::start(command)?;
+    let begun = Instant::now();
+    while process::children_of(pool.pid()).len() < reporters {
+        ensure!(begun.elapsed() < BOOT, "the reporters do not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    idle(bench, pool.pid())
 }
 
 /// Milliseconds that each answer took.
@@ -148,6 +173,7 @@ fn supervisors(all: &[Figures]) -> Table {
             "boot s",
             "resident MiB",
             "idle CPU %",
+            "of a bare loop",
             "control round trip ms",
             "/v1/status ms",
             "tell to all ms",
@@ -160,6 +186,7 @@ fn supervisors(all: &[Figures]) -> Table {
             Cell::Number(figures.boot_seconds, 2),
             Cell::Number(figures.resident_mib, 1),
             Cell::Spread(Some(figures.idle_percent), 2),
+            Cell::Spread(Some(figures.bare_idle_percent), 2),
             ms(figures.control_ms),
             ms(figures.status_ms),
             ms(figures.tell_ms),
