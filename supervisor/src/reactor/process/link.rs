@@ -345,7 +345,7 @@ impl Process {
     pub(super) fn ping(&mut self, now: Instant) {
         if self
             .pinged
-            .is_none_or(|last| now - last >= self.heartbeat_timeout / 4)
+            .is_none_or(|last| now - last >= self.heartbeat_timeout / 3)
         {
             self.pinged = Some(now);
             self.ties.rest.asked();
