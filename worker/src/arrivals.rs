@@ -125,6 +125,10 @@ impl Arrival<'_, '_> {
     }
 }
 
+/// A descriptor whose number is so much higher than the one before is not looked
+/// for: the kernel gives the lowest that is free.
+const FURTHEST: usize = 64;
+
 /// The process's epolls, and what the kernel tells of each. Found once, and
 /// kept open: a process that confines itself may not read `/proc` later.
 #[derive(Debug, Default)]
@@ -154,16 +158,22 @@ impl Epolls {
     pub(crate) fn find() -> Self {
         let mut found = Vec::new();
         let mut seen = Vec::new();
-        for entry in fs::read_dir("/proc/self/fd")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let is_epoll = fs::read_link(entry.path())
-                .is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]");
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
-            let Some((registered, known)) = number.filter(|_| is_epoll).and_then(Known::of) else {
+        let mut missing = 0;
+        // Not by listing the directory: what that leaves of the heap, a gap of
+        // the wrong size, would cost malloc a search with each request.
+        for number in 0.. {
+            let path = format!("/proc/self/fd/{number}");
+            let Ok(target) = fs::read_link(path) else {
+                missing += 1;
+                if missing > FURTHEST {
+                    break;
+                }
+                continue;
+            };
+            missing = 0;
+            let is_epoll = target.as_os_str() == "anon_inode:[eventpoll]";
+            let Some((registered, known)) = Some(number).filter(|_| is_epoll).and_then(Known::of)
+            else {
                 continue;
             };
             // The runtime holds its epoll several times; once will do.
