@@ -515,7 +515,7 @@ pub struct Health {
     pub status: String,
     /// HTTP totals of this incarnation, for a worker that counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http: Option<HttpCounts>,
+    pub http: Option<Box<HttpCounts>>,
     /// Lines of the access log that this incarnation could not write. Only grows.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub access_log_dropped: u64,

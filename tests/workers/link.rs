@@ -158,12 +158,12 @@ pub(crate) fn health(seq: u64, server: &Server, ballast: usize) -> ToSupervisor 
         connections: server.connections(),
         loop_lag_us: 0,
         status: format!("ballast {ballast}"),
-        http: Some(HttpCounts {
+        http: Some(Box::new(HttpCounts {
             requests: [0, served, 0, 0, 0],
             accepted: server.accepted(),
             duration_buckets: buckets,
             ..HttpCounts::default()
-        }),
+        })),
         access_log_dropped: 0,
     })
 }

@@ -494,7 +494,7 @@ impl Session {
             loop_lag_us: u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
             status: self.context.status(),
             // In a scoreboard the supervisor sees them anyway.
-            http: tally.memory().is_none().then(|| tally.totals()),
+            http: tally.memory().is_none().then(|| Box::new(tally.totals())),
             access_log_dropped: self.serving.access_log.dropped(),
         }
     }

@@ -66,7 +66,7 @@ pub(crate) enum Heard {
     /// It accepts connections.
     Ready,
     /// It reports.
-    Health(Box<Health>),
+    Health(Health),
     /// It reports the application's own metrics.
     Metrics(Metrics),
     /// A ping came back after this long.
@@ -275,7 +275,7 @@ impl Conversation {
             }
             (Phase::Booting | Phase::Up, ToSupervisor::Bye { reason }) => Ok(Heard::Bye(reason)),
             (Phase::Booting | Phase::Up, ToSupervisor::Reply(reply)) => self.settle(reply, now),
-            (Phase::Up, ToSupervisor::Health(health)) => Ok(Heard::Health(Box::new(health))),
+            (Phase::Up, ToSupervisor::Health(health)) => Ok(Heard::Health(health)),
             (Phase::Up, ToSupervisor::Metrics(metrics)) => Ok(Heard::Metrics(metrics)),
             (Phase::Booting | Phase::Up, ToSupervisor::Drained) if self.draining => {
                 Ok(Heard::Drained)

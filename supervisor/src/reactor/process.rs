@@ -17,8 +17,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
-    Health, Hello, HttpCounts, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer,
-    TlsOffer, ToSupervisor, ToWorker, Welcome,
+    Health, Hello, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer, TlsOffer,
+    ToSupervisor, ToWorker, Welcome,
 };
 use prefork_proto::scoreboard::{self, Unsealed};
 use prefork_proto::tls::TicketKey;

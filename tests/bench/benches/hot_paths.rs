@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use criterion::Criterion;
 use prefork_proto::channel::{self, Receive, WorkerEnd};
 use prefork_proto::error::ChannelError;
-use prefork_proto::message::{Health, HttpCounts, ToSupervisor};
+use prefork_proto::message::{Health, ToSupervisor};
 use prefork_proto::scoreboard::Tally;
 use prefork_supervisor::config::Detail;
 use prefork_supervisor::fleet::{Action, Event, Fleet, Policy, Time};
@@ -21,7 +21,7 @@ fn codec(c: &mut Criterion) {
     let report = ToSupervisor::Health(Health {
         seq: 86_400,
         connections: 250,
-        http: Some(HttpCounts::default()),
+        http: Some(Box::default()),
         ..Health::default()
     });
     c.bench_function("health over a channel", |b| {

@@ -63,7 +63,7 @@ fn served(requests: u64) -> Health {
         in_flight: 2,
         connections: 3,
         loop_lag_us: 1500,
-        http: Some(http),
+        http: Some(Box::new(http)),
         ..Health::default()
     }
 }
@@ -217,7 +217,7 @@ fn a_scoreboard_is_read_until_its_process_is_gone_and_its_counts_stay() {
     let mut metrics = metrics();
     let slot = metrics.slot("web", 0);
     let counted = |requests, in_flight| Snapshot {
-        http: served(requests).http.unwrap(),
+        http: *served(requests).http.unwrap(),
         in_flight,
         connections: 7,
     };
@@ -445,7 +445,7 @@ proptest! {
                         tls_failures: [claim; 5],
                         ..HttpCounts::default()
                     };
-                    let health = Health { http: Some(http), ..Health::default() };
+                    let health = Health { http: Some(Box::new(http)), ..Health::default() };
                     slot.health(incarnation, &health, at(1));
                 }
                 (Step::Exit, Some(incarnation)) => {

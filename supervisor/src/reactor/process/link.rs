@@ -167,7 +167,7 @@ impl Process {
         match self.conversation.hear(message, now) {
             Ok(Heard::Hello(hello)) => self.welcome(hello).await,
             Ok(Heard::Ready) => return self.ready().await,
-            Ok(Heard::Health(health)) => self.health(*health, now).await,
+            Ok(Heard::Health(health)) => self.health(health, now).await,
             Ok(Heard::Metrics(report)) => self.metrics.application(worker.incarnation, &report),
             Ok(Heard::Pong(after)) => self.metrics.round_trip(after),
             Ok(Heard::Answered) => {}
@@ -313,11 +313,11 @@ impl Process {
     pub(super) async fn health(&mut self, mut health: Health, now: Instant) {
         // A worker that counts on a scoreboard counts there alone.
         if let Some(counted) = self.vitals.borrow().counted() {
-            health.http = Some(counted.http);
+            health.http = Some(Box::new(counted.http));
         }
         let event = Event::Health {
             worker: self.worker,
-            requests: health.http.as_ref().map_or(0, HttpCounts::total),
+            requests: health.http.as_ref().map_or(0, |http| http.total()),
             in_flight: health.in_flight,
         };
         self.metrics

@@ -14,7 +14,7 @@ fn report() -> ToSupervisor {
         loop_lag_us: 112,
         status: String::new(),
         access_log_dropped: 0,
-        http: Some(HttpCounts {
+        http: Some(Box::new(HttpCounts {
             requests: [0, 1_234_567, 1234, 321, 7],
             accepted: 54_321,
             received_bytes: 123_456_789,
@@ -23,7 +23,7 @@ fn report() -> ToSupervisor {
             duration_sum_us: 1_234_567_890,
             panics: 0,
             tls_failures: [0; 5],
-        }),
+        })),
     })
 }
 
