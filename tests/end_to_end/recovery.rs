@@ -26,16 +26,6 @@ fn rounds(usual: u32, full: u32) -> u32 {
     }
 }
 
-fn kill(prefork: &mut Prefork) {
-    prefork.signal(Signal::SIGKILL);
-    prefork.ended();
-}
-
-fn start_again(prefork: &mut Prefork) {
-    prefork.start_again();
-    prefork.wait_until_ready();
-}
-
 /// Every counter by its series, without those that live as long as a process.
 fn counters(prefork: &Prefork) -> BTreeMap<String, f64> {
     let page = prefork.scrape();
@@ -60,9 +50,9 @@ fn no_connection_breaks_and_no_counter_runs_backwards_when_the_supervisor_is_kil
     for _ in 0..rounds(3, 50) {
         load.serves(50);
         let before = counters(&prefork);
-        kill(&mut prefork);
+        prefork.killed();
         load.serves(50);
-        start_again(&mut prefork);
+        prefork.ready_again();
         assert_eq!(prefork.ready_pids("web"), workers);
         let after = counters(&prefork);
         for (series, value) in before {
@@ -76,8 +66,8 @@ fn no_connection_breaks_and_no_counter_runs_backwards_when_the_supervisor_is_kil
 #[test]
 fn adopted_workers_take_orders_and_are_replaced_when_they_die() {
     let mut prefork = Prefork::start(&[Pool::bundled("web", 2)]);
-    kill(&mut prefork);
-    start_again(&mut prefork);
+    prefork.killed();
+    prefork.ready_again();
     let old = prefork.ready_pid("web", 0);
     processes::send(old, Signal::SIGKILL);
     prefork.replaced("web", 0, old);
@@ -102,8 +92,8 @@ fn a_kill_at_any_moment_of_a_reload_leaves_one_generation_that_serves() {
         prefork.done(&["reload", "--no-wait"]);
         // Not to wait for anything: this is the moment itself.
         std::thread::sleep(Duration::from_millis(random.u64(0..400)));
-        kill(&mut prefork);
-        start_again(&mut prefork);
+        prefork.killed();
+        prefork.ready_again();
         eventually("one generation serves", SOON, || {
             let status = prefork.status();
             let workers = &status.pools[0].workers;
@@ -125,8 +115,8 @@ fn a_worker_that_hangs_at_that_moment_is_replaced_and_the_others_serve() {
     load.stop_flawless();
     let (hung, other) = (prefork.ready_pid("web", 0), prefork.ready_pid("web", 1));
     processes::send(hung, Signal::SIGSTOP);
-    kill(&mut prefork);
-    start_again(&mut prefork);
+    prefork.killed();
+    prefork.ready_again();
     assert_ne!(prefork.ready_pid("web", 0), hung);
     assert_eq!(prefork.ready_pid("web", 1), other);
     assert!(!processes::alive(hung));
@@ -137,8 +127,8 @@ fn a_worker_that_dies_with_the_supervisor_is_replaced() {
     let mut prefork = Prefork::start(&[Pool::bundled("web", 2)]);
     let (dead, other) = (prefork.ready_pid("web", 0), prefork.ready_pid("web", 1));
     processes::send(dead, Signal::SIGKILL);
-    kill(&mut prefork);
-    start_again(&mut prefork);
+    prefork.killed();
+    prefork.ready_again();
     assert_ne!(prefork.ready_pid("web", 0), dead);
     assert_eq!(prefork.ready_pid("web", 1), other);
 }
@@ -157,8 +147,8 @@ fn a_worker_that_has_only_just_come_up_is_known_to_the_next_supervisor() {
         processes::send(old, Signal::SIGKILL);
         // The connection waits in the listener's queue until the successor takes it.
         let new = eventually_some("it serves", SOON, || pid().filter(|new| *new != old));
-        kill(&mut prefork);
-        start_again(&mut prefork);
+        prefork.killed();
+        prefork.ready_again();
         assert_eq!(prefork.ready_pid("web", 0), new);
     }
 }
@@ -169,14 +159,14 @@ fn when_everyone_is_killed_the_start_is_clean_and_the_counters_go_on() {
     let starts = |prefork: &Prefork| prefork.metric("prefork_worker_starts_total", &[]);
     assert_eq!(starts(&prefork), 2.0);
     let workers = prefork.ready_pids("web");
-    kill(&mut prefork);
+    prefork.killed();
     for worker in &workers {
         processes::send(*worker, Signal::SIGKILL);
     }
     eventually("they are gone", SOON, || {
         workers.iter().all(|pid| !processes::alive(*pid))
     });
-    start_again(&mut prefork);
+    prefork.ready_again();
     assert_eq!(starts(&prefork), 4.0);
     prefork.logged(&["its counters go on"]);
 }
@@ -185,11 +175,11 @@ fn when_everyone_is_killed_the_start_is_clean_and_the_counters_go_on() {
 fn a_state_that_is_cut_short_is_moved_aside_and_the_start_is_clean() {
     let mut prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     let old = prefork.ready_pid("web", 0);
-    kill(&mut prefork);
+    prefork.killed();
     let state = prefork.runtime_dir().join("state.json");
     let text = fs::read(&state).unwrap();
     fs::write(&state, &text[..text.len() / 2]).unwrap();
-    start_again(&mut prefork);
+    prefork.ready_again();
     assert_ne!(prefork.ready_pid("web", 0), old);
     assert!(prefork.runtime_dir().join("state.json.bad").exists());
     prefork.logged(&["is not used", "damaged"]);

@@ -31,16 +31,6 @@ fn log(prefork: &Prefork) -> String {
     fs::read_to_string(prefork.dir().join(LOG)).expect("it is logged to")
 }
 
-fn kill(prefork: &mut Prefork) {
-    prefork.signal(Signal::SIGKILL);
-    prefork.ended();
-}
-
-fn start_again(prefork: &mut Prefork) {
-    prefork.start_again();
-    prefork.wait_until_ready();
-}
-
 /// How often each word follows `stream: ` in the log.
 fn printed(log: &str, stream: &str) -> BTreeMap<String, u32> {
     let mut words = BTreeMap::new();
@@ -122,9 +112,9 @@ fn no_request_that_prints_breaks_and_no_line_is_lost_when_the_supervisor_is_kill
     };
     for _ in 0..kills {
         printers.print(200);
-        kill(&mut prefork);
+        prefork.killed();
         printers.print(100);
-        start_again(&mut prefork);
+        prefork.ready_again();
         assert_eq!(prefork.ready_pids("web"), workers);
     }
     let count = printers.stop();
@@ -156,10 +146,10 @@ fn what_is_printed_without_a_supervisor_is_logged_and_kept_for_the_certificate()
     let mut prefork = Prefork::start(&[Pool::service("web", 1)]);
     let address = prefork.address("web");
     for word in ["pear", "plum"] {
-        kill(&mut prefork);
+        prefork.killed();
         let answer = get(address, &format!("/print/{word}")).expect("it serves on");
         assert_eq!(answer.status, 200);
-        start_again(&mut prefork);
+        prefork.ready_again();
         prefork.logged(&[&format!("out: {word}")]);
         prefork.logged(&[&format!("err: {word}")]);
     }
@@ -178,8 +168,8 @@ fn the_last_words_of_a_worker_that_hangs_are_taken_from_it() {
     prefork.signal(Signal::SIGSTOP);
     get(address, "/print/pear").expect("it serves on");
     processes::send(hung, Signal::SIGSTOP);
-    kill(&mut prefork);
-    start_again(&mut prefork);
+    prefork.killed();
+    prefork.ready_again();
     for words in ["out: pear", "err: pear"] {
         prefork.logged(&[words, &format!("pid={hung} ")]);
     }
@@ -196,11 +186,11 @@ fn a_worker_that_prints_more_than_its_pipe_holds_serves_on_and_says_what_was_dro
     let address = prefork.address("web");
     let worker = prefork.ready_pid("web", 0);
     for _ in 0..2 {
-        kill(&mut prefork);
+        prefork.killed();
         let before = log(&prefork).len();
         let answer = get(address, &format!("/print-lines/{MANY}")).expect("it serves on");
         assert_eq!(answer.status, 200);
-        start_again(&mut prefork);
+        prefork.ready_again();
         assert_eq!(prefork.ready_pid("web", 0), worker);
         let last = format!("line: {} ", MANY - 1);
         eventually("the last line is logged", PATIENCE, || {
@@ -235,10 +225,10 @@ fn a_worker_that_waits_for_its_reader_goes_on_when_that_is_killed() {
         let waits = fs::read_to_string(format!("/proc/{worker}/wchan"));
         waits.is_ok_and(|place| place.contains("pipe_write"))
     });
-    kill(&mut prefork);
+    prefork.killed();
     let answer = request.join().expect("clients don't panic");
     assert_eq!(answer.expect("it is served").status, 200);
-    start_again(&mut prefork);
+    prefork.ready_again();
     assert_eq!(prefork.ready_pid("web", 0), worker);
     let last = format!("line: {} ", MANY - 1);
     eventually("the last line is logged", PATIENCE, || {
@@ -251,7 +241,7 @@ fn a_worker_that_prints_as_it_starts_leaves_with_the_supervisor() {
     let pool = Pool::service_with("web", &["--print-for-ever", "0"], 1);
     let mut prefork = Prefork::launch(&[pool]);
     prefork.logged(&["still starting"]);
-    kill(&mut prefork);
+    prefork.killed();
     eventually("nobody is left", PATIENCE, || {
         prefork.processes().is_empty()
     });

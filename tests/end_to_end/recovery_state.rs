@@ -13,16 +13,6 @@ use crate::harness::{Pool, Prefork, processes};
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn kill(prefork: &mut Prefork) {
-    prefork.signal(Signal::SIGKILL);
-    prefork.ended();
-}
-
-fn start_again(prefork: &mut Prefork) {
-    prefork.start_again();
-    prefork.wait_until_ready();
-}
-
 fn state(prefork: &Prefork) -> PathBuf {
     prefork.runtime_dir().join("state.json")
 }
@@ -32,17 +22,17 @@ fn state(prefork: &Prefork) -> PathBuf {
 fn not_believed(spoil: impl FnOnce(&Prefork), words: &[&str]) {
     let mut prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     let old = prefork.ready_pid("web", 0);
-    kill(&mut prefork);
+    prefork.killed();
     spoil(&prefork);
-    start_again(&mut prefork);
+    prefork.ready_again();
     assert_ne!(prefork.ready_pid("web", 0), old);
     prefork.logged(&[&["is not used", "state.json.bad"], words].concat());
     assert!(prefork.runtime_dir().join("state.json.bad").exists());
     eventually("the old worker leaves", SOON, || !processes::alive(old));
     // What the new supervisor wrote is good again.
     let serving = prefork.ready_pid("web", 0);
-    kill(&mut prefork);
-    start_again(&mut prefork);
+    prefork.killed();
+    prefork.ready_again();
     assert_eq!(prefork.ready_pid("web", 0), serving);
 }
 
@@ -104,7 +94,7 @@ impl Drop for Stranger {
 fn a_stranger_that_has_a_dead_workers_number_is_not_touched() {
     let mut prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     let worker = prefork.ready_pid("web", 0);
-    kill(&mut prefork);
+    prefork.killed();
     processes::send(worker, Signal::SIGKILL);
     eventually("it is gone", SOON, || !processes::alive(worker));
     let stranger = Stranger::start();
@@ -112,7 +102,7 @@ fn a_stranger_that_has_a_dead_workers_number_is_not_touched() {
     let [from, to] = [worker, stranger.pid()].map(|pid| format!("\"pid\":{pid},"));
     assert!(text.matches(&from).count() >= 2, "{text}");
     fs::write(state(&prefork), text.replace(&from, &to)).unwrap();
-    start_again(&mut prefork);
+    prefork.ready_again();
     prefork.logged(&["no worker of the supervisor before lives"]);
     assert_ne!(prefork.ready_pid("web", 0), stranger.pid());
     prefork.done(&["stop"]);
@@ -127,8 +117,8 @@ fn a_broken_configuration_does_not_end_a_service_whose_supervisor_was_killed() {
         let mut prefork = Prefork::start(&pools());
         let workers = prefork.ready_pids("web");
         prefork.append_to_configuration(mistake);
-        kill(&mut prefork);
-        start_again(&mut prefork);
+        prefork.killed();
+        prefork.ready_again();
         assert_eq!(prefork.ready_pids("web"), workers);
         prefork.logged(&["prefork.toml:", ": "]);
         prefork.logged(&[told]);
@@ -147,7 +137,7 @@ fn a_broken_configuration_is_refused_where_no_worker_lives() {
     let mut prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     let worker = prefork.ready_pid("web", 0);
     prefork.append_to_configuration("wrokers = 3\n");
-    kill(&mut prefork);
+    prefork.killed();
     processes::send(worker, Signal::SIGKILL);
     eventually("it is gone", SOON, || !processes::alive(worker));
     prefork.start_again();

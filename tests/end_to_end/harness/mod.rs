@@ -104,6 +104,13 @@ impl Prefork {
         })
     }
 
+    /// Kills the supervisor, which leaves its workers behind.
+    #[track_caller]
+    pub(crate) fn killed(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.ended();
+    }
+
     /// The supervisor's exit code when it has ended.
     #[track_caller]
     pub(crate) fn exit_code(&mut self) -> i32 {

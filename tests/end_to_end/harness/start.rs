@@ -118,7 +118,14 @@ impl Prefork {
         self.start_again_by(prefork());
     }
 
-    /// The same with this as its standard output.
+    /// The same, and returns when every desired worker is ready.
+    #[track_caller]
+    pub(crate) fn ready_again(&mut self) {
+        self.start_again();
+        self.wait_until_ready();
+    }
+
+    /// Starts it again with this as its standard output.
     pub(crate) fn start_again_printing(&mut self, stdout: &OwnedFd) {
         self.start_again_by(printing(stdout));
     }
