@@ -6,6 +6,7 @@
 mod terms;
 
 use std::ffi::CString;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -418,6 +419,14 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>
 pub(crate) fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open for as long as it lives and never changes its number.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Waits until there is something to read, or an error to see. `AsyncFd::readable`
+/// does so as well, but takes a place in a list and leaves it each time: much for a
+/// task that waits for several descriptors at once.
+pub(crate) async fn readable<T: AsRawFd>(fd: &AsyncFd<T>) {
+    // An error shows in the call that follows.
+    poll_fn(|cx| fd.poll_read_ready(cx).map(drop)).await;
 }
 
 /// Has the event loop tell when a channel can be read. When it can be written it

@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
@@ -94,8 +93,7 @@ impl Output {
 
     /// Waits until there is something to read.
     pub(crate) async fn readable(&self) {
-        // An error shows in the read that follows.
-        let _ = poll_fn(|cx| self.pipe.poll_read_ready(cx).map(drop)).await;
+        sys::readable(&self.pipe).await;
     }
 
     /// Hands what complete lines there are to `log`, a turn's worth.

@@ -7,7 +7,6 @@ mod handed;
 mod link;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -245,7 +244,7 @@ impl Process {
         tokio::select! {
             biased;
             Some(order) = self.orders.recv() => Wake::Order(order),
-            _ = poll_fn(|cx| self.pidfd.poll_read_ready(cx).map(drop)) => Wake::Died,
+            () = sys::readable(&self.pidfd) => Wake::Died,
             () = heard(reading) => Wake::Readable,
             () = at(timer) => Wake::Timer,
             // Last, since there may be no end to it.
@@ -370,8 +369,7 @@ fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {
 
 async fn heard(channel: Option<&AsyncFd<SupervisorEnd>>) {
     match channel {
-        // An error shows in the call that follows.
-        Some(channel) => poll_fn(|cx| channel.poll_read_ready(cx).map(drop)).await,
+        Some(channel) => sys::readable(channel).await,
         None => std::future::pending().await,
     }
 }

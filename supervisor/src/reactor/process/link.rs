@@ -84,24 +84,27 @@ impl Process {
 
     /// Reads and handles messages, a turn's worth.
     pub(super) async fn listen(&mut self) {
-        let mut more = true;
-        for _ in 0..MESSAGES_PER_TURN {
-            let now = Instant::now();
-            if let Err(wait) = self.conversation.allowance(now) {
-                self.throttle(now + wait);
-                more = false;
-            } else {
-                more = self.receive_one(now).await;
-            }
-            if !more {
-                break;
-            }
-        }
+        let more = self.take_turn().await;
         self.publish();
         // The usual case is one message, and a turn of the loop is not cheap.
         if more {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Whether there may be more to handle at once.
+    async fn take_turn(&mut self) -> bool {
+        for _ in 0..MESSAGES_PER_TURN {
+            let now = Instant::now();
+            if let Err(wait) = self.conversation.allowance(now) {
+                self.throttle(now + wait);
+                return false;
+            }
+            if !self.receive_one(now).await {
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) fn throttle(&mut self, until: Instant) {
