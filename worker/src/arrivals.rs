@@ -171,9 +171,10 @@ impl Epolls {
                 continue;
             };
             missing = 0;
-            let is_epoll = target.as_os_str() == "anon_inode:[eventpoll]";
-            let Some((registered, known)) = Some(number).filter(|_| is_epoll).and_then(Known::of)
-            else {
+            if target.as_os_str() != "anon_inode:[eventpoll]" {
+                continue;
+            }
+            let Some((registered, known)) = Known::of(number) else {
                 continue;
             };
             // The runtime holds its epoll several times; once will do.

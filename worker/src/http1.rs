@@ -14,8 +14,7 @@ use tokio::time::Instant;
 
 use crate::StartError;
 use crate::limits::Limits;
-use crate::patience::{Late, Protocol, Watch};
-use crate::quiet::{Next, Quiet};
+use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::request::Counted;
 use crate::requests::Requests;
 use crate::serving::Terms;
@@ -72,21 +71,14 @@ where
     B::Error: Into<StartError>,
 {
     let serving = requests.serving();
-    let (drain, alarms) = (&serving.drain, serving.alarms);
     let mut watch = Watch::new(Protocol::Http1, requests);
     let mut connection = begin(stream, service, requests.limits());
     loop {
-        let terms = drain.terms();
+        let terms = serving.drain.terms();
         let look = terms.map_or(watch.next, |terms| {
             watch.next.min(next_look(requests, terms))
         });
-        let mut look_or_drain = pin!(Quiet::new(async {
-            tokio::select! {
-                biased;
-                _ = drain.begun(), if terms.is_none() => Next::Drain,
-                () = alarms.at(look) => Next::Look,
-            }
-        }));
+        let mut look_or_drain = pin!(look_or_drain(serving, look, terms.is_some()));
         let next = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             // How a connection ends is between hyper and the client; the
             // process learns nothing from it that it could act on.

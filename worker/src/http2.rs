@@ -15,8 +15,7 @@ use tokio::time::Instant;
 use crate::StartError;
 use crate::frames::Frames;
 use crate::limits::Limits;
-use crate::patience::{Late, Protocol, Watch};
-use crate::quiet::{Next, Quiet};
+use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::request::Counted;
 use crate::requests::Requests;
 use crate::stream::Stream;
@@ -29,11 +28,12 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(1);
 /// answered and counted; beyond that, a stream ends without the library's doing.
 const MARGIN: usize = 4;
 
-/// Serves a connection to its end. A drain, or a client that has nothing to
-/// say or does not come to an end with it, ends it by GOAWAY in two steps (RFC 9113, 6.8), which loses no stream
-/// that the client has opened meanwhile. A client that does not acknowledge
-/// the first step is not waited for once nothing of it is in flight.
-pub(crate) async fn serve<S, B>(stream: Stream, service: Counted<S>, requests: &Requests)
+/// Serves a connection to its end. A drain, or a client that has nothing to say
+/// or does not come to an end with it, ends it by GOAWAY in two steps (RFC 9113,
+/// 6.8), which loses no stream that the client has opened meanwhile. A client
+/// that does not acknowledge the first step is not waited for once nothing of it
+/// is in flight.
+pub(crate) async fn serve<S, B>(mut stream: Stream, service: Counted<S>, requests: &Requests)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Future: 'static,
@@ -43,23 +43,15 @@ where
 {
     let serving = requests.serving();
     let uploads = Arc::new(Uploads::under(requests.limits()));
-    let mut stream = stream;
     stream.speaks_http2(Frames::new(Arc::clone(&uploads)));
     requests.come_on_streams(uploads);
     let mut watch = Watch::new(Protocol::Http2, requests);
     let mut connection = builder(requests.limits()).serve_connection(TokioIo::new(stream), service);
     loop {
-        let look_or_drain = Quiet::new(async {
-            tokio::select! {
-                biased;
-                _ = serving.drain.begun() => Next::Drain,
-                () = serving.alarms.at(watch.next) => Next::Look,
-            }
-        });
         tokio::select! {
             biased;
             _ = &mut connection => return,
-            next = look_or_drain => if next == Next::Drain { break },
+            next = look_or_drain(serving, watch.next, false) => if next == Next::Drain { break },
         }
         match watch.look(requests) {
             Some(Late::Stalled) => return requests.reset(),

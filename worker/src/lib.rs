@@ -70,6 +70,8 @@ mod uplink;
 mod uploads;
 pub mod web;
 mod wire;
+#[cfg(test)]
+mod woken;
 mod worker;
 
 pub use application::{Drain, Refused, Reload, Tell};

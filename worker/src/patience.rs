@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::quiet::Quiet;
 use crate::requests::Requests;
+use crate::serving::Serving;
 use crate::unanswered::Input;
 use crate::uploads::Uploads;
 
@@ -59,6 +61,31 @@ pub(crate) enum Late {
     Head,
     /// To take what was asked for.
     Stalled,
+}
+
+/// What ends the wait beside a connection's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A drain has begun.
+    Drain,
+    /// It is time to look at the connection again.
+    Look,
+}
+
+/// Waits for the time to look at a connection again, or for a drain where none
+/// has begun, at no cost to its requests.
+pub(crate) fn look_or_drain(
+    serving: &Serving,
+    look: Instant,
+    is_draining: bool,
+) -> Quiet<impl Future<Output = Next>> {
+    Quiet::new(async move {
+        tokio::select! {
+            biased;
+            _ = serving.drain.begun(), if !is_draining => Next::Drain,
+            () = serving.alarms.at(look) => Next::Look,
+        }
+    })
 }
 
 impl Watch {

@@ -7,15 +7,6 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use pin_project_lite::pin_project;
 
-/// What a connection waits for beside its requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// A drain to begin.
-    Drain,
-    /// The time to look at it again.
-    Look,
-}
-
 pin_project! {
     /// A wait that is asked again only when it has something to say. A
     /// connection's task is woken for each request, and to ask a timer or for a
@@ -83,15 +74,7 @@ mod tests {
     use std::pin::pin;
     use tokio::sync::Notify;
 
-    /// A task that notes that it was woken.
-    #[derive(Default)]
-    struct Task(AtomicBool);
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Relaxed);
-        }
-    }
+    use crate::woken::Task;
 
     #[test]
     fn a_wait_is_asked_once_and_again_when_it_has_rung() {
@@ -101,15 +84,14 @@ mod tests {
             asked.set(asked.get() + 1);
             notified.as_mut().poll(cx)
         })));
-        let task = Arc::new(Task::default());
-        let waker = Waker::from(Arc::clone(&task));
+        let (task, waker) = Task::with_waker();
         let mut cx = Context::from_waker(&waker);
         for _ in 0..3 {
             assert!(quiet.as_mut().poll(&mut cx).is_pending());
         }
         assert_eq!(asked.get(), 1);
         notify.notify_waiters();
-        assert!(task.0.load(Relaxed));
+        assert!(task.was_woken());
         assert!(quiet.as_mut().poll(&mut cx).is_ready());
         assert_eq!(asked.get(), 2);
     }
@@ -118,14 +100,13 @@ mod tests {
     fn a_wait_that_another_task_takes_over_wakes_that_one() {
         let notify = Notify::new();
         let mut quiet = pin!(Quiet::new(notify.notified()));
-        let tasks = [Arc::new(Task::default()), Arc::new(Task::default())];
-        for task in &tasks {
-            let waker = Waker::from(Arc::clone(task));
-            let mut cx = Context::from_waker(&waker);
+        let tasks = [Task::with_waker(), Task::with_waker()];
+        for (_, waker) in &tasks {
+            let mut cx = Context::from_waker(waker);
             assert!(quiet.as_mut().poll(&mut cx).is_pending());
         }
         notify.notify_waiters();
-        let woken = tasks.each_ref().map(|task| task.0.load(Relaxed));
+        let woken = tasks.map(|(task, _)| task.was_woken());
         assert_eq!(woken, [false, true]);
     }
 }

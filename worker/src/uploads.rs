@@ -261,11 +261,8 @@ fn find(bodies: &[Body], stream: u32) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    use std::task::Wake;
-
     use super::*;
+    use crate::woken::Task;
 
     fn uploads(most: u64) -> Uploads {
         Uploads::under(&Limits {
@@ -275,26 +272,16 @@ mod tests {
         })
     }
 
-    #[derive(Default)]
-    struct Task(AtomicBool);
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Relaxed);
-        }
-    }
-
     #[test]
     fn whoever_waits_for_a_body_is_told_that_it_is_too_large() {
         let uploads = uploads(10);
         uploads.open(1);
         assert!(uploads.claim(1));
-        let task = Arc::new(Task::default());
-        let waker = Waker::from(Arc::clone(&task));
+        let (task, waker) = Task::with_waker();
         assert_eq!(uploads.receive(1, 10), Part::Pass);
-        assert!(!uploads.is_over(1, &waker) && !task.0.load(Relaxed));
+        assert!(!uploads.is_over(1, &waker) && !task.was_woken());
         assert_eq!(uploads.receive(1, 1), Part::Pass);
-        assert!(task.0.load(Relaxed) && uploads.is_over(1, &waker));
+        assert!(task.was_woken() && uploads.is_over(1, &waker));
         // Also where it all came before the request did.
         uploads.open(3);
         uploads.receive(3, 11);
