@@ -20,21 +20,7 @@ pub(crate) struct Admission {
 }
 
 /// A request's turn, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Turn(&'static Semaphore);
-
-impl Turn {
-    fn of(admission: &'static Admission, permit: SemaphorePermit<'static>) -> Self {
-        permit.forget();
-        Self(&admission.turns)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.add_permits(1);
-    }
-}
+pub(crate) type Turn = SemaphorePermit<'static>;
 
 impl Admission {
     /// One that admits as many requests as these limits say; none where they
@@ -52,8 +38,7 @@ impl Admission {
 
     /// A turn at once, if there is one and nobody waits for it.
     pub(crate) fn now(&'static self) -> Option<Turn> {
-        let permit = self.turns.try_acquire().ok()?;
-        Some(Turn::of(self, permit))
+        self.turns.try_acquire().ok()
     }
 
     /// A turn as soon as there is one; none where too many wait already, or
@@ -64,8 +49,7 @@ impl Admission {
             let turn = timeout(self.patience, self.turns.acquire()).await;
             drop(place);
             // It is never closed.
-            let permit = turn.ok()?.ok()?;
-            Some(Turn::of(self, permit))
+            turn.ok()?.ok()
         })
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct InFlight {
     /// The stream on which its body comes, where there are streams.
     pub(crate) upload: Option<u32>,
     /// Its key where it is not answered at once.
-    unanswered: Option<u32>,
+    unanswered: Option<usize>,
     pub(crate) kind: Kind,
     has_body: bool,
     /// Whether more of its response was given than was asked for since.

@@ -58,7 +58,7 @@ pub(crate) struct Input<'a> {
 
 impl Unanswered {
     /// Notes a request, and whom to wake when its time is over; its key.
-    pub(crate) fn begin(&self, since: Instant, body: BodyEnd, waker: &Waker) -> u32 {
+    pub(crate) fn begin(&self, since: Instant, body: BodyEnd, waker: &Waker) -> usize {
         let request = Some(Request {
             since,
             body,
@@ -68,7 +68,7 @@ impl Unanswered {
             verdict: None,
         });
         let mut requests = self.requests.borrow_mut();
-        let place = match requests.iter().position(Option::is_none) {
+        match requests.iter().position(Option::is_none) {
             Some(free) => {
                 requests[free] = request;
                 free
@@ -77,23 +77,21 @@ impl Unanswered {
                 requests.push(request);
                 requests.len() - 1
             }
-        };
-        // A connection has no more at a time than a client may have streams.
-        u32::try_from(place).expect("streams are counted in 32 bits")
+        }
     }
 
     /// Looks after a request again; what to answer in the application's place,
     /// if its time is over.
-    pub(crate) fn look_after(&self, key: u32, waker: &Waker) -> Option<StatusCode> {
+    pub(crate) fn look_after(&self, key: usize, waker: &Waker) -> Option<StatusCode> {
         let mut requests = self.requests.borrow_mut();
-        let request = requests[key as usize].as_mut()?;
+        let request = requests[key].as_mut()?;
         request.waker.clone_from(waker);
         request.verdict
     }
 
     /// A request is answered, or nobody waits for its answer.
-    pub(crate) fn end(&self, key: u32) {
-        self.requests.borrow_mut()[key as usize] = None;
+    pub(crate) fn end(&self, key: usize) {
+        self.requests.borrow_mut()[key] = None;
     }
 
     /// Passes judgement on those whose time is over.
