@@ -9,13 +9,14 @@ mod client;
 mod outcome;
 
 use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, ensure};
 use mio::{Events, Poll};
 
 use crate::process;
@@ -24,6 +25,20 @@ pub(crate) use outcome::Outcome;
 
 /// What every server under test answers, where it serves no files.
 pub(crate) const BODY: &str = "hello, world\n";
+
+/// Asks for [`HELLO`] on an open connection, which stays open, and reads the
+/// whole answer.
+pub(crate) fn ask_once(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(BODY.as_bytes()) {
+        let mut buffer = [0; 1024];
+        let length = stream.read(&mut buffer)?;
+        ensure!(length > 0, "closed before the answer");
+        answer.extend_from_slice(&buffer[..length]);
+    }
+    Ok(())
+}
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]

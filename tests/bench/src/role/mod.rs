@@ -106,16 +106,18 @@ fn play(role: Role, number: usize) -> Result<ExitCode> {
 
 /// Several of one role on one listener, under a parent that does nothing.
 fn pool(role: Role, workers: usize) -> Result<()> {
-    let start = || {
-        let mut command = command(role, stdin()?)?;
-        sys::tie_to_parent(&mut command);
-        command.spawn().context("no child")
-    };
-    let children: Result<Vec<Child>> = (0..workers).map(|_| start()).collect();
+    let children: Result<Vec<Child>> = (0..workers).map(|_| start(role, stdin()?)).collect();
     for mut child in children? {
         child.wait()?;
     }
     Ok(())
+}
+
+/// Starts this program as a role, with this descriptor 0; it ends with its parent.
+fn start(role: Role, stdin: OwnedFd) -> Result<Child> {
+    let mut command = command(role, stdin)?;
+    sys::tie_to_parent(&mut command);
+    command.spawn().context("no child")
 }
 
 fn stdin() -> io::Result<OwnedFd> {

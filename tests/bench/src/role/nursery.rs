@@ -2,7 +2,6 @@
 //! exec, and a read of what the successor says.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::time::Instant;
@@ -10,8 +9,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use super::hello::HELLO;
-use super::{Role, command};
-use crate::sys;
+use super::{Role, start};
 
 /// Kills and replaces a child this many times; prints the nanoseconds each
 /// time took, from the kill to what the successor says.
@@ -32,11 +30,7 @@ pub(super) fn raise(times: usize) -> Result<()> {
 
 fn bear() -> Result<(Child, UnixStream)> {
     let (mut ours, theirs) = UnixStream::pair()?;
-    let mut command = command(Role::Hello, OwnedFd::from(theirs))?;
-    sys::tie_to_parent(&mut command);
-    let child = command.spawn()?;
-    // It holds the other end, which would hide the child's.
-    drop(command);
+    let child = start(Role::Hello, theirs.into())?;
     let mut said = vec![0; HELLO.len()];
     ours.read_exact(&mut said)?;
     ensure!(said == HELLO, "the child says something else");

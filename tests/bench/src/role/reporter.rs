@@ -4,7 +4,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -13,8 +12,7 @@ use prefork_proto::message::{Health, Reply, ToSupervisor, ToWorker};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Role, command};
-use crate::sys;
+use super::{Role, start};
 
 /// `heartbeat_interval`.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -55,8 +53,10 @@ pub(super) fn hear(reporters: usize) -> Result<()> {
     let mut poll = Poll::new()?;
     let mut sockets = Vec::new();
     for number in 0..reporters {
-        let (socket, _child) = start()?;
-        let mut socket = mio::net::UnixStream::from_std(socket);
+        let (ours, theirs) = UnixStream::pair()?;
+        start(Role::Reporter, theirs.into())?;
+        ours.set_nonblocking(true)?;
+        let mut socket = mio::net::UnixStream::from_std(ours);
         poll.registry()
             .register(&mut socket, Token(number), Interest::READABLE)?;
         sockets.push((socket, 0_u64));
@@ -76,14 +76,6 @@ pub(super) fn hear(reporters: usize) -> Result<()> {
             }
         }
     }
-}
-
-fn start() -> Result<(UnixStream, Child)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let mut command = command(Role::Reporter, OwnedFd::from(theirs))?;
-    sys::tie_to_parent(&mut command);
-    Ok((ours, command.spawn()?))
 }
 
 fn line(message: &impl Serialize) -> Result<Vec<u8>> {

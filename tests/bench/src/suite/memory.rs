@@ -1,13 +1,12 @@
 //! Memory of idle workers and of idle connections.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::bench::Bench;
-use crate::load::BODY;
+use crate::load::ask_once;
 use crate::peer;
 use crate::prefork::{BARE, PREFORK};
 use crate::process;
@@ -82,13 +81,6 @@ fn open(address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
 fn used(address: SocketAddr) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(BODY.as_bytes()) {
-        let mut buffer = [0; 1024];
-        let length = stream.read(&mut buffer)?;
-        ensure!(length > 0, "closed before the answer");
-        answer.extend_from_slice(&buffer[..length]);
-    }
+    ask_once(&mut stream)?;
     Ok(stream)
 }

@@ -1,7 +1,6 @@
 //! One role under callgrind.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::load::BODY;
+use crate::load::ask_once;
 use crate::process::Process;
 use crate::role::{Role, command};
 use crate::scratch;
@@ -80,14 +79,7 @@ fn ask(address: std::net::SocketAddr, times: usize) -> Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     for _ in 0..times {
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")?;
-        let mut answer = Vec::new();
-        while !answer.ends_with(BODY.as_bytes()) {
-            let mut buffer = [0; 1024];
-            let length = stream.read(&mut buffer)?;
-            ensure!(length > 0, "closed before the answer");
-            answer.extend_from_slice(&buffer[..length]);
-        }
+        ask_once(&mut stream)?;
     }
     Ok(())
 }
