@@ -1,6 +1,8 @@
 //! What the kernel tells of a process in `/proc/PID`: proc_pid_stat(5),
 //! proc_pid_statm(5), proc_pid_fd(5).
 
+pub(crate) mod kin;
+
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -27,6 +29,8 @@ pub struct Stat {
     pub state: char,
     /// Its parent's process id.
     pub parent: i32,
+    /// Its session's id: the process id of whoever began it (setsid(2)).
+    pub session: i32,
     /// Processor time of all its threads, in user and kernel mode.
     pub cpu: Duration,
     /// When it started, in clock ticks since boot. With the process id it
@@ -142,6 +146,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         state: field(3)?.chars().next()?,
         parent: field(4)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
         cpu: Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64),
         start_ticks: number(22)?,
         // The last field; kernels before 3.5 have none.
@@ -185,9 +190,10 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_blanks_does_not_shift_the_fields() {
-        let text = "42 (a) b (c)) T 7 42 42 0 -1 4194560 0 0 0 0 150 50 0 0 20 0 1 0 9001 0 0 0";
+        let text = "42 (a) b (c)) T 7 42 41 0 -1 4194560 0 0 0 0 150 50 0 0 20 0 1 0 9001 0 0 0";
         let stat = parse_stat(text).unwrap();
         assert_eq!((stat.state, stat.parent, stat.start_ticks), ('T', 7, 9001));
+        assert_eq!(stat.session, 41);
         let ticks = system(SysconfVar::CLK_TCK, 100) as f64;
         assert_eq!(stat.cpu, Duration::from_secs_f64(200.0 / ticks));
     }

@@ -71,6 +71,15 @@ pub(crate) fn configuration_in_force(runtime_dir: &Path) -> Option<Config> {
     (!Remains::of(document).living.is_empty()).then_some(config)
 }
 
+/// A worker that has died without its supervisor, and whose tree is to go with it.
+#[derive(Debug)]
+pub(crate) struct Departed {
+    pub(crate) pool: String,
+    pub(crate) slot: u32,
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+}
+
 /// What is left of a supervisor.
 #[derive(Debug)]
 pub(crate) struct Remains {
@@ -102,6 +111,28 @@ impl Remains {
             living,
             gone,
         }
+    }
+
+    /// Those who have gone and may have left something.
+    pub(crate) fn departed(&self) -> Vec<Departed> {
+        let pools: BTreeMap<_, _> = self.document.fleet.pools().collect();
+        let departed = self.gone.iter().filter_map(|survivor| {
+            let pid = survivor.pid?;
+            let saved = self.document.processes.iter().find(|it| it.pid == pid)?;
+            let pool = (*pools.get(&survivor.worker.pool)?).to_owned();
+            let mut editions = self.document.editions.iter();
+            let edition = editions.find(|edition| {
+                edition.generation == survivor.generation && edition.config.policy.name == pool
+            });
+            let goes = edition.is_none_or(|edition| edition.config.execution.kill_tree);
+            goes.then_some(Departed {
+                pool,
+                slot: survivor.worker.slot,
+                pid,
+                start_ticks: saved.start_ticks,
+            })
+        });
+        departed.collect()
     }
 
     /// Waits until everyone has come back who lives and can.

@@ -161,6 +161,7 @@ async fn go_on(
         info!("no worker of the supervisor before lives; its counters go on");
         let (mut reactor, inbox) = Reactor::new(setup)?;
         reactor.go_on_counting(&remains.document.metrics);
+        reactor.end_trees_of(remains.departed());
         return Ok((reactor, inbox));
     }
     warn!(

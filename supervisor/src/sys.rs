@@ -17,6 +17,8 @@ use prefork_proto::channel::SupervisorEnd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::proc;
+use crate::proc::kin::{self, MARK_ENV};
 pub(crate) use terms::{Terms, least_nice};
 
 /// More than NGROUPS_MAX (65536, limits.h) is nothing the kernel can say.
@@ -44,6 +46,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) terms: &'a Terms,
     /// Where it may run.
     pub(crate) cpus: Option<CpuSet>,
+    /// Whether its descendants are to be known by their environment.
+    pub(crate) mark: bool,
 }
 
 /// What a child executes.
@@ -120,13 +124,30 @@ fn prepare(
     close_on_exec_from(CHANNEL_FD + 1).map_err(step("close_range"))?;
 
     limit_descriptors(birth.nofile).map_err(step("RLIMIT_NOFILE"))?;
+    // While `/proc` is certainly ours to read.
+    let marked = birth.mark.then(|| marked(image.envp)).flatten();
     birth.terms.take_on(birth.cpus.as_ref())?;
 
     let image = Image {
         pinned: pinned.as_ref().map(AsFd::as_fd),
+        envp: marked.as_deref().unwrap_or(image.envp),
         ..*image
     };
     execute(&image).map_err(step(EXEC))
+}
+
+/// The environment with this process's mark in it; none where there is no `/proc`.
+fn marked(envp: &[CString]) -> Option<Vec<CString>> {
+    let us = Pid::this();
+    let start_ticks = proc::stat(us).ok()?.start_ticks;
+    let is_mark = |variable: &&CString| {
+        let rest = variable.to_bytes().strip_prefix(MARK_ENV.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"="))
+    };
+    let before = envp.iter().find(is_mark).map(|it| it.as_c_str());
+    let variable = kin::marked(before, &kin::mark(us.as_raw(), start_ticks));
+    let others = envp.iter().filter(|it| !is_mark(it)).cloned();
+    Some(others.chain(CString::new(variable).ok()).collect())
 }
 
 /// Exec keeps ignored signals and the mask; a worker starts with neither.

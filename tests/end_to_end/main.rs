@@ -33,6 +33,7 @@ mod metrics;
 mod operations;
 mod pinned_program;
 mod privileges;
+mod process_trees;
 mod recovery;
 mod recovery_door;
 mod recovery_moments;

@@ -49,6 +49,8 @@ pub(crate) enum Order {
     Grow(usize),
     /// `hang-up`: close the channel and live on.
     HangUp,
+    /// `start COMMAND`: have a shell run it as a child, with a listener as its stdin.
+    Start(String),
 }
 
 /// The directory with the orders.
@@ -101,6 +103,7 @@ impl Orders {
             "descriptors" => Order::Descriptors(usize::try_from(number(rest)).expect("it fits")),
             "grow" => Order::Grow(usize::try_from(number(rest)).expect("a size fits")),
             "hang-up" => Order::HangUp,
+            "start" => Order::Start(text(rest)),
             other => panic!("no such order: {other}"),
         })
     }

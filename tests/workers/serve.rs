@@ -22,6 +22,8 @@ pub(crate) struct Server {
     connections: AtomicU64,
     in_flight: AtomicU64,
     served: AtomicU64,
+    /// A duplicate of one that it serves.
+    listener: std::sync::Mutex<Option<OwnedFd>>,
 }
 
 impl Server {
@@ -40,6 +42,7 @@ impl Server {
             connections: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             served: AtomicU64::new(0),
+            listener: std::sync::Mutex::default(),
         })
     }
 
@@ -63,8 +66,15 @@ impl Server {
         self.served.load(Ordering::SeqCst)
     }
 
+    /// A duplicate of one of its listeners.
+    pub(crate) fn a_listener(&self) -> Option<OwnedFd> {
+        let listener = self.listener.lock().expect("nobody panics with it");
+        listener.as_ref().and_then(|fd| fd.try_clone().ok())
+    }
+
     /// Serves a listener in a thread of its own.
     pub(crate) fn serve(self: &Arc<Self>, listener: OwnedFd) {
+        *self.listener.lock().expect("nobody panics with it") = listener.try_clone().ok();
         let listener = TcpListener::from(listener);
         listener
             .set_nonblocking(true)

@@ -218,6 +218,15 @@ impl Worker {
                 self.link.say_with_descriptors(&report, number);
             }
             Order::Grow(bytes) => self.ballast.resize(bytes, 1),
+            Order::Start(command) => {
+                let listener = self.server.a_listener();
+                let mut child = std::process::Command::new("/bin/sh")
+                    .args(["-c", &command])
+                    .stdin(listener.map_or_else(std::process::Stdio::null, Into::into))
+                    .spawn()
+                    .expect("there is a shell");
+                std::thread::spawn(move || child.wait());
+            }
             Order::HangUp => {
                 self.link.hang_up();
                 return Some(self.link.outlive_supervisor());

@@ -42,6 +42,14 @@ pub struct Execution {
     pub umask: Option<u32>,
     /// Where it starts; where the supervisor did without one.
     pub working_directory: Option<PathBuf>,
+    /// Whether what it has started is ended when it dies.
+    #[serde(skip_serializing_if = "is_true")]
+    pub kill_tree: bool,
+}
+
+/// The default is left out of what is written down.
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Default for Execution {
@@ -54,13 +62,14 @@ impl Default for Execution {
             cpu_affinity: None,
             umask: None,
             working_directory: None,
+            kill_tree: true,
         }
     }
 }
 
 impl Execution {
     /// The keys and values, as they would be written.
-    pub(in crate::config) fn settings(&self) -> [(&'static str, String); 7] {
+    pub(in crate::config) fn settings(&self) -> [(&'static str, String); 8] {
         // Taken apart in full, so that a new key does not go unnoticed.
         let Self {
             no_new_privs,
@@ -70,6 +79,7 @@ impl Execution {
             cpu_affinity,
             umask,
             working_directory,
+            kill_tree,
         } = self;
         let inherited = || "inherited".to_owned();
         let kept = capabilities.as_ref();
@@ -101,6 +111,7 @@ impl Execution {
                 "working_directory",
                 directory.map_or_else(inherited, |path| path.display().to_string()),
             ),
+            ("kill_tree", kill_tree.to_string()),
         ]
     }
 }
@@ -122,6 +133,9 @@ pub(super) fn read(section: &mut Section<'_>, host: &Host) -> Execution {
                 let path = string(value, "a directory such as \"/srv/shop\"")?;
                 directory(Path::new(path), host)
             })
+            .value,
+        kill_tree: section
+            .take_or("kill_tree", defaults.kill_tree, boolean)
             .value,
     }
 }

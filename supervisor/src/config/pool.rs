@@ -14,6 +14,7 @@ use super::host::Host;
 use super::section::{Section, Setting, boolean, duration, expected, integer, string, within};
 use super::{access_log, app, defaults, execution, http, listen, program, units, web};
 use crate::fleet::Policy;
+use crate::proc::kin::MARK_ENV;
 
 const NONE: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
@@ -256,8 +257,8 @@ fn read_env(section: &mut Section<'_>) -> BTreeMap<String, String> {
 }
 
 fn env_name(name: &str) -> Result<(), Fault> {
-    if name == CHANNEL_FD_ENV {
-        return Err(Fault::new(format!("`{CHANNEL_FD_ENV}` is prefork's own")));
+    if [CHANNEL_FD_ENV, MARK_ENV].contains(&name) {
+        return Err(Fault::new(format!("`{name}` is prefork's own")));
     }
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(Fault::new(format!(

@@ -33,6 +33,7 @@ impl Reactor {
                 });
             }
             Action::Drain { worker, within } => {
+                self.trees.leaves(worker);
                 let sweep = self.is_last_to_accept(worker);
                 self.order(worker, Order::Drain { within, sweep });
             }
@@ -41,9 +42,9 @@ impl Reactor {
                 ask,
                 within,
             } => self.ask(worker, ask, within),
-            Action::Stop { worker } => self.order(worker, Order::Stop),
-            Action::Abort { worker } => self.order(worker, Order::Signal(Signal::SIGABRT)),
-            Action::Kill { worker } => self.order(worker, Order::Signal(Signal::SIGKILL)),
+            Action::Stop { worker } => self.send_away(worker, Order::Stop),
+            Action::Abort { worker } => self.send_away(worker, Order::Signal(Signal::SIGABRT)),
+            Action::Kill { worker } => self.send_away(worker, Order::Signal(Signal::SIGKILL)),
             Action::Report(report) => self.report(report),
             Action::Progress {
                 job,
@@ -75,6 +76,11 @@ impl Reactor {
             }
             Action::Ended => self.ended = true,
         }
+    }
+
+    fn send_away(&mut self, worker: Worker, order: Order) {
+        self.trees.leaves(worker);
+        self.order(worker, order);
     }
 
     fn order(&self, worker: Worker, order: Order) {

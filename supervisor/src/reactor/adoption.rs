@@ -40,6 +40,7 @@ impl Reactor {
         begun: Instant,
     ) -> Result<(Self, Inbox), PoolError> {
         let held = remains.listeners();
+        let departed = remains.departed();
         let Remains {
             document,
             living,
@@ -57,6 +58,7 @@ impl Reactor {
             let why = "the supervisor was killed before it was in force";
             reactor.note_reload(false, generation, why);
         }
+        reactor.end_trees_of(departed);
         reactor.adopt_all(living, gone, begun);
         Ok((reactor, inbox))
     }

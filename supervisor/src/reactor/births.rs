@@ -3,7 +3,7 @@
 //! behind.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::fcntl::OFlag;
@@ -124,6 +124,7 @@ pub(crate) fn spawn(
     let scoreboard = scoreboard::create()?;
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
+    let prints_to = [&stdout_writer, &stderr_writer].map(named);
     let outputs = output_ends([&stdout, &stderr]).map_err(io("duplicate a pipe"))?;
     let mut listeners = Vec::new();
     for (listen, sockets) in config.listen.iter().zip(&edition.sockets) {
@@ -168,6 +169,7 @@ pub(crate) fn spawn(
         channel: ours,
         stdout,
         stderr,
+        prints_to,
         welcome: welcome(edition, worker, generation, paused, rejoin),
         scoreboard,
         certificates,
@@ -224,6 +226,12 @@ pub(super) fn output_ends(
         Ok((offer, pipe.try_clone()?))
     });
     offers.collect()
+}
+
+/// A descriptor as `/proc` names it.
+fn named(fd: &OwnedFd) -> Option<String> {
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+    target.to_str().map(str::to_owned)
 }
 
 fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {

@@ -118,6 +118,8 @@ pub(crate) struct Start {
     pub(crate) channel: SupervisorEnd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// The other ends of both, as `/proc` names them.
+    pub(crate) prints_to: [Option<String>; 2],
     pub(crate) welcome: Welcome,
     /// Where it can count, and the descriptor for a worker that knows how.
     pub(crate) scoreboard: (Unsealed, OwnedFd),
@@ -182,6 +184,10 @@ pub(crate) struct Grip {
     pub(crate) pid: i32,
     pub(super) start_ticks: u64,
     pub(crate) vitals: Rc<RefCell<Vitals>>,
+    /// Whether it is this process's child.
+    pub(super) is_child: bool,
+    /// What it prints to, as `/proc` names it.
+    pub(super) outputs: [Option<String>; 2],
     /// Whether its use of memory and time is known.
     pub(crate) looked_up: Cell<bool>,
     pub(super) orders: mpsc::UnboundedSender<Order>,

@@ -18,6 +18,7 @@
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
 //!   killed, and writes down what the next one needs; `oom` knows which workers
 //!   the kernel killed; `standing` is for the service manager.
+//! - `trees` ends what workers have started and left.
 
 mod access_log;
 mod actions;
@@ -44,6 +45,7 @@ mod signals;
 mod sockets;
 mod standing;
 mod takeover;
+mod trees;
 mod upgrade;
 
 use std::collections::{HashMap, VecDeque};
@@ -84,6 +86,7 @@ pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::Reloads;
 use signals::Asked;
 pub use signals::Signals;
+use trees::Trees;
 use upgrade::{Ears, Upgrades, Verdict};
 
 /// Between two looks at the workers' memory, and at the loop's own lag.
@@ -142,6 +145,7 @@ pub struct Reactor {
     looked_up: Option<Instant>,
     journal: Journal,
     oom: OutOfMemory,
+    trees: Trees,
     notifier: Notifier,
     log: Log,
     reserve: Rc<Reserve>,
@@ -275,6 +279,7 @@ impl Reactor {
             looked_up: None,
             journal: Journal::new(),
             oom: OutOfMemory::default(),
+            trees: Trees::new(),
             notifier: Notifier::from_environment(),
             log: setup.log,
             reserve: setup.reserve,
@@ -343,6 +348,8 @@ impl Reactor {
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.feed(Event::Tick),
                 () = process::at(self.state_due()) => self.write_state(),
+                // A successor goes first.
+                () = process::at(self.trees.due()), if self.spawns.is_empty() => self.end_trees(),
                 () = std::future::ready(()), if !self.spawns.is_empty() => {
                     self.spawn_next();
                     // A thousand forks in a row must not keep anyone waiting.
@@ -354,6 +361,7 @@ impl Reactor {
                 self.rehearse_upgrade(&mut events).await;
             }
         }
+        self.see_trees_end().await;
         if let Some(file) = self.keep.as_ref().and_then(|keep| keep.file.as_ref()) {
             file.remove();
         }
@@ -375,7 +383,19 @@ impl Reactor {
     /// Looks after a process from now on, whoever started it.
     fn hold(&mut self, worker: Worker, grip: Grip) {
         self.oom.watch(worker, grip.pid);
+        if self.goes_with_its_tree(worker) {
+            self.trees.watch(worker, self.slot_name(worker), &grip);
+        }
         self.processes.insert(worker, grip);
+    }
+
+    /// Whether what a worker has started goes with it.
+    fn goes_with_its_tree(&self, worker: Worker) -> bool {
+        let generation = self.fleet.process(worker).map(|it| it.generation());
+        let pool = self.pool_name(worker);
+        let edition = generation.and_then(|it| self.editions.of(&pool, it));
+        // One whose settings are forgotten is on its way out.
+        edition.is_none_or(|edition| edition.config.execution.kill_tree)
     }
 
     /// Tells the fleet something and does what it answers.
@@ -383,6 +403,7 @@ impl Reactor {
         if let Event::Exited { worker, exit } = &mut event {
             self.processes.remove(worker);
             exit.oom = self.oom.was_killed(*worker, exit);
+            self.trees.died(*worker);
             // It may have hidden a stranger that ended meanwhile.
             self.reap_strangers();
         }

@@ -51,6 +51,8 @@ pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
     let grip = Grip {
         pid: start.pid,
         start_ticks: state::start_ticks(start.pid)?,
+        is_child: true,
+        outputs: start.prints_to.clone(),
         vitals: Rc::clone(&vitals),
         looked_up: Cell::new(false),
         orders,
@@ -71,6 +73,8 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
     let grip = Grip {
         pid: adopted.pid,
         start_ticks: adopted.start_ticks,
+        is_child: false,
+        outputs: proc::kin::prints_to(adopted.pid),
         vitals: Rc::clone(&vitals),
         looked_up: Cell::new(false),
         orders,

@@ -55,6 +55,8 @@ pub(crate) struct PinnedProgram {
     envp: Vec<CString>,
     terms: Terms,
     affinity: Option<Affinity>,
+    /// Whether what its workers start is to be found.
+    mark: bool,
     /// What the file was when it was pinned.
     file: Option<FileIdentity>,
     /// The soft RLIMIT_NOFILE that the supervisor itself was started with.
@@ -96,6 +98,7 @@ impl PinnedProgram {
             envp: environment(pool)?,
             terms: terms(pool)?,
             affinity: pool.execution.cpu_affinity.clone(),
+            mark: pool.execution.kill_tree,
             file,
             nofile,
         })
@@ -109,7 +112,9 @@ impl PinnedProgram {
         worker: Option<i32>,
     ) -> Result<Self, ProgramError> {
         let mut program = Self::pin(pool, nofile)?;
-        let running = worker.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
+        // What it has become by an exec of its own takes other arguments.
+        let running = worker.filter(|pid| program.is_run_by(*pid));
+        let running = running.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
         if let Some(path) = running
             && let Ok(Some(executable)) = pin_if_elf(&path)
         {
@@ -117,6 +122,27 @@ impl PinnedProgram {
             program.file = identify(&path).ok();
         }
         Ok(program)
+    }
+
+    /// Whether a worker still is what it was started as: a wrapper script, or an
+    /// interpreter of one, may have executed something else.
+    fn is_run_by(&self, pid: i32) -> bool {
+        let argv = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = argv.split(|byte| *byte == 0);
+        let same_words = self
+            .argv
+            .iter()
+            .all(|word| Some(word.as_bytes()) == words.next());
+        // It may show other words, with setproctitle(3).
+        let path = Path::new(OsStr::from_bytes(self.path.as_bytes()));
+        let ours = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let same_name = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
+            let exe = exe.as_os_str().as_bytes();
+            let exe = exe.strip_suffix(b" (deleted)").unwrap_or(exe);
+            let name = Path::new(OsStr::from_bytes(exe)).file_name();
+            name == ours.file_name() || name == path.file_name()
+        });
+        same_words || same_name
     }
 
     /// Goes on with what the program before this one had pinned.
@@ -168,6 +194,7 @@ impl PinnedProgram {
             nofile: self.nofile,
             terms: &self.terms,
             cpus: self.cpus_of(slot)?,
+            mark: self.mark,
         };
         let image = Image {
             pinned: self.executable.as_ref().map(AsFd::as_fd),

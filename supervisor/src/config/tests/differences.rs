@@ -101,7 +101,7 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 49] = [
+const SETTINGS: [&str; 50] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
@@ -112,6 +112,7 @@ const SETTINGS: [&str; 49] = [
     "cpu_affinity = \"slot\"",
     "umask = \"0077\"",
     "working_directory = \"/usr\"",
+    "kill_tree = false",
     "boot_timeout = \"7s\"",
     "heartbeat_interval = \"70ms\"",
     "heartbeat_timeout = \"7s\"",

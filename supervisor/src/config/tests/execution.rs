@@ -39,6 +39,7 @@ fn what_is_set_is_shown_as_it_is_meant() {
         cpu_affinity = [0, "1,3"]
         umask = "0027"
         working_directory = "/usr"
+        kill_tree = false
     "#;
     let expected = [
         "no_new_privs: false",
@@ -48,6 +49,7 @@ fn what_is_set_is_shown_as_it_is_meant() {
         "cpu_affinity: 0 1,3",
         "umask: 0027",
         "working_directory: /usr",
+        "kill_tree: false",
     ];
     assert_eq!(shown(settings), expected);
     assert_eq!(shown("capabilities = []"), ["capabilities: none"]);

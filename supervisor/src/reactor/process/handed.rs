@@ -126,10 +126,13 @@ pub(crate) fn resume(
         retry: unsent.then_some(now),
     };
     process.take_tickets(secrets.tickets);
+    let is_child = process.is_child;
     tokio::task::spawn_local(process.run());
     Ok(Grip {
         pid: handed.pid,
         start_ticks: handed.start_ticks,
+        is_child,
+        outputs: proc::kin::prints_to(handed.pid),
         vitals,
         looked_up: Cell::new(false),
         orders,
