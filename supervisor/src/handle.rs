@@ -17,6 +17,15 @@ pub struct Peer {
     pub pid: i32,
 }
 
+/// A process that may give no orders: a worker. The number alone may be another's later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Process id.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
 /// A question or a command for the reactor.
 #[derive(Debug)]
 pub enum Request {
@@ -31,6 +40,8 @@ pub enum Request {
         /// The answer.
         reply: oneshot::Sender<Result<Describe, ApiError>>,
     },
+    /// Every worker's process that is known.
+    Workers(oneshot::Sender<Vec<Member>>),
     /// A row per channel.
     Channels(oneshot::Sender<Channels>),
     /// The exposition in text format 0.0.4.

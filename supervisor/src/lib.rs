@@ -42,6 +42,7 @@ mod startup;
 mod state;
 mod sys;
 pub mod tls;
+mod trust;
 mod upgrade;
 
 pub use reactor::BUNDLED_ARGUMENT;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{Mode as Permissions, fchmod, umask};
 use prefork_proto::listening::refuse_handshakes;
 use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -119,10 +120,7 @@ impl Listener {
     fn bind_unix(listen: &Listen, path: &Path) -> io::Result<Self> {
         remove_stale_socket(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-        socket.bind(&SockAddr::unix(path)?)?;
-        if let Some(mode) = listen.permissions {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-        }
+        bind_at(&socket, path, listen.permissions)?;
         listen_on(&socket, listen.backlog)?;
         Ok(Self {
             name: listen.name.clone(),
@@ -321,6 +319,21 @@ fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {
 /// Whether a socket is at the path.
 pub(crate) fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// Binds a unix socket that has its permissions from its first moment on. By its path
+/// they could be changed only afterwards, and then of whatever lies there by then.
+pub(crate) fn bind_at(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<()> {
+    let address = SockAddr::unix(path)?;
+    let Some(mode) = mode else {
+        return socket.bind(&address);
+    };
+    // What bind(2) makes has the socket's own bits, less the mask.
+    fchmod(socket, Permissions::from_bits_truncate(mode))?;
+    let before = umask(Permissions::empty());
+    let bound = socket.bind(&address);
+    umask(before);
+    bound
 }
 
 /// Removes a socket file that nobody listens on. Anything else in its place is

@@ -4,13 +4,13 @@
 //! Writing must never block the event loop: a reader that has stopped costs
 //! log lines, counted and told of later, and nothing else.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -18,6 +18,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::trust::{Directories, Place, Trusted};
 
 /// POSIX promises that a pipe which polls writable takes this much at once.
 const PIPE_BUF: usize = 4096;
@@ -101,13 +103,12 @@ impl Log {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        // A named pipe without a reader would be waited for (fifo(7)), and a full one too.
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| {
+    // A named pipe without a reader would be waited for (fifo(7)), and a full one too.
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK;
+    Place::of(path, Trusted::here(), Directories::Anybodys)
+        .and_then(|place| place.open(flags | OFlag::O_NOCTTY, 0o666))
+        .map_err(|distrust| {
+            let error = io::Error::from(distrust);
             let advice = match error.raw_os_error() {
                 Some(libc::ENXIO) => "; nobody reads from this pipe: start its reader first",
                 _ => "",

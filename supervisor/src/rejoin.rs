@@ -7,13 +7,13 @@
 //! that nobody awaits is told at once to drain, and need not hold its listeners
 //! until its time as an orphan is over.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prefork_proto::channel::{Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
@@ -30,8 +30,16 @@ use crate::sys;
 /// How long a worker may take to say who it is and to hand over what it has.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Connections heard at a time; the rest wait in the kernel's queue.
-const HEARD_AT_ONCE: usize = 128;
+/// Connections of awaited processes heard at a time. Each has one or two.
+const HEARD_AT_ONCE: usize = 4096;
+
+/// Connections of others heard at a time, to tell them why they are not wanted; beyond
+/// that, and after so long, they are closed.
+const STRANGERS_AT_ONCE: usize = 16;
+const PATIENCE_WITH_STRANGERS: Duration = Duration::from_millis(250);
+
+/// Between two lines about refusals.
+const REMARKS: Duration = Duration::from_secs(1);
 
 /// More listeners than any worker has.
 const MOST_LISTENERS: u32 = 1024;
@@ -96,8 +104,11 @@ pub(crate) struct Door {
     orphan_timeout: Duration,
     /// By process id.
     awaited: RefCell<HashMap<i32, Awaited>>,
-    /// The reasons of refusals that have not been counted yet.
-    refusals: RefCell<Vec<&'static str>>,
+    /// The reasons of refusals that have not been counted yet, and how many.
+    refusals: RefCell<BTreeMap<&'static str, u64>>,
+    /// When a refusal was last said, and how many have not been since.
+    remarked: Cell<Option<Instant>>,
+    unsaid: Cell<u64>,
     returned: mpsc::UnboundedSender<Returned>,
 }
 
@@ -115,6 +126,8 @@ impl Door {
             orphan_timeout,
             awaited: RefCell::default(),
             refusals: RefCell::default(),
+            remarked: Cell::default(),
+            unsaid: Cell::default(),
             returned,
         };
         (Rc::new(door), received)
@@ -149,40 +162,53 @@ impl Door {
         self.awaited.borrow().keys().copied().collect()
     }
 
-    /// The reasons of the refusals since the last call.
-    pub(crate) fn take_refusals(&self) -> Vec<&'static str> {
+    /// The reasons of the refusals since the last call, and how many.
+    pub(crate) fn take_refusals(&self) -> BTreeMap<&'static str, u64> {
         self.refusals.take()
     }
 
-    /// Hears whoever comes, for ever.
+    /// Hears whoever comes, for ever. Nobody waits for one that is not awaited: the kernel
+    /// says who is at the other end before it says anything.
     pub(crate) async fn serve(self: Rc<Self>, listener: UnixListener) {
         let places = Arc::new(Semaphore::new(HEARD_AT_ONCE));
+        let for_strangers = Arc::new(Semaphore::new(STRANGERS_AT_ONCE));
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let door = Rc::clone(&self);
-                    tokio::task::spawn_local(async move {
-                        door.attend(stream).await;
-                        drop(place);
-                    });
-                }
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     debug!("cannot accept on {}: {error}", self.path.display());
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    continue;
                 }
-            }
+            };
+            let (pid, uid) = match stream.peer_cred() {
+                Ok(peer) => (peer.pid().unwrap_or(0), peer.uid()),
+                Err(_) => (0, u32::MAX),
+            };
+            let (places, patience) = if self.awaits(pid, uid) {
+                (&places, PATIENCE)
+            } else {
+                (&for_strangers, PATIENCE_WITH_STRANGERS)
+            };
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                self.note(&Refusal::new("stranger", "nobody awaits it"), pid, uid);
+                continue;
+            };
+            let door = Rc::clone(&self);
+            tokio::task::spawn_local(async move {
+                door.attend(stream, pid, uid, patience).await;
+                drop(place);
+            });
         }
     }
 
-    async fn attend(&self, stream: UnixStream) {
-        let peer = stream.peer_cred();
-        let (pid, uid) = match &peer {
-            Ok(peer) => (peer.pid().unwrap_or(0), peer.uid()),
-            Err(_) => (0, u32::MAX),
-        };
+    /// Whether this process is awaited, as this user.
+    fn awaits(&self, pid: i32, uid: u32) -> bool {
+        let awaited = self.awaited.borrow();
+        awaited.get(&pid).is_some_and(|who| who.uid == uid)
+    }
+
+    async fn attend(&self, stream: UnixStream, pid: i32, uid: u32, patience: Duration) {
         let watched = stream
             .into_std()
             .map(OwnedFd::from)
@@ -190,7 +216,7 @@ impl Door {
         let Ok(mut channel) = watched else {
             return;
         };
-        let heard = tokio::time::timeout(PATIENCE, self.hear(&mut channel, pid, uid)).await;
+        let heard = tokio::time::timeout(patience, self.hear(&mut channel, pid, uid)).await;
         let heard = heard.unwrap_or_else(|_| Err(Refusal::protocol("it did not say who it is")));
         match heard {
             Ok(Handed {
@@ -214,15 +240,32 @@ impl Door {
     }
 
     fn refuse(&self, channel: &mut SupervisorEnd, refusal: Refusal, pid: i32, uid: u32) {
-        let Refusal { reason, why } = refusal;
-        warn!(
-            pid,
-            uid, reason, "a worker that came to rejoin is refused: {why}"
-        );
-        self.refusals.borrow_mut().push(reason);
-        let refused = ToWorker::Refused { reason: why };
+        self.note(&refusal, pid, uid);
+        let refused = ToWorker::Refused {
+            reason: refusal.why,
+        };
         // Who doesn't listen finds the connection closed.
         let _ = channel.queue(&refused).and_then(|()| channel.flush());
+    }
+
+    /// Counts a refusal, and says it where none was said a moment ago: anybody may come
+    /// as often as they like.
+    fn note(&self, Refusal { reason, why }: &Refusal, pid: i32, uid: u32) {
+        *self.refusals.borrow_mut().entry(reason).or_default() += 1;
+        let said = self.remarked.get();
+        if said.is_some_and(|said| said.elapsed() < REMARKS) {
+            self.unsaid.set(self.unsaid.get() + 1);
+            return;
+        }
+        self.remarked.set(Some(Instant::now()));
+        let others = match self.unsaid.take() {
+            0 => String::new(),
+            others => format!(" ({others} more since the last such line)"),
+        };
+        warn!(
+            pid,
+            uid, reason, "a worker that came to rejoin is refused: {why}{others}"
+        );
     }
 
     async fn hear(

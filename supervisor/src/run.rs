@@ -143,15 +143,17 @@ async fn supervise(
         taken => Some(taken?),
     };
     let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
-    let control = match &runtime_dir {
-        Some(dir) => {
-            let socket = dir.bind_control(config.supervisor.control_mode)?;
-            Some((socket, allowed(dir)?))
+    let control = match (&runtime_dir, config.supervisor.control_mode) {
+        (Some(dir), Some(mode)) => Some((dir.bind_control(mode)?, allowed(dir)?)),
+        (Some(dir), None) => {
+            dir.unbind_control();
+            None
         }
-        None => None,
+        (None, _) => None,
     };
     let admin = config.supervisor.admin.map(bind_admin).transpose()?;
-    announce(&config.source, runtime_dir.as_ref());
+    let socket = runtime_dir.as_ref().filter(|_| control.is_some());
+    announce(&config.source, socket);
     let setup = Setup {
         options,
         config,
@@ -163,17 +165,17 @@ async fn supervise(
         tickets: None,
     };
     let gate = Gate::default();
-    let begun = match (&runtime_dir, &control) {
-        (Some(dir), Some((control, _))) => {
+    let begun = match &runtime_dir {
+        Some(dir) => {
             let beginning = Beginning {
                 program,
-                control: control.as_raw_fd(),
+                control: control.as_ref().map(|(socket, _)| socket.as_raw_fd()),
                 admin: admin.as_ref().map(AsRawFd::as_raw_fd),
                 gate: gate.clone(),
             };
             startup::begin(setup, dir, beginning).await?
         }
-        _ => Reactor::new(setup)?,
+        None => Reactor::new(setup)?,
     };
     let servers = Servers {
         control,
@@ -192,8 +194,13 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
     let config = handover.state.config.clone();
     let runtime_dir = RuntimeDir::go_on(&config.supervisor.runtime_dir, sys::claim(fixtures.lock))?;
     let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
-    let control = UnixListener::from(sys::claim(fixtures.control));
-    let control = Some((control, allowed(&runtime_dir)?));
+    let control = match fixtures.control {
+        Some(control) => {
+            let control = UnixListener::from(sys::claim(control));
+            Some((control, allowed(&runtime_dir)?))
+        }
+        None => None,
+    };
     let admin = fixtures.admin.map(|fd| TcpListener::from(sys::claim(fd)));
     let admin = admin.map(tokio::net::TcpListener::from_std).transpose();
     let admin = admin.map_err(io("watch the admin address"))?;
@@ -221,7 +228,7 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
 
 /// Who answers operators and Prometheus.
 struct Servers {
-    /// None where there is no runtime directory.
+    /// None where there is no runtime directory, or it is not wanted.
     control: Option<(UnixListener, Allowed)>,
     admin: Option<tokio::net::TcpListener>,
     reserve: Rc<Reserve>,

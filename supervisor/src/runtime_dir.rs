@@ -1,19 +1,21 @@
 //! The runtime directory: one supervisor at a time owns it, by a lock, and
 //! keeps its control socket in it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
-use crate::listener::is_socket;
+use crate::listener::{bind_at, is_socket};
 use crate::proc;
+use crate::trust::{Directories, Place, Trusted};
 
 /// The control socket's name in the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -30,6 +32,13 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 const LOCK: &str = "lock";
 
+/// As many connections as the kernel lets wait (net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+
+/// Permission to write for the group and for everybody.
+const GROUP_WRITE: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+
 /// Why the runtime directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeDirError {
@@ -44,6 +53,19 @@ pub enum RuntimeDirError {
         path: PathBuf,
         /// Its owner.
         owner: u32,
+    },
+    /// Others may write to it, and so put another socket in the control socket's place.
+    #[error(
+        "others may write to the runtime directory {path} (permissions {mode:04o}); \
+         take that from them (chmod go-w), or choose another with --runtime-dir or \
+         [supervisor] runtime_dir",
+        path = path.display()
+    )]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// Another supervisor holds the lock.
     #[error(
@@ -93,7 +115,7 @@ impl RuntimeDirError {
     /// directory is in.
     pub fn is_permission(&self) -> bool {
         match self {
-            Self::Foreign { .. } => true,
+            Self::Foreign { .. } | Self::Open { .. } => true,
             Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             Self::Taken { .. } => false,
         }
@@ -120,7 +142,8 @@ impl RuntimeDir {
             .mode(0o755)
             .create(path)
             .map_err(io("create", path))?;
-        let owner = fs::metadata(path).map_err(io("examine", path))?.uid();
+        let found = fs::metadata(path).map_err(io("examine", path))?;
+        let owner = found.uid();
         let us = nix::unistd::geteuid().as_raw();
         if owner != us && owner != 0 {
             return Err(RuntimeDirError::Foreign {
@@ -129,15 +152,19 @@ impl RuntimeDir {
             });
         }
 
+        let ours = [0, nix::unistd::getegid().as_raw()];
+        let groups = found.mode() & GROUP_WRITE != 0 && !ours.contains(&found.gid());
+        if groups || found.mode() & OTHERS_WRITE != 0 {
+            return Err(RuntimeDirError::Open {
+                path: path.to_owned(),
+                mode: found.mode() & 0o7777,
+            });
+        }
+
         let at = path.join(LOCK);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&at)
-            .map_err(io("open", &at))?;
+        let file = Place::of(&at, Trusted::here(), Directories::Anybodys)
+            .and_then(|place| place.open(OFlag::O_RDWR | OFlag::O_CREAT, 0o644))
+            .map_err(|distrust| io("open", &at)(distrust.into()))?;
         let mut lock = match lock(file) {
             Ok(lock) => lock,
             Err((file, nix::Error::EWOULDBLOCK)) => {
@@ -182,6 +209,14 @@ impl RuntimeDir {
     /// Binds the control socket, in place of one that a dead supervisor left.
     pub fn bind_control(&self, mode: u32) -> Result<UnixListener, RuntimeDirError> {
         bind(&self.control_socket(), mode)
+    }
+
+    /// Removes a control socket that is not wanted any more.
+    pub(crate) fn unbind_control(&self) {
+        let path = self.control_socket();
+        if is_socket(&path) {
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// Binds the socket to which workers come back. Those of a pool with a user
@@ -231,11 +266,11 @@ fn bind(path: &Path, mode: u32) -> Result<UnixListener, RuntimeDirError> {
         let there = io::ErrorKind::AlreadyExists.into();
         return Err(io("replace what is no socket at")(there));
     }
-    let listener = UnixListener::bind(path).map_err(io("bind"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .map_err(io("set the permissions of"))?;
-    listener.set_nonblocking(true).map_err(io("prepare"))?;
-    Ok(listener)
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::UNIX, kind, None).map_err(io("make a socket for"))?;
+    bind_at(&socket, path, Some(mode)).map_err(io("bind"))?;
+    socket.listen(BACKLOG).map_err(io("listen on"))?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// Takes the lock. A supervisor that was killed just after a fork leaves it to the

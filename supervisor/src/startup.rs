@@ -82,8 +82,8 @@ pub(crate) async fn begin(
 pub(crate) struct Beginning {
     /// Where this program was found.
     pub(crate) program: PathBuf,
-    /// The control socket.
-    pub(crate) control: RawFd,
+    /// The control socket, if there is one.
+    pub(crate) control: Option<RawFd>,
     /// The admin address's socket.
     pub(crate) admin: Option<RawFd>,
     /// What the servers wait at.

@@ -435,6 +435,31 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>
     }
 }
 
+/// A descriptor for the process that connected to a unix socket, which stands for
+/// that one even when its number is another's by now (`SO_PEERPIDFD`, Linux 6.5).
+///
+/// # Errors
+/// ENOPROTOOPT from kernels without it, ESRCH where the process has been reaped.
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    /// `asm-generic/socket.h`; libc has no name for it.
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let mut fd: RawFd = -1;
+    let mut length = size_of::<RawFd>() as libc::socklen_t;
+    // SAFETY: the kernel writes one number to a live value of that size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut fd).cast(),
+            &raw mut length,
+        )
+    };
+    nix::Error::result(result)?;
+    // SAFETY: the kernel has just made this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Has the event loop tell when a descriptor can be read, for instance when a
 /// pidfd's process has ended.
 pub(crate) fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

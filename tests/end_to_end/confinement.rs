@@ -59,8 +59,20 @@ mod hand {
     /// What a function may use below its stack pointer.
     const RED_ZONE: u64 = 128;
 
-    /// Has a process that waits in a system call make another one in its place.
+    /// Has a process that waits in a system call open a file.
     pub(super) fn open(pid: i32, path: &str, flags: i32) -> Result<(), Errno> {
+        let flags = u64::try_from(flags).expect("flags are positive");
+        call(pid, OPENAT, path, |at| [FROM_CWD, at, flags, 0o600])
+    }
+
+    /// Has a process that waits in a system call make another one in its place, whose
+    /// arguments may say where `text` is.
+    pub(super) fn call(
+        pid: i32,
+        number: u64,
+        text: &str,
+        arguments: impl FnOnce(u64) -> [u64; 4],
+    ) -> Result<(), Errno> {
         let pid = Pid::from_raw(pid);
         ptrace::attach(pid).expect("a root can trace");
         assert!(matches!(
@@ -73,17 +85,16 @@ mod hand {
             .write(true)
             .open(format!("/proc/{pid}/mem"))
             .expect("it is traced");
-        let text = [path.as_bytes(), b"\0"].concat();
+        let text = [text.as_bytes(), b"\0"].concat();
         memory.write_all_at(&text, at).expect("its stack is there");
 
         let mut call = before;
         // It stands right behind the `syscall` in which it waited.
         call.rip -= 2;
-        call.rax = OPENAT;
+        call.rax = number;
         // No system call is to be restarted.
         call.orig_rax = u64::MAX;
-        (call.rdi, call.rsi) = (FROM_CWD, at);
-        (call.rdx, call.r10) = (u64::try_from(flags).expect("flags are positive"), 0o600);
+        [call.rdi, call.rsi, call.rdx, call.r10] = arguments(at);
         ptrace::setregs(pid, call).expect("it is stopped");
         ptrace::step(pid, None).expect("it is stopped");
         waitpid(pid, None).expect("it is traced");
@@ -98,6 +109,58 @@ mod hand {
             errno => Err(Errno::from_raw(i32::try_from(-errno).expect("it is small"))),
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn it_can_run_no_program_and_reach_no_other_process() {
+    use nix::errno::Errno;
+    use nix::libc;
+
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can take another process in hand");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("there is room");
+    let root = site(directory.path(), "root");
+    let prefork = Prefork::start(&[pool(&root, "")]);
+    if !is_confined(&prefork) || !says(&prefork).contains("seccomp") {
+        return;
+    }
+    let worker = prefork.ready_pid("web", 0);
+    let number = |call: libc::c_long| u64::try_from(call).expect("it is positive");
+    let call = |name, text: &str, arguments: [u64; 4]| {
+        hand::call(worker, number(name), text, |at| {
+            arguments.map(|argument| if argument == u64::MAX { at } else { argument })
+        })
+    };
+    let (text, supervisor) = (
+        u64::MAX,
+        u64::try_from(prefork.pid()).expect("it is positive"),
+    );
+    let denied = Err(Errno::EPERM);
+    assert_eq!(call(libc::SYS_execve, "/bin/sh", [text, 0, 0, 0]), denied);
+    assert_eq!(call(libc::SYS_kill, "", [supervisor, 0, 0, 0]), denied);
+    assert_eq!(call(libc::SYS_ptrace, "", [16, supervisor, 0, 0]), denied);
+    assert_eq!(
+        call(libc::SYS_pidfd_open, "", [supervisor, 0, 0, 0]),
+        denied
+    );
+    assert_eq!(call(libc::SYS_userfaultfd, "", [0; 4]), denied);
+    assert_eq!(call(libc::SYS_io_uring_setup, "", [8, text, 0, 0]), denied);
+    assert_eq!(call(libc::SYS_socket, "", [2, 1, 0, 0]), denied);
+    assert_eq!(
+        call(
+            libc::SYS_chmod,
+            &format!("{root}/page"),
+            [text, 0o777, 0, 0]
+        ),
+        denied
+    );
+    let new_user = 0x1000_0000;
+    assert_eq!(call(libc::SYS_clone, "", [new_user, 0, 0, 0]), denied);
+    assert_eq!(call(libc::SYS_mmap, "", [0, 4096, 5, 0x22]), denied);
+    assert_eq!(prefork.ready_pid("web", 0), worker, "it serves on");
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,8 @@ mod application_metrics;
 mod backlog;
 mod boot_check;
 mod broken_reload;
+mod closed_control;
+mod closed_files;
 mod config_errors;
 mod confinement;
 mod control;

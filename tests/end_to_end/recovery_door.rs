@@ -131,3 +131,59 @@ fn another_user_does_not_reach_the_door_and_is_refused_where_it_does() {
     prefork.logged(&["65534", "is refused"]);
     assert_eq!(prefork.ready_pid("web", 0), worker);
 }
+
+/// Connects as nobody as often as it can, and keeps what it gets.
+fn crowd(door: &Path, most: usize) -> Vec<UnixStream> {
+    (0..most)
+        .map_while(|_| UnixStream::connect(door).ok())
+        .collect()
+}
+
+#[test]
+fn idle_strangers_at_the_door_keep_no_worker_from_coming_back() {
+    let mut prefork = Prefork::start(&[Pool::bundled("web", 2)]);
+    let workers = prefork.ready_pids("web");
+    prefork.scrape();
+    prefork.killed();
+    // There before it listens again, and as soon as it does.
+    let path = door(&prefork);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut crowds = Vec::new();
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                crowds.push(crowd(&path, 100));
+                crowds.truncate(8);
+                std::thread::yield_now();
+            }
+        });
+        prefork.start_again();
+        prefork.wait_until_ready();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(prefork.ready_pids("web"), workers);
+}
+
+#[test]
+fn who_is_not_awaited_is_sent_away_and_floods_no_log() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let before = prefork.log().lines().count();
+    let began = std::time::Instant::now();
+    let idle = crowd(&door(&prefork), 2_000);
+    for mut stream in idle {
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it is not zero");
+        let mut heard = Vec::new();
+        // Closed with or without a word.
+        let _ = stream.read_to_end(&mut heard);
+    }
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    let log = prefork.log();
+    let said = log.lines().skip(before);
+    let said = said.filter(|line| line.contains("came to rejoin")).count();
+    assert!((1..=seconds).contains(&said), "{said} lines in {seconds} s");
+    eventually("all are counted", PATIENCE, || {
+        prefork.metric("prefork_rejoins_refused_total", &[]) >= 2_000.0
+    });
+}

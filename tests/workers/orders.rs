@@ -47,6 +47,8 @@ pub(crate) enum Order {
     Descriptors(usize),
     /// `grow BYTES`: take that much memory.
     Grow(usize),
+    /// `become COMMAND`: have a shell do it in this process's place.
+    Become(String),
     /// `hang-up`: close the channel and live on.
     HangUp,
     /// `start COMMAND`: have a shell run it as a child, with a listener as its stdin.
@@ -102,6 +104,7 @@ impl Orders {
             "flood" => Order::Flood(Duration::from_millis(number(rest))),
             "descriptors" => Order::Descriptors(usize::try_from(number(rest)).expect("it fits")),
             "grow" => Order::Grow(usize::try_from(number(rest)).expect("a size fits")),
+            "become" => Order::Become(text(rest)),
             "hang-up" => Order::HangUp,
             "start" => Order::Start(text(rest)),
             other => panic!("no such order: {other}"),

@@ -11,7 +11,8 @@ mod link;
 mod orders;
 mod serve;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,12 @@ fn handshake(link: &mut Link) -> (Welcome, Arc<Server>) {
             other => panic!("{other:?} within the handshake"),
         }
     }
+}
+
+fn shell(command: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]);
+    shell
 }
 
 struct Worker {
@@ -227,6 +234,7 @@ impl Worker {
                     .expect("there is a shell");
                 std::thread::spawn(move || child.wait());
             }
+            Order::Become(command) => panic!("no shell: {}", shell(&command).exec()),
             Order::HangUp => {
                 self.link.hang_up();
                 return Some(self.link.outlive_supervisor());

@@ -1,5 +1,6 @@
 //! What the application is told about itself, and tells of itself.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prefork_proto::message::Welcome;
@@ -21,6 +22,8 @@ struct Inner {
     generation: u64,
     incarnation: u64,
     supervised: bool,
+    /// The directory with the socket of the next supervisor.
+    rejoin: Option<PathBuf>,
     app: Mutex<Value>,
     status: Mutex<String>,
     serving: &'static Serving,
@@ -34,6 +37,10 @@ impl Context {
             generation: welcome.generation,
             incarnation: welcome.incarnation,
             supervised: true,
+            rejoin: welcome.rejoin.as_ref().and_then(|offer| {
+                let directory = Path::new(&offer.path).parent()?;
+                Some(directory.to_owned())
+            }),
             app: Mutex::new(welcome.app.clone()),
             status: Mutex::default(),
             serving,
@@ -47,6 +54,7 @@ impl Context {
             generation: 1,
             incarnation: 1,
             supervised: false,
+            rejoin: None,
             app: Mutex::new(app),
             status: Mutex::default(),
             serving,
@@ -56,6 +64,11 @@ impl Context {
     /// The pool's name; the program's own where no supervisor started it.
     pub fn pool(&self) -> &str {
         &self.0.pool
+    }
+
+    /// The directory with the socket of the next supervisor.
+    pub(crate) fn rejoin_directory(&self) -> Option<&Path> {
+        self.0.rejoin.as_deref()
     }
 
     /// The slot's index in its pool, from 0.

@@ -58,6 +58,31 @@ pub(crate) fn end_with_parent(so: bool) -> io::Result<()> {
     Ok(set_pdeathsig(so.then_some(Signal::SIGKILL))?)
 }
 
+/// Has the kernel ask this program, in the form of classic BPF, about each system call
+/// that this thread and those that it starts make from now on (seccomp(2)).
+///
+/// # Errors
+/// EACCES where the thread could still gain rights, EINVAL from kernels without filters
+/// and for a program that is none.
+pub(crate) fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `program` and what it points to live through the call, and the kernel
+    // copies them and writes to neither.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    };
+    nix::Error::result(result)?;
+    Ok(())
+}
+
 /// Reads at most `want` bytes at `at` into `buf`, as far as the kernel has them
 /// in memory; how many that were, 0 at the file's end.
 ///

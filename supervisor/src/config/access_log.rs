@@ -1,10 +1,10 @@
 //! `[pool.NAME.access_log]`: a line for every request of a pool.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access};
 use prefork_proto::message::AccessLogFormat;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use toml::de::DeValue;
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, expected, string};
+use crate::trust::{Directories, Place, Trusted};
 
 const FORMATS: &str = "\"combined\" or \"json\"";
 const PATH: &str = "a path such as \"/var/log/prefork/web.log\", or \"stdout\"";
@@ -99,11 +100,12 @@ fn can_be_opened(path: &Path) -> io::Result<()> {
 
 /// Opens an access log to append to it. A pipe is not waited for: without a
 /// reader it is an error (ENXIO), and writing to it never blocks.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+/// Whoever writes to it may be the owner, and anybody the directory's; but what is
+/// opened is what was meant.
+pub(crate) fn open(path: &Path, writer: Option<u32>) -> io::Result<File> {
+    let trusted = Trusted::here().and(writer);
+    let place = Place::of(path, trusted, Directories::Anybodys)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+    let file = place.open(flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, 0o640)?;
+    Ok(file)
 }

@@ -56,8 +56,8 @@ impl Config {
 pub struct Supervisor {
     /// Holds the control socket and the lock.
     pub runtime_dir: PathBuf,
-    /// Permission bits of the control socket.
-    pub control_mode: u32,
+    /// Permission bits of the control socket; none for no socket.
+    pub control_mode: Option<u32>,
     /// Where `/metrics` and its neighbours are served.
     pub admin: Option<SocketAddr>,
     /// A file for the log instead of stderr.

@@ -18,7 +18,7 @@ pub(super) const BACKLOG: u32 = 4096;
 pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
     Supervisor {
         runtime_dir,
-        control_mode: 0o660,
+        control_mode: Some(0o660),
         admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9919))),
         log: None,
         orphan_timeout: orphan_timeout(),

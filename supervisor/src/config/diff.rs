@@ -107,7 +107,7 @@ fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 5] {
     let none = || "none".to_owned();
     [
         ("runtime_dir", show(runtime_dir)),
-        ("control_mode", units::show_permissions(*control_mode)),
+        ("control_mode", units::show_control_mode(*control_mode)),
         ("admin", admin.map_or_else(none, |admin| admin.to_string())),
         ("log", log.as_ref().map_or("stderr".to_owned(), show)),
         ("orphan_timeout", units::show_duration(*orphan_timeout)),

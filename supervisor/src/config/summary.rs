@@ -17,7 +17,7 @@ pub fn render_checked(config: &Config) -> String {
     row("runtime_dir", &supervisor.runtime_dir.to_string_lossy());
     row(
         "control_mode",
-        &units::show_permissions(supervisor.control_mode),
+        &units::show_control_mode(supervisor.control_mode),
     );
     let admin = supervisor.admin.map(|admin| admin.to_string());
     row("admin", admin.as_deref().unwrap_or("none"));
@@ -78,7 +78,7 @@ pub fn checked_json(config: &Config) -> Value {
         "schema": prefork_proto::control::SCHEMA,
         "source": config.source,
         "runtime_dir": supervisor.runtime_dir.to_string_lossy(),
-        "control_mode": units::show_permissions(supervisor.control_mode),
+        "control_mode": units::show_control_mode(supervisor.control_mode),
         "admin": supervisor.admin.map(|admin| admin.to_string()),
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
         "orphan_timeout": units::show_duration(supervisor.orphan_timeout),

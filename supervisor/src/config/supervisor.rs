@@ -31,7 +31,7 @@ pub(super) fn read(
             .take("runtime_dir", |value| control_dir(value, host))
             .value;
         supervisor.control_mode = section
-            .take_or("control_mode", supervisor.control_mode, permissions)
+            .take_or("control_mode", supervisor.control_mode, control_mode)
             .value;
         supervisor.admin = section
             .take_or("admin", supervisor.admin, |value| {
@@ -65,6 +65,14 @@ pub(super) fn read(
         supervisor.admin = admin;
     }
     supervisor
+}
+
+/// Permission bits, or `"off"` for no control socket.
+fn control_mode(value: &DeValue<'_>) -> Result<Option<u32>, Fault> {
+    if value.as_str() == Some("off") {
+        return Ok(None);
+    }
+    permissions(value).map(Some)
 }
 
 fn control_dir(value: &DeValue<'_>, host: &Host) -> Result<PathBuf, Fault> {

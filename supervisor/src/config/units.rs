@@ -145,6 +145,11 @@ pub(super) fn show_percentage(ratio: f64) -> String {
     format!("{}%", (ratio * 1e6).round() / 1e4)
 }
 
+/// Four octal digits, or `off`.
+pub(super) fn show_control_mode(bits: Option<u32>) -> String {
+    bits.map_or_else(|| "off".to_owned(), show_permissions)
+}
+
 /// Four octal digits.
 pub(super) fn show_permissions(bits: u32) -> String {
     format!("{bits:04o}")

@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
 
 use super::answer::Rejection;
-use crate::handle::{Handle, Request};
+use crate::handle::{Handle, Member, Request};
 
 /// The reactor answers between two steps of its loop; longer than this and
 /// something is badly wrong, which the caller has to learn.
@@ -22,6 +22,11 @@ pub(crate) async fn status(handle: &Handle) -> Result<Status, Rejection> {
 /// The exposition in text format 0.0.4.
 pub(crate) async fn metrics(handle: &Handle) -> Result<String, Rejection> {
     ask(handle, Request::Metrics).await
+}
+
+/// Every worker's process.
+pub(super) async fn workers(handle: &Handle) -> Result<Vec<Member>, Rejection> {
+    ask(handle, Request::Workers).await
 }
 
 /// A row per channel.

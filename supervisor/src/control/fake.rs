@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::Allowed;
 use crate::fleet::Command;
-use crate::handle::{Handle, Request};
+use crate::handle::{Handle, Member, Request};
 use crate::reserve::Reserve;
 
 /// What the fake knows, and what it was asked.
@@ -30,6 +30,8 @@ pub(crate) struct State {
     /// Jobs of `drain`, and of a `reload` that has not said its result: they
     /// end only when a test ends them.
     pub(crate) held: Vec<mpsc::UnboundedSender<JobLine>>,
+    /// Who may give no orders.
+    pub(crate) workers: Vec<Member>,
 }
 
 /// A control socket in a directory of its own.
@@ -60,6 +62,7 @@ impl Fake {
             failures: vec![],
             reload: vec![],
             held: vec![],
+            workers: vec![],
         }));
         let (requests, inbox) = mpsc::channel(64);
         let (events, _) = broadcast::channel(4);
@@ -200,6 +203,7 @@ async fn react(
         // An asker may have left.
         match request {
             Request::Status(reply) => drop(reply.send(state.status.clone())),
+            Request::Workers(reply) => drop(reply.send(state.workers.clone())),
             Request::Channels(reply) => drop(reply.send(Channels {
                 schema: SCHEMA,
                 channels: vec![],

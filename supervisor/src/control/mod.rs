@@ -9,6 +9,7 @@ pub(crate) mod accept;
 pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod compressed;
+mod descent;
 mod events;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -58,6 +59,7 @@ pub async fn serve(
     allowed: Allowed,
     gate: Gate,
 ) -> Infallible {
+    let lenders = Rc::clone(&reserve);
     let unwelcome = Arc::new(Semaphore::new(UNWELCOME));
     accept::serve(
         listener,
@@ -65,7 +67,7 @@ pub async fn serve(
         BOUNDS,
         gate,
         move |stream: &UnixStream| {
-            let caller = Caller::of(stream).ok()?;
+            let caller = Caller::of(stream, &lenders).ok()?;
             let admitted = allowed.admits(&caller);
             let place = if admitted {
                 None
@@ -74,8 +76,11 @@ pub async fn serve(
             };
             let visit = Rc::new(Visit {
                 handle: handle.clone(),
+                may_upgrade: allowed.may_upgrade(&caller),
                 peer: caller.peer,
+                descent: caller.descent,
                 admitted,
+                reserve: Rc::clone(&lenders),
             });
             Some(service_fn(move |request| {
                 let visit = Rc::clone(&visit);

@@ -1,14 +1,17 @@
 //! Who may give orders: root, the supervisor's own user and, where the socket's
-//! permissions grant it, the socket's group.
+//! permissions grant it, the socket's group; but no worker, whoever it runs as.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use tokio::net::UnixStream;
 
+use super::descent::Descent;
 use crate::handle::Peer;
+use crate::reserve::Reserve;
 use crate::sys;
 
 /// The permission bit that lets a group connect to a unix socket (unix(7)).
@@ -51,27 +54,37 @@ impl Allowed {
             .is_some_and(|group| caller.gid == group || caller.groups.contains(&group));
         same_user || same_group
     }
+
+    /// Whether a peer may have another program run in the supervisor's place: what
+    /// the group may do is no more than what the supervisor does anyway.
+    pub(super) fn may_upgrade(self, caller: &Caller) -> bool {
+        self.users.contains(&caller.peer.uid)
+    }
 }
 
 /// A peer as the kernel vouches for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Caller {
     /// Its user and process.
     pub(super) peer: Peer,
+    /// Where it comes from.
+    pub(super) descent: Descent,
     gid: u32,
     groups: Vec<u32>,
 }
 
 impl Caller {
     /// Looks at the other end of a connection: `SO_PEERCRED`, `SO_PEERGROUPS`.
-    pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
+    pub(super) fn of(stream: &UnixStream, reserve: &Rc<Reserve>) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
+        // A peer in a pid namespace of its own has no pid here.
+        let pid = credentials.pid().unwrap_or(0);
         Ok(Self {
             peer: Peer {
                 uid: credentials.uid(),
-                // A peer in a pid namespace of its own has no pid here.
-                pid: credentials.pid().unwrap_or(0),
+                pid,
             },
+            descent: Descent::of(stream, pid, reserve),
             gid: credentials.gid(),
             // Without this option the primary group alone decides.
             groups: sys::peer_groups(stream.as_fd()).unwrap_or_default(),
@@ -84,15 +97,28 @@ mod tests {
     use super::*;
 
     fn caller(uid: u32, gid: u32, groups: &[u32]) -> Caller {
+        let (stream, _other) = UnixStream::pair().unwrap();
         Caller {
             peer: Peer { uid, pid: 1 },
+            descent: Descent::of(&stream, 0, &Rc::new(Reserve::new(0).unwrap())),
             gid,
             groups: groups.to_vec(),
         }
     }
 
-    #[test]
-    fn root_and_the_own_user_are_always_admitted() {
+    #[tokio::test]
+    async fn only_root_and_the_own_user_may_upgrade() {
+        let allowed = Allowed {
+            users: [0, 33],
+            group: Some(7),
+        };
+        assert!(allowed.may_upgrade(&caller(0, 0, &[])));
+        assert!(allowed.may_upgrade(&caller(33, 5, &[])));
+        assert!(!allowed.may_upgrade(&caller(1000, 7, &[7])));
+    }
+
+    #[tokio::test]
+    async fn root_and_the_own_user_are_always_admitted() {
         let allowed = Allowed {
             users: [0, 33],
             group: None,
@@ -102,8 +128,8 @@ mod tests {
         assert!(!allowed.admits(&caller(34, 33, &[33])));
     }
 
-    #[test]
-    fn the_group_is_admitted_only_where_the_socket_grants_it() {
+    #[tokio::test]
+    async fn the_group_is_admitted_only_where_the_socket_grants_it() {
         let granted = Allowed {
             users: [0, 33],
             group: Some(7),
@@ -135,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_vouches_for_this_process() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let caller = Caller::of(&one).unwrap();
+        let caller = Caller::of(&one, &Rc::new(Reserve::new(2).unwrap())).unwrap();
         assert_eq!(caller.peer.pid, std::process::id() as i32);
         assert_eq!(caller.peer.uid, nix::unistd::geteuid().as_raw());
         let mut expected: Vec<u32> = nix::unistd::getgroups()

@@ -1,5 +1,6 @@
 //! One request of one peer: from its head to its answer.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +14,12 @@ use tokio::time::timeout;
 use super::answer::{self, Answer, Rejection, TEXT};
 use super::ask;
 use super::compressed;
+use super::descent::Descent;
 use super::events;
 use super::job::Job;
 use super::route::{Order, Query, Route, route};
 use crate::handle::{self, Handle, Peer};
+use crate::reserve::Reserve;
 
 /// The most that a body may hold, in bytes: a channel's line holds no more.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -32,21 +35,60 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Visit {
     pub(super) handle: Handle,
     pub(super) peer: Peer,
+    pub(super) descent: Descent,
     pub(super) admitted: bool,
+    pub(super) may_upgrade: bool,
+    pub(super) reserve: Rc<Reserve>,
 }
 
 impl Visit {
     /// The answer to a request, whatever it is.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if !self.admitted {
-            return self.refuse(&request).await;
+        let route = route(request.method(), request.uri().path());
+        match self.obstacle(&route).await {
+            Ok(None) => {}
+            Ok(Some(why)) => return self.refuse(&route, why).await,
+            Err(rejection) => return rejection.into(),
         }
-        let found = match route(request.method(), request.uri().path()) {
+        let found = match route {
             Ok(Route::Query(query)) => self.query(query, request).await,
             Ok(Route::Order(order)) => self.order(order, request.into_body()).await,
             Err(rejection) => Err(rejection),
         };
         found.unwrap_or_else(Answer::from)
+    }
+
+    /// Why this peer may not, if it may not.
+    async fn obstacle(
+        &self,
+        route: &Result<Route, Rejection>,
+    ) -> Result<Option<String>, Rejection> {
+        let uid = self.peer.uid;
+        if !self.admitted {
+            return Ok(Some(format!(
+                "uid {uid} may not: the control socket is for root, the supervisor's user \
+                 and the socket's group where control_mode grants it"
+            )));
+        }
+        let is_public = matches!(route, Ok(Route::Query(query)) if query.is_public());
+        if !is_public {
+            // Asked each time: a process may be a worker's only by now.
+            let workers = ask::workers(&self.handle).await?;
+            if self.descent.is_of(&workers, &self.reserve) {
+                return Ok(Some(format!(
+                    "process {} may not: it is a worker, was started by one, or had gone before \
+                     it could be seen; ask from outside, or at the admin address",
+                    self.peer.pid
+                )));
+            }
+        }
+        let is_upgrade = matches!(route, Ok(Route::Order(Order::Upgrade)));
+        Ok((is_upgrade && !self.may_upgrade).then(|| {
+            format!(
+                "uid {uid} may not upgrade: what program runs is for root and the supervisor's \
+                 user to say, and not for the socket's group"
+            )
+        }))
     }
 
     async fn query<B>(&self, query: Query, request: Request<B>) -> Result<Answer, Rejection> {
@@ -83,7 +125,7 @@ impl Visit {
             Ok(job) => job.detail(),
             Err(_) => Some("(invalid)".to_owned()),
         };
-        self.audit(name, target, detail).await;
+        self.audit(name, target, detail, true).await;
         let job = match job {
             Ok(job) => job,
             Err(rejection) => {
@@ -94,20 +136,13 @@ impl Visit {
         job.run(&self.handle, name).await
     }
 
-    /// Tells a peer that it may not.
-    async fn refuse(&self, request: &Request<Incoming>) -> Answer {
-        if let Ok(Route::Order(order)) = route(request.method(), request.uri().path()) {
-            self.audit(order.name(), order.target(), None).await;
+    /// Tells a peer that it may not, and why.
+    async fn refuse(&self, route: &Result<Route, Rejection>, why: String) -> Answer {
+        if let Ok(Route::Order(order)) = route {
+            self.audit(order.name(), order.target(), None, false).await;
             self.count_failure(order.name()).await;
         }
-        let rejection = Rejection::new(
-            ErrorCode::Permission,
-            format!(
-                "uid {} may not: the control socket is for root, the supervisor's user \
-                 and the socket's group where control_mode grants it",
-                self.peer.uid
-            ),
-        );
+        let rejection = Rejection::new(ErrorCode::Permission, why);
         let mut answer = Answer::from(rejection);
         answer
             .headers_mut()
@@ -115,7 +150,13 @@ impl Visit {
         answer
     }
 
-    async fn audit(&self, command: &'static str, target: Option<String>, more: Option<String>) {
+    async fn audit(
+        &self,
+        command: &'static str,
+        target: Option<String>,
+        more: Option<String>,
+        allowed: bool,
+    ) {
         let words: Vec<String> = [Some(command.to_owned()), target, more]
             .into_iter()
             .flatten()
@@ -128,7 +169,7 @@ impl Visit {
                 peer: self.peer,
                 command,
                 detail: words.join(" "),
-                allowed: self.admitted,
+                allowed,
             })
             .await;
     }

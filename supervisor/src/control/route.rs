@@ -33,6 +33,16 @@ pub(super) enum Query {
     Describe { pool: String, slot: u32 },
 }
 
+impl Query {
+    /// Whether the admin address answers it as well, to anybody.
+    pub(super) fn is_public(&self) -> bool {
+        match self {
+            Self::Status | Self::Metrics | Self::Live | Self::Ready => true,
+            Self::Events | Self::Channels | Self::Describe { .. } => false,
+        }
+    }
+}
+
 /// Something to have done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {

@@ -30,7 +30,7 @@ const COMMANDS: [&str; 12] = [
 ];
 
 /// Why a worker that came back was not taken.
-const REFUSALS: [&str; 4] = ["secret", "peer", "taken", "protocol"];
+const REFUSALS: [&str; 5] = ["secret", "peer", "taken", "protocol", "stranger"];
 
 /// From a loop that is never late to one that is stuck, in seconds.
 const LAG_BOUNDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];

@@ -23,19 +23,25 @@ const SWITCH: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     settings: config::AccessLog,
+    /// Who writes to it, where that is not the supervisor's user.
+    writer: Option<u32>,
     file: RefCell<OwnedFd>,
 }
 
 impl AccessLog {
     /// Opens it.
-    pub(crate) fn open(settings: config::AccessLog) -> io::Result<Self> {
-        let file = RefCell::new(open(&settings)?);
-        Ok(Self { settings, file })
+    pub(crate) fn open(settings: config::AccessLog, writer: Option<u32>) -> io::Result<Self> {
+        let file = RefCell::new(open(&settings, writer)?);
+        Ok(Self {
+            settings,
+            writer,
+            file,
+        })
     }
 
     /// Opens it again, after a rotation has renamed it.
     pub(crate) fn reopen(&self) -> io::Result<()> {
-        *self.file.borrow_mut() = open(&self.settings)?;
+        *self.file.borrow_mut() = open(&self.settings, self.writer)?;
         Ok(())
     }
 
@@ -50,13 +56,15 @@ impl AccessLog {
     }
 }
 
-fn open(settings: &config::AccessLog) -> io::Result<OwnedFd> {
+fn open(settings: &config::AccessLog, writer: Option<u32>) -> io::Result<OwnedFd> {
     let Some(path) = &settings.path else {
         return io::stdout().as_fd().try_clone_to_owned();
     };
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    config::open_access_log(path).map(Into::into).map_err(named)
+    config::open_access_log(path, writer)
+        .map(Into::into)
+        .map_err(named)
 }
 
 impl Reactor {

@@ -19,6 +19,7 @@ use super::sockets::Sockets;
 use super::{Inbox, Reactor, Setup, certificates, unix_ms};
 use crate::config::{self, Address, Config, Listen};
 use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
+use crate::handle::Member;
 use crate::listener::Listener;
 use crate::recovery::{Living, Remains};
 use crate::state::{Document, SavedEdition, SavedListener};
@@ -71,6 +72,12 @@ impl Reactor {
     ) -> (Self, Inbox) {
         let snapshot = document.fleet;
         let generation = snapshot.generation();
+        // Those that are gone, too: what they have started lives on in their sessions.
+        let adopted = document.processes.iter().map(|process| Member {
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+        });
+        let adopted = adopted.collect();
         let in_force = editions.iter().filter(|(of, _)| *of == generation);
         let policies: BTreeMap<String, Policy> = in_force
             .map(|(_, edition)| (edition.name.to_string(), edition.config.policy.clone()))
@@ -95,6 +102,7 @@ impl Reactor {
             reactor.editions.add(number, vec![edition]);
         }
         reactor.names = names;
+        reactor.adopted = adopted;
         reactor.next_job = document.next_job;
         reactor.journal.go_on_from(document.next_seq);
         reactor.reloads.last = document.last_reload;
@@ -280,8 +288,10 @@ impl Reactor {
         self.read_scoreboards();
         self.keep_secrets();
         let refusals = self.keep.as_ref().map(|keep| keep.door.take_refusals());
-        for reason in refusals.into_iter().flatten() {
-            self.metrics.supervisor().rejoin_refused(reason);
+        for (reason, number) in refusals.into_iter().flatten() {
+            for _ in 0..number {
+                self.metrics.supervisor().rejoin_refused(reason);
+            }
         }
         // Taken out, since the document borrows everything else.
         let Some(mut file) = self.keep.as_mut().and_then(|keep| keep.file.take()) else {

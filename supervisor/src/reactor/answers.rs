@@ -27,6 +27,9 @@ impl Reactor {
             Request::Describe { pool, slot, reply } => {
                 let _ = reply.send(self.describe(&pool, slot));
             }
+            Request::Workers(reply) => {
+                let _ = reply.send(self.workers());
+            }
             Request::Channels(reply) => {
                 let _ = reply.send(self.channels());
             }

@@ -61,6 +61,11 @@ pub enum PoolError {
     Null(std::io::Error),
 }
 
+/// Who writes to a pool's access log, where that is a user of its own.
+fn writer_of(config: &config::Pool) -> Option<u32> {
+    config.run_as.as_ref().map(|run_as| run_as.uid)
+}
+
 /// One generation of one pool: its configuration, pinned program and listeners.
 #[derive(Debug)]
 pub struct Edition {
@@ -102,7 +107,8 @@ impl Edition {
                 })?),
             });
         }
-        let access_log = config.access_log.clone().map(AccessLog::open);
+        let access_log = config.access_log.clone();
+        let access_log = access_log.map(|settings| AccessLog::open(settings, writer_of(&config)));
         let access_log = access_log
             .transpose()
             .map_err(|source| PoolError::AccessLog {
@@ -121,7 +127,9 @@ impl Edition {
     ) -> Result<Self, PoolError> {
         let access_log = config.access_log.clone().and_then(|settings| {
             let lost = |error| warn!(pool = config.policy.name, "no access log: {error}");
-            AccessLog::open(settings).map_err(lost).ok()
+            AccessLog::open(settings, writer_of(&config))
+                .map_err(lost)
+                .ok()
         });
         Self::with(config, program, sockets, access_log)
     }

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::access_log::AccessLog;
 use super::conversation::Answer;
 use crate::fleet::{Event, Worker};
+use crate::handle::Member;
 use crate::metrics::SlotMetrics;
 use crate::rest::Rest;
 use crate::state::SavedProcess;
@@ -194,6 +195,14 @@ pub(crate) struct Grip {
 }
 
 impl Grip {
+    /// Which process it is.
+    pub(super) fn member(&self) -> Member {
+        Member {
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+        }
+    }
+
     /// Gives an order. One that comes after the end goes nowhere.
     pub(crate) fn order(&self, order: Order) {
         let _ = self.orders.send(order);

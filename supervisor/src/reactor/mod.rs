@@ -64,7 +64,7 @@ use tracing::{debug, info, warn};
 use crate::config::{Config, Options};
 use crate::control::Gate;
 use crate::fleet::{Action, Command, Event, Fleet, JobId, PoolId, Time, Worker};
-use crate::handle::Request;
+use crate::handle::{Member, Request};
 use crate::log::Log;
 use crate::metrics::{Metrics, SavedMetrics};
 use crate::notify::Notifier;
@@ -158,6 +158,9 @@ pub struct Reactor {
     ties: Ties,
     outcome: Option<Outcome>,
     ended: bool,
+    /// Processes that another supervisor started: what they start is not ours by
+    /// descent, also after their end.
+    adopted: Vec<Member>,
 }
 
 /// What a reactor begins with.
@@ -291,6 +294,7 @@ impl Reactor {
             },
             outcome: None,
             ended: false,
+            adopted: Vec::new(),
         };
         let inbox = Inbox {
             events: received,
@@ -396,6 +400,12 @@ impl Reactor {
         let edition = generation.and_then(|it| self.editions.of(&pool, it));
         // One whose settings are forgotten is on its way out.
         edition.is_none_or(|edition| edition.config.execution.kill_tree)
+    }
+
+    /// Every process that is a worker, or was one of another supervisor.
+    fn workers(&self) -> Vec<Member> {
+        let living = self.processes.values().map(Grip::member);
+        living.chain(self.adopted.iter().copied()).collect()
     }
 
     /// Tells the fleet something and does what it answers.

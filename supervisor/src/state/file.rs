@@ -238,13 +238,21 @@ impl StateFile {
 
 /// It holds the secret, and the whole configuration.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.nlink() != 1 {
+        // Emptying it would empty another's file.
+        let why = "what lies in its place is no file, or has other names";
+        return Err(io::Error::other(why));
+    }
+    file.set_len(0)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -272,7 +280,7 @@ mod tests {
             config: Config {
                 supervisor: Supervisor {
                     runtime_dir: "/run/prefork".into(),
-                    control_mode: 0o660,
+                    control_mode: Some(0o660),
                     admin: None,
                     log: None,
                     orphan_timeout: Duration::from_secs(30),

@@ -162,12 +162,12 @@ impl Vault {
     fn write(&self, name: &str, content: &impl Serialize) -> io::Result<()> {
         let path = self.directory.join(name);
         let new = self.directory.join(format!("{name}.new"));
+        // What a supervisor left that was killed here; nothing else is written to.
+        let _ = fs::remove_file(&new);
         let mut file: File = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
             .open(&new)?;
         file.write_all(&serde_json::to_vec(content)?)?;
         fs::rename(&new, &path)

@@ -61,8 +61,8 @@ pub(crate) struct Handover<F> {
 pub(crate) struct Fixtures {
     /// The runtime directory's lock; who has it open holds it.
     pub(crate) lock: RawFd,
-    /// The control socket.
-    pub(crate) control: RawFd,
+    /// The control socket, if there is one.
+    pub(crate) control: Option<RawFd>,
     /// Where workers come back.
     pub(crate) rejoin: RawFd,
     /// The admin address, if there is one.
@@ -200,11 +200,8 @@ impl<F> Handover<F> {
             rejoin,
             admin,
         } = self.fixtures;
-        let mut all = vec![
-            (lock, Kind::File),
-            (control, Kind::Socket),
-            (rejoin, Kind::Socket),
-        ];
+        let mut all = vec![(lock, Kind::File), (rejoin, Kind::Socket)];
+        all.extend(control.map(|fd| (fd, Kind::Socket)));
         all.extend(admin.map(|fd| (fd, Kind::Socket)));
         all.extend(self.listeners.iter().map(|it| (it.fd, Kind::Socket)));
         let programs = self.programs.iter().filter_map(|it| it.executable);

@@ -11,6 +11,7 @@ use std::process::Command;
 use super::HANDOVER_FD_ENV;
 use crate::reactor::pin_if_elf;
 use crate::sys::{self, Image};
+use crate::trust;
 
 /// A program that is to run in this process.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ impl NewProgram {
     pub(crate) fn pin(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let pinned = pin_if_elf(&path)?;
+        trust::check_program(&path, pinned.as_ref())?;
         Ok(Self { path, pinned })
     }
 

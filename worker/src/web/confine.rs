@@ -1,6 +1,7 @@
 //! What the server can reach once it has started: its root, to read, and
 //! nothing else. landlock(7) sees to it where the kernel has it; what a flaw in
-//! the server could be made to open is then denied by the kernel.
+//! the server could be made to open is then denied by the kernel. What Landlock does
+//! not know, such as running another program, a system call filter denies (`filter`).
 
 use std::fmt;
 use std::fs;
@@ -13,9 +14,11 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-/// Everything about files that can be denied, but for connecting to the unix
-/// socket of the next supervisor, which later versions know.
-const FILES: ABI = ABI::V7;
+use super::filter;
+
+/// Everything about files that can be denied, and from this version on connecting to
+/// any unix socket but those beside the next supervisor's.
+const FILES: ABI = ABI::V9;
 /// No TCP connection is made, nor is a port bound: the listeners came from the
 /// supervisor.
 const TCP: ABI = ABI::V4;
@@ -35,6 +38,8 @@ pub(super) enum Bounds {
         root: Option<Identity>,
         /// What the kernel knows of Landlock.
         abi: i32,
+        /// Why it has no system call filter, where it has none.
+        unfiltered: Option<String>,
     },
 }
 
@@ -80,13 +85,18 @@ impl fmt::Display for Bounds {
         match self {
             Self::Off(why) => write!(f, "not confined: {why}"),
             Self::Unavailable(why) => write!(f, "not confined: {why}"),
-            Self::Confined { abi, .. } => write!(f, "confined by Landlock {abi}"),
+            Self::Confined {
+                abi, unfiltered, ..
+            } => match unfiltered {
+                None => write!(f, "confined by Landlock {abi} and seccomp"),
+                Some(why) => write!(f, "confined by Landlock {abi}, not by seccomp: {why}"),
+            },
         }
     }
 }
 
 /// Confines this process for good to reading `root`, as far as the kernel can.
-pub(super) fn confine(root: Option<&Path>) -> Bounds {
+pub(super) fn confine(root: Option<&Path>, rejoin: Option<&Path>) -> Bounds {
     // Landlock binds the thread that asks and those that it starts later.
     match fs::read_dir("/proc/self/task").map(Iterator::count) {
         Ok(1) => {}
@@ -95,13 +105,13 @@ pub(super) fn confine(root: Option<&Path>) -> Bounds {
             return Bounds::Unavailable(format!("its threads cannot be counted: {error}"));
         }
     }
-    restrict_thread(root).unwrap_or_else(Bounds::Unavailable)
+    restrict_thread(root, rejoin).unwrap_or_else(Bounds::Unavailable)
 }
 
-fn restrict_thread(root: Option<&Path>) -> Result<Bounds, String> {
+fn restrict_thread(root: Option<&Path>, rejoin: Option<&Path>) -> Result<Bounds, String> {
     let identity = root.map(Identity::of).transpose();
     let identity = identity.map_err(|error| error.to_string())?;
-    let status = restrict(root).map_err(|error| error.to_string())?;
+    let status = restrict(root, rejoin).map_err(|error| error.to_string())?;
     let abi = match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => effective_abi as i32,
         LandlockStatus::NotEnabled => return Err("Landlock is not enabled".to_owned()),
@@ -112,11 +122,16 @@ fn restrict_thread(root: Option<&Path>) -> Result<Bounds, String> {
         _ => Ok(Bounds::Confined {
             root: identity,
             abi,
+            // After Landlock: it has given up gaining rights, which a filter asks for.
+            unfiltered: filter::install().err(),
         }),
     }
 }
 
-fn restrict(root: Option<&Path>) -> Result<landlock::RestrictionStatus, RulesetError> {
+fn restrict(
+    root: Option<&Path>,
+    rejoin: Option<&Path>,
+) -> Result<landlock::RestrictionStatus, RulesetError> {
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(FILES))?
         .handle_access(AccessNet::from_all(TCP))?
@@ -125,6 +140,10 @@ fn restrict(root: Option<&Path>) -> Result<landlock::RestrictionStatus, RulesetE
     if let Some(Ok(root)) = root.map(PathFd::new) {
         let rule = PathBeneath::new(root, AccessFs::ReadFile | AccessFs::ReadDir);
         rules = rules.add_rule(rule)?;
+    }
+    if let Some(Ok(rejoin)) = rejoin.map(PathFd::new) {
+        // Of the directory, since the next supervisor binds its socket anew.
+        rules = rules.add_rule(PathBeneath::new(rejoin, AccessFs::ResolveUnix))?;
     }
     rules.restrict_self()
 }
@@ -139,7 +158,9 @@ mod tests {
 
     /// Whether this kernel has all that is asked of it.
     fn is_there() -> bool {
-        let bounds = thread::spawn(|| restrict_thread(None)).join().unwrap();
+        let bounds = thread::spawn(|| restrict_thread(None, None))
+            .join()
+            .unwrap();
         let there = matches!(bounds, Ok(Bounds::Confined { abi: 6.., .. }));
         if !there {
             eprintln!("SKIPPED: this kernel has no Landlock of version 6: {bounds:?}");
@@ -166,7 +187,7 @@ mod tests {
         let opened = fs::File::open(&outside).unwrap();
 
         let confined = thread::spawn(move || {
-            let bounds = restrict_thread(Some(&root)).unwrap();
+            let bounds = restrict_thread(Some(&root), door.parent()).unwrap();
             let expected = Some(Identity::of(&root).unwrap());
             assert!(matches!(bounds, Bounds::Confined { root, .. } if root == expected));
 
@@ -199,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_process_with_other_threads_is_not_said_to_be_confined() {
-        let bounds = thread::spawn(|| confine(None)).join().unwrap();
+        let bounds = thread::spawn(|| confine(None, None)).join().unwrap();
         assert!(
             matches!(&bounds, Bounds::Unavailable(why) if why.contains("threads")),
             "{bounds}"

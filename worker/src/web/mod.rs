@@ -5,6 +5,7 @@ mod condition;
 mod confine;
 mod content;
 mod files;
+mod filter;
 mod page;
 mod root;
 mod settings;
@@ -67,7 +68,7 @@ fn start(context: &Context, bounds: &RefCell<Bounds>) -> Result<Site, StartError
     } else if !wanted {
         Bounds::Off("its settings say so")
     } else {
-        confine::confine(root.as_deref())
+        confine::confine(root.as_deref(), context.rejoin_directory())
     };
     let (pool, slot) = (context.pool(), context.slot());
     say(format_args!("{pool}/{slot}: {reached}"));

@@ -157,7 +157,7 @@ fn every_key_reaches_its_value() {
         config.supervisor,
         Supervisor {
             runtime_dir: "/srv/run".into(),
-            control_mode: 0o600,
+            control_mode: Some(0o600),
             admin: Some(([127, 0, 0, 1], 9000).into()),
             log: Some("/var/log/prefork.log".into()),
             orphan_timeout: 90 * SECOND,
