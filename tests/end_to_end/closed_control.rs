@@ -98,7 +98,7 @@ fn what_a_worker_of_another_supervisor_left_gives_no_orders_either() {
     let (text, out) = command(&prefork, "stop");
     let go = prefork.dir().join("go");
     let waits = format!(
-        "while ! [ -e {} ]; do sleep 0.02; done; {text}",
+        "exec </dev/null; while ! [ -e {} ]; do sleep 0.02; done; {text}",
         go.display()
     );
     prefork.order("app", 0, format!("start {waits}"));

@@ -90,7 +90,7 @@ fn neither_the_log_nor_the_lock_is_a_link() {
     symlink("shadow", at("prefork.log")).expect("there is room");
     fs::write(
         at("prefork.toml"),
-        "[supervisor]\nlog = \"prefork.log\"\n[pool.web]\n",
+        "[supervisor]\nlog = \"prefork.log\"\n[pool.web]\nlisten = [\"127.0.0.1:0\"]\n",
     )
     .expect("there is room");
     let output = cli::run_alone(dir.path(), &args);
