@@ -74,6 +74,21 @@ impl Prefork {
         Self::spawn(dir, &["run", "--config", &path])
     }
 
+    /// A supervisor of these pools that a shell starts: the script runs in its directory
+    /// and ends with `exec "$@"`.
+    pub(crate) fn launch_by_script(script: &str, supervisor: &str, pools: &[Pool]) -> Self {
+        let dir = directory();
+        let config = configure(dir.path(), supervisor, pools);
+        let config = config.to_str().expect("the path is text").to_owned();
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", script, "sh"])
+            .arg(cli::binary())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Self::spawn_by(command, dir, &["run", "--config", &config])
+    }
+
     /// A supervisor of these pools whose standard output is this.
     pub(crate) fn launch_printing(stdout: &OwnedFd, pools: &[Pool]) -> Self {
         let dir = directory();

@@ -1,6 +1,8 @@
 //! The queue of lines and the thread that writes them: the serving thread never
 //! waits for a disk or a reader.
 
+mod whole;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::oneshot;
+use whole::Whole;
 
 /// The most that waits to be written, in bytes; lines that come then are dropped.
 const MOST: usize = 1 << 20;
@@ -53,6 +56,8 @@ struct Output {
     file: File,
     /// The most that several writers may write at once without mixing lines.
     most: usize,
+    /// How a regular file is kept to whole lines.
+    whole: Option<Whole>,
 }
 
 impl Writer {
@@ -95,7 +100,8 @@ impl Writer {
         let kind = file.metadata()?.file_type();
         // Appending to a file is one step however much it is.
         let most = if kind.is_file() { usize::MAX } else { PIPE };
-        self.0.lock().output = Some(Arc::new(Output { file, most }));
+        let whole = kind.is_file().then(Whole::default);
+        self.0.lock().output = Some(Arc::new(Output { file, most, whole }));
         Ok(self.written())
     }
 
@@ -156,6 +162,9 @@ impl Shared {
 
     /// Writes whole lines; how many bytes at their end could not be written.
     fn write(&self, lines: &[u8], output: &Arc<Output>) -> usize {
+        if let Some(whole) = &output.whole {
+            return whole.append(&output.file, lines);
+        }
         let mut left = lines;
         while !left.is_empty() {
             let part = whole_lines(left, output.most);
