@@ -167,8 +167,12 @@ pub struct WorkerStatus {
     pub incarnation: u64,
     /// Seconds since the process started.
     pub uptime_seconds: Option<f64>,
-    /// Starts beyond the first.
+    /// Starts beyond the first, whatever was the reason.
     pub restarts: u64,
+    /// How many of the slot's processes ended by themselves, by no fault of an operator or
+    /// a limit: crashes, signals, hangs, boots that came to nothing.
+    #[serde(default)]
+    pub crashes: u64,
     /// Requests in flight, by its last report.
     pub in_flight: u64,
     /// Open connections, by its last report.
@@ -235,6 +239,20 @@ pub enum ExitReason {
 }
 
 impl ExitReason {
+    /// Whether it is a failure of the process: nothing that anybody asked for, or that
+    /// its pool's limits say.
+    pub fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::Crash
+                | Self::Signal
+                | Self::Oom
+                | Self::BootTimeout
+                | Self::HeartbeatTimeout
+                | Self::ProtocolError
+        )
+    }
+
     /// Every reason, in the order in which they are documented.
     pub const ALL: [Self; 14] = [
         Self::Reload,

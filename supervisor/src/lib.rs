@@ -29,6 +29,7 @@ pub mod listener;
 mod log;
 pub mod metrics;
 pub mod notify;
+mod plain;
 pub mod proc;
 pub mod reactor;
 mod recovery;

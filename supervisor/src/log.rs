@@ -4,14 +4,15 @@
 //! Writing must never block the event loop: a reader that has stopped costs
 //! log lines, counted and told of later, and nothing else.
 
-use std::fs::File;
+mod format;
+mod journal;
+mod said;
+mod sink;
+
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -19,35 +20,25 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::trust::{Directories, Place, Trusted};
+use format::Lines;
+pub(crate) use said::worker_said;
+use sink::{Sink, Target};
 
-/// POSIX promises that a pipe which polls writable takes this much at once.
-const PIPE_BUF: usize = 4096;
-
-/// How long a line may wait for a slow reader, in milliseconds.
-const PATIENCE_MS: u16 = 20;
+/// The levels, the gravest first.
+pub(crate) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The log of a running supervisor.
 #[derive(Debug, Clone)]
 pub struct Log {
-    sink: Sink,
+    sink: Shared,
     level: reload::Handle<LevelFilter, Registry>,
 }
 
 impl Log {
-    /// Starts logging: to the file, or to stderr where there is none.
-    pub fn start(file: Option<&Path>) -> io::Result<Self> {
-        let target = match file {
-            // Not opened by name: a pipe may belong to another user, and a
-            // socket can't be.
-            Some(path) if path == Path::new("/dev/stdout") => Target::Stdout,
-            None => Target::Stderr,
-            Some(path) if path == Path::new("/dev/stderr") => Target::Stderr,
-            Some(path) => Target::File {
-                path: path.to_owned(),
-                file: open(path)?,
-            },
-        };
+    /// Starts logging: to the file, or to stderr where there is none; at this level,
+    /// or at the one that `$RUST_LOG` names, or at `info`.
+    pub fn start(file: Option<&Path>, level: Option<&str>) -> io::Result<Self> {
+        let target = Target::of(file)?;
         let is_terminal = match target {
             Target::Stdout => io::stdout().is_terminal(),
             Target::Stderr => io::stderr().is_terminal(),
@@ -55,15 +46,17 @@ impl Log {
         };
         let color =
             is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let sink = Sink(Arc::new(Mutex::new(State {
-            target,
-            stuck: false,
-            lost: 0,
-        })));
-        let (filter, level) = reload::Layer::new(LevelFilter::INFO);
+        let lines = Lines {
+            for_journal: journal::of_target(&target),
+            color,
+        };
+        let sink = Shared(Arc::new(Mutex::new(Sink::new(target))));
+        let asked = std::env::var("RUST_LOG").unwrap_or_default();
+        let level = level.and_then(|level| filter(level).ok());
+        let level = level.or_else(|| of_directives(&asked));
+        let (filter, level) = reload::Layer::new(level.unwrap_or(LevelFilter::INFO));
         let format = tracing_subscriber::fmt::layer()
-            .with_ansi(color)
-            .with_target(false)
+            .event_format(lines)
             .with_writer(sink.clone());
         tracing_subscriber::registry()
             .with(filter)
@@ -75,14 +68,7 @@ impl Log {
 
     /// Changes what is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
-        const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-        if !LEVELS.contains(&level) {
-            return Err(format!(
-                "unknown log level {level:?}; one of {}",
-                LEVELS.join(", ")
-            ));
-        }
-        let filter: LevelFilter = level.parse().map_err(|_| format!("bad level {level:?}"))?;
+        let filter = filter(level)?;
         self.level.reload(filter).map_err(|error| error.to_string())
     }
 
@@ -94,103 +80,58 @@ impl Log {
 
     /// Opens the log file again, after a rotation has renamed it. Stdout and stderr stay.
     pub fn reopen(&self) -> io::Result<()> {
-        let mut state = self.sink.lock();
-        if let Target::File { path, file } = &mut state.target {
-            *file = open(path)?;
-        }
-        Ok(())
+        self.sink.lock().reopen()
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    // A named pipe without a reader would be waited for (fifo(7)), and a full one too.
-    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK;
-    Place::of(path, Trusted::here(), Directories::Anybodys)
-        .and_then(|place| place.open(flags | OFlag::O_NOCTTY, 0o666))
-        .map_err(|distrust| {
-            let error = io::Error::from(distrust);
-            let advice = match error.raw_os_error() {
-                Some(libc::ENXIO) => "; nobody reads from this pipe: start its reader first",
-                _ => "",
-            };
-            let said = format!("{}: {error}{advice}", path.display());
-            io::Error::new(error.kind(), said)
-        })
+fn filter(level: &str) -> Result<LevelFilter, String> {
+    if !LEVELS.contains(&level) {
+        return Err(format!(
+            "unknown log level {level:?}; one of {}",
+            LEVELS.join(", ")
+        ));
+    }
+    level.parse().map_err(|_| format!("bad level {level:?}"))
 }
 
+/// What directives such as `info,prefork=debug,hyper=off` say of this program. Those for
+/// parts of it or of others say nothing: workers get the variable, too.
+fn of_directives(text: &str) -> Option<LevelFilter> {
+    let mut of_all = None;
+    // An empty one would be read as `error`.
+    let directives = text.split(',').map(str::trim);
+    for directive in directives.filter(|directive| !directive.is_empty()) {
+        match directive.split_once('=') {
+            Some(("prefork" | "prefork_supervisor", level)) => {
+                if let Ok(level) = level.parse() {
+                    return Some(quietest(level));
+                }
+            }
+            None => of_all = directive.parse().ok().map(quietest).or(of_all),
+            Some(_) => {}
+        }
+    }
+    of_all
+}
+
+/// Errors are always told.
+fn quietest(level: LevelFilter) -> LevelFilter {
+    level.max(LevelFilter::ERROR)
+}
+
+/// The sink, as the layers of the log share it.
 #[derive(Debug, Clone)]
-struct Sink(Arc<Mutex<State>>);
+struct Shared(Arc<Mutex<Sink>>);
 
-#[derive(Debug)]
-struct State {
-    target: Target,
-    /// The last line found no room: the next one doesn't wait.
-    stuck: bool,
-    lost: u64,
-}
-
-#[derive(Debug)]
-enum Target {
-    Stdout,
-    Stderr,
-    File { path: PathBuf, file: File },
-}
-
-impl Sink {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Sink> {
         // One thread only; a panic inside leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn write_line(&mut self, line: &[u8]) {
-        if self.lost > 0 {
-            let note = format!(
-                "prefork: {} log lines were lost: the log's reader is too slow\n",
-                self.lost
-            );
-            if !self.try_write(note.as_bytes()) {
-                self.lost += 1;
-                return;
-            }
-            self.lost = 0;
-        }
-        if !self.try_write(line) {
-            self.lost += 1;
-        }
-    }
-
-    fn try_write(&mut self, line: &[u8]) -> bool {
-        let (stdout, stderr) = (io::stdout(), io::stderr());
-        let mut file: &File;
-        let (fd, out): (BorrowedFd<'_>, &mut dyn Write) = match &mut self.target {
-            Target::Stdout => (stdout.as_fd(), &mut stdout.lock()),
-            Target::Stderr => (stderr.as_fd(), &mut stderr.lock()),
-            // A regular file always polls writable.
-            Target::File { file: open, .. } => {
-                file = &*open;
-                (file.as_fd(), &mut file)
-            }
-        };
-        let patience = if self.stuck { 0 } else { PATIENCE_MS };
-        for chunk in line.chunks(PIPE_BUF) {
-            self.stuck = !writable(fd, patience);
-            if self.stuck || out.write_all(chunk).is_err() {
-                return false;
-            }
-        }
-        true
-    }
-}
-
-fn writable(fd: BorrowedFd<'_>, patience_ms: u16) -> bool {
-    let mut poll = [PollFd::new(fd, PollFlags::POLLOUT)];
-    nix::poll::poll(&mut poll, PollTimeout::from(patience_ms)).is_ok_and(|ready| ready > 0)
-}
-
 /// One formatted line on its way to the sink.
-struct Line(Sink);
+struct Line(Shared);
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -203,7 +144,7 @@ impl Write for Line {
     }
 }
 
-impl<'a> MakeWriter<'a> for Sink {
+impl<'a> MakeWriter<'a> for Shared {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
@@ -213,29 +154,23 @@ impl<'a> MakeWriter<'a> for Sink {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::stat::Mode;
-
     use super::*;
 
     #[test]
-    fn a_pipe_for_a_log_is_never_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-        let error = open(&path).unwrap_err().to_string();
-        assert!(error.contains("nobody reads from this pipe"), "{error}");
-
-        // One that reads nothing is there.
-        let _reader = File::options().read(true).write(true).open(&path).unwrap();
-        let file = open(&path).unwrap();
-        let mut state = State {
-            target: Target::File { path, file },
-            stuck: false,
-            lost: 0,
-        };
-        for _ in 0..100 {
-            state.write_line(&[b'x'; PIPE_BUF]);
+    fn the_environment_names_a_level_for_all_or_for_this_program() {
+        for (text, level) in [
+            ("", None),
+            ("debug", Some(LevelFilter::DEBUG)),
+            ("WARN,shop=trace", Some(LevelFilter::WARN)),
+            ("warn,prefork=debug", Some(LevelFilter::DEBUG)),
+            ("shop=trace", None),
+            ("prefork_supervisor=error", Some(LevelFilter::ERROR)),
+            ("off", Some(LevelFilter::ERROR)),
+            ("prefork=nonsense,info", Some(LevelFilter::INFO)),
+            // Every word without a level is a target, and so none of ours.
+            ("shop", None),
+        ] {
+            assert_eq!(of_directives(text), level, "{text}");
         }
-        assert!(state.lost > 0);
     }
 }

@@ -89,7 +89,11 @@ pub fn run(options: Options, config: Config) -> Result<(), RunError> {
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
     activation::take().map_err(io("take the service manager's sockets"))?;
     let nofile = raise_descriptor_limit().map_err(io("raise RLIMIT_NOFILE"))?;
-    let log = Log::start(config.supervisor.log.as_deref()).map_err(io("open the log"))?;
+    let log = Log::start(
+        config.supervisor.log.as_deref(),
+        config.supervisor.log_level.as_deref(),
+    )
+    .map_err(io("open the log"))?;
 
     block_on(|rest| supervise(options, config, log, nofile, rest))
 }
@@ -99,7 +103,7 @@ pub(crate) fn go_on(handover: Handover<Snapshot>) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
     let log = handover.state.config.supervisor.log.clone();
-    let log = Log::start(log.as_deref()).map_err(io("open the log"))?;
+    let log = Log::start(log.as_deref(), None).map_err(io("open the log"))?;
     if let Err(why) = log.set_level(&handover.log_level) {
         warn!("{why}");
     }

@@ -262,7 +262,7 @@ fn events_tell_what_happened_in_order() {
     let old = prefork.ready_pid("web", 0);
     processes::send(old, Signal::SIGKILL);
     prefork.replaced("web", 0, old);
-    let lines = prefork.done(&["events"]);
+    let lines = prefork.done(&["--output", "json", "events"]);
     let events: Vec<prefork_proto::control::Event> = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))

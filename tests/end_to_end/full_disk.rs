@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Starts prefork with a small disk at `disk/`, half of it taken.
 const ON_SMALL_DISK: &str = r#"exec unshare -m /bin/sh -c '
     mkdir disk &&
-    mount -t tmpfs -o size=64k,mode=0777 none disk &&
+    mount -t tmpfs -o size=64k,mode=0755 none disk &&
     head -c 32768 /dev/zero > disk/ballast &&
     exec "$@"' sh "$@""#;
 

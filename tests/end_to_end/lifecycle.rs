@@ -350,6 +350,7 @@ fn what_a_worker_writes_is_in_the_log_with_its_pool_slot_and_pid() {
 fn the_log_level_can_be_changed_while_it_runs() {
     let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     prefork.done(&["log-level", "error"]);
+    prefork.logged(&["audit: log-level error"]);
     let quiet = prefork.log().len();
     let old = prefork.ready_pid("web", 0);
     prefork.done(&["restart", "web/0"]);

@@ -27,8 +27,13 @@ pub(crate) enum Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
     /// No slot was named where one is needed.
-    #[error("name one worker as POOL/SLOT, for instance `{0}/0`")]
+    #[error(
+        "name one worker as POOL/SLOT, for instance `{0}/0`, or say `--all {0}` for every worker of {0}"
+    )]
     NoSlot(String),
+    /// A worker was named where every one of a pool is meant.
+    #[error("`--all` is for every worker of a pool: name the pool, `{pool}`, not `{pool}/{slot}`")]
+    NotAPool { pool: String, slot: u32 },
     /// The slot is not a number.
     #[error(
         "a slot is a number from 0; name a worker as POOL/SLOT, for instance `{pool}/0`, \
@@ -89,6 +94,30 @@ impl FromStr for WorkerAddress {
 impl fmt::Display for PoolName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// One worker, or with `--all` every one of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// This one.
+    One(WorkerAddress),
+    /// Every slot of the pool.
+    All(PoolName),
+}
+
+impl Whom {
+    /// What was named, and whether `--all` was said.
+    pub(crate) fn of(target: Target, all: bool) -> Result<Self, AddressError> {
+        match (target, all) {
+            (Target::Worker(worker), false) => Ok(Self::One(worker)),
+            (Target::Pool(pool), true) => Ok(Self::All(pool)),
+            (Target::Pool(pool), false) => Err(AddressError::NoSlot(pool.0)),
+            (Target::Worker(worker), true) => Err(AddressError::NotAPool {
+                pool: worker.pool.0,
+                slot: worker.slot,
+            }),
+        }
     }
 }
 

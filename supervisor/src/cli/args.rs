@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
-use super::address::{PoolName, Target, WorkerAddress};
+use super::address::{PoolName, Target, Whom, WorkerAddress};
 use super::terminal::Format;
 use crate::config::{Options, parse_duration};
 
@@ -65,6 +66,12 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Print what an argument may be now, for completions.
+    #[command(name = "__complete", hide = true)]
+    Candidates {
+        /// Of what.
+        kind: Candidates,
+    },
     /// Print the manual page, or write all pages to a directory.
     Man {
         /// Write a page per command to this directory.
@@ -85,23 +92,15 @@ pub(crate) enum Question {
     },
     /// Show the channels between supervisor and workers.
     Channels,
-    /// Show what happened, as JSON lines.
-    Events {
-        /// Go on with what happens next.
-        #[arg(long)]
-        follow: bool,
-        /// Begin with this sequence number.
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        since: u64,
-    },
+    /// Show what happened: a line for each event, or with `--output json` JSON lines.
+    Events(Events),
     /// Ask for health, for probes: exit 0 or 1.
-    #[command(group = ArgGroup::new("probe").required(true))]
     Health {
         /// Whether the supervisor answers.
-        #[arg(long, group = "probe")]
+        #[arg(long, conflicts_with = "ready")]
         live: bool,
-        /// Whether every pool has its desired number of ready workers.
-        #[arg(long, group = "probe")]
+        /// Whether every pool has its desired number of ready workers. The default.
+        #[arg(long)]
         ready: bool,
     },
     /// Show the metrics, in Prometheus' text format.
@@ -130,23 +129,23 @@ pub(crate) enum Order {
     },
     /// Let a worker accept no new connections.
     Pause {
-        /// The worker, as POOL/SLOT.
-        worker: WorkerAddress,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Let a paused worker accept connections again.
     Resume {
-        /// The worker, as POOL/SLOT.
-        worker: WorkerAddress,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Let a worker finish what it has and replace it.
     Drain {
-        /// The worker, as POOL/SLOT.
-        worker: WorkerAddress,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Kill a worker with SIGKILL and replace it.
     Kill {
-        /// The worker, as POOL/SLOT.
-        worker: WorkerAddress,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Send an application command to a pool's workers, or to one, and show each reply.
     Tell {
@@ -187,6 +186,17 @@ pub(crate) enum Order {
         #[arg(long = "for", value_name = "CONDITION")]
         condition: Condition,
     },
+}
+
+/// What a shell may want to complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Candidates {
+    /// `web`.
+    Pools,
+    /// `web/0`.
+    Workers,
+    /// Both.
+    Targets,
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +262,77 @@ pub(crate) struct Status {
     /// Exit with 6 when not every desired worker is ready.
     #[arg(long)]
     pub(crate) exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Go on with what happens next.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Begin with this sequence number, or that long ago: 120, 10m.
+    #[arg(long, value_name = "N|DURATION", default_value = "0")]
+    pub(crate) since: Since,
+    /// Only what happened to this pool. May be given several times.
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Vec<PoolName>,
+    /// Only events of this kind: exit, ready, command, … May be given several times.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Vec<String>,
+}
+
+/// Where a list of events begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// With this sequence number.
+    Number(u64),
+    /// This long ago.
+    Ago(Duration),
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(number) = text.parse() {
+            return Ok(Self::Number(number));
+        }
+        let ago = parse_duration(text).map(Self::Ago);
+        ago.map_err(|error| format!("neither a sequence number nor a time such as 10m: {error}"))
+    }
+}
+
+/// Whom an order of one worker concerns, as it is written.
+#[derive(Debug, Args)]
+struct WhomAsWritten {
+    /// The worker, as POOL/SLOT; with --all the pool.
+    #[arg(value_name = "WORKER")]
+    target: Target,
+    /// Every worker of the pool, one after the other.
+    #[arg(long)]
+    all: bool,
+}
+
+impl FromArgMatches for Whom {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let WhomAsWritten { target, all } = WhomAsWritten::from_arg_matches(matches)?;
+        let wrong = |error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n"));
+        Self::of(target, all).map_err(wrong)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Whom {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        WhomAsWritten::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        WhomAsWritten::augment_args_for_update(command)
+    }
 }
 
 /// How much is logged.
@@ -401,7 +482,9 @@ mod tests {
             ("prefork tell web flush {x", "not JSON"),
             ("prefork reload --no-wait --dry-run", "cannot be used with"),
             ("prefork log-level loud", "debug"),
-            ("prefork health", "--live"),
+            ("prefork kill web", "`--all web`"),
+            ("prefork kill --all web/0", "name the pool, `web`"),
+            ("prefork events --since soon", "sequence number"),
             ("prefork health --live --ready", "--ready"),
             ("prefork", "Usage"),
         ];

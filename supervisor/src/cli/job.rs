@@ -9,7 +9,8 @@ use super::address::Target;
 use super::client::{Client, Deadline, Lines};
 use super::error::Error;
 use super::render;
-use super::terminal::{Terminal, one_line};
+use super::terminal::Terminal;
+use crate::plain::one_line;
 
 /// Gives an order and follows its job to the end.
 pub(super) async fn run(

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Command, CommandFactory};
-use clap_complete::Shell;
 
 use super::args::{CommandLine, Run};
 use super::error::Error;
@@ -31,13 +30,6 @@ pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
     Ok(crate::run::run(options, config)?)
 }
 
-/// `prefork completions`.
-pub(super) fn completions(shell: Shell, terminal: Terminal) -> Result<(), Error> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "prefork", &mut script);
-    terminal.data(script)
-}
-
 /// `prefork man`: one page to stdout, or all of them to a directory.
 pub(super) fn man(dir: Option<PathBuf>, terminal: Terminal) -> Result<(), Error> {
     let Some(dir) = dir else {
@@ -50,6 +42,6 @@ pub(super) fn man(dir: Option<PathBuf>, terminal: Terminal) -> Result<(), Error>
         .map_err(|error| Error::File { path: dir, error })
 }
 
-fn command() -> Command {
+pub(super) fn command() -> Command {
     CommandLine::command()
 }

@@ -9,6 +9,7 @@ mod address;
 mod args;
 mod check;
 pub(crate) mod client;
+mod completion;
 mod error;
 mod job;
 mod local;
@@ -67,7 +68,11 @@ pub fn main() -> ExitCode {
         Command::Check(wanted) => {
             check::run(wanted, global.runtime_dir, global.timeout, terminal).map(|()| 0)
         }
-        Command::Completions { shell } => local::completions(shell, terminal).map(|()| 0),
+        Command::Completions { shell } => completion::script(shell, terminal).map(|()| 0),
+        Command::Candidates { kind } => {
+            completion::candidates(kind, global.runtime_dir, terminal);
+            Ok(0)
+        }
         Command::Man { dir } => local::man(dir, terminal).map(|()| 0),
         Command::Question(question) => Operator::new(global.runtime_dir, global.timeout, terminal)
             .and_then(|operator| operator.ask(question)),

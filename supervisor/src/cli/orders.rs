@@ -1,10 +1,11 @@
 //! Which path and body an order is.
 
-use prefork_proto::control::{LogLevelBody, ScaleBody};
+use prefork_proto::control::{ApiError, ErrorCode, LogLevelBody, ScaleBody, Status};
 use serde_json::{Value, json};
 
+use super::address::{PoolName, Whom, WorkerAddress};
 use super::args::{self, Order};
-use super::client::{Client, Deadline};
+use super::client::{Client, Deadline, read};
 use super::error::Error;
 use super::reload::{self, Wanted};
 use super::terminal::Terminal;
@@ -40,12 +41,58 @@ pub(super) async fn carry_out(
         }
         Order::ReopenLogs => ("/v1/reopen-logs".to_owned(), no_body()),
         Order::Restart { target } => (format!("{}/restart", target.path()), no_body()),
-        Order::Pause { worker } => (format!("{}/pause", worker.path()), no_body()),
-        Order::Resume { worker } => (format!("{}/resume", worker.path()), no_body()),
-        Order::Drain { worker } => (format!("{}/drain", worker.path()), no_body()),
-        Order::Kill { worker } => (format!("{}/kill", worker.path()), no_body()),
+        Order::Pause { whom } => return each(client, whom, "pause", terminal, deadline).await,
+        Order::Resume { whom } => return each(client, whom, "resume", terminal, deadline).await,
+        Order::Drain { whom } => return each(client, whom, "drain", terminal, deadline).await,
+        Order::Kill { whom } => return each(client, whom, "kill", terminal, deadline).await,
     };
     job::run(client, &path, &body, terminal, deadline).await
+}
+
+/// Gives an order to one worker, or to every one of a pool in turn, also to those behind
+/// one that fails; the first failure is the answer.
+async fn each(
+    client: &Client,
+    whom: Whom,
+    verb: &str,
+    terminal: Terminal,
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let workers = match whom {
+        Whom::One(worker) => vec![worker],
+        Whom::All(pool) => {
+            let after = deadline.given;
+            let slots = deadline.bound(slots(client, &pool)).await;
+            slots.unwrap_or(Err(Error::NoAnswer { after }))?
+        }
+    };
+    let mut first_failure = Ok(());
+    for worker in workers {
+        let path = format!("{}/{verb}", worker.path());
+        let done = job::run(client, &path, &no_body(), terminal, deadline).await;
+        if let (Err(error), Err(_)) = (&done, &first_failure) {
+            terminal.note(&format!("prefork: {error}"));
+        } else if first_failure.is_ok() {
+            first_failure = done;
+        }
+    }
+    first_failure
+}
+
+/// Every worker that a pool should have.
+async fn slots(client: &Client, pool: &PoolName) -> Result<Vec<WorkerAddress>, Error> {
+    let status: Status = read(&client.document("/v1/status").await?)?;
+    let found = status.pools.iter().find(|it| it.name == pool.to_string());
+    let Some(found) = found else {
+        let known: Vec<&str> = status.pools.iter().map(|it| it.name.as_str()).collect();
+        let message = format!("there is no pool {pool}; there is {}", known.join(", "));
+        return Err(Error::Rejected(ApiError::new(ErrorCode::NotFound, message)));
+    };
+    let address = |slot| WorkerAddress {
+        pool: pool.clone(),
+        slot,
+    };
+    Ok((0..found.desired).map(address).collect())
 }
 
 fn wanted(flags: &args::Reload) -> Wanted {

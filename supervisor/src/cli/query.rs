@@ -4,10 +4,10 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
-use prefork_proto::control::{Channels, Describe, Status};
+use prefork_proto::control::{Channels, Describe, Event, Status};
 
 use super::address::WorkerAddress;
-use super::args::Question;
+use super::args::{Events, Question, Since};
 use super::client::{Client, Deadline, read};
 use super::error::{DEGRADED, Error};
 use super::render;
@@ -38,11 +38,9 @@ impl Query<'_> {
             Question::Describe { worker } => self.describe(&worker).await?,
             Question::Channels => self.channels().await?,
             Question::Metrics => self.metrics().await?,
-            Question::Events { follow, since } => {
-                self.while_read(self.events(since, follow)).await?;
-            }
-            Question::Health { ready: true, .. } => self.health("/v1/readyz").await?,
-            Question::Health { .. } => self.health("/v1/livez").await?,
+            Question::Events(wanted) => self.while_read(self.events(wanted)).await?,
+            Question::Health { live: true, .. } => self.health("/v1/livez").await?,
+            Question::Health { .. } => self.health("/v1/readyz").await?,
         }
         Ok(0)
     }
@@ -115,7 +113,19 @@ impl Query<'_> {
     }
 
     /// `prefork events`.
-    async fn events(&self, since: u64, follow: bool) -> Result<(), Error> {
+    async fn events(&self, wanted: Events) -> Result<(), Error> {
+        let follow = wanted.follow;
+        let (since, earliest) = match wanted.since {
+            Since::Number(number) => (number, 0.0),
+            Since::Ago(ago) => (0, now() - ago.as_secs_f64()),
+        };
+        let pools: Vec<String> = wanted.pool.iter().map(ToString::to_string).collect();
+        let is_wanted = |event: &Event| {
+            let of_pool = |pool: &String| pools.contains(pool);
+            event.at >= earliest
+                && (pools.is_empty() || event.pool.as_ref().is_some_and(of_pool))
+                && (wanted.kind.is_empty() || wanted.kind.contains(&event.kind))
+        };
         let path = format!("/v1/events?since={since}&follow={}", u8::from(follow));
         let mut lines = self.within(self.client.follow(&path)).await?;
         loop {
@@ -128,7 +138,16 @@ impl Query<'_> {
             let Some(line) = next? else {
                 return Ok(());
             };
-            self.terminal.data([&line[..], b"\n"].concat())?;
+            let event: Event = read(&line)?;
+            if !is_wanted(&event) {
+                continue;
+            }
+            if self.terminal.is_json() {
+                self.terminal.data([&line[..], b"\n"].concat())?;
+            } else {
+                self.terminal
+                    .data(render::event(&event, self.terminal.color))?;
+            }
         }
     }
 

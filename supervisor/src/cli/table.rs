@@ -1,6 +1,6 @@
 //! Aligned columns.
 
-use super::terminal::one_line;
+use crate::plain::one_line;
 
 /// How a cell looks where there is colour (ECMA-48, SGR).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) struct Cell {
 impl Cell {
     pub(crate) fn styled(text: impl AsRef<str>, style: Style) -> Self {
         Self {
-            text: one_line(text.as_ref()),
+            text: one_line(text.as_ref()).into_owned(),
             style,
         }
     }

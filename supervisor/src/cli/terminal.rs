@@ -1,11 +1,11 @@
 //! Where words go: data to stdout, everything else to stderr; colour for people only.
 
-use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 
 use super::error::Error;
+use crate::plain::harmless;
 
 /// How data is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,48 +63,5 @@ impl Terminal {
     pub(crate) fn note(self, text: &str) {
         // A closed stderr is no reason to leave a job's end unreported.
         let _ = writeln!(io::stderr().lock(), "{}", harmless(text));
-    }
-}
-
-/// A text that cannot take over the terminal: workers choose some of what is
-/// shown. Newlines and tabs stay.
-pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(harmful) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if harmful(character) {
-            safe.extend(character.escape_default());
-        } else {
-            safe.push(character);
-        }
-    }
-    Cow::Owned(safe)
-}
-
-/// The same on one line.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_worker_says_cannot_drive_the_terminal() {
-        assert_eq!(harmless("\x1b[2Jgone\n\tx"), "\\u{1b}[2Jgone\n\tx");
-        assert_eq!(harmless("\u{9b}2J"), "\\u{9b}2J", "C1 controls too");
-        assert_eq!(one_line("a\nb\x07"), "a\\nb\\u{7}");
     }
 }

@@ -31,6 +31,25 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A moment in seconds since the Unix epoch, as RFC 3339 has it: `2026-11-27T10:00:00.250Z`.
+pub(crate) fn utc(at: f64) -> String {
+    // What is far from now is no moment; the year stays one of four digits.
+    let milliseconds = (at.clamp(0.0, 253_402_300_799.0) * 1000.0).round() as u64;
+    let (seconds, millis) = (milliseconds / 1000, milliseconds % 1000);
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that the day that may be missing is their last one.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
 /// A size in bytes: `512 B`, `4.1 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     if bytes < 1024 {
@@ -51,6 +70,14 @@ pub(crate) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_a_date() {
+        assert_eq!(utc(0.0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(951_868_799.999), "2000-02-29T23:59:59.999Z");
+        assert_eq!(utc(1_795_773_600.25), "2026-11-27T10:00:00.250Z");
+        assert_eq!(utc(f64::INFINITY), "9999-12-31T23:59:59.000Z");
+    }
 
     #[test]
     fn times_keep_two_units_at_most() {

@@ -25,9 +25,11 @@ pub(super) async fn run(
     condition: Condition,
     deadline: Deadline,
 ) -> Result<(), Error> {
+    // None is there so far, which is what there is to say when the time is over.
+    let mut absent = None;
     let work = async {
         // Subscribed first, looked at second: nothing falls between.
-        let mut events = appear(client).await?;
+        let mut events = appear(client, &mut absent).await?;
         loop {
             let status: Status = read(&client.document("/v1/status").await?)?;
             if holds(condition, &status) {
@@ -36,18 +38,19 @@ pub(super) async fn run(
             something_happens(&mut events).await?;
         }
     };
-    deadline.bound(work).await.unwrap_or_else(|| {
-        Err(Error::NotReached {
-            condition: words(condition),
-            after: deadline.given,
-        })
-    })
+    if let Some(done) = deadline.bound(work).await {
+        return done;
+    }
+    Err(absent.unwrap_or_else(|| Error::NotReached {
+        condition: words(condition),
+        after: deadline.given,
+    }))
 }
 
 /// Subscribes to what happens from now on, once there is a supervisor.
-async fn appear(client: &Client) -> Result<Lines, Error> {
+/// `absent` is why it is not there yet.
+async fn appear(client: &Client, absent: &mut Option<Error>) -> Result<Lines, Error> {
     let patience = Deadline::after(APPEARANCE);
-    let mut last = None;
     let found = patience
         .bound(async {
             loop {
@@ -56,18 +59,22 @@ async fn appear(client: &Client) -> Result<Lines, Error> {
                     // One that was killed just after a fork leaves its socket to the
                     // child until that has reached its exec: whoever comes then is
                     // cut off before the next supervisor is there.
-                    Err(error @ Error::Lost(_)) => last = Some(error),
-                    Err(error) if error.is_not_running() => last = Some(error),
+                    Err(error @ Error::Lost(_)) => *absent = Some(error),
+                    Err(error) if error.is_not_running() => *absent = Some(error),
                     found => return found,
                 }
                 sleep(APPEARANCE_PAUSE).await;
             }
         })
         .await;
-    match (found, last) {
-        (Some(found), _) => found,
-        (None, Some(error)) => Err(error),
-        (None, None) => Err(Error::NoAnswer { after: APPEARANCE }),
+    match found {
+        Some(found) => {
+            *absent = None;
+            found
+        }
+        None => Err(absent
+            .take()
+            .unwrap_or(Error::NoAnswer { after: APPEARANCE })),
     }
 }
 

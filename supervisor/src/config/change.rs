@@ -5,12 +5,15 @@ use std::fmt;
 use super::checked::{Detail, Listen};
 use super::{tls, units};
 
+/// The one key of `[supervisor]` that a reload takes.
+pub(super) const LOG_LEVEL: &str = "log_level";
+
 /// One thing that differs between the configuration in force and another. Its
 /// `Display` is a sentence for people; values of `env` and `app` are left out
 /// of it, since they may be secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A key of `[supervisor]`. A reload cannot take it.
+    /// A key of `[supervisor]`. A reload cannot take it, unless it is [`LOG_LEVEL`].
     Supervisor {
         /// The key.
         key: &'static str,
@@ -123,13 +126,16 @@ impl Change {
     /// Whether a reload leaves it as it is, so that whoever asks for one has to
     /// be warned.
     pub fn needs_restart(&self) -> bool {
-        matches!(self, Self::Supervisor { .. })
+        matches!(self, Self::Supervisor { key, .. } if *key != LOG_LEVEL)
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Supervisor { key, from, to } if *key == LOG_LEVEL => {
+                write!(f, "[supervisor] {key} {from} → {to}")
+            }
             Self::Supervisor { key, from, to } => write!(
                 f,
                 "[supervisor] {key} {from} → {to}: a reload cannot take this, restart prefork for it"

@@ -62,6 +62,9 @@ pub struct Supervisor {
     pub admin: Option<SocketAddr>,
     /// A file for the log instead of stderr.
     pub log: Option<PathBuf>,
+    /// What is logged; where it is not said, what `$RUST_LOG` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
     /// How long workers without a supervisor go on serving.
     #[serde(default = "super::defaults::orphan_timeout")]
     pub orphan_timeout: Duration,

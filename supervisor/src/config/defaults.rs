@@ -21,6 +21,7 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         control_mode: Some(0o660),
         admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9919))),
         log: None,
+        log_level: None,
         orphan_timeout: orphan_timeout(),
     }
 }

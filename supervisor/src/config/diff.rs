@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::change::Change;
+use super::change::{Change, LOG_LEVEL};
 use super::checked::{Config, Listen, Pool, RunAs, Supervisor};
 use super::{summary, units};
 
@@ -94,13 +94,14 @@ fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
         .collect()
 }
 
-fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 5] {
+fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 6] {
     // Taken apart in full, so that a new key does not go unnoticed.
     let Supervisor {
         runtime_dir,
         control_mode,
         admin,
         log,
+        log_level,
         orphan_timeout,
     } = supervisor;
     let show = |path: &PathBuf| path.display().to_string();
@@ -110,6 +111,7 @@ fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 5] {
         ("control_mode", units::show_control_mode(*control_mode)),
         ("admin", admin.map_or_else(none, |admin| admin.to_string())),
         ("log", log.as_ref().map_or("stderr".to_owned(), show)),
+        (LOG_LEVEL, log_level.clone().unwrap_or("unset".to_owned())),
         ("orphan_timeout", units::show_duration(*orphan_timeout)),
     ]
 }

@@ -24,6 +24,9 @@ pub fn render_checked(config: &Config) -> String {
     if let Some(log) = &supervisor.log {
         row("log", &log.to_string_lossy());
     }
+    if let Some(level) = &supervisor.log_level {
+        row("log_level", level);
+    }
     if supervisor.orphan_timeout != defaults::orphan_timeout() {
         let timeout = units::show_duration(supervisor.orphan_timeout);
         row("orphan_timeout", &timeout);
@@ -81,6 +84,7 @@ pub fn checked_json(config: &Config) -> Value {
         "control_mode": units::show_control_mode(supervisor.control_mode),
         "admin": supervisor.admin.map(|admin| admin.to_string()),
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
+        "log_level": supervisor.log_level,
         "orphan_timeout": units::show_duration(supervisor.orphan_timeout),
         "metrics": {
             "detail": config.metrics.as_str(),

@@ -13,6 +13,7 @@ use super::error::{Fault, Problems};
 use super::host::Host;
 use super::listen::{SOCKET_PATH_MAX, socket_address};
 use super::section::{Section, permissions, string};
+use crate::log::LEVELS;
 
 /// The longest that workers may go on without a supervisor: one week.
 const LONGEST_ORPHAN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -44,6 +45,16 @@ pub(super) fn read(
                     string(value, "a path such as \"/var/log/prefork.log\"")?,
                     host,
                 )
+            })
+            .value;
+        supervisor.log_level = section
+            .take("log_level", |value| {
+                let level = string(value, "a level such as \"info\"")?;
+                if LEVELS.contains(&level) {
+                    return Ok(level.to_owned());
+                }
+                let known = LEVELS.join(", ");
+                Err(Fault::new(format!("`{level}` is no level; one of {known}")))
             })
             .value;
         supervisor.orphan_timeout = section

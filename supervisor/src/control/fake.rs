@@ -121,6 +121,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
         incarnation: 1,
         uptime_seconds: Some(1.5),
         restarts: 0,
+        crashes: 0,
         in_flight: 0,
         connections: 0,
         requests: 0,

@@ -192,6 +192,11 @@ impl Fleet {
     }
 
     /// The policy of a pool that is known to exist.
+    /// Whether the end has begun because the first generation did not come up.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed { .. })
+    }
+
     fn policy(&self, id: PoolId) -> &Policy {
         &self.pools[id].policy
     }

@@ -386,6 +386,14 @@ impl SlotMetrics {
         self.numbers().http().total()
     }
 
+    /// How many of the slot's processes have failed.
+    pub fn crashes(&self) -> u64 {
+        let numbers = self.numbers();
+        let exits = ExitReason::ALL.iter().zip(&numbers.exits);
+        let failures = exits.filter(|(reason, _)| reason.is_failure());
+        failures.map(|(_, count)| count).sum()
+    }
+
     /// Requests that one live process has served, by its last report.
     pub fn requests_of(&self, incarnation: u64) -> u64 {
         let numbers = self.numbers();

@@ -104,6 +104,7 @@ impl Reactor {
                 .as_ref()
                 .map(|current| now.since(current.started()).as_secs_f64()),
             restarts: slot.incarnations().saturating_sub(1),
+            crashes: metrics.map_or(0, |metrics| metrics.crashes()),
             in_flight,
             connections,
             requests: metrics.map_or(0, |metrics| metrics.requests()),

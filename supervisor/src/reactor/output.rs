@@ -25,9 +25,12 @@ use crate::upgrade::HandedOutput;
 /// How much of stderr a death certificate keeps.
 const TAIL: usize = 8 * 1024;
 
-/// A longer line is logged in pieces. This much is looked at in one turn, so that
-/// a chatty worker takes its own.
-const LINE: usize = 8 * 1024;
+/// What is logged of one line, in bytes; the rest of a longer one is left out. This much
+/// is looked at in one turn, so that a chatty worker takes its own.
+const LINE: usize = 16 * 1024;
+
+/// What stands at the end of an entry that is not the whole line.
+const CUT: &str = " [cut: a line is logged up to 16 KiB]";
 
 /// What a pipe holds that nobody has changed, in bytes (pipe(7)).
 const CAPACITY: i32 = 64 * 1024;
@@ -39,8 +42,10 @@ pub(crate) struct Output {
     peek: Rc<Peek>,
     /// The worker may have made it larger.
     is_large: bool,
-    /// The beginning of a line that an older program has taken out.
+    /// The beginning of a line that has been taken out.
     line: Vec<u8>,
+    /// What comes until the next newline is of a line that was too long.
+    cut: bool,
     tail: VecDeque<u8>,
 }
 
@@ -52,6 +57,7 @@ impl Output {
             pipe: sys::watch_fd(pipe)?,
             is_large: false,
             line: Vec::new(),
+            cut: false,
             tail: VecDeque::new(),
         })
     }
@@ -74,6 +80,7 @@ impl Output {
             pipe: self.pipe.as_raw_fd(),
             line: Octets(self.line.clone()),
             tail: Octets(self.tail.iter().copied().collect()),
+            cut: self.cut,
         }
     }
 
@@ -82,6 +89,7 @@ impl Output {
         Ok(Self {
             line: handed.line.0,
             tail: handed.tail.0.into(),
+            cut: handed.cut,
             ..Self::new(sys::claim(handed.pipe))?
         })
     }
@@ -100,27 +108,33 @@ impl Output {
     pub(crate) fn read(&mut self, mut log: impl FnMut(&str)) -> Progress {
         let mut chunk = [0; LINE];
         let peek = Rc::clone(&self.peek);
+        let cut = self.cut;
         let looked = self.pipe.try_io(Interest::READABLE, |pipe| {
             let seen = peek.look(pipe.as_fd(), &mut chunk)?;
             let has_line = chunk[..seen.length].contains(&b'\n');
             // The rest of the line comes with what wakes the loop again.
-            let waits = !has_line && seen.is_all && seen.length > 0 && has_writer(pipe);
-            if waits {
+            let goes_on = !has_line && seen.length > 0 && has_writer(pipe);
+            if goes_on && seen.is_all && !cut {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            Ok((seen.length, has_line))
+            Ok((seen.length, goes_on))
         });
         match looked {
             Ok((0, _)) => Progress::Ended,
-            Ok((length, has_line)) => {
+            Ok((length, goes_on)) => {
                 let mut rest = &chunk[..length];
+                let mut has_line = false;
                 while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                     let (line, after) = rest.split_at(end + 1);
                     self.take(line, &mut log);
                     rest = after;
+                    has_line = true;
                 }
-                if !has_line {
-                    self.take(rest, &mut log);
+                match (has_line, goes_on) {
+                    // It is seen again, with what is still to come.
+                    (true, _) => {}
+                    (false, true) => self.begin(rest, &mut log),
+                    (false, false) => self.take(rest, &mut log),
                 }
                 Progress::Read
             }
@@ -137,21 +151,39 @@ impl Output {
         let mut chunk = [0; LINE];
         match self.peek.look(self.pipe.as_fd(), &mut chunk) {
             Ok(seen) if seen.length > 0 => self.take(&chunk[..seen.length], &mut log),
+            _ if !self.line.is_empty() => self.take(b"", &mut log),
             _ => {}
         }
     }
 
-    /// Logs a line, and then takes it out of the pipe.
+    /// Logs a line, or its end, and then takes it out of the pipe.
     fn take(&mut self, line: &[u8], log: &mut impl FnMut(&str)) {
         self.remember(line);
-        if self.line.is_empty() {
+        if std::mem::take(&mut self.cut) {
+            // Its beginning is logged.
+        } else if self.line.is_empty() {
             log(text(line).as_ref());
         } else {
             self.line.extend_from_slice(line);
-            log(text(&self.line).as_ref());
-            self.line = Vec::new();
+            let line = std::mem::take(&mut self.line);
+            log(text(&line).as_ref());
         }
         self.peek.take(self.pipe.as_fd(), line.len());
+    }
+
+    /// Takes the beginning of a line, or what is in the middle of it, out of the pipe,
+    /// and logs it once it is as long as an entry may be.
+    fn begin(&mut self, part: &[u8], log: &mut impl FnMut(&str)) {
+        self.remember(part);
+        if !self.cut {
+            self.line.extend_from_slice(part);
+            if self.line.len() >= LINE {
+                let line = std::mem::take(&mut self.line);
+                log(&format!("{}{CUT}", text(whole(&line[..LINE]))));
+                self.cut = true;
+            }
+        }
+        self.peek.take(self.pipe.as_fd(), part.len());
     }
 
     fn remember(&mut self, bytes: &[u8]) {
@@ -172,7 +204,33 @@ impl Output {
     /// The last of what was written.
     pub(crate) fn tail(&self) -> String {
         let (front, back) = self.tail.as_slices();
-        String::from_utf8_lossy(&[front, back].concat()).into_owned()
+        let bytes = [front, back].concat();
+        // The first character may have lost its beginning.
+        let is_middle = |byte: &u8| *byte & 0xc0 == 0x80;
+        let lost = bytes
+            .iter()
+            .take(3)
+            .take_while(|byte| is_middle(byte))
+            .count();
+        String::from_utf8_lossy(&bytes[lost..]).into_owned()
+    }
+}
+
+/// The bytes without a character at their end that is not there as a whole.
+fn whole(bytes: &[u8]) -> &[u8] {
+    match std::str::from_utf8(bytes) {
+        // Not an invalid one: a valid one that goes on.
+        Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
+        // Before the end there may be bytes that are no text.
+        Err(_) => {
+            let start = bytes.iter().rposition(|byte| *byte & 0xc0 != 0x80);
+            let start = start.filter(|start| bytes.len() - start < 4).unwrap_or(0);
+            match std::str::from_utf8(&bytes[start..]) {
+                Err(error) if error.error_len().is_none() => &bytes[..start],
+                _ => bytes,
+            }
+        }
+        Ok(_) => bytes,
     }
 }
 
@@ -265,15 +323,49 @@ mod tests {
     #[tokio::test]
     async fn neither_a_long_line_nor_a_long_life_makes_it_grow() {
         let (mut output, mut pipe) = output();
-        let mut logged = 0;
+        let mut lines = Vec::new();
         for _ in 0..100 {
             pipe.write_all(&[b'x'; 5000]).unwrap();
-            output.readable().await;
-            while output.read(|line| logged += line.len()) == Progress::Read {}
+            lines.extend(read(&mut output).await.0);
         }
         assert!(output.line.is_empty());
-        assert!(logged >= 490_000, "{logged}");
         assert_eq!(output.tail().len(), TAIL);
+        pipe.write_all(b"\nnext\n").unwrap();
+        lines.extend(read(&mut output).await.0);
+        let beginning = "x".repeat(LINE);
+        assert_eq!(lines, [format!("{beginning}{CUT}"), "next".to_owned()]);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_one_entry_that_is_cut_at_a_character() {
+        for shift in 0..4 {
+            let (mut output, mut pipe) = output();
+            let long = format!("{}{}", "x".repeat(shift), "世🦀é".repeat(3_000));
+            pipe.write_all(format!("{long}\nnext\n").as_bytes())
+                .unwrap();
+            let (lines, _) = read(&mut output).await;
+            let [cut, next] = &lines[..] else {
+                panic!("{} entries", lines.len());
+            };
+            let kept = cut.strip_suffix(CUT).unwrap();
+            assert!(
+                long.starts_with(kept) && kept.len() > LINE - 4,
+                "{}",
+                kept.len()
+            );
+            assert_eq!(next, "next");
+            assert!(!output.tail().contains('\u{fffd}'));
+        }
+        assert_eq!(whole(b"a\xff\xe4\xb8"), b"a\xff");
+        assert_eq!(whole(b"\xff\xff"), b"\xff\xff");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_just_short_enough_is_whole() {
+        let (mut output, mut pipe) = output();
+        let line = "x".repeat(LINE - 1);
+        pipe.write_all(format!("{line}\n").as_bytes()).unwrap();
+        assert_eq!(read(&mut output).await.0, [line]);
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::access_log::AccessLog;
 use super::conversation::{
@@ -368,7 +368,7 @@ impl Process {
 }
 
 fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {
-    info!(target: "worker", %slot, pid, stream, "{line}");
+    crate::log::worker_said(slot, pid, stream, line);
 }
 
 async fn heard(channel: Option<&AsyncFd<SupervisorEnd>>) {

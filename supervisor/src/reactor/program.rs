@@ -316,13 +316,15 @@ pub(crate) fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// What the supervisor inherited, less what is meant for it alone, plus the
 /// pool's `env` and the channel's number.
 fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
-    const OURS: [&str; 9] = [
+    const OURS: [&str; 10] = [
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
         "WATCHDOG_PID",
         "LISTEN_FDS",
         "LISTEN_PID",
         "LISTEN_FDNAMES",
+        // What they write goes to a pipe of ours.
+        "JOURNAL_STREAM",
         "PREFORK_CONFIG",
         HANDOVER_FD_ENV,
         prefork_proto::message::CHANNEL_FD_ENV,
@@ -338,6 +340,10 @@ fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
         environment.push(CString::new(
             [name.as_bytes(), b"=", value.as_bytes()].concat(),
         )?);
+    }
+    // What they write is for a log (<https://no-color.org>).
+    if std::env::var_os("NO_COLOR").is_none() && !pool.env.contains_key("NO_COLOR") {
+        environment.push(c"NO_COLOR=1".to_owned());
     }
     for (name, value) in &pool.env {
         environment.push(CString::new(format!("{name}={value}"))?);

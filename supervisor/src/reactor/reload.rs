@@ -218,7 +218,7 @@ impl Reactor {
         };
         if committed {
             info!("reload: generation {generation} is in force");
-            self.config = reload.config;
+            self.take_over_config(reload.config);
         } else {
             error!(
                 "reload: generation {} was rolled back: {why}",
@@ -235,6 +235,23 @@ impl Reactor {
         self.retire_all(orphans);
         self.export_pools();
         self.reload_again();
+    }
+
+    /// Puts a configuration in force, without what no reload can take: that is as it
+    /// was, and every further reload says so, as an upgrade goes on with it.
+    fn take_over_config(&mut self, new: Config) {
+        let log_level = new.supervisor.log_level.clone();
+        let level = log_level
+            .as_ref()
+            .filter(|_| log_level != self.config.supervisor.log_level);
+        if let Some(Err(why)) = level.map(|level| self.log.set_level(level)) {
+            warn!("{why}");
+        }
+        let supervisor = config::Supervisor {
+            log_level,
+            ..self.config.supervisor.clone()
+        };
+        self.config = Config { supervisor, ..new };
     }
 
     /// Ends listeners that no generation in force has.

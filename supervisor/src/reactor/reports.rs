@@ -32,7 +32,7 @@ impl Reactor {
                     "draining",
                     worker,
                     None,
-                    format!("draining: {}", words(cause)),
+                    format!("draining: {}", self.words(cause)),
                 );
             }
             Report::Stopping { worker, cause } => {
@@ -40,7 +40,7 @@ impl Reactor {
                     "stopping",
                     worker,
                     None,
-                    format!("stopping: {}", words(cause)),
+                    format!("stopping: {}", self.words(cause)),
                 );
             }
             Report::Exited {
@@ -121,7 +121,7 @@ impl Reactor {
     }
 
     fn tell_exit(&mut self, worker: Worker, exit: Exit) {
-        let message = describe_exit(&exit);
+        let message = describe_exit(&exit, self.words(exit.reason));
         let slot = self.slot_name(worker);
         if is_expected(exit.reason) {
             info!(%slot, pid = exit.pid, "{message}");
@@ -138,10 +138,22 @@ impl Reactor {
         };
         self.journal.note("exit", about, message);
     }
+
+    /// Why a process leaves or has left, in words. An operator asks for one worker or for
+    /// all of them, and where nobody did it is the supervisor's own end.
+    fn words(&self, reason: ExitReason) -> &'static str {
+        match reason {
+            ExitReason::Operator if self.fleet.has_failed() => {
+                "the supervisor ends, since not everything came up"
+            }
+            ExitReason::Operator if self.fleet.stopping() => "the supervisor is stopping",
+            reason => words(reason),
+        }
+    }
 }
 
 /// A death certificate in one sentence.
-pub(super) fn describe_exit(exit: &Exit) -> String {
+fn describe_exit(exit: &Exit, why: &str) -> String {
     let how = match (exit.code, exit.signal) {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => format!("ended by signal {}", signal_name(signal)),
@@ -151,7 +163,7 @@ pub(super) fn describe_exit(exit: &Exit) -> String {
         "{how} after {}, {} requests: {}",
         seconds(exit.uptime_seconds),
         exit.requests,
-        words(exit.reason)
+        why
     );
     if !exit.detail.is_empty() {
         message.push_str(&format!(" ({})", exit.detail));

@@ -189,6 +189,9 @@ pub(crate) struct HandedOutput {
     pub(crate) line: Octets,
     /// The last that was written.
     pub(crate) tail: Octets,
+    /// Whether what comes until the next newline is of a line that was too long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cut: bool,
 }
 
 impl<F> Handover<F> {

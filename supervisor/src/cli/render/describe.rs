@@ -4,8 +4,8 @@ use prefork_proto::control::{ChannelStatus, Describe, Exit};
 
 use super::{ago, exit_words, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
-use crate::cli::terminal::{harmless, one_line};
 use crate::cli::units::{bytes, seconds};
+use crate::plain::{harmless, one_line};
 
 /// One slot: what it is, its channel, its last exits.
 pub(in crate::cli) fn describe(describe: &Describe, now: f64, color: bool) -> String {
@@ -51,6 +51,7 @@ fn worker(describe: &Describe) -> Vec<Fact> {
         ("incarnation", worker.incarnation.into()),
         ("uptime", Cell::or_dash(worker.uptime_seconds.map(seconds))),
         ("restarts", worker.restarts.into()),
+        ("crashes", worker.crashes.into()),
         ("in flight", worker.in_flight.into()),
         ("connections", worker.connections.into()),
         ("requests", worker.requests.into()),
@@ -162,6 +163,7 @@ mod tests {
                 incarnation: 6,
                 uptime_seconds: Some(12.0),
                 restarts: 5,
+                crashes: 1,
                 in_flight: 4,
                 connections: 32,
                 requests: 8812,
@@ -225,6 +227,7 @@ web/0
   incarnation  6
   uptime       12s
   restarts     5
+  crashes      1
   in flight    4
   connections  32
   requests     8812

@@ -5,6 +5,7 @@ mod boots;
 mod changes;
 mod channels;
 mod describe;
+mod events;
 mod replies;
 mod status;
 
@@ -12,6 +13,7 @@ pub(super) use boots::boots;
 pub(super) use changes::changes;
 pub(super) use channels::channels;
 pub(super) use describe::describe;
+pub(super) use events::event;
 pub(super) use replies::replies;
 pub(super) use status::status;
 

@@ -1,11 +1,14 @@
 //! `prefork status`.
 
-use prefork_proto::control::{PoolStatus, SlotState, Status, WorkerStatus};
+use prefork_proto::control::{Exit, PoolStatus, Status, WorkerStatus};
 
 use super::{ago, exit_words, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
-use crate::cli::terminal::one_line;
 use crate::cli::units::{bytes, seconds};
+use crate::plain::{one_line, without_colours};
+
+/// How much a table has of what a worker wrote, in characters.
+const MOST_WORDS: usize = 80;
 
 /// The supervisor, its listeners, a row per slot.
 pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
@@ -93,7 +96,7 @@ fn pools(pools: &[PoolStatus]) -> Table<5> {
     table
 }
 
-fn workers(pools: &[PoolStatus]) -> Table<11> {
+fn workers(pools: &[PoolStatus]) -> Table<12> {
     let mut table = Table::new([
         ("WORKER", Align::Left),
         ("STATE", Align::Left),
@@ -101,6 +104,7 @@ fn workers(pools: &[PoolStatus]) -> Table<11> {
         ("GEN", Align::Right),
         ("UPTIME", Align::Right),
         ("RESTARTS", Align::Right),
+        ("CRASHES", Align::Right),
         ("IN-FLIGHT", Align::Right),
         ("CONNS", Align::Right),
         ("REQUESTS", Align::Right),
@@ -116,6 +120,10 @@ fn workers(pools: &[PoolStatus]) -> Table<11> {
                 Cell::or_dash(worker.generation),
                 Cell::or_dash(worker.uptime_seconds.map(seconds)),
                 Cell::from(worker.restarts),
+                match worker.crashes {
+                    0 => Cell::from(0_u64),
+                    crashes => Cell::styled(crashes.to_string(), Style::Bad),
+                },
                 Cell::from(worker.in_flight),
                 Cell::from(worker.connections),
                 Cell::from(worker.requests),
@@ -145,8 +153,8 @@ fn note(worker: &WorkerStatus) -> String {
             exit_words(exit),
             seconds(exit.uptime_seconds)
         );
-        if worker.state == SlotState::Backoff && !exit.detail.is_empty() {
-            words.push_str(&format!(" ({})", exit.detail));
+        if let Some(own) = own_words(exit) {
+            words.push_str(&format!(" ({own})"));
         }
         notes.push(words);
     }
@@ -156,10 +164,26 @@ fn note(worker: &WorkerStatus) -> String {
     notes.join("; ")
 }
 
+/// What the process said of its end: why it left, or the last that it wrote.
+fn own_words(exit: &Exit) -> Option<String> {
+    let last_line = || {
+        exit.stderr
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+    };
+    let detail = Some(exit.detail.as_str()).filter(|detail| !detail.is_empty());
+    let said = without_colours(detail.or_else(last_line)?.trim()).into_owned();
+    if said.chars().count() <= MOST_WORDS {
+        return Some(said);
+    }
+    Some(said.chars().take(MOST_WORDS - 1).chain(['…']).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use prefork_proto::control::{
-        DrainingStatus, Exit, ExitReason, LastReload, ListenerStatus, SCHEMA,
+        DrainingStatus, ExitReason, LastReload, ListenerStatus, SCHEMA, SlotState,
     };
 
     use super::*;
@@ -173,6 +197,7 @@ mod tests {
             incarnation: 5,
             uptime_seconds: Some(192.4),
             restarts: 1,
+            crashes: 0,
             in_flight: 4,
             connections: 32,
             requests: 8812,
@@ -195,6 +220,7 @@ mod tests {
             generation: None,
             uptime_seconds: None,
             restarts: 12,
+            crashes: 12,
             in_flight: 0,
             connections: 0,
             requests: 0,
@@ -264,9 +290,9 @@ last reload 2m10s ago: ok
 POOL  READY  LISTENER      MODE    BACKLOG
 web     1/2  0.0.0.0:8080  shared   0/4096
 
-WORKER  STATE     PID  GEN  UPTIME  RESTARTS  IN-FLIGHT  CONNS  REQUESTS   MEMORY  NOTE
-web/0   ready    4713    3   3m12s         1          4     32      8812  4.1 MiB  pid 4712 drains, 1 in flight
-web/1   backoff     -    -       -        12          0      0         0        -  next start in 3.2s; last exit: crash, exit code 1 after 0.2s (cannot bind)
+WORKER  STATE     PID  GEN  UPTIME  RESTARTS  CRASHES  IN-FLIGHT  CONNS  REQUESTS   MEMORY  NOTE
+web/0   ready    4713    3   3m12s         1        0          4     32      8812  4.1 MiB  pid 4712 drains, 1 in flight
+web/1   backoff     -    -       -        12       12          0      0         0        -  next start in 3.2s; last exit: crash, exit code 1 after 0.2s (cannot bind)
 "
         );
     }

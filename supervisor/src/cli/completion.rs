@@ -1,0 +1,108 @@
+//! `prefork completions`, and what a shell asks while an operator types: the pools and
+//! workers that there are now.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap_complete::Shell;
+use prefork_proto::control::Status;
+
+use super::args::Candidates;
+use super::client::{Client, Deadline, read};
+use super::error::Error;
+use super::local::command;
+use super::terminal::Terminal;
+
+/// Who types waits no longer for a supervisor that does not answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Fits the names of pools and workers into what clap makes for bash.
+const BASH: &str = r#"
+# The pools and workers that there are, asked of the supervisor.
+_prefork_with_names() {
+    COMPREPLY=()
+    _prefork "$@"
+    local kind="" word directory=() index
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        word="${COMP_WORDS[index]}"
+        case "$word" in
+            --runtime-dir) directory=(--runtime-dir "${COMP_WORDS[index + 1]}") ;;
+            describe | pause | resume | drain | kill) kind="${kind:-workers}" ;;
+            restart | tell) kind="${kind:-targets}" ;;
+            scale) kind="${kind:-pools}" ;;
+            --all) [[ -n "$kind" ]] && kind=pools ;;
+        esac
+    done
+    word="${COMP_WORDS[COMP_CWORD]}"
+    case "${COMP_WORDS[COMP_CWORD - 1]}" in
+        --pool) kind=pools ;;
+        --*) [[ "${COMP_WORDS[COMP_CWORD - 1]}" != --all ]] && return ;;
+        describe | pause | resume | drain | kill | restart | tell | scale) ;;
+        *) return ;;
+    esac
+    [[ -z "$kind" || "$word" == -* ]] && return
+    local names
+    names="$("${COMP_WORDS[0]}" "${directory[@]}" __complete "$kind" 2> /dev/null)"
+    COMPREPLY=($(compgen -W "$names" -- "$word"))
+}
+complete -F _prefork_with_names -o nosort -o bashdefault -o default prefork 2> /dev/null ||
+    complete -F _prefork_with_names -o bashdefault -o default prefork
+"#;
+
+/// The same for fish.
+const FISH: &str = r#"
+# The pools and workers that there are, asked of the supervisor.
+complete -c prefork -n "__fish_seen_subcommand_from describe pause resume drain kill" -f -a "(prefork __complete workers 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from restart tell" -f -a "(prefork __complete targets 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from scale" -f -a "(prefork __complete pools 2> /dev/null)"
+"#;
+
+/// `prefork completions`.
+pub(super) fn script(shell: Shell, terminal: Terminal) -> Result<(), Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "prefork", &mut script);
+    let names = match shell {
+        Shell::Bash => BASH,
+        Shell::Fish => FISH,
+        _ => "",
+    };
+    script.extend_from_slice(names.as_bytes());
+    terminal.data(script)
+}
+
+/// Prints the names that there are, a line for each; none where no supervisor answers.
+pub(super) fn candidates(kind: Candidates, runtime_dir: Option<PathBuf>, terminal: Terminal) {
+    let runtime_dir = crate::config::runtime_dir(runtime_dir.as_deref());
+    let client = Client::new(&runtime_dir);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return;
+    };
+    let asked = runtime.block_on(async {
+        let patience = Deadline::after(PATIENCE);
+        patience.bound(client.document("/v1/status")).await
+    });
+    if let Some(Ok(document)) = asked
+        && let Ok(status) = read::<Status>(&document)
+    {
+        // A shell that has gone wants nothing.
+        let _ = terminal.data(names(kind, &status));
+    }
+}
+
+fn names(kind: Candidates, status: &Status) -> String {
+    let mut names = String::new();
+    for pool in &status.pools {
+        if kind != Candidates::Workers {
+            names.push_str(&format!("{}\n", pool.name));
+        }
+        if kind != Candidates::Pools {
+            for worker in &pool.workers {
+                names.push_str(&format!("{}/{}\n", pool.name, worker.slot));
+            }
+        }
+    }
+    names
+}

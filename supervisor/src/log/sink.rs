@@ -1,0 +1,227 @@
+//! Where the log's lines go, each whole: to stderr, stdout or a file.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use crate::trust::{Directories, Place, Trusted};
+
+/// POSIX promises that a pipe which polls writable takes this much at once.
+const PIPE_BUF: usize = 4096;
+
+/// How long a line may wait for a slow reader, in milliseconds.
+const PATIENCE_MS: u16 = 20;
+
+/// Where lines are written, and what is known of the last one.
+#[derive(Debug)]
+pub(super) struct Sink {
+    target: Target,
+    /// The last line found no room: the next one doesn't wait.
+    stuck: bool,
+    /// Half of a line is there: the next one begins a new line.
+    torn: bool,
+    lost: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Target {
+    Stdout,
+    Stderr,
+    File { path: PathBuf, file: File },
+}
+
+impl Target {
+    /// The file, or stderr where there is none.
+    pub(super) fn of(file: Option<&Path>) -> io::Result<Self> {
+        Ok(match file {
+            // Not opened by name: a pipe may belong to another user, and a
+            // socket can't be.
+            Some(path) if path == Path::new("/dev/stdout") => Self::Stdout,
+            None => Self::Stderr,
+            Some(path) if path == Path::new("/dev/stderr") => Self::Stderr,
+            Some(path) => Self::File {
+                path: path.to_owned(),
+                file: open(path)?,
+            },
+        })
+    }
+}
+
+impl Sink {
+    pub(super) fn new(target: Target) -> Self {
+        Self {
+            target,
+            stuck: false,
+            torn: false,
+            lost: 0,
+        }
+    }
+
+    /// Opens a file again, after a rotation has renamed it.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        if let Target::File { path, file } = &mut self.target {
+            *file = open(path)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    /// Writes a line, or counts it as lost.
+    pub(super) fn write_line(&mut self, line: &[u8]) {
+        if self.lost > 0 {
+            let note = format!(
+                "prefork: {} log lines were lost: there was no room for them, or the log's reader is too slow\n",
+                self.lost
+            );
+            if !self.try_write(note.as_bytes()) {
+                self.lost += 1;
+                return;
+            }
+            self.lost = 0;
+        }
+        if !self.try_write(line) {
+            self.lost += 1;
+        }
+    }
+
+    fn try_write(&mut self, line: &[u8]) -> bool {
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        let fd = match &self.target {
+            Target::Stdout => stdout.as_fd(),
+            Target::Stderr => stderr.as_fd(),
+            // A regular file always polls writable.
+            Target::File { file, .. } => file.as_fd(),
+        };
+        let patience = if self.stuck { 0 } else { PATIENCE_MS };
+        if self.torn {
+            self.torn = write(fd, b"\n", patience).written == 0;
+            if self.torn {
+                return false;
+            }
+        }
+        let end = write(fd, line, patience);
+        self.stuck = end.stuck;
+        if end.written == line.len() {
+            return true;
+        }
+        if end.written > 0 {
+            self.torn = match &self.target {
+                Target::File { file, .. } => cut_off(file, end.written as u64).is_err(),
+                Target::Stdout | Target::Stderr => true,
+            };
+        }
+        false
+    }
+}
+
+/// How a write ended.
+struct End {
+    written: usize,
+    /// There was no room.
+    stuck: bool,
+}
+
+fn write(fd: BorrowedFd<'_>, line: &[u8], patience_ms: u16) -> End {
+    let mut written = 0;
+    while written < line.len() {
+        if !writable(fd, patience_ms) {
+            return End {
+                written,
+                stuck: true,
+            };
+        }
+        let end = line.len().min(written + PIPE_BUF);
+        match nix::unistd::write(fd, &line[written..end]) {
+            Ok(more @ 1..) => written += more,
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    End {
+        written,
+        stuck: false,
+    }
+}
+
+/// Takes away the last bytes that were written, unless somebody has written after them.
+fn cut_off(mut file: &File, half: u64) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let end = file.stream_position()?;
+    if !metadata.is_file() || metadata.len() != end || end < half {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    file.set_len(end - half)?;
+    file.seek(SeekFrom::Start(end - half)).map(drop)
+}
+
+fn writable(fd: BorrowedFd<'_>, patience_ms: u16) -> bool {
+    let mut poll = [PollFd::new(fd, PollFlags::POLLOUT)];
+    nix::poll::poll(&mut poll, PollTimeout::from(patience_ms)).is_ok_and(|ready| ready > 0)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // A named pipe without a reader would be waited for (fifo(7)), and a full one too.
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NONBLOCK;
+    Place::of(path, Trusted::here(), Directories::Anybodys)
+        .and_then(|place| place.open(flags | OFlag::O_NOCTTY, 0o666))
+        .map_err(|distrust| {
+            let error = io::Error::from(distrust);
+            let advice = match error.raw_os_error() {
+                Some(libc::ENXIO) => "; nobody reads from this pipe: start its reader first",
+                _ => "",
+            };
+            let said = format!("{}: {error}{advice}", path.display());
+            io::Error::new(error.kind(), said)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_for_a_log_is_never_waited_for_and_keeps_whole_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("nobody reads from this pipe"), "{error}");
+
+        // One that reads nothing is there.
+        let mut reader = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .unwrap();
+        let file = open(&path).unwrap();
+        let mut sink = Sink::new(Target::File { path, file });
+        let line = [vec![b'x'; 3 * PIPE_BUF], b"\n".to_vec()].concat();
+        for _ in 0..100 {
+            sink.write_line(&line);
+        }
+        assert!(sink.lost > 0);
+        // It comes to itself: what comes now begins a line of its own.
+        let mut text = Vec::new();
+        let _ = reader.read_to_end(&mut text);
+        sink.write_line(b"again\n");
+        let _ = reader.read_to_end(&mut text);
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.contains("\nprefork: "),
+            "{}",
+            &text[text.len() - 200..]
+        );
+        assert!(text.ends_with("slow\nagain\n"));
+    }
+}

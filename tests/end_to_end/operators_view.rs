@@ -1,0 +1,212 @@
+//! What an operator is told: who asked, what failed, what was meant, what happened when.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use prefork_proto::control::Event;
+
+use crate::harness::cli::{binary, example, finish, run_alone};
+use crate::harness::{Pool, Prefork, directory, processes};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn nobody_is_said_to_have_asked_for_what_a_signal_did() {
+    let mut prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    prefork.done(&["restart", "web"]);
+    prefork.logged(&["an operator asked for it"]);
+    let before = prefork.log().matches("an operator asked").count();
+    prefork.signal(Signal::SIGTERM);
+    assert_eq!(prefork.exit_code(), 0);
+    let log = prefork.log();
+    assert_eq!(log.matches("an operator asked").count(), before, "{log}");
+    assert!(
+        log.contains("draining: the supervisor is stopping"),
+        "{log}"
+    );
+}
+
+#[test]
+fn crashes_are_counted_apart_from_restarts() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    prefork.done(&["restart", "web/0"]);
+    prefork.done(&["reload"]);
+    let worker = prefork.worker("web", 0);
+    assert_eq!((worker.restarts, worker.crashes), (2, 0));
+    let old = prefork.ready_pid("web", 0);
+    processes::send(old, Signal::SIGKILL);
+    prefork.replaced("web", 0, old);
+    let worker = prefork.worker("web", 0);
+    assert_eq!((worker.restarts, worker.crashes), (3, 1));
+    assert!(prefork.done(&["status"]).contains("RESTARTS  CRASHES"));
+}
+
+#[test]
+fn the_last_exit_comes_with_the_workers_own_words() {
+    let worker = example("test_worker");
+    let script = "echo 'using the old database' >&2; exec \"$0\"";
+    let program = ["/bin/sh", "-c", script, worker.to_str().expect("text")];
+    let prefork = Prefork::start(&[Pool::command("app", &program, 1)]);
+    prefork.done(&["reload"]);
+    let said = prefork.done(&["status"]);
+    assert!(said.contains("last exit: reload"), "{said}");
+    assert!(said.contains("(using the old database)"), "{said}");
+}
+
+#[test]
+fn who_waits_where_no_supervisor_is_hears_that_none_is() {
+    let dir = directory();
+    let runtime_dir = dir.path().join("run");
+    let runtime_dir = runtime_dir.to_str().unwrap();
+    for timeout in ["300ms", "10s"] {
+        let wait = [
+            "--runtime-dir",
+            runtime_dir,
+            "--timeout",
+            timeout,
+            "wait",
+            "--for",
+            "ready",
+        ];
+        let waited = run_alone(dir.path(), &wait);
+        assert_eq!(waited.code, 3, "{waited:?}");
+        assert!(
+            waited.stderr.contains("no supervisor is running"),
+            "{waited:?}"
+        );
+    }
+}
+
+#[test]
+fn a_runtime_directory_that_a_reload_cannot_take_is_said_each_time() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let file = prefork.dir().join("prefork.toml");
+    let other = prefork.dir().join("other");
+    let text = fs::read_to_string(&file).unwrap();
+    let old = format!("{:?}", prefork.runtime_dir());
+    fs::write(&file, text.replace(&old, &format!("{other:?}"))).unwrap();
+    for _ in 0..2 {
+        let reload = prefork.cli(&["reload"]);
+        assert_eq!(reload.code, 0, "{reload:?}");
+        let said = "a reload cannot take this, restart prefork for it";
+        assert!(reload.stderr.contains("runtime_dir"), "{reload:?}");
+        assert!(reload.stderr.contains(said), "{reload:?}");
+    }
+    // Nor does the program that comes next look for its state there.
+    prefork.done(&["upgrade"]);
+    prefork.done(&["status"]);
+    assert!(!other.exists());
+}
+
+#[test]
+fn an_order_for_one_worker_can_be_for_the_whole_pool_if_that_is_meant() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("api", 1)]);
+    let others = prefork.ready_pids("api");
+    let old = prefork.ready_pids("web");
+    let kill = prefork.cli(&["kill", "web"]);
+    assert_eq!(kill.code, 2, "{kill:?}");
+    assert!(
+        kill.stderr.contains("`web/0`") && kill.stderr.contains("`--all web`"),
+        "{kill:?}"
+    );
+    assert_eq!(prefork.ready_pids("web"), old);
+    prefork.done(&["kill", "--all", "web"]);
+    for (slot, pid) in (0..).zip(old) {
+        prefork.replaced("web", slot, pid);
+    }
+    prefork.done(&["drain", "web", "--all"]);
+    prefork.done(&["pause", "--all", "web"]);
+    assert_eq!(
+        prefork.cli(&["health"]).code,
+        1,
+        "a paused pool is not ready"
+    );
+    prefork.done(&["resume", "--all", "web"]);
+    assert_eq!(prefork.ready_pids("api"), others);
+    assert_eq!(prefork.cli(&["kill", "--all", "shop"]).code, 4);
+    assert_eq!(prefork.cli(&["kill", "--all", "web/0"]).code, 2);
+}
+
+#[test]
+fn health_alone_asks_whether_it_is_ready() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    assert_eq!(
+        prefork.done(&["health"]),
+        prefork.done(&["health", "--ready"])
+    );
+}
+
+#[test]
+fn events_can_be_read_and_chosen() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1), Pool::bundled("api", 1)]);
+    prefork.done(&["restart", "web"]);
+    let lines = |args: &[&str]| -> Vec<String> {
+        let said = prefork.done(&[&["events"], args].concat());
+        said.lines().map(str::to_owned).collect()
+    };
+    let all = lines(&[]);
+    for line in &all {
+        let (at, rest) = line.split_at(24);
+        let is_time = at.ends_with('Z') && at.as_bytes()[10] == b'T' && rest.starts_with("  ");
+        assert!(is_time && !line.contains('{'), "{line}");
+    }
+    let of_web = lines(&["--pool", "web"]);
+    assert!(!of_web.is_empty() && of_web.len() < all.len());
+    assert!(
+        of_web.iter().all(|line| line.contains("web/0")),
+        "{of_web:?}"
+    );
+    let ready = lines(&["--pool", "api", "--kind", "ready"]);
+    assert_eq!(ready.len(), 1, "{ready:?}");
+    assert_eq!(lines(&["--since", "1h"]), all);
+    assert_eq!(lines(&["--since", "3"]), all[2..]);
+    let json = prefork.done(&["--output", "json", "events", "--kind", "ready"]);
+    for line in json.lines() {
+        let event: Event = serde_json::from_str(line).unwrap();
+        assert_eq!(event.kind, "ready");
+    }
+}
+
+#[test]
+fn a_shell_completes_the_pools_and_workers_that_there_are() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("api", 1)]);
+    let script = r#"
+        eval "$("$0" completions bash)"
+        prefork() { "$BINARY" "$@"; }
+        complete_words() {
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            _prefork_with_names prefork "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            echo "${COMPREPLY[*]}"
+        }
+        complete_words prefork kill ""
+        complete_words prefork restart w
+        complete_words prefork kill --all ""
+        complete_words prefork scale a
+        complete_words prefork events --pool ""
+        complete_words prefork kill --
+        complete_words prefork sta
+    "#;
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script])
+        .arg(binary())
+        .env("BINARY", binary())
+        .env("PREFORK_RUNTIME_DIR", prefork.runtime_dir());
+    let said = finish(&mut bash, SOON);
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!(lines.len(), 7, "{said:?}");
+    assert_eq!(
+        &lines[..5],
+        [
+            "web/0 web/1 api/0",
+            "web web/0 web/1",
+            "web api",
+            "api",
+            "web api"
+        ],
+        "{said:?}"
+    );
+    assert!(lines[5].contains("--all"), "{said:?}");
+    assert_eq!(lines[6], "status");
+}
