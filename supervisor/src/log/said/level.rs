@@ -164,10 +164,10 @@ pub(super) fn leading(text: &str) -> Option<(Severity, &str)> {
 /// then: only a bare level is left out.
 pub(super) fn after_time(text: &str) -> Option<(Severity, &str)> {
     let rest = text.trim_start_matches([' ', '\t', '-', '|']);
-    if !rest.starts_with('[') {
-        if let Some((severity, behind)) = leading(rest) {
-            return Some((severity, behind.strip_prefix(':').unwrap_or(behind)));
-        }
+    if !rest.starts_with('[')
+        && let Some((severity, behind)) = leading(rest)
+    {
+        return Some((severity, behind.strip_prefix(':').unwrap_or(behind)));
     }
     // What stands between, such as a process's number, stays.
     let mut rest = rest.trim_start_matches(']').trim_start();
