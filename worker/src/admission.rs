@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 
+use crate::alarm::Alarms;
 use crate::limits::Limits;
 
 /// The turns of the whole process.
@@ -43,13 +43,21 @@ impl Admission {
 
     /// A turn as soon as there is one; none where too many wait already, or
     /// the time is over.
-    pub(crate) fn wait(&'static self) -> Option<impl Future<Output = Option<Turn>> + use<>> {
+    pub(crate) fn wait(
+        &'static self,
+        alarms: &'static Alarms,
+    ) -> Option<impl Future<Output = Option<Turn>> + use<>> {
         let place = Place::take(self)?;
+        let until = alarms.now() + self.patience;
         Some(async move {
-            let turn = timeout(self.patience, self.turns.acquire()).await;
+            let turn = tokio::select! {
+                biased;
+                // It is never closed.
+                turn = self.turns.acquire() => turn.ok(),
+                () = alarms.at(until) => None,
+            };
             drop(place);
-            // It is never closed.
-            turn.ok()?.ok()
+            turn
         })
     }
 

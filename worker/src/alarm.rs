@@ -1,4 +1,5 @@
-//! Waits for a time, all of the process's on one timerfd(2).
+//! Waits for a time, all of the process's on one timerfd(2), by the process's own
+//! [`Clock`].
 //!
 //! A worker always waits for some time or other: to report, to look at a
 //! connection, to look at a listener. While a timer of the runtime's runs, each
@@ -19,6 +20,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
+use crate::clock::{Clock, PULSE};
 use crate::sys;
 
 /// The process's alarms.
@@ -28,12 +30,13 @@ pub(crate) struct Alarms {
     waiting: Mutex<Waiting>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
+    clock: Clock,
     /// By when it is their time; the number tells those of one moment apart.
     wakers: BTreeMap<Key, Waker>,
     next: u64,
-    /// When the descriptor will say something.
+    /// When the descriptor will say something, by the system's clock.
     armed: Option<Instant>,
 }
 
@@ -49,11 +52,27 @@ impl Alarms {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         let alarms: &'static Self = Box::leak(Box::new(Self {
             timer,
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting {
+                clock: Clock::new(Instant::now()),
+                wakers: BTreeMap::new(),
+                next: 0,
+                armed: None,
+            }),
         }));
         let ends = sys::watch_readable(alarms.timer.as_fd())?;
         tokio::task::spawn_local(alarms.run(ends));
         Ok(alarms)
+    }
+
+    /// The time by which clients and others are held to their times. It stands still
+    /// while the process does.
+    pub(crate) fn now(&self) -> Instant {
+        self.waiting().clock.show(Instant::now())
+    }
+
+    /// What [`Self::now`] was, or would have been, at this time of the system's.
+    pub(crate) fn shown(&self, at: Instant) -> Instant {
+        self.waiting().clock.shown(at)
     }
 
     /// Waits until then.
@@ -70,19 +89,21 @@ impl Alarms {
         while let Ok(mut end) = ends.readable().await {
             // It is not read: only the next end makes it ready again.
             end.clear_ready();
-            for waker in self.due(Instant::now()).into_values() {
+            for waker in self.due().into_values() {
                 waker.wake();
             }
         }
     }
 
     /// Takes out those whose time has come, and arms for the next one.
-    fn due(&self, now: Instant) -> BTreeMap<Key, Waker> {
+    fn due(&self) -> BTreeMap<Key, Waker> {
         let mut waiting = self.waiting();
+        let now = waiting.clock.show(Instant::now());
         let later = waiting.wakers.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut waiting.wakers, later);
         waiting.armed = None;
         if let Some((&(next, _), _)) = waiting.wakers.first_key_value() {
+            let next = waiting.clock.instant(next);
             self.arm(&mut waiting, next);
         }
         due
@@ -96,15 +117,19 @@ impl Alarms {
             waiting.next
         });
         waiting.wakers.insert((at, number), waker.clone());
+        let at = waiting.clock.instant(at);
         if waiting.armed.is_none_or(|armed| at < armed) {
             self.arm(&mut waiting, at);
         }
         number
     }
 
+    /// Has the descriptor say something then, or sooner, for the clock to be looked at.
     fn arm(&self, waiting: &mut Waiting, at: Instant) {
+        let now = Instant::now();
+        let at = at.min(now + PULSE);
         // None at all would disarm it.
-        let left = at.saturating_duration_since(Instant::now());
+        let left = at.saturating_duration_since(now);
         let left = TimeSpec::from(left.max(Duration::from_nanos(1)));
         // It fails for what is no time or no timer; then the next one tries again.
         let set = self
@@ -132,7 +157,7 @@ impl Future for Alarm<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.at {
+        if self.alarms.now() >= self.at {
             return Poll::Ready(());
         }
         self.number = Some(self.alarms.note(self.at, self.number, cx.waker()));

@@ -25,7 +25,6 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::stat::fstat;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::time::Instant;
 
 use crate::alarm::Alarms;
 use crate::sys;
@@ -71,7 +70,7 @@ impl<'a> Arrivals<'a> {
         let ready = tokio::select! {
             biased;
             ready = self.watch.readable() => Some(ready?),
-            () = self.alarms.at(Instant::now() + LOOK) => None,
+            () = self.alarms.at(self.alarms.now() + LOOK) => None,
         };
         Ok(Arrival {
             arrivals: self,

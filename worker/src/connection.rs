@@ -71,7 +71,7 @@ enum First {
 
 async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
     let mut read = BytesMut::with_capacity(1024);
-    let accepted = Instant::now();
+    let accepted = serving.alarms.now();
     loop {
         let silent = read.is_empty() && !stream.is_within_record();
         let filled = tokio::select! {

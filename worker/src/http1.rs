@@ -123,7 +123,9 @@ where
 
 /// Whether an idle connection's grace is over.
 fn is_over(requests: &Requests, terms: Terms) -> bool {
-    !requests.busy() && !requests.head_begun() && grace_end(requests, terms) <= Instant::now()
+    !requests.busy()
+        && !requests.head_begun()
+        && grace_end(requests, terms) <= requests.serving().alarms.now()
 }
 
 /// When a connection that stays idle is to be closed.
@@ -134,7 +136,7 @@ fn grace_end(requests: &Requests, terms: Terms) -> Instant {
 /// When to look at a draining connection next.
 fn next_look(requests: &Requests, terms: Terms) -> Instant {
     let end = grace_end(requests, terms);
-    let now = Instant::now();
+    let now = requests.serving().alarms.now();
     if end > now {
         end
     } else {

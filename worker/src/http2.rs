@@ -2,17 +2,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
-use hyper::rt::Executor;
+use hyper::rt::{Executor, Sleep, Timer};
 use hyper::server::conn::http2::Builder;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::Instant;
+use hyper_util::rt::TokioIo;
 
 use crate::StartError;
+use crate::alarm::{Alarm, Alarms};
 use crate::frames::Frames;
 use crate::limits::Limits;
 use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
@@ -46,7 +46,8 @@ where
     stream.speaks_http2(Frames::new(Arc::clone(&uploads)));
     requests.come_on_streams(uploads);
     let mut watch = Watch::new(Protocol::Http2, requests);
-    let mut connection = builder(requests.limits()).serve_connection(TokioIo::new(stream), service);
+    let mut connection =
+        builder(requests.limits(), serving.alarms).serve_connection(TokioIo::new(stream), service);
     loop {
         tokio::select! {
             biased;
@@ -60,18 +61,19 @@ where
         }
     }
     Pin::new(&mut connection).graceful_shutdown();
-    let begun = Instant::now();
+    let alarms = serving.alarms;
+    let begun = alarms.now();
     let mut look = begun + ACKNOWLEDGE;
     loop {
         tokio::select! {
             biased;
             _ = &mut connection => return,
-            () = serving.alarms.at(look.min(watch.next)) => {}
+            () = alarms.at(look.min(watch.next)) => {}
         }
         if watch.look(requests) == Some(Late::Stalled) {
             return requests.reset();
         }
-        if Instant::now() < look {
+        if alarms.now() < look {
             continue;
         }
         let given = match serving.drain.terms() {
@@ -82,7 +84,7 @@ where
             .last_ended()
             .map_or(begun, |ended| ended.max(begun))
             + given;
-        let now = Instant::now();
+        let now = alarms.now();
         if requests.busy() {
             look = now + given;
         } else if end > now {
@@ -95,7 +97,7 @@ where
     let _ = connection.await;
 }
 
-fn builder(limits: &Limits) -> Builder<Local> {
+fn builder(limits: &Limits, alarms: &'static Alarms) -> Builder<Local> {
     let told = limits.max_header_size.saturating_mul(MARGIN);
     let mut builder = Builder::new(Local);
     builder
@@ -106,12 +108,32 @@ fn builder(limits: &Limits) -> Builder<Local> {
         .initial_connection_window_size(limits.http2_connection_window);
     if let Some(interval) = limits.http2_ping_interval {
         builder
-            .timer(TokioTimer::new())
+            .timer(Times(alarms))
             .keep_alive_interval(interval)
             .keep_alive_timeout(limits.http2_ping_timeout);
     }
     builder
 }
+
+/// hyper's waits, by the clock that stands still while the process does.
+#[derive(Debug, Clone, Copy)]
+struct Times(&'static Alarms);
+
+impl Timer for Times {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(self.0.at(deadline.into()))
+    }
+
+    fn now(&self) -> Instant {
+        self.0.now().into_std()
+    }
+}
+
+impl Sleep for Alarm<'static> {}
 
 /// Runs a connection's streams beside it, on the serving thread.
 #[derive(Debug, Clone, Copy)]

@@ -108,7 +108,8 @@ impl InFlight {
         match self.unanswered {
             Some(key) => unanswered.look_after(key, waker),
             None => {
-                self.unanswered = Some(unanswered.begin(began, self.body(), waker));
+                let since = self.requests.serving().alarms.shown(began);
+                self.unanswered = Some(unanswered.begin(since, self.body(), waker));
                 None
             }
         }
@@ -175,7 +176,7 @@ impl Drop for InFlight {
             serving.access_log.end(entry, requests.client);
         }
         if serving.drain.is_on() {
-            requests.last_ended.set(Some(Instant::now()));
+            requests.last_ended.set(Some(serving.alarms.now()));
         }
     }
 }

@@ -14,7 +14,8 @@
 //! by `request`, which `screen`s what comes by its `head` and the `authority` it
 //! names. `limits` are what a client is held to: `admission` says how many requests
 //! are served at a time, `patience` and `unanswered` how long anything takes; a
-//! `quiet` wait costs requests nothing. What they share is in `serving`. Everything
+//! `quiet` wait costs requests nothing, and an `alarm` goes by a `clock` that stands still
+//! while the process does. What they share is in `serving`. Everything
 //! runs on one thread, so that a `health` report says that requests are served, too.
 //!
 //! `output` is what it prints to, which goes on without a supervisor.
@@ -37,6 +38,7 @@ mod arrivals;
 mod authority;
 mod background;
 mod boot;
+mod clock;
 mod connection;
 mod context;
 mod cut;

@@ -91,7 +91,7 @@ pub(crate) fn look_or_drain(
 impl Watch {
     /// Begins to watch over a connection, by its requests.
     pub(crate) fn new(protocol: Protocol, requests: &Requests) -> Self {
-        let now = Instant::now();
+        let now = requests.serving().alarms.now();
         let limits = requests.limits();
         let interval = limits.look();
         Self {
@@ -109,7 +109,7 @@ impl Watch {
     /// Looks at the connection: sees to it that requests whose time is over are
     /// answered, and says if its client's time is over.
     pub(crate) fn look(&mut self, requests: &Requests) -> Option<Late> {
-        let now = Instant::now();
+        let now = requests.serving().alarms.now();
         if now < self.next {
             return None;
         }

@@ -117,7 +117,7 @@ where
         status: StatusCode::SERVICE_UNAVAILABLE,
         retry_after,
     };
-    let Some(turn) = admission.wait() else {
+    let Some(turn) = admission.wait(serving.alarms) else {
         return Work::Refused { refusal };
     };
     let begun = Box::pin(async move {

@@ -211,9 +211,8 @@ pub(crate) struct Terms {
 }
 
 impl Drain {
-    /// Begins it; what is said again changes nothing.
-    pub(crate) fn begin(&self, idle_grace: Duration) {
-        let since = Instant::now();
+    /// Begins it at this time; what is said again changes nothing.
+    pub(crate) fn begin(&self, since: Instant, idle_grace: Duration) {
         if self.terms.set(Terms { since, idle_grace }).is_ok() {
             self.on.store(true, Relaxed);
             self.begun.notify_waiters();

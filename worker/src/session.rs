@@ -84,9 +84,10 @@ impl Pace {
 
 /// What a session changes as it goes.
 struct Course {
+    /// By the system's clock: how late a report is says how late the loop was.
     next_report: Instant,
     seq: u64,
-    /// When the drain that has begun may cut what is left.
+    /// When the drain that has begun may cut what is left, by the alarms' clock.
     deadline: Option<Instant>,
     /// Whether a signal has asked for the drain.
     asked_by_signal: bool,
@@ -136,7 +137,7 @@ impl Session {
     async fn next(&mut self, course: &mut Course) -> Next {
         let linked = self.uplink.is_linked();
         let alarms = self.serving.alarms;
-        let above = self.uplink.next();
+        let above = self.uplink.next(alarms);
         let emptied = async {
             let background = &self.serving.background;
             while !(self.gate.has_nothing_left()
@@ -151,7 +152,7 @@ impl Session {
         tokio::select! {
             above = above => Next::Above(above),
             Some(reply) = course.done.recv() => Next::Reply(reply),
-            () = alarms.at(course.next_report), if linked => Next::Report,
+            () = alarms.at(alarms.shown(course.next_report)), if linked => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
             () = self.gate.settled(), if !course.settling.is_empty() => Next::Settled,
             () = emptied, if course.deadline.is_some() && course.settling.is_empty() => Next::Emptied,
@@ -351,7 +352,8 @@ impl Session {
         } else if self.gate.state() != State::Sweeping {
             self.gate.shut();
         }
-        self.serving.drain.begin(self.pace.idle_grace);
+        let now = self.serving.alarms.now();
+        self.serving.drain.begin(now, self.pace.idle_grace);
         if course.deadline.is_none()
             && let Some(on_drain) = self.application.on_drain.clone()
         {
@@ -359,7 +361,7 @@ impl Session {
             let farewell = async move { on_drain(Drain { context, within }).await };
             self.serving.background.spawn(farewell);
         }
-        let deadline = Instant::now() + within;
+        let deadline = now + within;
         course.deadline = Some(course.deadline.map_or(deadline, |set| set.min(deadline)));
     }
 
@@ -379,7 +381,8 @@ impl Session {
         };
         let timeout = Duration::from_millis(papers.offer.orphan_timeout_ms);
         self.remark(&format!("{lost}: going on for {timeout:?} without one"));
-        self.uplink = Uplink::orphan(papers, timeout);
+        let until = self.serving.alarms.now() + timeout;
+        self.uplink = Uplink::orphan(papers, until);
     }
 
     /// Goes on under a new supervisor, as it says.

@@ -1,12 +1,11 @@
 //! Whom a ready worker obeys: a supervisor, or nobody until the next one comes.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::ToSupervisor;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+use crate::alarm::Alarms;
 use crate::application::LocalFuture;
 use crate::error::WorkerError;
 use crate::link::{Heard, Link};
@@ -24,7 +23,7 @@ pub(crate) enum Uplink {
 
 /// A worker between two supervisors.
 pub(crate) struct Orphan {
-    /// When it has waited long enough.
+    /// When it has waited long enough, by the alarms' clock.
     until: Instant,
     search: LocalFuture<(Box<Papers>, Answer)>,
 }
@@ -39,10 +38,10 @@ pub(crate) enum Above {
 }
 
 impl Uplink {
-    /// Begins to look for the next supervisor, which may take this long.
-    pub(crate) fn orphan(papers: Box<Papers>, timeout: Duration) -> Self {
+    /// Begins to look for the next supervisor, which may take until then.
+    pub(crate) fn orphan(papers: Box<Papers>, until: Instant) -> Self {
         Self::Orphan(Orphan {
-            until: Instant::now() + timeout,
+            until,
             search: Box::pin(papers.find_supervisor()),
         })
     }
@@ -57,13 +56,13 @@ impl Uplink {
     }
 
     /// What comes next. Safe to cancel.
-    pub(crate) async fn next(&mut self) -> Above {
+    pub(crate) async fn next(&mut self, alarms: &Alarms) -> Above {
         match self {
             Self::None => std::future::pending().await,
             Self::Link(link) => Above::Heard(link.hear().await),
             Self::Orphan(orphan) => tokio::select! {
                 (papers, answer) = &mut orphan.search => Above::Found(papers, answer),
-                () = sleep_until(orphan.until) => Above::NobodyCame,
+                () = alarms.at(orphan.until) => Above::NobodyCame,
             },
         }
     }

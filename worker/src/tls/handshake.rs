@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use prefork_proto::tls::HandshakeFailure;
 use rustls::ServerConfig;
-use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
 use crate::serving::Serving;
@@ -21,22 +20,23 @@ pub(crate) async fn handshake(
     serving: &'static Serving,
 ) -> Option<Stream> {
     let (mut wire, traffic) = stream.into_wire()?;
-    let begun = Instant::now();
+    let alarms = serving.alarms;
+    let begun = alarms.now();
     wire.expect_records();
     let done = TlsAcceptor::from(config).accept(wire).into_fallible();
     let late = async {
         let deadline = begun + serving.rules().limits.header_timeout;
         tokio::select! {
-            () = sleep_until(deadline) => return true,
+            () = alarms.at(deadline) => return true,
             terms = serving.drain.begun() => {
                 let grace = terms.since.max(begun) + terms.idle_grace;
-                sleep_until(grace.min(deadline)).await;
+                alarms.at(grace.min(deadline)).await;
             }
         }
         // A drain closes those who have said nothing.
         let begun = traffic.has_begun();
         if begun {
-            sleep_until(deadline).await;
+            alarms.at(deadline).await;
         }
         begun
     };

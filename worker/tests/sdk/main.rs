@@ -16,6 +16,7 @@ mod files;
 mod fire;
 #[path = "../../../tests/fresh.rs"]
 mod fresh;
+mod frozen;
 mod handshake;
 mod http;
 mod limits;
