@@ -7,8 +7,12 @@
 //! live worker reports it; another form is refused meanwhile, and replaces the
 //! family after that. So neither a bad deploy nor its rollback ends the metrics
 //! of those that serve.
+//!
+//! Pools are apart: what one calls a name is nothing to another, and where the two
+//! can't stand under one name in the exposition, `plain` finds a way for both.
 
 mod form;
+mod plain;
 mod saved;
 mod series;
 
@@ -141,13 +145,27 @@ impl Application {
     /// Every family, with the series of all pools.
     pub(super) fn collect(&self) -> Vec<MetricFamily> {
         let state = self.state.borrow();
-        let mut collected: BTreeMap<&str, MetricFamily> = BTreeMap::new();
-        for (pool, (name, family)) in state
-            .pools
+        let pools = state.pools.iter();
+        let all: Vec<(&str, &str, &Family)> = pools
+            .flat_map(|(pool, it)| {
+                let families = it.families.iter();
+                families.map(|(name, family)| (pool.as_str(), name.as_str(), family))
+            })
+            .collect();
+        let kinds = all
             .iter()
-            .flat_map(|(name, pool)| pool.families.iter().map(move |family| (name, family)))
-        {
-            let exported = collected.entry(name).or_insert_with(|| family.head(name));
+            .map(|(_, name, family)| (*name, family.form.kind));
+        let ambiguous = plain::ambiguous(kinds);
+        let mut collected: BTreeMap<String, MetricFamily> = BTreeMap::new();
+        for (pool, name, family) in all {
+            if ambiguous.contains(name) {
+                for sample in family.samples(pool) {
+                    plain::add(&mut collected, name, &family.help, family.form.kind, sample);
+                }
+                continue;
+            }
+            let exported = collected.entry(name.to_owned());
+            let exported = exported.or_insert_with(|| family.head(name));
             exported.mut_metric().extend(family.samples(pool));
         }
         collected.into_values().collect()
@@ -215,15 +233,13 @@ impl State {
                     .iter()
                     .any(|sample| names.contains(sample))
         };
-        let others = self.pools.values().flat_map(|pool| &pool.families);
+        let pool = self.pools.entry(pool.to_owned()).or_default();
+        let others = pool.families.iter();
         let mut clashing = others.filter(|(theirs, other)| in_the_way(theirs, other));
         if clashing.any(|(_, other)| other.is_live()) {
             return Err(Refusal::Clash);
         }
-        for pool in self.pools.values_mut() {
-            pool.remove_families(in_the_way);
-        }
-        let pool = self.pools.entry(pool.to_owned()).or_default();
+        pool.remove_families(in_the_way);
         let known = pool.families.entry(name.to_owned());
         let known = known.or_insert_with(|| Family {
             form,

@@ -62,8 +62,8 @@ impl Refusal {
                  together from several workers"
             }
             Self::Clash => {
-                "another worker reports the name, or one of its samples' names, with another \
-                 type, rule, labels or bounds"
+                "another worker of the pool reports the name, or one of its samples' names, with \
+                 another type, rule, labels or bounds"
             }
             Self::TooLong => {
                 "its name, help and the labels of a series are longer than 2,048 bytes"
