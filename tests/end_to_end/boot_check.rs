@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -143,13 +142,12 @@ fn a_worker_that_dies_of_the_probe_is_1_with_its_stderr() {
         "web",
         "sleep 0.1; echo out of luck >&2; exit 4",
     ));
-    let began = Instant::now();
     let output = config.check(&[]);
+    // Had it been waited for, it would be 5.
     assert_eq!(output.code, 1, "{output:?}");
     assert!(output.stderr.contains("did not answer GET /"), "{output:?}");
     let last_words = "last words on stderr:\nout of luck\n";
     assert!(output.stderr.contains(last_words), "{output:?}");
-    assert!(began.elapsed() < Duration::from_secs(8), "it waited on");
 }
 
 #[test]
@@ -158,10 +156,8 @@ fn a_worker_that_takes_too_long_is_5_and_gone() {
     let pid_path = pid_file.path().join("pid");
     let silent = format!("echo $$ > {}; exec sleep 60", pid_path.display());
     let config = Config::new(&script("web", &silent));
-    let began = Instant::now();
     let output = config.check(&["--timeout", "1s"]);
     assert_eq!(output.code, 5, "{output:?}");
-    assert!(began.elapsed() < Duration::from_secs(10));
     assert_gone(&pid_path);
 }
 
@@ -171,15 +167,11 @@ fn a_worker_that_will_not_leave_is_killed_when_the_time_is_over() {
     std::fs::write(orders.path().join("boot"), "stubborn").expect("it is ours");
     let program = [cli::example("test_worker"), orders.path().to_owned()];
     let config = Config::new(&format!(
-        "[pool.web]\nlisten = [\"127.0.0.1:1\"]\nprogram = {program:?}\n"
+        "[pool.web]\nlisten = [\"127.0.0.1:1\"]\nprogram = {program:?}\nkill_timeout = \"10m\"\n"
     ));
-    let began = Instant::now();
+    // Were it waited for, the command would not end within a minute.
     let output = config.check(&["--timeout", "1s"]);
     assert_eq!(output.code, 0, "it came up and answered: {output:?}");
-    assert!(
-        began.elapsed() < Duration::from_secs(4),
-        "it was waited for"
-    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use prefork_proto::control::SlotState;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::Connection;
@@ -12,29 +13,25 @@ use crate::harness::{Mode, Pool, Prefork, processes};
 /// After how long without a word a worker is found to hang.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-fn four_workers(mode: Mode) -> Prefork {
+fn four_workers(mode: Mode, timeout: &str) -> Prefork {
     let pool = Pool::service("web", 4)
         .mode(mode)
-        .text("heartbeat_timeout", "1s");
+        .text("heartbeat_timeout", timeout);
     Prefork::start(&[pool])
 }
 
-/// Stops one of four workers and then opens connection after connection until
-/// it is replaced; gives the longest time that an answer took.
-fn slowest_while_one_hangs(mode: Mode) -> Duration {
-    let prefork = four_workers(mode);
-    let old = prefork.ready_pid("web", 2);
-    processes::send(old, Signal::SIGSTOP);
-    let stopped = Instant::now();
-    // All of these connect after it has stopped: it has accepted none of them.
-    let fresh = [Kind::Close, Kind::KeepAlive, Kind::Digest]
-        .map(|kind| Load::of(kind, prefork.address("web"), 8));
-    prefork.replaced("web", 2, old);
-    let replaced = stopped.elapsed();
-    assert!(
-        replaced < TIMEOUT + Duration::from_secs(1),
-        "it was replaced after {replaced:?}"
-    );
+fn found_hanging(prefork: &Prefork) -> f64 {
+    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
+    prefork.metric("prefork_worker_exits_total", &hung)
+}
+
+/// Clients of three kinds that connect from now on.
+fn fresh(prefork: &Prefork) -> [Load; 3] {
+    [Kind::Close, Kind::KeepAlive, Kind::Digest]
+        .map(|kind| Load::of(kind, prefork.address("web"), 8))
+}
+
+fn all_are_served(fresh: [Load; 3]) {
     let outcomes = fresh.map(|load| {
         load.serves(50);
         load.stop()
@@ -42,35 +39,37 @@ fn slowest_while_one_hangs(mode: Mode) -> Duration {
     for outcomes in &outcomes {
         assert!(outcomes.failures.is_empty(), "{outcomes:#?}");
     }
-    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
-    assert_eq!(prefork.metric("prefork_worker_exits_total", &hung), 1.0);
-    let slowest = outcomes.iter().map(|outcomes| outcomes.slowest);
-    slowest.max().expect("there are three")
 }
 
 #[test]
 fn on_a_shared_listener_nobody_waits_for_it() {
-    let slowest = slowest_while_one_hangs(Mode::Shared);
-    assert!(slowest < TIMEOUT, "an answer took {slowest:?}");
+    // It is not found before the end: who is served has not waited for that.
+    let prefork = four_workers(Mode::Shared, "10m");
+    let pid = prefork.ready_pid("web", 2);
+    processes::send(pid, Signal::SIGSTOP);
+    eventually("it is stopped", PATIENCE, || processes::is_stopped(pid));
+    all_are_served(fresh(&prefork));
+    assert_eq!(prefork.ready_pid("web", 2), pid);
+    assert_eq!(found_hanging(&prefork), 0.0);
 }
 
 #[test]
-fn of_a_listener_each_its_share_is_answered_by_the_others_in_time() {
-    let slowest = slowest_while_one_hangs(Mode::PerSlot);
-    assert!(
-        slowest < TIMEOUT + Duration::from_secs(1),
-        "an answer took {slowest:?}"
-    );
-    // Otherwise no connection has come to it, and nothing was shown.
-    assert!(
-        slowest > TIMEOUT / 4,
-        "no answer took longer than {slowest:?}"
-    );
+fn whoever_comes_while_one_hangs_is_served_and_it_is_replaced() {
+    for mode in Mode::ALL {
+        let prefork = four_workers(mode, "1s");
+        let old = prefork.ready_pid("web", 2);
+        processes::send(old, Signal::SIGSTOP);
+        // All of these connect after it has stopped: it has accepted none of them.
+        let fresh = fresh(&prefork);
+        prefork.replaced("web", 2, old);
+        all_are_served(fresh);
+        assert_eq!(found_hanging(&prefork), 1.0);
+    }
 }
 
 #[test]
 fn nobody_is_killed_for_reports_that_a_stopped_supervisor_could_not_hear() {
-    let prefork = four_workers(Mode::Shared);
+    let prefork = four_workers(Mode::Shared, "1s");
     let load = Load::of(Kind::KeepAlive, prefork.address("web"), 4);
     load.serves(10);
     let pids = prefork.ready_pids("web");
@@ -86,8 +85,7 @@ fn nobody_is_killed_for_reports_that_a_stopped_supervisor_could_not_hear() {
         lived.elapsed() > TIMEOUT * 2
     });
     load.stop_flawless();
-    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
-    assert_eq!(prefork.metric("prefork_worker_exits_total", &hung), 0.0);
+    assert_eq!(found_hanging(&prefork), 0.0);
 }
 
 /// Opens connections and asks on each, until some wait in a queue.
@@ -104,50 +102,42 @@ fn asked_until_some_wait(prefork: &Prefork) -> Vec<Connection> {
     asked
 }
 
+/// Four workers with queues of their own, of whose slots none has a second process soon.
+fn no_successor_soon() -> Prefork {
+    let pool = Pool::service_with("web", &["--slow-successor", "600000"], 4)
+        .mode(Mode::PerSlot)
+        .text("boot_timeout", "15m")
+        .text("heartbeat_timeout", "1s");
+    Prefork::start(&[pool])
+}
+
+fn has_no_successor_yet(prefork: &Prefork) {
+    assert_eq!(prefork.worker("web", 2).state, SlotState::Starting);
+    assert_eq!(found_hanging(prefork), 1.0);
+}
+
 #[test]
 fn what_waits_for_a_hung_worker_is_answered_by_the_others_before_its_successor_is_up() {
-    let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
-        .mode(Mode::PerSlot)
-        .text("heartbeat_timeout", "1s");
-    let prefork = Prefork::start(&[pool]);
+    let prefork = no_successor_soon();
     processes::send(prefork.ready_pid("web", 2), Signal::SIGSTOP);
-    let stopped = Instant::now();
     for mut connection in asked_until_some_wait(&prefork) {
         let answer = connection.receive().expect("it is answered");
         assert_eq!(answer.status, 200);
     }
-    let answered = stopped.elapsed();
-    assert!(
-        answered < TIMEOUT + Duration::from_secs(1),
-        "all were answered after {answered:?}"
-    );
+    has_no_successor_yet(&prefork);
 }
 
 #[test]
-fn of_a_listener_each_its_share_is_answered_in_time_though_its_successor_is_slow() {
-    let pool = Pool::service_with("web", &["--slow-successor", "15000"], 4)
-        .mode(Mode::PerSlot)
-        .text("heartbeat_timeout", "1s");
-    let prefork = Prefork::start(&[pool]);
-    let old = prefork.ready_pid("web", 2);
-    processes::send(old, Signal::SIGSTOP);
+fn of_a_listener_each_its_share_is_answered_though_its_successor_is_slow() {
+    let prefork = no_successor_soon();
+    processes::send(prefork.ready_pid("web", 2), Signal::SIGSTOP);
     let load = Load::of(Kind::Close, prefork.address("web"), 16);
-    let hung = [("pool", "web"), ("reason", "heartbeat_timeout")];
-    let killed = || prefork.metric("prefork_worker_exits_total", &hung) == 1.0;
-    eventually("it is killed", PATIENCE, killed);
+    eventually("it is killed", PATIENCE, || found_hanging(&prefork) == 1.0);
     // Most of these come while the slot has nobody who accepts.
     load.serves(500);
     let outcomes = load.stop();
     assert!(outcomes.failures.is_empty(), "{outcomes:#?}");
-    let slowest = outcomes.slowest;
-    assert!(
-        slowest < TIMEOUT + Duration::from_secs(1),
-        "an answer took {slowest:?}"
-    );
-    assert!(
-        slowest > TIMEOUT / 4,
-        "no answer took longer than {slowest:?}"
-    );
+    has_no_successor_yet(&prefork);
 }
 
 /// When a slot goes whose worker hangs, whoever waits in its queue is served
@@ -176,7 +166,7 @@ fn a_slot_that_goes_while_its_worker_hangs_takes_no_connection_with_it() {
 fn only_what_it_had_accepted_is_lost() {
     const CLIENTS: usize = 16;
     for mode in Mode::ALL {
-        let prefork = four_workers(mode);
+        let prefork = four_workers(mode, "1s");
         let old = prefork.ready_pid("web", 1);
         let idle = processes::descriptors(old).len();
         let load = Load::start(prefork.address("web"), CLIENTS);

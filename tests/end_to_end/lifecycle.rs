@@ -1,7 +1,7 @@
 //! What operators do to a running service, and what the service does by itself.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use prefork_proto::control::{ExitReason, SlotState};
@@ -222,9 +222,9 @@ fn stop_drains_and_breaks_no_request() {
 
 #[test]
 fn a_second_signal_stops_at_once() {
-    let mut prefork = Prefork::start(&[Pool::test_worker("app", 2).text("drain_timeout", "60s")]);
+    let mut prefork = Prefork::start(&[Pool::test_worker("app", 2).text("drain_timeout", "10m")]);
     let mut slow = Connection::open(prefork.address("app")).expect("it listens");
-    slow.send("GET", "/slow/60000", "").expect("it is sent");
+    slow.send("GET", "/slow/600000", "").expect("it is sent");
     eventually("the request is in flight", PATIENCE, || {
         prefork
             .pool("app")
@@ -234,18 +234,17 @@ fn a_second_signal_stops_at_once() {
     });
     prefork.signal(Signal::SIGTERM);
     eventually("it is stopping", PATIENCE, || prefork.status().stopping);
-    let began = Instant::now();
     prefork.signal(Signal::SIGTERM);
     prefork.ended();
-    assert!(began.elapsed() < Duration::from_secs(5));
+    slow.receive().expect_err("it was cut");
     assert_eq!(prefork.processes(), Vec::<i32>::new());
 }
 
 #[test]
 fn stop_now_waits_for_nothing() {
-    let mut prefork = Prefork::start(&[Pool::test_worker("app", 2).text("drain_timeout", "60s")]);
+    let mut prefork = Prefork::start(&[Pool::test_worker("app", 2).text("drain_timeout", "10m")]);
     let mut slow = Connection::open(prefork.address("app")).expect("it listens");
-    slow.send("GET", "/slow/60000", "").expect("it is sent");
+    slow.send("GET", "/slow/600000", "").expect("it is sent");
     eventually("the request is in flight", PATIENCE, || {
         prefork
             .pool("app")
@@ -253,10 +252,9 @@ fn stop_now_waits_for_nothing() {
             .iter()
             .any(|worker| worker.in_flight == 1)
     });
-    let began = Instant::now();
     prefork.done(&["stop", "--now"]);
-    assert!(began.elapsed() < Duration::from_secs(5));
     prefork.ended();
+    slow.receive().expect_err("it was cut");
     assert_eq!(prefork.processes(), Vec::<i32>::new());
 }
 

@@ -42,30 +42,32 @@ fn reload(prefork: &Prefork, meanwhile: impl FnOnce()) {
 }
 
 #[test]
-fn a_response_of_five_seconds_survives_a_reload() {
-    const LONG: Duration = Duration::from_secs(5);
+fn a_request_that_takes_longer_than_a_reload_is_answered_where_it_began() {
     for mode in Mode::ALL {
         let prefork = Prefork::start(&[Pool::service("web", 2).mode(mode)]);
-        let mut slow = Connection::open(prefork.address("web")).expect("it listens");
-        let began = Instant::now();
-        slow.send("GET", "/slow/5000", "").expect("it is sent");
+        let mut long = Connection::open(prefork.address("web")).expect("it listens");
+        // It takes until the rest of its body is there.
+        long.write(b"POST /digest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab")
+            .expect("it is sent");
         eventually("it is in flight", PATIENCE, || {
             let workers = prefork.pool("web").workers;
             workers.iter().any(|worker| worker.in_flight == 1)
         });
         reload(&prefork, || {
-            assert!(
-                began.elapsed() < LONG,
-                "the new generation waited for the slow response"
-            );
             for _ in 0..10 {
                 assert_eq!(new_connection(&prefork), 2);
             }
-            let answer = slow.receive().expect("it is answered");
-            assert!(began.elapsed() >= LONG);
-            assert_eq!(generation(&answer.body), 1, "{answer:?}");
+            let workers = prefork.pool("web").workers;
+            let mut leaving = workers.iter().flat_map(|worker| &worker.draining);
+            assert!(
+                leaving.any(|it| it.generation == 1 && it.in_flight == 1),
+                "{workers:?}"
+            );
+            long.write(b"cd").expect("it is sent");
+            let answer = long.receive().expect("it is answered");
+            assert_eq!(answer.status, 200, "{answer:?}");
             assert!(answer.closes(), "{answer:?}");
-            slow.closed_cleanly().expect("nothing follows it");
+            long.closed_cleanly().expect("nothing follows it");
         });
     }
 }
@@ -82,7 +84,6 @@ fn a_stream_of_events_ends_at_the_drains_deadline_and_not_before() {
         // The drain begins after this and before the new generation has taken over.
         let asked = Instant::now();
         reload(&prefork, || {
-            let taken_over = Instant::now();
             for _ in 0..10 {
                 assert_eq!(new_connection(&prefork), 2);
             }
@@ -90,8 +91,6 @@ fn a_stream_of_events_ends_at_the_drains_deadline_and_not_before() {
             events.read_to_end(&mut rest).expect("closed, not reset");
             let lasted = asked.elapsed();
             assert!(lasted >= DEADLINE, "it lasted only {lasted:?}");
-            let late = taken_over.elapsed().saturating_sub(DEADLINE);
-            assert!(late < Duration::from_secs(3), "{late:?} too late");
             // One comes every 50 ms.
             let text = String::from_utf8_lossy(&rest);
             assert!(text.matches("data: ").count() > 10, "{text}");

