@@ -177,8 +177,8 @@ pub struct WorkerStatus {
     pub in_flight: u64,
     /// Open connections, by its last report.
     pub connections: u64,
-    /// Requests served by all of the slot's processes.
-    pub requests: u64,
+    /// Requests served by all of the slot's processes; absent where its worker counts none.
+    pub requests: Option<u64>,
     /// Resident memory of the process.
     pub resident_bytes: Option<u64>,
     /// What the application says of itself.

@@ -2,6 +2,7 @@
 //! proc_pid_statm(5), proc_pid_fd(5).
 
 pub(crate) mod kin;
+pub mod schedule;
 
 use std::fs;
 use std::io;
@@ -27,6 +28,8 @@ pub struct Usage {
 pub struct Stat {
     /// One letter: `R`, `S`, `D`, `T` for stopped, `Z` for a zombie, …
     pub state: char,
+    /// Whether it is being taken down by the kernel (`PF_EXITING`).
+    pub is_exiting: bool,
     /// Its parent's process id.
     pub parent: i32,
     /// Its session's id: the process id of whoever began it (setsid(2)).
@@ -76,6 +79,9 @@ fn parse_netstat(text: &str) -> Option<ListenDrops> {
     })
 }
 
+/// The flag of a task that is past the beginning of its end: include/linux/sched.h.
+const PF_EXITING: u64 = 0x4;
+
 /// What a process uses now.
 ///
 /// # Errors
@@ -83,10 +89,10 @@ fn parse_netstat(text: &str) -> Option<ListenDrops> {
 /// `NotFound` once it has been reaped; EMFILE and its like, since reading takes
 /// a descriptor.
 pub fn usage(pid: Pid) -> io::Result<Usage> {
-    let (virtual_bytes, resident_bytes) = memory(pid)?;
+    let memory = memory(pid)?;
     Ok(Usage {
-        resident_bytes,
-        virtual_bytes,
+        resident_bytes: memory.resident_bytes,
+        virtual_bytes: memory.virtual_bytes,
         cpu: stat(pid)?.cpu,
         // A zombie has none, and those of another user are not ours to see.
         open_fds: open_fds(pid).unwrap_or(0),
@@ -118,18 +124,34 @@ pub fn open_fds(pid: Pid) -> io::Result<u64> {
     }
 }
 
-/// Address space and resident memory, in bytes.
+/// A process's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Address space.
+    pub virtual_bytes: u64,
+    /// Resident memory, with what it shares.
+    pub resident_bytes: u64,
+    /// Of it, what it alone holds and its end would free (`RssAnon`). Not pages of files, which
+    /// the kernel takes back when it wants them, nor shared memory, which others may hold.
+    pub private_bytes: u64,
+}
+
+/// How much memory a process has.
 ///
 /// # Errors
 ///
 /// As [`usage`].
-pub fn memory(pid: Pid) -> io::Result<(u64, u64)> {
+pub fn memory(pid: Pid) -> io::Result<Memory> {
     let path = format!("/proc/{pid}/statm");
     let text = fs::read_to_string(&path)?;
     let page = system(SysconfVar::PAGE_SIZE, 4096);
     let mut pages = text.split_ascii_whitespace().map(str::parse::<u64>);
-    match (pages.next(), pages.next()) {
-        (Some(Ok(total)), Some(Ok(resident))) => Ok((total * page, resident * page)),
+    match (pages.next(), pages.next(), pages.next()) {
+        (Some(Ok(total)), Some(Ok(resident)), Some(Ok(shared))) => Ok(Memory {
+            virtual_bytes: total * page,
+            resident_bytes: resident * page,
+            private_bytes: resident.saturating_sub(shared) * page,
+        }),
         _ => Err(malformed(&path)),
     }
 }
@@ -145,6 +167,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let ticks = number(14)?.saturating_add(number(15)?);
     Some(Stat {
         state: field(3)?.chars().next()?,
+        is_exiting: number(9)? & PF_EXITING != 0,
         parent: field(4)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
         cpu: Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64),

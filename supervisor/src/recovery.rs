@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::fleet::{Snapshot, Survivor};
 use crate::left;
+use crate::proc::schedule::Schedule;
 use crate::rejoin::{Awaited, Door, Returned};
 use crate::state::{self, Document, Found, SavedProcess, lives};
 use crate::sys;
@@ -25,6 +26,9 @@ use crate::sys;
 /// How long workers may take to come back. One that has not by then hangs: an
 /// orphan tries ten times a second at least.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many times as long they may take where they get no processor.
+const STRETCH: u32 = 5;
 
 /// How often a worker that is awaited is looked at: it may have died.
 const LOOK: Duration = Duration::from_millis(20);
@@ -143,7 +147,8 @@ impl Remains {
     ) {
         let begun = Instant::now();
         self.expect_all(door);
-        while !door.absent().is_empty() && begun.elapsed() < PATIENCE {
+        let mut patience = Patience::begin(door.absent());
+        while patience.is_with(&door.absent()) {
             match tokio::time::timeout(LOOK, returned.recv()).await {
                 Ok(Some(one)) => self.take(one),
                 Ok(None) => break,
@@ -245,6 +250,52 @@ impl Remains {
             }
         }
         found
+    }
+}
+
+/// How long those who have not come back are waited for.
+struct Patience {
+    schedules: Vec<(i32, Schedule)>,
+    seen: Instant,
+    /// How long they have had, as far as this process ran.
+    spent: Duration,
+    /// Until when that is enough.
+    given: Duration,
+}
+
+impl Patience {
+    fn begin(absent: Vec<i32>) -> Self {
+        let now = Instant::now();
+        let schedule = |pid| (pid, Schedule::of(pid, now));
+        Self {
+            schedules: absent.into_iter().map(schedule).collect(),
+            seen: now,
+            spent: Duration::ZERO,
+            given: PATIENCE,
+        }
+    }
+
+    /// Whether they are waited for. Time in which one of them waits for a processor
+    /// doesn't count, within bounds, nor does time in which nobody looked.
+    fn is_with(&mut self, absent: &[i32]) -> bool {
+        let now = Instant::now();
+        let gap = now.saturating_duration_since(std::mem::replace(&mut self.seen, now));
+        self.spent += gap.min(5 * LOOK);
+        if self.spent >= self.given {
+            let missing = self.schedules.iter_mut();
+            let missing = missing.filter(|(pid, _)| absent.contains(pid));
+            let waited = missing.map(|(pid, before)| {
+                let schedule = Schedule::of(*pid, now);
+                let waited = schedule.waited_since(before);
+                *before = schedule;
+                waited
+            });
+            let waited = waited.max().unwrap_or_default();
+            if waited > PATIENCE / 64 {
+                self.given = (self.given + waited).min(PATIENCE * STRETCH);
+            }
+        }
+        !absent.is_empty() && self.spent < self.given
     }
 }
 

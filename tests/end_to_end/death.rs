@@ -1,6 +1,6 @@
 //! Workers die and hang; each death is found, explained, counted and made good.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use prefork_proto::control::{Exit, ExitReason};
@@ -31,7 +31,7 @@ fn a_killed_worker_is_replaced_and_its_certificate_says_how_it_died() {
         pid_on_page(address);
     }
     eventually("the requests are reported", Duration::from_secs(10), || {
-        prefork.worker("web", 0).requests == 5
+        prefork.worker("web", 0).requests == Some(5)
     });
     let old = prefork.ready_pid("web", 0);
     processes::send(old, Signal::SIGKILL);
@@ -73,19 +73,18 @@ fn requests_that_a_killed_worker_served_stay_counted() {
 }
 
 #[test]
-fn a_stopped_worker_is_found_within_the_heartbeat_timeout_and_replaced() {
+fn a_stopped_worker_is_found_by_its_heartbeat_timeout_and_replaced() {
     let pool = Pool::bundled("web", 2).text("heartbeat_timeout", "1s");
     let prefork = Prefork::start(&[pool]);
     let old = prefork.ready_pid("web", 1);
     processes::send(old, Signal::SIGSTOP);
-    let stopped_at = Instant::now();
     prefork.replaced("web", 1, old);
-    let took = stopped_at.elapsed();
-    assert!(took < Duration::from_secs(2), "found after {took:?}");
 
     let exit = certificate(&prefork, "web", 1, old);
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout);
     assert_eq!(exit.signal, Some(9));
+    // As the supervisor saw it: at the first look after that second.
+    assert!(exit.detail.starts_with("was silent for 1."), "{exit:?}");
     assert_eq!(exits(&prefork, "heartbeat_timeout"), 1.0);
     let missed = "prefork_channel_heartbeats_missed_total";
     assert!(prefork.metric(missed, &[("slot", "1")]) >= 1.0);

@@ -49,6 +49,7 @@ mod reload_command;
 mod scoreboard;
 mod service_manager;
 mod serving;
+mod starved_worker;
 mod stop;
 mod tls;
 mod upgrade;

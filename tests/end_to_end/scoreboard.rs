@@ -25,7 +25,7 @@ fn what_a_client_has_received_is_in_the_next_scrape() {
         assert_eq!(client.get("/").expect("it answers").status, 200);
         assert_eq!(requests(&prefork, "web"), f64::from(count));
         let worker = prefork.worker("web", 0);
-        assert_eq!(worker.requests, u64::try_from(count).expect("it is small"));
+        assert_eq!(worker.requests, u64::try_from(count).ok());
         assert_eq!(worker.connections, 1);
     }
     let scrape = prefork.scrape();
@@ -83,7 +83,7 @@ fn after_twenty_kills_under_load_no_answered_request_is_missing_and_none_is_inve
         "{counted} counted; {outcomes:?}"
     );
     let workers = prefork.pool("web").workers;
-    let shown: u64 = workers.iter().map(|worker| worker.requests).sum();
+    let shown: u64 = workers.iter().filter_map(|worker| worker.requests).sum();
     assert_eq!(shown as f64, counted);
     let signals = prefork.metric("prefork_worker_exits_total", &[("reason", "signal")]);
     assert_eq!(signals, 20.0);

@@ -68,7 +68,7 @@ fn requests_are_counted_for_the_worker_that_served_them() {
         .pool("web")
         .workers
         .iter()
-        .map(|worker| worker.requests)
+        .filter_map(|worker| worker.requests)
         .sum();
     assert_eq!(reported, 25);
 }

@@ -33,6 +33,12 @@ pub(crate) enum Order {
     Print(String),
     /// `silent`: send no more health.
     Silent,
+    /// `labour MILLISECONDS`: take that much of a processor from report to report.
+    Labour(Duration),
+    /// `crowd NUMBER`: let that many threads loop beside what it does.
+    Crowd(u64),
+    /// `spin`: loop, and do nothing else any more.
+    Spin,
     /// `deaf`: read no more.
     Deaf,
     /// `stubborn`: answer neither `drain` nor `stop`.
@@ -97,6 +103,9 @@ impl Orders {
             "abort" => Order::Abort,
             "print" => Order::Print(text(rest)),
             "silent" => Order::Silent,
+            "labour" => Order::Labour(Duration::from_millis(number(rest))),
+            "crowd" => Order::Crowd(number(rest)),
+            "spin" => Order::Spin,
             "deaf" => Order::Deaf,
             "stubborn" => Order::Stubborn,
             "write" => Order::Write(rest.to_vec()),

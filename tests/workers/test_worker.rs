@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
+use nix::time::{ClockId, clock_gettime};
 use prefork_proto::message::{PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome};
 use serde_json::{Value, json};
 
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         stubborn: matches!(boot, Boot::Stubborn),
         silent: false,
         deaf: false,
+        labour: Duration::ZERO,
         draining: false,
         seq: 0,
         ballast: Vec::new(),
@@ -100,6 +102,13 @@ fn shell(command: &str) -> Command {
     shell
 }
 
+/// Loops for ever.
+fn spin() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 struct Worker {
     link: Link,
     orders: Orders,
@@ -111,6 +120,8 @@ struct Worker {
     silent: bool,
     /// Reads no more.
     deaf: bool,
+    /// How much of a processor it takes from report to report.
+    labour: Duration,
     /// Leaves when nothing is in flight.
     draining: bool,
     seq: u64,
@@ -142,6 +153,7 @@ impl Worker {
                 return code;
             }
             if !self.silent && report_at <= Instant::now() {
+                self.labour();
                 self.report();
                 report_at = Instant::now() + interval;
             }
@@ -155,6 +167,18 @@ impl Worker {
             } else {
                 self.link.wait(TICK);
             }
+        }
+    }
+
+    /// Works, however long it has to wait for a processor.
+    fn labour(&self) {
+        let worked = || {
+            let worked = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+            Duration::from(worked.expect("every thread has this clock"))
+        };
+        let end = worked() + self.labour;
+        while worked() < end {
+            std::hint::spin_loop();
         }
     }
 
@@ -214,6 +238,13 @@ impl Worker {
             Order::Abort => std::process::abort(),
             Order::Print(text) => println!("{text}"),
             Order::Silent => self.silent = true,
+            Order::Labour(time) => self.labour = time,
+            Order::Crowd(number) => {
+                for _ in 0..number {
+                    std::thread::spawn(spin);
+                }
+            }
+            Order::Spin => spin(),
             Order::Deaf => self.deaf = true,
             Order::Stubborn => self.stubborn = true,
             Order::Write(bytes) => self.link.write(&bytes),

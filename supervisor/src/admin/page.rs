@@ -92,7 +92,7 @@ fn render_worker(page: &mut String, worker: &WorkerStatus) {
         worker.restarts,
         worker.in_flight,
         worker.connections,
-        worker.requests,
+        or_dash(worker.requests.map(|requests| requests.to_string())),
         or_dash(worker.resident_bytes.map(bytes)),
         escape(&worker.status),
     );

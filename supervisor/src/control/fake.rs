@@ -124,7 +124,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
         crashes: 0,
         in_flight: 0,
         connections: 0,
-        requests: 0,
+        requests: Some(0),
         resident_bytes: None,
         status: String::new(),
         backoff_seconds: None,

@@ -2,6 +2,7 @@
 //! time passes when it is told to. Spawns are answered at once; everything else
 //! is the test's to say.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use prefork_proto::control::{Exit, ExitReason, SlotState};
@@ -53,6 +54,10 @@ pub(super) struct Driver {
     pub(super) log: Vec<Action>,
     /// Whether spawns fail.
     pub(super) spawns_fail: bool,
+    /// How much of the time a process that is looked at waits for a processor.
+    pub(super) starved: f64,
+    /// When each was looked at last.
+    looked: HashMap<Worker, Time>,
     next_job: u64,
 }
 
@@ -97,6 +102,8 @@ impl Driver {
             now: Time::default(),
             log: Vec::new(),
             spawns_fail: false,
+            starved: 0.0,
+            looked: HashMap::new(),
             next_job: 0,
         };
         driver.take(actions);
@@ -116,7 +123,7 @@ impl Driver {
     }
 
     /// Hands over an event. Returns what it led to, without the answers to
-    /// spawns.
+    /// spawns and looks.
     pub(super) fn step(&mut self, event: Event) -> Vec<Action> {
         let actions = self.fleet.step(self.now, event);
         self.take(actions.clone());
@@ -129,7 +136,14 @@ impl Driver {
                 Action::Spawn { worker, .. } => Some(*worker),
                 _ => None,
             };
+            let look = match &action {
+                Action::Look { worker, first } => Some((*worker, *first)),
+                _ => None,
+            };
             self.log.push(action);
+            if let Some((worker, first)) = look {
+                self.look(worker, first);
+            }
             if let Some(worker) = spawned {
                 let event = if self.spawns_fail {
                     let error = "EMFILE".to_owned();
@@ -144,6 +158,16 @@ impl Driver {
                 self.take(actions);
             }
         }
+    }
+
+    /// Answers a look as the reactor would.
+    fn look(&mut self, worker: Worker, first: bool) {
+        let last = self.looked.insert(worker, self.now).filter(|_| !first);
+        let waited = last.map_or(Duration::ZERO, |last| {
+            self.now.since(last).mul_f64(self.starved)
+        });
+        let actions = self.fleet.step(self.now, Event::Looked { worker, waited });
+        self.take(actions);
     }
 
     /// Lets time pass, with ticks at every deadline, and every process that

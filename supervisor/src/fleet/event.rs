@@ -76,8 +76,23 @@ pub enum Event {
         /// Requests in flight.
         in_flight: u64,
     },
-    /// Its resident memory was looked up.
+    /// `Action::Look` is answered, at once.
+    Looked {
+        /// Who.
+        worker: Worker,
+        /// How long it has waited for a processor since the last look; zero for the
+        /// first of a silence, and where the kernel does not tell.
+        waited: Duration,
+    },
+    /// The memory that it alone holds was looked up.
     Memory {
+        /// Who.
+        worker: Worker,
+        /// In bytes.
+        resident: u64,
+    },
+    /// The same right after it became ready.
+    BirthMemory {
         /// Who.
         worker: Worker,
         /// In bytes.
@@ -303,6 +318,14 @@ pub enum Action {
         /// To whom.
         worker: Worker,
     },
+    /// Look whether a process that is silent waits for a processor; answer with
+    /// `Looked` before anything else happens.
+    Look {
+        /// At whom.
+        worker: Worker,
+        /// Whether it is the first look of this silence.
+        first: bool,
+    },
     /// Tell those who watch: log, events, metrics.
     Report(Report),
     /// Tell a job's asker about a step.
@@ -430,6 +453,29 @@ pub enum Report {
         worker: Worker,
         /// How long ago the last one was.
         silent: Duration,
+    },
+    /// It holds more memory than `max_rss` from the beginning, and so would its
+    /// successor: it is not recycled for that.
+    TooLarge {
+        /// Who.
+        worker: Worker,
+        /// How much it holds, in bytes.
+        holds: u64,
+        /// `max_rss`.
+        limit: u64,
+        /// It is recycled when it holds more than this.
+        most: u64,
+    },
+    /// It is silent because the machine gives it no processor.
+    Starved {
+        /// Who.
+        worker: Worker,
+        /// How long it has been silent.
+        silent: Duration,
+        /// How much of that it waited for a processor.
+        starved: Duration,
+        /// When it is held for hung, whatever it waits for.
+        most: Duration,
     },
     /// The pool's desired number of workers changed.
     Scaled {

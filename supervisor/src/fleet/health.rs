@@ -9,6 +9,7 @@ use super::Fleet;
 use super::event::{Action, Report, Time, Worker};
 use super::leave::How;
 use super::lifecycle::Failure;
+use super::patience::{Patience, STRETCH};
 use super::policy::Policy;
 use super::slot::{Place, Seat, SlotId};
 
@@ -25,6 +26,7 @@ impl Fleet {
         process.in_flight = in_flight;
         if let Some(serving) = process.serving_mut() {
             serving.last_health = now;
+            process.patience = Patience::default();
         }
         let spent = process
             .limits
@@ -32,21 +34,6 @@ impl Fleet {
             .is_some_and(|limit| requests >= limit);
         if spent && place == Place::Current {
             self.recycle(now, id, ExitReason::MaxRequests);
-        }
-    }
-
-    /// A process's resident memory was looked up.
-    pub(super) fn memory(&mut self, now: Time, worker: Worker, resident: u64) {
-        let Some((id, place)) = self.find(worker) else {
-            return;
-        };
-        if place != Place::Current {
-            return;
-        }
-        let current = self.slot(id).and_then(|slot| slot.current());
-        let limit = current.and_then(|process| process.policy.max_rss);
-        if limit.is_some_and(|limit| resident > limit) {
-            self.recycle(now, id, ExitReason::MaxRss);
         }
     }
 
@@ -88,53 +75,104 @@ impl Fleet {
                     self.slot_mut(id).seat = Seat::Vacant;
                 }
             }
-            Seat::Held(process) if process.fails_at() <= now => {
-                self.fell_silent(now, id, Place::Current);
-            }
             Seat::Held(process) => {
                 if process.too_old_at().is_some_and(|age| age <= now) {
                     self.recycle(now, id, ExitReason::MaxAge);
                 }
+                self.look(now, id, Place::Current);
             }
         }
     }
 
+    /// Has a process looked at that has been silent for so long that it is time.
+    pub(super) fn look(&mut self, now: Time, id: SlotId, place: Place) -> bool {
+        let Some(process) = self.slot_mut(id).process_mut(place) else {
+            return false;
+        };
+        let due = process.look_at().is_some_and(|at| at <= now);
+        if due {
+            let worker = process.worker;
+            let first = process.patience.ask();
+            self.actions.push(Action::Look { worker, first });
+        }
+        due
+    }
+
+    /// A process that is silent was looked at: it has failed, or there is a reason
+    /// to wait for it.
+    pub(super) fn looked(&mut self, now: Time, worker: Worker, waited: Duration) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        let Some(process) = self.slot_mut(id).process_mut(place) else {
+            return;
+        };
+        if matches!(place, Place::Leaving(_)) || !process.patience.is_looking() {
+            return;
+        }
+        let silence = process.silence();
+        process.patience.answer(now, silence, waited);
+        let news = process.patience.is_news(silence);
+        let starved = process.patience.starved();
+        let over = process.fails_at() <= now;
+        if news {
+            self.actions.push(Action::Report(Report::Starved {
+                worker,
+                silent: now.since(silence.since),
+                starved,
+                most: silence.timeout.saturating_mul(STRETCH),
+            }));
+        }
+        if over {
+            self.fell_silent(now, id, place);
+        }
+        self.touch(id);
+    }
+
     /// Nothing that had to come of a process has come: `ready`, or `health`.
-    pub(super) fn fell_silent(&mut self, now: Time, id: SlotId, place: Place) {
+    fn fell_silent(&mut self, now: Time, id: SlotId, place: Place) {
         let Some(process) = self.slot_mut(id).process_mut(place) else {
             return;
         };
         let policy = Rc::clone(&process.policy);
+        let starved = waiting(process.patience.starved());
         match process.serving().copied() {
-            None => self.boot_timed_out(now, id, place, &policy),
+            None => self.boot_timed_out(now, id, place, &policy, &starved),
             Some(serving) => {
                 let worker = process.worker;
                 let silent = now.since(serving.last_health);
                 self.actions
                     .push(Action::Report(Report::HeartbeatMissed { worker, silent }));
-                self.hung(now, id, place, &policy, silent);
+                let phrase = format!("was silent for {:?}{starved}", in_ms(silent));
+                self.hung(now, id, place, &policy, &phrase);
             }
         }
     }
 
     /// A process was not ready in time.
-    fn boot_timed_out(&mut self, now: Time, id: SlotId, place: Place, policy: &Policy) {
+    fn boot_timed_out(
+        &mut self,
+        now: Time,
+        id: SlotId,
+        place: Place,
+        policy: &Policy,
+        starved: &str,
+    ) {
         let within = policy.boot_timeout;
-        let phrase = format!("was not ready within {within:?}");
+        let phrase = format!("was not ready within {within:?}{starved}");
         let cause = ExitReason::BootTimeout;
         self.expel(now, id, place, cause, How::Kill, &phrase);
     }
 
     /// A process that served, or could, has been silent for too long.
-    fn hung(&mut self, now: Time, id: SlotId, place: Place, policy: &Policy, silent: Duration) {
+    fn hung(&mut self, now: Time, id: SlotId, place: Place, policy: &Policy, phrase: &str) {
         let how = if policy.dump_on_hang {
             How::Abort
         } else {
             How::Kill
         };
-        let phrase = format!("was silent for {silent:?}");
         let cause = ExitReason::HeartbeatTimeout;
-        self.expel(now, id, place, cause, how, &phrase);
+        self.expel(now, id, place, cause, how, phrase);
     }
 
     /// Makes a process leave that has failed but lives. Its slot does not wait
@@ -167,6 +205,20 @@ impl Fleet {
             Place::Leaving(_) => {}
         }
     }
+}
+
+/// What is said of the part of a silence that a process waited for a processor.
+fn waiting(starved: Duration) -> String {
+    let starved = in_ms(starved);
+    if starved.is_zero() {
+        return String::new();
+    }
+    format!(" (it waited {starved:?} for a processor)")
+}
+
+/// As exactly as anybody wants to read it.
+fn in_ms(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

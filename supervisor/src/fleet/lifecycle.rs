@@ -6,6 +6,7 @@ use prefork_proto::control::Exit;
 
 use super::Fleet;
 use super::event::{Action, Death, Report, Time, Worker};
+use super::patience::Patience;
 use super::process::{Limits, Process, Serving, Stage, certificate, how_it_ended, unasked_reason};
 use super::slot::{Place, Seat, SlotId};
 
@@ -70,6 +71,7 @@ impl Fleet {
             started: now,
             in_flight: 0,
             limits: Limits::draw(now, &policy, &mut self.rng),
+            patience: Patience::default(),
             farewell: None,
             stage: Stage::Starting,
             policy,
@@ -177,6 +179,7 @@ impl Fleet {
         } else {
             Stage::Ready(serving)
         };
+        process.patience = Patience::default();
         let serves = process.is_ready();
         let boot = now.since(process.started);
         let label = process.label();

@@ -2,7 +2,7 @@
 //! I/O that the reactor drives with `step(now, Event) -> Vec<Action>`.
 //!
 //! An event is handled in two moves. First it changes the slot that it
-//! concerns: `lifecycle` (start, ready, end), `health`, `leave` (drain, stop,
+//! concerns: `lifecycle` (start, ready, end), `health` with its `patience`, `memory`, `leave` (drain, stop,
 //! kill), `command` and its neighbours. Then `settle` brings every slot that
 //! was touched to rest: a vacant slot that is wanted starts a process, counters
 //! follow, jobs whose wish has come true end, the next replacement takes its
@@ -28,6 +28,8 @@ mod in_place;
 mod jobs;
 mod leave;
 mod lifecycle;
+mod memory;
+mod patience;
 mod policy;
 mod pool;
 mod pools;
@@ -152,7 +154,9 @@ impl Fleet {
                 requests,
                 in_flight,
             } => self.health(now, worker, requests, in_flight),
+            Event::Looked { worker, waited } => self.looked(now, worker, waited),
             Event::Memory { worker, resident } => self.memory(now, worker, resident),
+            Event::BirthMemory { worker, resident } => self.birth_memory(worker, resident),
             Event::Answered {
                 worker,
                 ask,

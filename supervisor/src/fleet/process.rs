@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Death, Time, Worker};
 use super::jobs::Awaiting;
+use super::patience::{Patience, Silence};
 use super::policy::Policy;
 
 /// A process that has not been told to leave.
@@ -29,6 +30,9 @@ pub(super) struct Process {
     pub(super) in_flight: u64,
     /// When it is due for a successor.
     pub(super) limits: Limits,
+    /// What is known of its silence.
+    #[serde(skip)]
+    pub(super) patience: Patience,
     /// What it said in `bye`.
     pub(super) farewell: Option<String>,
     /// How far it has come.
@@ -43,6 +47,9 @@ pub(super) struct Limits {
     pub(super) requests: Option<u64>,
     /// The time at which it is too old.
     pub(super) age: Option<Time>,
+    /// The memory that it may hold where `max_rss` is less than it was born with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<u64>,
 }
 
 impl Limits {
@@ -61,7 +68,11 @@ impl Limits {
         let age = policy
             .max_age
             .map(|age| now.after(age.mul_f64(1.0 - Self::AGE_SPREAD * rng.f64())));
-        Self { requests, age }
+        Self {
+            requests,
+            age,
+            memory: None,
+        }
     }
 }
 
@@ -131,12 +142,29 @@ impl Process {
         Some(age.max(self.recyclable_from()?))
     }
 
-    /// When it fails if nothing is heard of it: boot or heartbeat.
-    pub(super) fn fails_at(&self) -> Time {
+    /// Since when nothing is heard of it, and how long that may last: boot or
+    /// heartbeat.
+    pub(super) fn silence(&self) -> Silence {
         match self.serving() {
-            None => self.started.after(self.policy.boot_timeout),
-            Some(serving) => serving.last_health.after(self.policy.heartbeat_timeout),
+            None => Silence {
+                since: self.started,
+                timeout: self.policy.boot_timeout,
+            },
+            Some(serving) => Silence {
+                since: serving.last_health,
+                timeout: self.policy.heartbeat_timeout,
+            },
         }
+    }
+
+    /// When it fails if nothing is heard of it.
+    pub(super) fn fails_at(&self) -> Time {
+        self.patience.ends_at(self.silence())
+    }
+
+    /// When it is to be looked at if nothing is heard of it; none while it is.
+    pub(super) fn look_at(&self) -> Option<Time> {
+        self.patience.look_at(self.silence())
     }
 
     /// When its probation is over; none if it has none, or it was asked to
@@ -152,9 +180,8 @@ impl Process {
     }
 
     /// When something has to be done if nothing is heard of it.
-    pub(super) fn deadline(&self) -> Time {
-        let fails_at = self.fails_at();
-        self.proven_at().map_or(fails_at, |at| at.min(fails_at))
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.look_at().into_iter().chain(self.proven_at()).min()
     }
 
     /// How people call it: its pid, or that it has none yet.

@@ -63,6 +63,10 @@ pub(super) struct Slot {
     pub(super) leaving: Vec<Leaving>,
     /// Its failures in a row.
     pub(super) backoff: Backoff,
+    /// Whether its last process to be recycled for its memory was young: the next one
+    /// grows as fast.
+    #[serde(skip)]
+    pub(super) grows_at_once: bool,
     /// Its last death certificates, newest first.
     pub(super) exits: VecDeque<Exit>,
     /// Jobs that wait for something to become true of it.
@@ -129,6 +133,7 @@ impl Slot {
             replacement: None,
             leaving: Vec::new(),
             backoff: Backoff::default(),
+            grows_at_once: false,
             exits: VecDeque::new(),
             watches: Vec::new(),
             asking: None,
@@ -257,7 +262,7 @@ impl Slot {
         let seat = match &self.seat {
             Seat::Vacant => None,
             Seat::Backoff { until, .. } => Some(*until),
-            Seat::Held(process) => Some(process.deadline()),
+            Seat::Held(process) => process.deadline(),
         };
         let age = match &self.seat {
             Seat::Held(process)
@@ -268,7 +273,7 @@ impl Slot {
             _ => None,
         };
         let successor = match self.replacement.as_ref().map(|r| &r.progress) {
-            Some(Progress::Booting(process)) => Some(process.deadline()),
+            Some(Progress::Booting(process)) => process.deadline(),
             Some(Progress::Waiting { until }) => Some(*until),
             Some(Progress::Queued(_) | Progress::Asked) | None => None,
         };

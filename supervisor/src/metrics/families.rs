@@ -16,6 +16,8 @@ pub(super) struct Family {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) value: Value,
+    /// Whether it has samples only where the workers count HTTP.
+    pub(super) counted: bool,
 }
 
 /// Where a family's samples come from. Everything but gauges is summed where
@@ -198,6 +200,11 @@ pub(super) const FAMILIES: &[Family] = &[
         Seconds(Numbers::cpu_seconds),
     ),
     family(
+        "prefork_worker_starved_seconds_total",
+        "Time in which a worker that was silent waited for a processor; not counted as silence.",
+        Seconds(|n| n.starved.as_secs_f64()),
+    ),
+    family(
         "prefork_worker_open_fds",
         "Descriptors that worker processes have open.",
         Gauge(|n| n.sum(|p| p.usage.open_fds) as f64, Sum),
@@ -217,7 +224,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "Lines of the access log that workers could not write.",
         Total(|n| n.access_log_dropped),
     ),
-    family(
+    counted(
         "prefork_http_requests_total",
         "Responses, by the class of their status code, those to what was no request included.",
         Totals {
@@ -231,17 +238,17 @@ pub(super) const FAMILIES: &[Family] = &[
         "Requests whose response has not been written yet.",
         Gauge(|n| n.sum(|p| p.in_flight) as f64, Sum),
     ),
-    family(
+    counted(
         "prefork_http_request_duration_seconds",
         "Time from a request's head until its response was written; none for what was no request.",
         Histogram(http_durations),
     ),
-    family(
+    counted(
         "prefork_http_handler_panics_total",
         "Requests whose handler panicked.",
         Total(|n| n.http().panics),
     ),
-    family(
+    counted(
         "prefork_tls_handshake_failures_total",
         "TLS handshakes that came to nothing, by what was the reason.",
         Totals {
@@ -250,7 +257,7 @@ pub(super) const FAMILIES: &[Family] = &[
             numbers: |n| n.http().tls_failures.to_vec(),
         },
     ),
-    family(
+    counted(
         "prefork_http_connections_accepted_total",
         "Connections accepted.",
         Total(|n| n.http().accepted),
@@ -260,12 +267,12 @@ pub(super) const FAMILIES: &[Family] = &[
         "Open connections.",
         Gauge(|n| n.sum(|p| p.connections) as f64, Sum),
     ),
-    family(
+    counted(
         "prefork_http_received_bytes_total",
         "Bytes read from clients.",
         Total(|n| n.http().received_bytes),
     ),
-    family(
+    counted(
         "prefork_http_sent_bytes_total",
         "Bytes written to clients.",
         Total(|n| n.http().sent_bytes),
@@ -273,7 +280,20 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 const fn family(name: &'static str, help: &'static str, value: Value) -> Family {
-    Family { name, help, value }
+    Family {
+        name,
+        help,
+        value,
+        counted: false,
+    }
+}
+
+/// One of what workers count of HTTP, where they do.
+const fn counted(name: &'static str, help: &'static str, value: Value) -> Family {
+    Family {
+        counted: true,
+        ..family(name, help, value)
+    }
 }
 
 fn flag(set: bool) -> f64 {

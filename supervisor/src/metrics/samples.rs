@@ -43,6 +43,11 @@ impl<'a> Group<'a> {
         })
     }
 
+    /// Whether any of its slots has workers that count HTTP.
+    fn counts(&self) -> bool {
+        self.slots.iter().any(|slot| !slot.numbers().uncounted)
+    }
+
     /// What each slot's numbers come to.
     fn read<T>(&self, read: impl Fn(&Numbers) -> T) -> impl Iterator<Item = T> {
         self.slots.iter().map(move |slot| read(&slot.numbers()))
@@ -65,13 +70,18 @@ pub(super) fn write(groups: &[Group<'_>], text: &mut String) {
         |family: &&Family| !(together && matches!(family.value, Gauge(_, Together::LeftOut)));
     let families = if groups.is_empty() { &[] } else { FAMILIES };
     for family in families.iter().filter(exported) {
-        let Family { name, help, value } = family;
+        let Family {
+            name,
+            help,
+            value,
+            counted,
+        } = family;
         let kind = value.kind();
         line(
             text,
             format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
         );
-        for group in groups {
+        for group in groups.iter().filter(|group| !counted || group.counts()) {
             let mut samples = Samples {
                 text: &mut *text,
                 name,

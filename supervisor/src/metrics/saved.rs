@@ -66,6 +66,8 @@ pub(super) struct SavedSlot {
     pub(super) send_errors: BTreeMap<String, u64>,
     pub(super) round_trips: SavedHistogram,
     pub(super) heartbeats_missed: u64,
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub(super) starved: Duration,
     pub(super) counters_held: u64,
     #[serde(default)]
     pub(super) access_log_dropped: u64,

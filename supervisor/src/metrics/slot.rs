@@ -49,12 +49,16 @@ pub(super) struct Numbers {
     pub(super) round_trips: Distribution,
     last_round_trip: Option<f64>,
     pub(super) heartbeats_missed: u64,
+    pub(super) starved: Duration,
     pub(super) counters_held: u64,
     pub(super) access_log_dropped: u64,
     pub(super) starts: u64,
     /// By index in `ExitReason::ALL`.
     pub(super) exits: Vec<u64>,
     pub(super) backoff: f64,
+    /// Whether its workers count no HTTP, so that there are no totals: 0 would say that
+    /// nothing was served.
+    pub(super) uncounted: bool,
     /// Of processes that are gone.
     http_base: HttpCounts,
     cpu_base: Duration,
@@ -100,11 +104,13 @@ impl SlotMetrics {
             round_trips: Distribution::new(&ROUND_TRIP_BOUNDS),
             last_round_trip: None,
             heartbeats_missed: 0,
+            starved: Duration::ZERO,
             counters_held: 0,
             access_log_dropped: 0,
             starts: 0,
             exits: vec![0; ExitReason::ALL.len()],
             backoff: 0.0,
+            uncounted: false,
             http_base: HttpCounts::default(),
             cpu_base: Duration::ZERO,
         };
@@ -228,6 +234,15 @@ impl SlotMetrics {
         });
     }
 
+    /// Whether the slot's worker counts HTTP, by what it said first. A process that
+    /// does not serve yet decides only where nothing has been counted.
+    pub fn counts_http(&self, counts: bool, serves: bool) {
+        let mut numbers = self.numbers.borrow_mut();
+        if counts || serves || numbers.http() == HttpCounts::default() {
+            numbers.uncounted = !counts;
+        }
+    }
+
     /// What is on a process's scoreboard.
     pub fn counted(&self, incarnation: u64, counted: &Snapshot) {
         self.on(incarnation, |numbers, process| {
@@ -248,6 +263,12 @@ impl SlotMetrics {
     /// A `health` report did not come in time.
     pub fn heartbeat_missed(&self) {
         self.numbers.borrow_mut().heartbeats_missed += 1;
+    }
+
+    /// A silent process waited this long for a processor.
+    pub fn starved(&self, waited: Duration) {
+        let mut numbers = self.numbers.borrow_mut();
+        numbers.starved = numbers.starved.saturating_add(waited);
     }
 
     /// What a process uses. The kernel still tells a zombie's processor time:
@@ -293,6 +314,7 @@ impl SlotMetrics {
             send_errors: by_name(&labels.send_reasons, &numbers.send_errors),
             round_trips: (&numbers.round_trips).into(),
             heartbeats_missed: numbers.heartbeats_missed,
+            starved: numbers.starved,
             counters_held: numbers.counters_held,
             access_log_dropped: numbers.access_log_dropped,
             starts: numbers.starts,
@@ -325,6 +347,7 @@ impl SlotMetrics {
             .round_trips
             .go_on_from(&round_trips.counts, round_trips.sum);
         numbers.heartbeats_missed = saved.heartbeats_missed;
+        numbers.starved = saved.starved;
         numbers.counters_held = saved.counters_held;
         numbers.access_log_dropped = saved.access_log_dropped;
         numbers.starts = saved.starts;
@@ -381,9 +404,10 @@ impl Process {
 
 /// What status shows.
 impl SlotMetrics {
-    /// Requests served by all of the slot's processes.
-    pub fn requests(&self) -> u64 {
-        self.numbers().http().total()
+    /// Requests served by all of the slot's processes; none where they are not counted.
+    pub fn requests(&self) -> Option<u64> {
+        let numbers = self.numbers();
+        (!numbers.uncounted).then(|| numbers.http().total())
     }
 
     /// How many of the slot's processes have failed.

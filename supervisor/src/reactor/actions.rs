@@ -9,6 +9,7 @@ use tracing::error;
 use super::births::{self, BirthError};
 use super::conversation::CallError;
 use super::grip::{Call, Order};
+use super::starvation::Look;
 use super::{Outcome, Reactor, Spawn};
 use crate::fleet::{Action, Ask, AskError, Event, JobId, Refusal, Worker};
 use std::time::Duration;
@@ -45,6 +46,7 @@ impl Reactor {
             Action::Stop { worker } => self.send_away(worker, Order::Stop),
             Action::Abort { worker } => self.send_away(worker, Order::Signal(Signal::SIGABRT)),
             Action::Kill { worker } => self.send_away(worker, Order::Signal(Signal::SIGKILL)),
+            Action::Look { worker, first } => self.looks.push_back(Look { worker, first }),
             Action::Report(report) => self.report(report),
             Action::Progress {
                 job,

@@ -107,7 +107,7 @@ impl Reactor {
             crashes: metrics.map_or(0, |metrics| metrics.crashes()),
             in_flight,
             connections,
-            requests: metrics.map_or(0, |metrics| metrics.requests()),
+            requests: metrics.map_or(Some(0), |metrics| metrics.requests()),
             resident_bytes: usage,
             status: health.map_or_else(String::new, |health| health.status.clone()),
             backoff_seconds: slot

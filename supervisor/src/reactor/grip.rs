@@ -20,6 +20,7 @@ use super::conversation::Answer;
 use crate::fleet::{Event, Worker};
 use crate::handle::Member;
 use crate::metrics::SlotMetrics;
+use crate::proc::schedule::Schedule;
 use crate::rest::Rest;
 use crate::state::SavedProcess;
 use crate::tls;
@@ -191,6 +192,8 @@ pub(crate) struct Grip {
     pub(super) outputs: [Option<String>; 2],
     /// Whether its use of memory and time is known.
     pub(crate) looked_up: Cell<bool>,
+    /// What its threads had done when its silence was last looked at.
+    pub(crate) schedule: RefCell<Option<Schedule>>,
     pub(super) orders: mpsc::UnboundedSender<Order>,
 }
 

@@ -17,7 +17,8 @@
 //!   that one goes on.
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
 //!   killed, and writes down what the next one needs; `oom` knows which workers
-//!   the kernel killed; `standing` is for the service manager.
+//!   the kernel killed, `starvation` which of them get no processor; `standing` is for
+//!   the service manager.
 //! - `trees` ends what workers have started and left.
 
 mod access_log;
@@ -44,6 +45,7 @@ mod reports;
 mod signals;
 mod sockets;
 mod standing;
+mod starvation;
 mod takeover;
 mod trees;
 mod upgrade;
@@ -86,6 +88,7 @@ pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::Reloads;
 use signals::Asked;
 pub use signals::Signals;
+use starvation::Look;
 use trees::Trees;
 use upgrade::{Ears, Upgrades, Verdict};
 
@@ -100,6 +103,12 @@ const EVENTS: usize = 1024;
 
 /// Of them, what is handled before the loop looks at anything else.
 const EVENTS_PER_TURN: usize = 64;
+
+/// So late the loop comes to a deadline on a machine that has processors for it.
+const PUNCTUAL: Duration = Duration::from_millis(20);
+
+/// How often, where it comes later, it looks again whether something more was said.
+const HEARINGS: usize = 8;
 
 /// How the supervisor ended.
 #[derive(Debug)]
@@ -136,6 +145,8 @@ pub struct Reactor {
     processes: HashMap<Worker, Grip>,
     /// Forks to be done, one per turn of the loop.
     spawns: VecDeque<Spawn>,
+    /// Processes that are silent, to be looked at before anything else happens.
+    looks: VecDeque<Look>,
     jobs: HashMap<JobId, Job>,
     next_job: u64,
     /// The keys of session tickets; none where the system has no random bytes.
@@ -275,6 +286,7 @@ impl Reactor {
             upgrades: Upgrades::new(verdicts),
             processes: HashMap::new(),
             spawns: VecDeque::new(),
+            looks: VecDeque::new(),
             jobs: HashMap::new(),
             next_job: 1,
             tickets: setup.tickets,
@@ -350,7 +362,7 @@ impl Reactor {
                 }
                 _ = tending.tick(), if self.has_own_sockets() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
-                () = process::at(deadline) => self.feed(Event::Tick),
+                () = process::at(deadline) => self.deadline_came(deadline, &mut events).await,
                 () = process::at(self.state_due()) => self.write_state(),
                 // A successor goes first.
                 () = process::at(self.trees.due()), if self.spawns.is_empty() => self.end_trees(),
@@ -360,6 +372,7 @@ impl Reactor {
                     tokio::task::yield_now().await;
                 }
             }
+            self.look_at_silent();
             self.notify_changes();
             if self.upgrades.is_new() {
                 self.rehearse_upgrade(&mut events).await;
@@ -382,6 +395,31 @@ impl Reactor {
 
     fn instant(&self, at: Time) -> Instant {
         self.clock.instant(at)
+    }
+
+    /// Acts on what is due. Where this process itself was kept from running, what has
+    /// come meanwhile is heard first: nobody is late whose word lies in a socket.
+    async fn deadline_came(
+        &mut self,
+        deadline: Option<Instant>,
+        events: &mut mpsc::Receiver<Event>,
+    ) {
+        if deadline.is_some_and(|deadline| deadline.elapsed() > PUNCTUAL) {
+            for _ in 0..HEARINGS {
+                // Once for the runtime to see what has come, once for the workers' tasks.
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                let mut heard = false;
+                while let Ok(event) = events.try_recv() {
+                    heard = true;
+                    self.feed(event);
+                }
+                if !heard || self.ended {
+                    break;
+                }
+            }
+        }
+        self.feed(Event::Tick);
     }
 
     /// Looks after a process from now on, whoever started it.
@@ -418,18 +456,32 @@ impl Reactor {
             self.reap_strangers();
         }
         let ended = matches!(&event, Event::Exited { .. });
+        let born = match &event {
+            Event::Ready { worker } => Some(*worker),
+            _ => None,
+        };
         let usual = matches!(
             &event,
-            Event::Health { .. } | Event::Memory { .. } | Event::Tick
+            Event::Health { .. }
+                | Event::Memory { .. }
+                | Event::BirthMemory { .. }
+                | Event::Looked { .. }
+                | Event::Tick
         );
         let actions = self.fleet.step(self.now(), event);
-        if !usual || !actions.is_empty() {
+        let is_look = |action: &Action| matches!(action, Action::Look { .. });
+        if !usual || !actions.iter().all(is_look) {
             self.touch_state();
             self.ties.rest.stir();
         }
         self.carry_out(actions);
         if ended {
             self.forget_pools();
+        }
+        if let Some(worker) = born.filter(|worker| self.has_memory_limit(*worker))
+            && let Some(resident) = self.holds(worker)
+        {
+            self.feed(Event::BirthMemory { worker, resident });
         }
         self.finish_undoing();
     }
@@ -527,21 +579,28 @@ impl Reactor {
         self.oom.look();
         self.notify();
         self.replace_tickets();
-        let limited: Vec<(Worker, i32)> = self
-            .processes
-            .iter()
-            .filter(|(worker, _)| {
-                let generation = self.fleet.generation();
-                let edition = self.editions.of(&self.pool_name(**worker), generation);
-                edition.is_some_and(|edition| edition.config.policy.max_rss.is_some())
-            })
-            .map(|(worker, grip)| (*worker, grip.pid))
+        let limited = self.processes.keys().copied();
+        let limited: Vec<Worker> = limited
+            .filter(|worker| self.has_memory_limit(*worker))
             .collect();
-        for (worker, pid) in limited {
-            if let Ok((_, resident)) = crate::proc::memory(Pid::from_raw(pid)) {
+        for worker in limited {
+            if let Some(resident) = self.holds(worker) {
                 self.feed(Event::Memory { worker, resident });
             }
         }
+    }
+
+    fn has_memory_limit(&self, worker: Worker) -> bool {
+        let process = self.fleet.process(worker);
+        let generation = process.map_or(self.fleet.generation(), |it| it.generation());
+        let edition = self.editions.of(&self.pool_name(worker), generation);
+        edition.is_some_and(|edition| edition.config.policy.max_rss.is_some())
+    }
+
+    /// The memory that a process alone holds.
+    fn holds(&self, worker: Worker) -> Option<u64> {
+        let pid = Pid::from_raw(self.processes.get(&worker)?.pid);
+        Some(crate::proc::memory(pid).ok()?.private_bytes)
     }
 }
 

@@ -3,6 +3,7 @@
 //! it does.
 
 mod burial;
+mod closing;
 mod handed;
 mod link;
 
@@ -40,9 +41,10 @@ use crate::state;
 use crate::sys::{self, Reaped};
 use crate::tls;
 
+use closing::{AFTER_CLOSE, Closing};
 pub(crate) use handed::{Secrets, resume};
 pub(crate) use link::TLS;
-use link::{AFTER_CLOSE, PAUSE, rescue};
+use link::{PAUSE, rescue};
 
 /// Starts the task. Its events end with [`Event::Exited`].
 pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
@@ -55,6 +57,7 @@ pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
         outputs: start.prints_to.clone(),
         vitals: Rc::clone(&vitals),
         looked_up: Cell::new(false),
+        schedule: RefCell::default(),
         orders,
     };
     let process = Process::new(start, grip.start_ticks, vitals, received, ties)?;
@@ -77,6 +80,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         outputs: proc::kin::prints_to(adopted.pid),
         vitals: Rc::clone(&vitals),
         looked_up: Cell::new(false),
+        schedule: RefCell::default(),
         orders,
     };
     let [stdout, stderr] = burial::go_on_reading(&adopted.slot, adopted.pid, adopted.outputs);
@@ -108,10 +112,13 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         ties,
         closed: None,
         pinged: None,
+        closing: None,
         deaf: false,
+        withheld: None,
         throttled: None,
         retry: None,
     };
+    process.know_what_it_counts();
     if let Some(welcome) = welcome {
         // One that takes no welcome closes the channel or falls silent.
         let _ = process.send(&ToWorker::Welcome(welcome));
@@ -162,8 +169,12 @@ struct Process {
     closed: Option<Instant>,
     /// When it was last asked whether it listens.
     pinged: Option<Instant>,
+    /// Since when, and what it did then.
+    closing: Option<Closing>,
     /// It reports and answers nothing.
     deaf: bool,
+    /// Its last report, which counts once it answers.
+    withheld: Option<Event>,
     /// Not reading until then: it floods.
     throttled: Option<Instant>,
     /// Sending again then: the socket or the kernel had no room.
@@ -214,7 +225,9 @@ impl Process {
             ties,
             closed: None,
             pinged: None,
+            closing: None,
             deaf: false,
+            withheld: None,
             throttled: None,
             retry: None,
         })
@@ -354,7 +367,10 @@ impl Process {
             self.retry = None;
             self.flush();
         }
-        if due(self.closed) {
+        let closing = self.closing.as_ref().filter(|_| due(self.closed));
+        if closing.is_some_and(|it| it.is_kept_from_ending(self.pid, now)) {
+            self.closed = Some(now + AFTER_CLOSE);
+        } else if due(self.closed) {
             self.closed = None;
             let rule = "it closed its channel and lives on".to_owned();
             warn!(slot = %self.slot, pid = self.pid, "{rule}");

@@ -80,6 +80,41 @@ impl Reactor {
                     format!("no report for {silent}"),
                 );
             }
+            Report::TooLarge {
+                worker,
+                holds,
+                limit,
+                most,
+            } => {
+                let [holds, limit, most] = [holds, limit, most].map(mebibytes);
+                self.warn(
+                    "too_large",
+                    worker,
+                    format!(
+                        "it holds {holds} from the beginning and max_rss is {limit}: \
+                         that is less than the program needs; \
+                         it is recycled only when it holds {most}"
+                    ),
+                );
+            }
+            Report::Starved {
+                worker,
+                silent,
+                starved,
+                most,
+            } => {
+                let [silent, starved, most] =
+                    [silent, starved, most].map(|time| seconds(time.as_secs_f64()));
+                self.warn(
+                    "starved",
+                    worker,
+                    format!(
+                        "no word for {silent}, {starved} of which it waited for a processor: \
+                         this machine has too few of them for what runs on it; \
+                         it is waited for up to {most}"
+                    ),
+                );
+            }
             Report::Scaled { pool, from, to } => {
                 let name = self.fleet.pool(pool).map(|pool| pool.name().to_owned());
                 let message = format!("from {from} to {to} workers");
@@ -209,6 +244,10 @@ fn words(reason: ExitReason) -> &'static str {
         ExitReason::DrainTimeout => "it did not finish within drain_timeout",
         ExitReason::ProtocolError => "it broke the channel protocol",
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn seconds(seconds: f64) -> String {

@@ -108,7 +108,9 @@ impl Facts {
             | Event::SpawnFailed { worker, .. }
             | Event::Ready { worker }
             | Event::Health { worker, .. }
+            | Event::Looked { worker, .. }
             | Event::Memory { worker, .. }
+            | Event::BirthMemory { worker, .. }
             | Event::Answered { worker, .. }
             | Event::Drained { worker }
             | Event::Bye { worker, .. }
@@ -300,6 +302,9 @@ impl Facts {
                 } else {
                     self.of(*worker).serving.retain(|other| other != worker);
                 }
+            }
+            Action::Look { worker, .. } => {
+                assert!(!processes[worker].dismissed, "{action:?}");
             }
             Action::Stop { worker } | Action::Kill { worker } => {
                 let process = &processes[worker];

@@ -11,6 +11,8 @@ use crate::plan::{Faults, seconds};
 pub(crate) struct Process {
     pub(crate) born: bool,
     pub(crate) ready_at: Option<Time>,
+    /// When the fleet wanted to know last what it waits for.
+    pub(crate) looked: Option<Time>,
     /// It says nothing any more.
     pub(crate) silent: bool,
     /// It was told to leave, gently or not.
@@ -58,6 +60,7 @@ impl Process {
             settings: generation,
             born: false,
             ready_at: None,
+            looked: None,
             silent: false,
             dismissed: false,
             killed_at: None,

@@ -25,6 +25,7 @@ enum Happening {
     Fate(Worker, Fate),
     Drained(Worker),
     Answer(Worker, Ask, Result<(), AskError>),
+    Looked(Worker, Duration),
     Death(Worker, Death),
     /// An event of a worker that may be gone by then.
     Late(Event),
@@ -213,6 +214,10 @@ impl World {
                 ask,
                 within,
             } => self.ask(worker, ask, within),
+            Action::Look { worker, first } => {
+                let waited = self.waited(worker, first);
+                self.later(Duration::ZERO, Happening::Looked(worker, waited));
+            }
             _ => {}
         }
     }
@@ -223,6 +228,18 @@ impl World {
         let process = self.processes.get_mut(&worker).expect("checked before");
         process.dismissed = true;
         process
+    }
+
+    /// How long a process has waited for a processor since the last look at it: in bad
+    /// times up to half of the time.
+    fn waited(&mut self, worker: Worker, first: bool) -> Duration {
+        let now = self.now;
+        let process = self.processes.get_mut(&worker).expect("it is looked at");
+        let last = process.looked.replace(now).filter(|_| !first);
+        match last {
+            Some(last) if !self.calm => now.since(last).mul_f64(0.5 * self.rng.f64()),
+            _ => Duration::ZERO,
+        }
     }
 
     fn ask(&mut self, worker: Worker, ask: Ask, within: Duration) {
@@ -262,6 +279,7 @@ impl World {
                 ask,
                 result,
             }),
+            Happening::Looked(worker, waited) => self.step(Event::Looked { worker, waited }),
             Happening::Death(worker, death) => self.die(worker, death),
             Happening::Late(event) => self.step(event),
             Happening::Operator => {

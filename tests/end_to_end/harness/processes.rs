@@ -58,6 +58,11 @@ pub(crate) fn alive(pid: i32) -> bool {
     field(pid, "State:").is_some_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
 }
 
+/// Whether the process was stopped by a signal.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    field(pid, "State:").is_some_and(|state| state.starts_with('T'))
+}
+
 /// A descriptor of a process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Descriptor {

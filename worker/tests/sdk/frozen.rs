@@ -9,11 +9,12 @@ use prefork_proto::message::HttpLimits;
 use crate::client::Client;
 use crate::supervisor::{Orders, Worker};
 
-/// Every time that a client has.
-const TIME: Duration = Duration::from_millis(3000);
+/// Every time that a client has: more than what a busy machine takes for what comes
+/// before the process stands still.
+const TIME: Duration = Duration::from_secs(6);
 
-/// How long the process stands still.
-const STOPPED: Duration = Duration::from_secs(6);
+/// How long it stands still.
+const STOPPED: Duration = Duration::from_secs(8);
 
 /// What a client has to do after that, it does this much later: what lies in a
 /// socket already would be read in any case.
@@ -57,9 +58,10 @@ fn no_client_is_cut_off_for_time_in_which_the_worker_stood_still() {
     half_a_head.send("GET / HTTP/1.1\r\nho");
     next_head.send("GET / HTTP/1.1\r\nho");
     half_a_body.send("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nab");
-    asked.ask("/slow?1500");
+    asked.ask("/slow?9000");
     reads_later.ask("/large");
-    worker.in_flight(3);
+    // A response that its client does not take is in flight no more.
+    worker.in_flight(2);
 
     freeze(&worker);
     for client in [&mut half_a_head, &mut next_head] {
@@ -81,7 +83,7 @@ fn no_client_is_cut_off_for_time_in_which_the_worker_stood_still() {
 fn one_that_waits_for_its_turn_goes_on_waiting() {
     let mut worker = worker(HttpLimits {
         max_concurrency: Some(1),
-        queue_timeout_ms: Some(3000),
+        queue_timeout_ms: Some(6000),
         ..HttpLimits::default()
     });
     let (mut first, mut second) = (
@@ -122,7 +124,9 @@ fn a_drain_goes_on_as_long_as_it_may() {
 
 #[test]
 fn clients_still_have_their_time_afterwards_and_no_more() {
-    let worker = worker(HttpLimits::default());
+    let mut orders = Orders::default();
+    orders.welcome.http.header_timeout_ms = Some(3000);
+    let worker = Worker::with(orders);
     let mut half = Client::connect(worker.address);
     half.send("GET / HTTP/1.1\r\nho");
     freeze(&worker);

@@ -54,7 +54,7 @@ fn worker(describe: &Describe) -> Vec<Fact> {
         ("crashes", worker.crashes.into()),
         ("in flight", worker.in_flight.into()),
         ("connections", worker.connections.into()),
-        ("requests", worker.requests.into()),
+        ("requests", Cell::or_dash(worker.requests)),
         ("memory", Cell::or_dash(worker.resident_bytes.map(bytes))),
     ];
     if !worker.status.is_empty() {
@@ -166,7 +166,7 @@ mod tests {
                 crashes: 1,
                 in_flight: 4,
                 connections: 32,
-                requests: 8812,
+                requests: Some(8812),
                 resident_bytes: Some(4_300_000),
                 status: String::new(),
                 backoff_seconds: None,

@@ -27,11 +27,11 @@ fn a_pool_that_is_removed_takes_its_series_and_those_of_its_slots_along() {
     assert_eq!(labelled(&metrics, "pool=\"api\""), [""; 0]);
     assert_eq!(labelled(&metrics, "pool=\"web\""), web);
     assert!(metrics.known_slot("api", 0).is_none());
-    assert_eq!(metrics.slot("web", 0).requests(), 500);
+    assert_eq!(metrics.slot("web", 0).requests(), Some(500));
 
     metrics.remove_pool("api");
     metrics.pool("api");
-    assert_eq!(metrics.slot("api", 0).requests(), 0, "it begins anew");
+    assert_eq!(metrics.slot("api", 0).requests(), Some(0), "it begins anew");
     let boots = "prefork_worker_boot_duration_seconds_count{pool=\"api\"}";
     assert_eq!(samples(&metrics)[boots], 0.0);
 }

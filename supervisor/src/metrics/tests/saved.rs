@@ -72,9 +72,9 @@ fn a_process_that_lives_on_is_counted_once() {
     let mut after = handed_over(&before);
     let slot = after.slot("web", 0);
     slot.health(2, &served(8), at(9));
-    assert_eq!(slot.requests(), 18);
+    assert_eq!(slot.requests(), Some(18));
     slot.exited(2, ExitReason::Signal);
-    assert_eq!(slot.requests(), 18);
+    assert_eq!(slot.requests(), Some(18));
 }
 
 #[test]

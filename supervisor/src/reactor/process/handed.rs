@@ -120,11 +120,14 @@ pub(crate) fn resume(
         orders: received,
         ties,
         closed: handed.closing.then(|| now + AFTER_CLOSE),
+        closing: handed.closing.then(|| Closing::begin(handed.pid, now)),
         pinged: None,
         deaf: handed.deaf,
+        withheld: None,
         throttled: None,
         retry: unsent.then_some(now),
     };
+    process.know_what_it_counts();
     process.take_tickets(secrets.tickets);
     let is_child = process.is_child;
     tokio::task::spawn_local(process.run());
@@ -135,6 +138,7 @@ pub(crate) fn resume(
         outputs: proc::kin::prints_to(handed.pid),
         vitals,
         looked_up: Cell::new(false),
+        schedule: RefCell::default(),
         orders,
     })
 }

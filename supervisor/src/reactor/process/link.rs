@@ -1,14 +1,11 @@
 //! The supervisor's end of a process's channel: what is sent, what is heard and
 //! what follows from it.
 
+use super::closing::Closing;
 use super::*;
 
 /// Messages handled before the other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 64;
-
-/// A worker that exits closes its channel a moment before it is gone; one that
-/// closes it and lives on is noticed after this long.
-pub(super) const AFTER_CLOSE: Duration = Duration::from_secs(1);
 
 /// Retry of a send that there was no room for. The kernel gives no sign of its
 /// own want of room; a socket that has room again could give one, but would
@@ -27,6 +24,9 @@ const OUTPUT: &str = "output";
 /// The capability of a worker that counts in shared memory.
 const SCOREBOARD: &str = "scoreboard";
 
+/// The capability of a worker that counts in its reports.
+const HTTP_COUNTS: &str = "http_counts";
+
 /// The capability of a worker that speaks TLS.
 pub(crate) const TLS: &str = "tls";
 
@@ -35,6 +35,18 @@ impl Process {
     pub(super) fn can(&self, capability: &str) -> bool {
         let vitals = self.vitals.borrow();
         vitals.can(capability)
+    }
+
+    /// Whether it says what it serves.
+    pub(super) fn counts_http(&self) -> bool {
+        self.can(SCOREBOARD) || self.can(HTTP_COUNTS)
+    }
+
+    /// As its `hello` said to whoever heard it.
+    pub(super) fn know_what_it_counts(&self) {
+        if self.vitals.borrow().hello.is_some() {
+            self.metrics.counts_http(self.counts_http(), true);
+        }
     }
 
     pub(super) fn send(&mut self, message: &ToWorker) -> Result<(), String> {
@@ -172,7 +184,7 @@ impl Process {
             Ok(Heard::Ready) => return self.ready().await,
             Ok(Heard::Health(health)) => self.health(health, now).await,
             Ok(Heard::Metrics(report)) => self.metrics.application(worker.incarnation, &report),
-            Ok(Heard::Pong(after)) => self.metrics.round_trip(after),
+            Ok(Heard::Pong(after)) => self.answered(after).await,
             Ok(Heard::Answered) => {}
             Ok(Heard::Drained) => self.tell(Event::Drained { worker }).await,
             Ok(Heard::Bye(reason)) => self.tell(Event::Bye { worker, reason }).await,
@@ -199,6 +211,7 @@ impl Process {
             }
         }
         self.metrics.channel_up(self.worker.incarnation, true);
+        self.metrics.counts_http(self.counts_http(), true);
         let worker = self.worker;
         self.tell(Event::Ready { worker }).await;
         true
@@ -208,6 +221,7 @@ impl Process {
     /// begin.
     pub(super) async fn welcome(&mut self, hello: Hello) {
         self.vitals.borrow_mut().hello = Some(hello);
+        self.metrics.counts_http(self.counts_http(), false);
         let scoreboard = self.scoreboard.take().filter(|_| self.can(SCOREBOARD));
         let Some(mut welcome) = self.welcome.take() else {
             return;
@@ -331,6 +345,7 @@ impl Process {
         match self.conversation.unanswered(now) {
             Some(silence) if silence > self.heartbeat_timeout / 2 => {
                 self.warn_deaf(silence);
+                self.withheld = Some(event);
                 return;
             }
             Some(_) => {}
@@ -340,6 +355,15 @@ impl Process {
             }
         }
         self.tell(event).await;
+    }
+
+    /// It listens. A report that did not count for want of this answer counts now: one
+    /// that was kept from running, or whose supervisor was, may be late with both.
+    async fn answered(&mut self, after: Duration) {
+        self.metrics.round_trip(after);
+        if let Some(report) = self.withheld.take() {
+            self.tell(report).await;
+        }
     }
 
     /// Asks whether it listens: often enough to know within the heartbeat's
@@ -386,6 +410,7 @@ impl Process {
         self.publish();
         self.channel = None;
         self.closed = Some(now + AFTER_CLOSE);
+        self.closing = Some(Closing::begin(self.pid, now));
         self.metrics.channel_up(self.worker.incarnation, false);
     }
 
