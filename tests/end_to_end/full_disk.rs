@@ -41,7 +41,7 @@ fn can_mount() -> bool {
 /// A file on the disk, as it can be reached from here.
 fn on_disk(prefork: &Prefork, name: &str) -> PathBuf {
     let dir = prefork.dir().join("disk").join(name);
-    let inside = dir.strip_prefix("/").unwrap();
+    let inside = dir.strip_prefix("/").expect("the path is absolute");
     PathBuf::from(format!("/proc/{}/root", prefork.pid())).join(inside)
 }
 

@@ -21,7 +21,7 @@ fn saying(script: &str) -> Pool {
 
 /// The same of one that writes these bytes to stderr.
 fn writing(bytes: impl AsRef<[u8]>) -> Prefork {
-    let install = |dir: &Path| fs::write(dir.join("said"), bytes).unwrap();
+    let install = |dir: &Path| fs::write(dir.join("said"), bytes).expect("the directory is ours");
     let prefork = Prefork::launch_in(install, &[saying("cat said >&2")]);
     prefork.wait_until_ready();
     prefork
