@@ -117,6 +117,10 @@ where
     Work: Future<Output = Result<(), RunError>>,
 {
     let io = |step| move |source| RunError::Io { step, source };
+    // Exec has made it readable for processes of the same user, workers among them.
+    if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
+        warn!("processes of the same user can read this one: {errno}");
+    }
     let rest = Rest::default();
     let before_waiting = rest.clone();
     // One thread, so that a fork never inherits a lock that another one holds.

@@ -15,6 +15,8 @@ mod boot_check;
 mod broken_reload;
 mod closed_control;
 mod closed_files;
+mod closed_memory;
+mod closed_output;
 mod config_errors;
 mod confinement;
 mod control;

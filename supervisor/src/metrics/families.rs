@@ -224,6 +224,11 @@ pub(super) const FAMILIES: &[Family] = &[
         "Lines of the access log that workers could not write.",
         Total(|n| n.access_log_dropped),
     ),
+    family(
+        "prefork_worker_output_dropped_bytes_total",
+        "What workers printed beyond what is logged.",
+        Total(|n| n.output_dropped),
+    ),
     counted(
         "prefork_http_requests_total",
         "Responses, by the class of their status code, those to what was no request included.",

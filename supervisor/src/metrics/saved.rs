@@ -71,12 +71,20 @@ pub(super) struct SavedSlot {
     pub(super) counters_held: u64,
     #[serde(default)]
     pub(super) access_log_dropped: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) output_dropped: u64,
     pub(super) starts: u64,
     pub(super) exits: BTreeMap<String, u64>,
     pub(super) http: HttpCounts,
     pub(super) cpu: Duration,
     /// By incarnation.
     pub(super) live: BTreeMap<u64, SavedProcess>,
+}
+
+/// What no version before knew is written only where there is something to say.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What one live process has counted.

@@ -52,6 +52,7 @@ pub(super) struct Numbers {
     pub(super) starved: Duration,
     pub(super) counters_held: u64,
     pub(super) access_log_dropped: u64,
+    pub(super) output_dropped: u64,
     pub(super) starts: u64,
     /// By index in `ExitReason::ALL`.
     pub(super) exits: Vec<u64>,
@@ -107,6 +108,7 @@ impl SlotMetrics {
             starved: Duration::ZERO,
             counters_held: 0,
             access_log_dropped: 0,
+            output_dropped: 0,
             starts: 0,
             exits: vec![0; ExitReason::ALL.len()],
             backoff: 0.0,
@@ -260,6 +262,12 @@ impl SlotMetrics {
         });
     }
 
+    /// Bytes that it printed were not logged.
+    pub fn output_dropped(&self, bytes: u64) {
+        let mut numbers = self.numbers.borrow_mut();
+        numbers.output_dropped = numbers.output_dropped.saturating_add(bytes);
+    }
+
     /// A `health` report did not come in time.
     pub fn heartbeat_missed(&self) {
         self.numbers.borrow_mut().heartbeats_missed += 1;
@@ -317,6 +325,7 @@ impl SlotMetrics {
             starved: numbers.starved,
             counters_held: numbers.counters_held,
             access_log_dropped: numbers.access_log_dropped,
+            output_dropped: numbers.output_dropped,
             starts: numbers.starts,
             exits: by_name(&ExitReason::ALL.map(ExitReason::as_str), &numbers.exits),
             http: numbers.http_base.clone(),
@@ -350,6 +359,7 @@ impl SlotMetrics {
         numbers.starved = saved.starved;
         numbers.counters_held = saved.counters_held;
         numbers.access_log_dropped = saved.access_log_dropped;
+        numbers.output_dropped = saved.output_dropped;
         numbers.starts = saved.starts;
         numbers.exits = in_order(&ExitReason::ALL.map(ExitReason::as_str), &saved.exits);
         numbers.http_base = saved.http.clone();

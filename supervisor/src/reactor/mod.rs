@@ -24,6 +24,7 @@
 mod access_log;
 mod actions;
 mod adoption;
+mod allowance;
 mod answers;
 mod births;
 mod certificates;

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +19,9 @@ use prefork_proto::channel::parts::Octets;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::allowance::{Allowance, Flood};
 use super::peek::Peek;
+use super::process::at;
 use crate::sys;
 use crate::upgrade::HandedOutput;
 
@@ -35,6 +38,9 @@ const CUT: &str = " [cut: a line is logged up to 16 KiB]";
 /// What a pipe holds that nobody has changed, in bytes (pipe(7)).
 const CAPACITY: i32 = 64 * 1024;
 
+/// Before more is read of what is not logged anyway.
+const FLOOD_PAUSE: Duration = Duration::from_millis(10);
+
 /// One of a worker's two output pipes.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -47,6 +53,9 @@ pub(crate) struct Output {
     /// What comes until the next newline is of a line that was too long.
     cut: bool,
     tail: VecDeque<u8>,
+    allowance: Allowance,
+    /// Not reading until then.
+    paused: Option<Instant>,
 }
 
 impl Output {
@@ -59,6 +68,8 @@ impl Output {
             line: Vec::new(),
             cut: false,
             tail: VecDeque::new(),
+            allowance: Allowance::new(Instant::now()),
+            paused: None,
         })
     }
 
@@ -101,7 +112,17 @@ impl Output {
 
     /// Waits until there is something to read.
     pub(crate) async fn readable(&self) {
+        if self.paused.is_some_and(|until| until > Instant::now()) {
+            at(self.paused).await;
+        }
         sys::readable(&self.pipe).await;
+    }
+
+    /// What has come of the bound on what is logged since the last call: whether there
+    /// is something to say, and how many bytes were dropped.
+    pub(crate) fn flood(&mut self) -> (Option<Flood>, u64) {
+        let dropped = std::mem::take(&mut self.allowance.uncounted);
+        (self.allowance.news(Instant::now()), dropped)
     }
 
     /// Hands what complete lines there are to `log`, a turn's worth.
@@ -162,11 +183,11 @@ impl Output {
         if std::mem::take(&mut self.cut) {
             // Its beginning is logged.
         } else if self.line.is_empty() {
-            log(text(line).as_ref());
+            self.write(line.len(), text(line).as_ref(), log);
         } else {
             self.line.extend_from_slice(line);
             let line = std::mem::take(&mut self.line);
-            log(text(&line).as_ref());
+            self.write(line.len(), text(&line).as_ref(), log);
         }
         self.peek.take(self.pipe.as_fd(), line.len());
     }
@@ -179,11 +200,23 @@ impl Output {
             self.line.extend_from_slice(part);
             if self.line.len() >= LINE {
                 let line = std::mem::take(&mut self.line);
-                log(&format!("{}{CUT}", text(whole(&line[..LINE]))));
+                let entry = format!("{}{CUT}", text(whole(&line[..LINE])));
+                self.write(entry.len(), &entry, log);
                 self.cut = true;
             }
         }
         self.peek.take(self.pipe.as_fd(), part.len());
+    }
+
+    /// Logs an entry that was so long, unless there have been too many.
+    fn write(&mut self, length: usize, entry: &str, log: &mut impl FnMut(&str)) {
+        let now = Instant::now();
+        if self.allowance.take(length, now) {
+            log(entry);
+        } else {
+            self.allowance.dropped(length, now);
+            self.paused = Some(now + FLOOD_PAUSE);
+        }
     }
 
     fn remember(&mut self, bytes: &[u8]) {

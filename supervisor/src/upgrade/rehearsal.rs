@@ -64,6 +64,7 @@ pub(crate) async fn rehearse(
 ) -> Result<String, RehearsalError> {
     let mut document = File::from(memory);
     document.rewind().map_err(RehearsalError::NotRun)?;
+    let _shown = Shown::new();
     let mut started = program
         .command()
         .arg(PREFLIGHT_ARGUMENT)
@@ -102,6 +103,23 @@ pub(crate) async fn rehearse(
             let signal = reaped.and_then(|reaped| reaped.signal);
             judge(code, signal, &said, complained)
         }
+    }
+}
+
+/// Lets processes of the same user look at this one, as the new program has to; until
+/// it is dropped.
+struct Shown;
+
+impl Shown {
+    fn new() -> Self {
+        let _ = nix::sys::prctl::set_dumpable(true);
+        Self
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let _ = nix::sys::prctl::set_dumpable(false);
     }
 }
 

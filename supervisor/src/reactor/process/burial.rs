@@ -39,6 +39,7 @@ impl Process {
         if !self.stderr_ended {
             self.read_stderr();
         }
+        self.count_dropped();
         // A pipe that is full makes its worker wait.
         self.ties.rest.stir();
         tokio::task::yield_now().await;
@@ -61,6 +62,27 @@ impl Process {
         let (slot, pid) = (&self.slot, self.pid);
         if stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
             self.stderr_ended = true;
+        }
+    }
+
+    /// Counts what is not logged of a worker that prints without measure, and says so.
+    fn count_dropped(&mut self) {
+        let (slot, pid) = (&self.slot, self.pid);
+        for (stream, output) in [("stdout", &mut self.stdout), ("stderr", &mut self.stderr)] {
+            let Some(output) = output else { continue };
+            let (flood, dropped) = output.flood();
+            if dropped > 0 {
+                self.metrics.output_dropped(dropped);
+            }
+            match flood {
+                Some(Flood::Begun) => {
+                    warn!(%slot, pid, stream, "it prints more than is logged: the rest is dropped");
+                }
+                Some(Flood::Over(bytes)) => {
+                    warn!(%slot, pid, stream, "{bytes} bytes that it printed were dropped");
+                }
+                None => {}
+            }
         }
     }
 
@@ -88,6 +110,7 @@ impl Process {
             while reads.next().is_some() && output.read(log) == Progress::Read {}
             output.finish(log);
         }
+        self.count_dropped();
 
         // A zombie's processor time is final, and it has nothing else. A successor
         // waits meanwhile.
