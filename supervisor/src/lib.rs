@@ -9,6 +9,7 @@
 //! - [`notify`] tells the service manager how things stand.
 //! - [`config`] turns text into checked values, [`cli`] the command line into
 //!   requests, [`metrics`] numbers into the exposition.
+//! - `reading` has a process of its own read the configuration for a reload.
 //! - `state` keeps what the next supervisor needs, should this one be killed;
 //!   `recovery` finds what it left, and the workers come back by `rejoin`.
 //! - [`tls`] has the certificates and ticket keys of workers that speak TLS.
@@ -32,6 +33,7 @@ pub mod notify;
 mod plain;
 pub mod proc;
 pub mod reactor;
+mod reading;
 mod recovery;
 mod regular_file;
 mod rejoin;
@@ -47,4 +49,5 @@ mod trust;
 mod upgrade;
 
 pub use reactor::BUNDLED_ARGUMENT;
+pub use reading::{READ_ARGUMENT, read_for_supervisor};
 pub use upgrade::{PREFLIGHT_ARGUMENT, preflight};

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use prefork_supervisor::{BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, cli, preflight};
+use prefork_supervisor::{
+    BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT, cli, preflight, read_for_supervisor,
+};
 
 fn main() -> ExitCode {
     // Workers of the bundled web server are this program as well. They don't
@@ -11,6 +13,8 @@ fn main() -> ExitCode {
         Some(word) if word == BUNDLED_ARGUMENT => prefork_worker::web::main(),
         // Nor does a new program that is tried out on a running one's state.
         Some(word) if word == PREFLIGHT_ARGUMENT => preflight(),
+        // Nor does who reads a configuration for a running supervisor.
+        Some(word) if word == READ_ARGUMENT => read_for_supervisor(),
         _ => cli::main(),
     }
 }

@@ -43,7 +43,7 @@ impl Reactor {
             Request::Reload {
                 dry_run: true,
                 lines,
-            } => self.rehearse(&lines),
+            } => self.rehearse(lines),
             Request::Reload {
                 dry_run: false,
                 lines,

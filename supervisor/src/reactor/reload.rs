@@ -15,6 +15,7 @@ use super::process::TLS;
 use super::{Reactor, sockets::Sockets, unix_seconds};
 use crate::config::{self, Config};
 use crate::fleet::{Command, Plan, PlannedPool};
+use crate::reading::{self, ReadError};
 
 /// The capability of a worker that takes new settings in place.
 const RELOAD: &str = "reload";
@@ -22,6 +23,8 @@ const RELOAD: &str = "reload";
 /// What the reactor knows of reloads.
 #[derive(Debug, Default)]
 pub(super) struct Reloads {
+    /// Those who asked for the one whose configuration is being read.
+    pub(super) reading: Option<Vec<UnboundedSender<JobLine>>>,
     /// The one in progress.
     pub(super) current: Option<Reload>,
     /// Those who asked meanwhile: one more reload serves them all.
@@ -33,6 +36,18 @@ pub(super) struct Reloads {
     /// The highest generation number ever tried.
     pub(super) tried: u64,
 }
+
+/// What a configuration is read for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// To be put in force.
+    Reload,
+    /// To tell what that would change.
+    Rehearsal(UnboundedSender<JobLine>),
+}
+
+/// A configuration that was read, or why not.
+pub(super) type Reading = (Purpose, Result<Config, ReadError>);
 
 /// A reload in progress.
 #[derive(Debug)]
@@ -46,7 +61,7 @@ pub(super) struct Reload {
 impl Reactor {
     /// Reloads now, or once the reload in progress has ended.
     pub(super) fn reload(&mut self, asker: Option<UnboundedSender<JobLine>>) {
-        if self.reloads.current.is_some() {
+        if self.reloads.reading.is_some() || self.reloads.current.is_some() {
             self.reloads.signalled |= asker.is_none();
             tell(&asker, "waits for the reload in progress");
             self.reloads.waiting.extend(asker);
@@ -57,7 +72,41 @@ impl Reactor {
 
     fn reload_for(&mut self, askers: Vec<UnboundedSender<JobLine>>) {
         self.notifier.reloading();
-        match self.prepare() {
+        self.reloads.reading = Some(askers);
+        self.read(Purpose::Reload);
+    }
+
+    /// Has the configuration read; `has_read` goes on with it.
+    fn read(&self, purpose: Purpose) {
+        let (options, readings) = (self.options.clone(), self.readings.clone());
+        tokio::task::spawn_local(async move {
+            let read = reading::read(&options).await;
+            // The reactor drops its end only when it ends itself.
+            let _ = readings.send((purpose, read));
+        });
+    }
+
+    /// The configuration was read, or could not be.
+    pub(super) fn has_read(&mut self, (purpose, read): Reading) {
+        let read = read.map_err(|error| {
+            let code = match &error {
+                ReadError::Invalid(_) => ErrorCode::Config,
+                ReadError::TimedOut => ErrorCode::TimedOut,
+                ReadError::NotRead(_) => ErrorCode::Failed,
+            };
+            ApiError::new(code, error.to_string())
+        });
+        match purpose {
+            Purpose::Rehearsal(asker) => self.compare(read, &asker),
+            Purpose::Reload => {
+                let askers = self.reloads.reading.take().unwrap_or_default();
+                self.go_on_to(read, askers);
+            }
+        }
+    }
+
+    fn go_on_to(&mut self, read: Result<Config, ApiError>, askers: Vec<UnboundedSender<JobLine>>) {
+        match read.and_then(|config| self.prepare(config)) {
             Ok((plan, editions, config)) => {
                 let message = format!("generation {} begins", plan.generation);
                 tell(&askers, &message);
@@ -78,8 +127,12 @@ impl Reactor {
     }
 
     /// Says what a reload would change, and changes nothing.
-    pub(super) fn rehearse(&self, asker: &UnboundedSender<JobLine>) {
-        let result = match config::load(&self.options) {
+    pub(super) fn rehearse(&self, asker: UnboundedSender<JobLine>) {
+        self.read(Purpose::Rehearsal(asker));
+    }
+
+    fn compare(&self, read: Result<Config, ApiError>, asker: &UnboundedSender<JobLine>) {
+        let result = match read {
             Ok(config) => {
                 let changes = config::diff(&self.config_as_scaled(), &config);
                 let count = changes.len();
@@ -100,7 +153,7 @@ impl Reactor {
                     error: None,
                 }
             }
-            Err(error) => failed(ApiError::new(ErrorCode::Config, error.to_string())),
+            Err(error) => failed(error),
         };
         let _ = asker.send(JobLine::Result(result));
     }
@@ -119,9 +172,7 @@ impl Reactor {
     }
 
     /// Everything that can go wrong before a worker is touched.
-    fn prepare(&self) -> Result<(Plan, Vec<Edition>, Config), ApiError> {
-        let config = config::load(&self.options)
-            .map_err(|error| ApiError::new(ErrorCode::Config, error.to_string()))?;
+    fn prepare(&self, config: Config) -> Result<(Plan, Vec<Edition>, Config), ApiError> {
         let generation = self.reloads.tried.max(self.fleet.generation()) + 1;
         let bound: Vec<Rc<Sockets>> = self
             .editions

@@ -236,7 +236,7 @@ impl Secret {
         }
     }
 
-    fn into_pem(self) -> Pem {
+    pub(crate) fn into_pem(self) -> Pem {
         Pem {
             chain: self.chain,
             key: self.key,
