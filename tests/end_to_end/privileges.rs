@@ -245,3 +245,78 @@ fn a_reload_gives_new_workers_the_new_terms() {
     let pid = eventually_some("it is ready", PATIENCE, || prefork.worker("web", 0).pid);
     assert_eq!(nice(pid), 2);
 }
+
+/// The environment that a process began with.
+fn environment(pid: i32) -> BTreeMap<String, String> {
+    let text = fs::read(format!("/proc/{pid}/environ")).expect("it lives");
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let variables = text.split('\0').filter_map(|line| line.split_once('='));
+    variables
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[test]
+fn what_the_environment_says_of_the_user_is_true() {
+    if !is_root("start workers as another user") {
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody").expect("the users can be read");
+    let nobody = nobody.expect("there is nobody");
+    let number = nobody.uid.to_string();
+    let prefork = Prefork::launch_by_script(
+        "HOME=/root USER=root LOGNAME=root SHELL=/bin/bash exec \"$@\"",
+        "",
+        &[
+            Pool::bundled("named", 1).text("user", "nobody"),
+            Pool::bundled("number", 1).set("user", &number),
+            Pool::bundled("set", 1)
+                .text("user", "nobody")
+                .set("env", "{ HOME = \"/srv\" }"),
+            Pool::bundled("nameless", 1)
+                .set("user", 4_242_424_242_u32)
+                .text("group", "4242424242"),
+            Pool::bundled("own", 1),
+        ],
+    );
+    prefork.wait_until_ready();
+    let of = |pool: &str| {
+        let environment = environment(prefork.ready_pid(pool, 0));
+        ["HOME", "USER", "LOGNAME", "SHELL"].map(|name| environment.get(name).cloned())
+    };
+    let text = |path: &std::path::Path| Some(path.to_str().expect("it is text").to_owned());
+    let (home, shell) = (text(&nobody.dir), text(&nobody.shell));
+    let name = Some("nobody".to_owned());
+    let expected = [home, name.clone(), name.clone(), shell.clone()];
+    assert_eq!(of("named"), expected);
+    assert_eq!(of("number"), expected);
+    assert_eq!(
+        of("set"),
+        [Some("/srv".to_owned()), name.clone(), name, shell]
+    );
+    assert_eq!(of("nameless"), [None, None, None, None]);
+    assert_eq!(of("own")[0].as_deref(), Some("/root"));
+    let status = status(prefork.ready_pid("nameless", 0));
+    assert_eq!(status["Uid"], ["4242424242"; 4].join(" "));
+    assert_eq!(status["Groups"], "4242424242");
+}
+
+#[test]
+fn an_access_log_has_its_permissions_whatever_the_umask_is() {
+    let pool = Pool::bundled("web", 1).set("access_log", "{ path = \"access.log\" }");
+    let prefork = Prefork::launch_by_script("umask 077; exec \"$@\"", "", &[pool]);
+    prefork.wait_until_ready();
+    let log = prefork.dir().join("access.log");
+    let mode = || {
+        use std::os::unix::fs::PermissionsExt;
+        let found = fs::metadata(&log).expect("it is there");
+        format!("{:o}", found.permissions().mode() & 0o777)
+    };
+    assert_eq!(mode(), "640");
+    // One that somebody has made stays as it is.
+    let mut only_us = fs::metadata(&log).expect("it is there").permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut only_us, 0o600);
+    fs::set_permissions(&log, only_us).expect("it is ours");
+    prefork.done(&["reopen-logs"]);
+    assert_eq!(mode(), "600");
+}

@@ -1,7 +1,8 @@
 //! `[pool.NAME.access_log]`: a line for every request of a pool.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -14,6 +15,9 @@ use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, expected, string};
 use crate::trust::{Directories, Place, Trusted};
+
+/// Those of a file that is made here.
+const PERMISSIONS: u32 = 0o640;
 
 const FORMATS: &str = "\"combined\" or \"json\"";
 const PATH: &str = "a path such as \"/var/log/prefork/web.log\", or \"stdout\"";
@@ -105,7 +109,20 @@ fn can_be_opened(path: &Path) -> io::Result<()> {
 pub(crate) fn open(path: &Path, writer: Option<u32>) -> io::Result<File> {
     let trusted = Trusted::here().and(writer);
     let place = Place::of(path, trusted, Directories::Anybodys)?;
-    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
-    let file = place.open(flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, 0o640)?;
-    Ok(file)
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let open = |more| place.open(flags | more, PERMISSIONS).map_err(io::Error::from);
+    match open(OFlag::empty()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match open(OFlag::O_CREAT | OFlag::O_EXCL) {
+        Ok(made) => {
+            // Whatever the umask is: those who read logs are of its group.
+            made.set_permissions(Permissions::from_mode(PERMISSIONS))?;
+            Ok(made)
+        }
+        // Another was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(OFlag::empty()),
+        Err(error) => Err(error),
+    }
 }

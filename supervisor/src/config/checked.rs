@@ -154,6 +154,12 @@ pub struct RunAs {
     pub gid: u32,
     /// Every supplementary group's id.
     pub groups: Vec<u32>,
+    /// Its home directory, where the machine knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<PathBuf>,
+    /// Its shell, where the machine knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<PathBuf>,
 }
 
 /// A listener.

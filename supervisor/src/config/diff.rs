@@ -136,14 +136,21 @@ fn settings(old: &Pool, new: &Pool) -> Vec<Change> {
             changes.push(setting(key, from, to));
         }
     }
-    let groups = |run_as: &RunAs| {
+    // Beside its name and numbers, which are settings.
+    let rest = |run_as: &RunAs| {
         let ids: Vec<String> = run_as.groups.iter().map(u32::to_string).collect();
-        format!("groups {}", ids.join(" "))
+        let path = |path: &Option<PathBuf>| {
+            let path = path.as_ref().map(|path| path.display().to_string());
+            path.unwrap_or_else(|| "unknown".to_owned())
+        };
+        let (home, shell) = (path(&run_as.home), path(&run_as.shell));
+        format!("groups {}, home {home}, shell {shell}", ids.join(" "))
     };
-    if let (Some(old), Some(new)) = (&old.run_as, &new.run_as)
-        && old.groups != new.groups
-    {
-        changes.push(setting("user", groups(old), groups(new)));
+    if let (Some(old), Some(new)) = (&old.run_as, &new.run_as) {
+        let (old, new) = (rest(old), rest(new));
+        if old != new {
+            changes.push(setting("user", old, new));
+        }
     }
     let env = changed_keys(&old.env, &new.env);
     let app = changed_keys(&top_level(&old.app), &top_level(&new.app));

@@ -270,12 +270,8 @@ fn env_name(name: &str) -> Result<(), Fault> {
 }
 
 fn read_run_as(section: &mut Section<'_>, host: &Host) -> Option<RunAs> {
-    let user = section.take("user", |value| {
-        program::user(string(value, "a user's name such as \"www-data\"")?, host)
-    });
-    let group = section.take("group", |value| {
-        program::group(string(value, "a group's name such as \"www-data\"")?)
-    });
+    let user = section.take("user", |value| program::user(value, host));
+    let group = section.take("group", program::group);
     if user.sound && user.value.is_none() && group.value.is_some() {
         let fault = Fault::new("`group` needs `user`");
         section.fault(group.span, fault.help("add user = \"www-data\""));

@@ -313,6 +313,17 @@ pub(crate) fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
     Ok(Some(fd))
 }
 
+/// What login(1) says of a user; without a value where the machine doesn't know.
+fn of_user(who: &config::RunAs) -> Vec<(&'static str, Option<&OsStr>)> {
+    let name = Some(OsStr::new(&who.user)).filter(|_| who.home.is_some());
+    vec![
+        ("HOME", who.home.as_ref().map(|path| path.as_os_str())),
+        ("USER", name),
+        ("LOGNAME", name),
+        ("SHELL", who.shell.as_ref().map(|path| path.as_os_str())),
+    ]
+}
+
 /// What the supervisor inherited, less what is meant for it alone, plus the
 /// pool's `env` and the channel's number.
 fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
@@ -335,7 +346,19 @@ fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
                 .to_str()
                 .is_some_and(|name| pool.env.contains_key(name))
     });
+    // What is said of another user there would be wrong.
+    let of_user = pool.run_as.as_ref().map_or_else(Vec::new, of_user);
     let mut environment = Vec::new();
+    for (name, value) in &of_user {
+        if let Some(value) = value
+            && !pool.env.contains_key(*name)
+        {
+            let variable = [name.as_bytes(), b"=", value.as_bytes()].concat();
+            environment.push(CString::new(variable)?);
+        }
+    }
+    let inherited =
+        inherited.filter(|(name, _)| of_user.iter().all(|(of_user, _)| name != of_user));
     for (name, value) in inherited {
         environment.push(CString::new(
             [name.as_bytes(), b"=", value.as_bytes()].concat(),

@@ -324,6 +324,18 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "`A`: a value cannot contain a NUL",
         ),
         (
+            "user = 4242424242",
+            "no user has the number 4242424242 here, so its group is not known (add group = 4242424242)",
+        ),
+        (
+            "user = -1",
+            "`user`: -1 is out of range (from 0 to 4294967294)",
+        ),
+        (
+            "user = \"4294967295\"",
+            "`user`: there is no user \"4294967295\"",
+        ),
+        (
             "user = \"nobody-by-this-name\"",
             "`user`: there is no user \"nobody-by-this-name\"",
         ),
