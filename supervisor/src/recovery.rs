@@ -318,8 +318,14 @@ fn hold(survivor: Survivor, saved: &SavedProcess) -> Option<Living> {
 
 /// Duplicates of the listening sockets that a process holds.
 fn sockets_of(living: &Living) -> Vec<OwnedFd> {
+    listening(living.pid, &living.pidfd)
+}
+
+/// Duplicates of the listening sockets that a process holds, as far as this user may
+/// take them.
+pub(crate) fn listening(pid: i32, pidfd: &OwnedFd) -> Vec<OwnedFd> {
     let is_socket = |target: &Path| target.to_string_lossy().starts_with("socket:");
-    let mut sockets = take(living, is_socket);
+    let mut sockets = take(pid, pidfd, is_socket);
     sockets.retain(|fd| SockRef::from(fd).is_listener().unwrap_or(false));
     sockets
 }
@@ -331,7 +337,7 @@ fn outputs_of(living: &Living) -> Vec<(OutputStream, OwnedFd)> {
         let Ok(pipe) = fs::read_link(format!("/proc/{}/fd/{number}", living.pid)) else {
             continue;
         };
-        let ends = take(living, |target| {
+        let ends = take(living.pid, &living.pidfd, |target| {
             target == pipe && target.to_string_lossy().starts_with("pipe:")
         });
         let is_reading = |end: &OwnedFd| {
@@ -344,8 +350,8 @@ fn outputs_of(living: &Living) -> Vec<(OutputStream, OwnedFd)> {
 }
 
 /// Duplicates of what a process has open that `/proc` shows as something wanted.
-fn take(living: &Living, is_wanted: impl Fn(&Path) -> bool) -> Vec<OwnedFd> {
-    let Ok(numbers) = fs::read_dir(format!("/proc/{}/fd", living.pid)) else {
+fn take(pid: i32, pidfd: &OwnedFd, is_wanted: impl Fn(&Path) -> bool) -> Vec<OwnedFd> {
+    let Ok(numbers) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
     };
     let numbers = numbers.flatten().filter_map(|entry| {
@@ -355,13 +361,10 @@ fn take(living: &Living, is_wanted: impl Fn(&Path) -> bool) -> Vec<OwnedFd> {
     });
     let mut taken = Vec::new();
     for number in numbers {
-        match sys::pidfd_getfd(&living.pidfd, number) {
+        match sys::pidfd_getfd(pidfd, number) {
             Ok(fd) => taken.push(fd),
             Err(errno) => {
-                warn!(
-                    pid = living.pid,
-                    "cannot take a descriptor from a worker that did not come back: {errno}"
-                );
+                warn!(pid, "cannot take a descriptor from a worker: {errno}");
                 break;
             }
         }

@@ -19,6 +19,10 @@ pub(crate) enum Boot {
     Write(Vec<u8>),
     /// `unready`: shake hands but never be ready.
     Unready,
+    /// `hang-up`: close the channel and live on.
+    HangUp,
+    /// `listen`: listen on a port of its own, and say nothing.
+    Listen,
     /// `stubborn`: begin well, but never leave when asked to.
     Stubborn,
 }
@@ -84,6 +88,8 @@ impl Orders {
             "slow" => Boot::Slow(Duration::from_millis(number(rest))),
             "write" => Boot::Write(rest.to_vec()),
             "unready" => Boot::Unready,
+            "hang-up" => Boot::HangUp,
+            "listen" => Boot::Listen,
             "stubborn" => Boot::Stubborn,
             other => panic!("no such boot order: {other}"),
         }

@@ -41,6 +41,16 @@ fn main() -> ExitCode {
             return ExitCode::from(*code);
         }
         Boot::Mute => return link.outlive_supervisor(),
+        Boot::HangUp => {
+            link.hang_up();
+            return link.outlive_supervisor();
+        }
+        Boot::Listen => {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0");
+            let ended = link.outlive_supervisor();
+            drop(listener);
+            return ended;
+        }
         Boot::Write(bytes) => {
             link.write(bytes);
             return link.outlive_supervisor();

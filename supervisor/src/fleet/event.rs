@@ -62,6 +62,11 @@ pub enum Event {
         /// Why, with advice.
         error: String,
     },
+    /// It said `hello`.
+    Greeted {
+        /// Who.
+        worker: Worker,
+    },
     /// It said `ready`.
     Ready {
         /// Who.

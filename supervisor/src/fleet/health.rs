@@ -8,7 +8,7 @@ use prefork_proto::control::ExitReason;
 use super::Fleet;
 use super::event::{Action, Report, Time, Worker};
 use super::leave::How;
-use super::lifecycle::Failure;
+use super::lifecycle::{Failure, SPEAK};
 use super::patience::{Patience, STRETCH};
 use super::policy::Policy;
 use super::slot::{Place, Seat, SlotId};
@@ -159,7 +159,13 @@ impl Fleet {
         starved: &str,
     ) {
         let within = policy.boot_timeout;
-        let phrase = format!("was not ready within {within:?}{starved}");
+        let process = self.slot_mut(id).process_mut(place);
+        let silent = process.is_some_and(|process| !process.greeted);
+        let mut phrase = format!("was not ready within {within:?}{starved}");
+        if silent {
+            phrase.push_str(": it never said hello on its channel; ");
+            phrase.push_str(SPEAK);
+        }
         let cause = ExitReason::BootTimeout;
         self.expel(now, id, place, cause, How::Kill, &phrase);
     }
@@ -274,6 +280,14 @@ mod tests {
         assert_eq!(driver.last_reason(0), ExitReason::BootTimeout);
         let detail = &driver.last_exit(0).detail;
         assert!(detail.contains("not ready within 30s"), "{detail}");
+        assert!(detail.contains("never said hello"), "{detail}");
+        driver.pass(1.0);
+        let worker = worker(0, 3);
+        driver.step(Event::Greeted { worker });
+        driver.pass(30.0);
+        driver.exit(worker, signal(9));
+        let detail = &driver.last_exit(0).detail;
+        assert!(detail.ends_with("not ready within 30s"), "{detail}");
     }
 
     #[test]

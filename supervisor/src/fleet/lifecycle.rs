@@ -10,6 +10,10 @@ use super::patience::Patience;
 use super::process::{Limits, Process, Serving, Stage, certificate, how_it_ended, unasked_reason};
 use super::slot::{Place, Seat, SlotId};
 
+/// What to do about a program that says no `hello`.
+pub(crate) const SPEAK: &str = "a worker has to speak prefork's protocol on descriptor \
+                         PREFORK_CHANNEL_FD: use the worker library, or see proto/README.md";
+
 /// The end of a process that nobody had asked to leave.
 pub(super) struct Failure {
     /// Whose.
@@ -72,6 +76,7 @@ impl Fleet {
             in_flight: 0,
             limits: Limits::draw(now, &policy, &mut self.rng),
             patience: Patience::default(),
+            greeted: false,
             farewell: None,
             stage: Stage::Starting,
             policy,
@@ -116,6 +121,16 @@ impl Fleet {
             if let Place::Leaving(index) = place {
                 self.press_newborn(now, id, index);
             }
+        }
+    }
+
+    /// A process said `hello`.
+    pub(super) fn greeted(&mut self, worker: Worker) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        if let Some(process) = self.slot_mut(id).process_mut(place) {
+            process.greeted = true;
         }
     }
 
@@ -219,6 +234,12 @@ impl Fleet {
         let mut phrase = how_it_ended(&exit);
         if process.serving().is_none() {
             phrase.push_str(" before it was ready");
+            // One that fails has its own words for that.
+            if !process.greeted && exit.code == Some(0) {
+                phrase.push_str(": it never said hello on its channel; ");
+                phrase.push_str(SPEAK);
+                phrase.push_str(", and not go into the background");
+            }
         }
         let failure = Failure::of(&process, now, &phrase, Some(exit));
         match replacing {

@@ -54,6 +54,7 @@ pub use event::{
     Action, Ask, AskError, Command, Death, Event, JobId, Plan, PlannedPool, PoolId, Refusal,
     Report, Time, Worker,
 };
+pub(crate) use lifecycle::SPEAK;
 pub use policy::Policy;
 pub use snapshot::{Snapshot, SnapshotRef, Survivor};
 pub use view::{PoolView, ProcessView, SlotView};
@@ -148,6 +149,7 @@ impl Fleet {
         match event {
             Event::Spawned { worker, pid } => self.spawned(now, worker, pid),
             Event::SpawnFailed { worker, error } => self.spawn_failed(now, worker, &error),
+            Event::Greeted { worker } => self.greeted(worker),
             Event::Ready { worker } => self.ready(now, worker),
             Event::Health {
                 worker,

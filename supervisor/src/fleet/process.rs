@@ -33,6 +33,9 @@ pub(super) struct Process {
     /// What is known of its silence.
     #[serde(skip)]
     pub(super) patience: Patience,
+    /// Whether it said `hello`; otherwise it speaks no protocol as far as is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) greeted: bool,
     /// What it said in `bye`.
     pub(super) farewell: Option<String>,
     /// How far it has come.

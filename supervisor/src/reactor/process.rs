@@ -6,6 +6,7 @@ mod burial;
 mod closing;
 mod handed;
 mod link;
+mod unheard;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -35,7 +36,7 @@ use super::conversation::{
 };
 use super::grip::{Adopted, Call, Grip, Order, SlotName, Start, Ties, Vitals};
 use super::output::{Output, Progress};
-use crate::fleet::{Death, Event, Worker};
+use crate::fleet::{Death, Event, SPEAK, Worker};
 use crate::metrics::SlotMetrics;
 use crate::proc;
 use crate::state;
@@ -46,6 +47,7 @@ use closing::{AFTER_CLOSE, Closing};
 pub(crate) use handed::{Secrets, resume};
 pub(crate) use link::TLS;
 use link::{PAUSE, rescue};
+use unheard::UNHEARD;
 
 /// Starts the task. Its events end with [`Event::Exited`].
 pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
@@ -112,6 +114,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         orders: received,
         ties,
         closed: None,
+        unheard: None,
         pinged: None,
         closing: None,
         deaf: false,
@@ -168,6 +171,8 @@ struct Process {
     ties: Ties,
     /// The channel ended and the process has until then to end as well.
     closed: Option<Instant>,
+    /// It has not said `hello`, and that will be looked into then.
+    unheard: Option<Instant>,
     /// When it was last asked whether it listens.
     pinged: Option<Instant>,
     /// Since when, and what it did then.
@@ -225,6 +230,7 @@ impl Process {
             orders,
             ties,
             closed: None,
+            unheard: Some(Instant::now() + UNHEARD),
             pinged: None,
             closing: None,
             deaf: false,
@@ -254,7 +260,7 @@ impl Process {
     }
 
     async fn wake(&mut self) -> Wake {
-        let timer = [self.closed, self.throttled, self.retry]
+        let timer = [self.closed, self.unheard, self.throttled, self.retry]
             .into_iter()
             .flatten()
             .min();
@@ -368,12 +374,19 @@ impl Process {
             self.retry = None;
             self.flush();
         }
+        if due(self.unheard) {
+            self.unheard = None;
+            self.doubt().await;
+        }
         let closing = self.closing.as_ref().filter(|_| due(self.closed));
         if closing.is_some_and(|it| it.is_kept_from_ending(self.pid, now)) {
             self.closed = Some(now + AFTER_CLOSE);
         } else if due(self.closed) {
             self.closed = None;
-            let rule = "it closed its channel and lives on".to_owned();
+            let rule = match self.vitals.borrow().hello {
+                Some(_) => "it closed its channel and lives on".to_owned(),
+                None => format!("it closed its channel and never said hello; {SPEAK}"),
+            };
             warn!(slot = %self.slot, pid = self.pid, "{rule}");
             self.tell(Event::Misbehaved {
                 worker: self.worker,

@@ -106,6 +106,7 @@ impl Facts {
         match event {
             Event::Spawned { worker, .. }
             | Event::SpawnFailed { worker, .. }
+            | Event::Greeted { worker }
             | Event::Ready { worker }
             | Event::Health { worker, .. }
             | Event::Looked { worker, .. }

@@ -121,6 +121,7 @@ pub(crate) fn resume(
         ties,
         closed: handed.closing.then(|| now + AFTER_CLOSE),
         closing: handed.closing.then(|| Closing::begin(handed.pid, now)),
+        unheard: welcomed_later.then(|| now + UNHEARD),
         pinged: None,
         deaf: handed.deaf,
         withheld: None,

@@ -222,6 +222,9 @@ impl Process {
     pub(super) async fn welcome(&mut self, hello: Hello) {
         self.vitals.borrow_mut().hello = Some(hello);
         self.metrics.counts_http(self.counts_http(), false);
+        self.unheard = None;
+        let worker = self.worker;
+        self.tell(Event::Greeted { worker }).await;
         let scoreboard = self.scoreboard.take().filter(|_| self.can(SCOREBOARD));
         let Some(mut welcome) = self.welcome.take() else {
             return;
