@@ -85,6 +85,7 @@ fn stderr_of(exit: Option<&Exit>) -> String {
 /// Runs the supervisor until it is stopped.
 pub fn run(options: Options, config: Config) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
+    sys::signals::outlive_file_limit().map_err(|errno| io("handle SIGXFSZ")(errno.into()))?;
     // Nothing that whoever started us left open may reach a worker.
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
     activation::take().map_err(io("take the service manager's sockets"))?;
@@ -102,6 +103,7 @@ pub fn run(options: Options, config: Config) -> Result<(), RunError> {
 pub(crate) fn go_on(handover: Handover<Snapshot>) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
+    sys::signals::outlive_file_limit().map_err(|errno| io("handle SIGXFSZ")(errno.into()))?;
     let log = handover.state.config.supervisor.log.clone();
     let log = Log::start(log.as_deref(), None).map_err(io("open the log"))?;
     if let Err(why) = log.set_level(&handover.log_level) {
@@ -162,6 +164,9 @@ async fn supervise(
     let admin = config.supervisor.admin.map(bind_admin).transpose()?;
     let socket = runtime_dir.as_ref().filter(|_| control.is_some());
     announce(&config.source, socket);
+    if Signals::ignores_reload() {
+        info!("SIGHUP is ignored, as it was at the start (nohup): `prefork reload` reloads");
+    }
     let setup = Setup {
         options,
         config,

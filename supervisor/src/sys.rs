@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod signals;
 mod terms;
 
 use std::ffi::CString;
@@ -68,13 +69,20 @@ pub(crate) struct Image<'a> {
 /// A child that can't get as far as its program says why on its stderr and
 /// exits with 127.
 pub(crate) fn spawn(birth: &Birth<'_>, image: &Image<'_>) -> nix::Result<Pid> {
+    // A signal that comes before the child has its own dispositions waits for
+    // them, or the handlers of this process would take it.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     // SAFETY: the supervisor is single-threaded (its runtime is tokio's
     // `current_thread` and it never calls `spawn_blocking`), so the child sees
     // a consistent heap. The child never returns from `become_worker`.
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => become_worker(birth, image),
-    }
+    let child = match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Child) => become_worker(birth, image),
+        Ok(ForkResult::Parent { child }) => Ok(child),
+        Err(errno) => Err(errno),
+    };
+    // It fails only for a mask that is none.
+    let _ = before.thread_set_mask();
+    child
 }
 
 fn become_worker(birth: &Birth<'_>, image: &Image<'_>) -> ! {
@@ -150,9 +158,9 @@ fn marked(envp: &[CString]) -> Option<Vec<CString>> {
     Some(others.chain(CString::new(variable).ok()).collect())
 }
 
-/// Exec keeps ignored signals and the mask; a worker starts with neither.
+/// Exec keeps ignored signals and the mask; a worker starts with neither. What
+/// has come for it meanwhile has its effect then.
 fn reset_signals() -> nix::Result<()> {
-    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     for signal in Signal::iterator() {
         if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
             continue;
@@ -160,7 +168,7 @@ fn reset_signals() -> nix::Result<()> {
         // SAFETY: the default action is no handler, so nothing can run here.
         unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
     }
-    Ok(())
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
 fn limit_descriptors(soft: u64) -> nix::Result<()> {

@@ -20,6 +20,9 @@ impl Signals {
     /// ignored because a program that the application executes would inherit
     /// an ignored signal.
     ///
+    /// SIGXFSZ is taken over as well and does nothing: a write beyond RLIMIT_FSIZE is
+    /// then an error (EFBIG) like that of a full disk.
+    ///
     /// SIGPIPE is ignored, as Rust's runtime does for a program whose `main` has
     /// not undone that: a worker outlives the readers of its output.
     pub(crate) fn take(supervised: bool) -> Result<Self, WorkerError> {
@@ -29,6 +32,7 @@ impl Signals {
         })?;
         let terminate = watch(SignalKind::terminate(), "SIGTERM")?;
         let interrupt = watch(SignalKind::interrupt(), "SIGINT")?;
+        drop(watch(SignalKind::from_raw(libc::SIGXFSZ), "SIGXFSZ")?);
         if supervised {
             // The handler stays when the stream of signals is dropped.
             drop(watch(SignalKind::hangup(), "SIGHUP")?);

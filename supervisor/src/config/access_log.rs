@@ -110,7 +110,11 @@ pub(crate) fn open(path: &Path, writer: Option<u32>) -> io::Result<File> {
     let trusted = Trusted::here().and(writer);
     let place = Place::of(path, trusted, Directories::Anybodys)?;
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let open = |more| place.open(flags | more, PERMISSIONS).map_err(io::Error::from);
+    let open = |more| {
+        place
+            .open(flags | more, PERMISSIONS)
+            .map_err(io::Error::from)
+    };
     match open(OFlag::empty()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,

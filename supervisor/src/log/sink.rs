@@ -1,13 +1,14 @@
 //! Where the log's lines go, each whole: to stderr, stdout or a file.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IsTerminal, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::trust::{Directories, Place, Trusted};
 
@@ -21,6 +22,7 @@ const PATIENCE_MS: u16 = 20;
 #[derive(Debug)]
 pub(super) struct Sink {
     target: Target,
+    is_terminal: bool,
     /// The last line found no room: the next one doesn't wait.
     stuck: bool,
     /// Half of a line is there: the next one begins a new line.
@@ -54,8 +56,14 @@ impl Target {
 
 impl Sink {
     pub(super) fn new(target: Target) -> Self {
+        let is_terminal = match &target {
+            Target::Stdout => io::stdout().is_terminal(),
+            Target::Stderr => io::stderr().is_terminal(),
+            Target::File { file, .. } => file.is_terminal(),
+        };
         Self {
             target,
+            is_terminal,
             stuck: false,
             torn: false,
             lost: 0,
@@ -90,6 +98,15 @@ impl Sink {
     }
 
     fn try_write(&mut self, line: &[u8]) -> bool {
+        // A terminal that takes nothing from the background (`stty tostop`) would
+        // stop the whole process group, or have it try for ever.
+        let calm = self.is_terminal.then(Calm::begin);
+        let written = self.write_whole(line);
+        drop(calm);
+        written
+    }
+
+    fn write_whole(&mut self, line: &[u8]) -> bool {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let fd = match &self.target {
             Target::Stdout => stdout.as_fd(),
@@ -116,6 +133,26 @@ impl Sink {
             };
         }
         false
+    }
+}
+
+/// Keeps SIGTTOU waiting; a write to the terminal then just succeeds
+/// (credentials(7), "tostop" in termios(3)).
+struct Calm(Option<SigSet>);
+
+impl Calm {
+    fn begin() -> Self {
+        let signal = SigSet::from(Signal::SIGTTOU);
+        Self(signal.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+    }
+}
+
+impl Drop for Calm {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // It can only fail for a mask that is none.
+            let _ = before.thread_set_mask();
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //!   connections that wait where nobody accepts any more.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
-//! - `clock` is the fleet's.
+//! - `clock` is the fleet's; `signals` are reduced to what they ask for, which `heed` does.
 //! - `upgrade` has another program run in this one's place, and `takeover` is how
 //!   that one goes on.
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
@@ -34,6 +34,7 @@ mod documents;
 mod edition;
 mod editions;
 mod grip;
+mod heed;
 mod journal;
 mod oom;
 mod output;
@@ -62,7 +63,7 @@ use nix::unistd::Pid;
 use prefork_proto::channel::ChannelError;
 use prefork_proto::control::{Exit, JobLine};
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::config::{Config, Options};
 use crate::control::Gate;
@@ -86,8 +87,7 @@ use journal::Journal;
 use oom::OutOfMemory;
 pub(crate) use program::pin_if_elf;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
-use reload::Reloads;
-use signals::Asked;
+use reload::{Reading, Reloads};
 pub use signals::Signals;
 use starvation::Look;
 use trees::Trees;
@@ -142,6 +142,7 @@ pub struct Reactor {
     /// The soft limit of descriptors that the workers get.
     nofile: u64,
     reloads: Reloads,
+    readings: mpsc::UnboundedSender<Reading>,
     upgrades: Upgrades,
     processes: HashMap<Worker, Grip>,
     /// Forks to be done, one per turn of the loop.
@@ -168,6 +169,8 @@ pub struct Reactor {
     /// Whether a reload that was in progress is being undone.
     undoing: bool,
     ties: Ties,
+    /// When the first order to stop came.
+    told_to_stop: Option<Instant>,
     outcome: Option<Outcome>,
     ended: bool,
     /// Processes that another supervisor started: what they start is not ours by
@@ -263,6 +266,7 @@ impl Reactor {
     fn assemble(setup: Setup, fleet: impl FnOnce(Time) -> Fleet) -> (Self, Inbox) {
         let (events, received) = mpsc::channel(EVENTS);
         let (verdicts, judged) = mpsc::unbounded_channel();
+        let (readings, read) = mpsc::unbounded_channel();
         let mut metrics = Metrics::new(
             env!("CARGO_PKG_VERSION"),
             SystemTime::now(),
@@ -284,6 +288,7 @@ impl Reactor {
             config: setup.config,
             nofile: setup.nofile,
             reloads: Reloads::default(),
+            readings,
             upgrades: Upgrades::new(verdicts),
             processes: HashMap::new(),
             spawns: VecDeque::new(),
@@ -305,6 +310,7 @@ impl Reactor {
                 events,
                 rest: setup.rest,
             },
+            told_to_stop: None,
             outcome: None,
             ended: false,
             adopted: Vec::new(),
@@ -312,6 +318,7 @@ impl Reactor {
         let inbox = Inbox {
             events: received,
             verdicts: judged,
+            readings: read,
         };
         (reactor, inbox)
     }
@@ -326,6 +333,7 @@ impl Reactor {
         let Inbox {
             mut events,
             mut verdicts,
+            mut readings,
         } = inbox;
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -356,11 +364,12 @@ impl Reactor {
                     self.ties.rest.stir();
                     self.answer(request);
                 }
-                asked = signals.next() => self.heed(asked),
+                heard = signals.next() => self.heed(heard),
                 Some(verdict) = verdicts.recv() => {
                     let mut ears = Ears { events: &mut events, requests, signals: &mut signals };
                     self.conclude_upgrade(verdict, &mut ears).await;
                 }
+                Some(reading) = readings.recv() => self.has_read(reading),
                 _ = tending.tick(), if self.has_own_sockets() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.deadline_came(deadline, &mut events).await,
@@ -507,6 +516,7 @@ impl Reactor {
         self.jobs.insert(job, Job { name, askers });
         let stop = matches!(command, Command::Stop { .. });
         if stop {
+            self.told_to_stop.get_or_insert_with(Instant::now);
             self.seal_everything();
         }
         self.feed(Event::Command { job, command });
@@ -524,30 +534,6 @@ impl Reactor {
         }
         for action in actions {
             self.act(action);
-        }
-    }
-
-    fn heed(&mut self, asked: Asked) {
-        match asked {
-            Asked::Stop => {
-                info!("asked to stop by a signal");
-                self.command(Command::Stop { now: false }, vec![]);
-            }
-            Asked::More => self.command(Command::ScaleBy { by: 1 }, vec![]),
-            Asked::Fewer => self.command(Command::ScaleBy { by: -1 }, vec![]),
-            Asked::ReopenLogs => match self.reopen_logs() {
-                Ok(reopened) => drop(tokio::task::spawn_local(reopened)),
-                Err(error) => warn!("cannot reopen a log: {error}"),
-            },
-            Asked::Reload => {
-                info!("asked to reload by a signal");
-                self.reload(None);
-            }
-            Asked::Upgrade => {
-                info!("asked to upgrade by a signal");
-                self.upgrade(None, None);
-            }
-            Asked::Child => self.reap_strangers(),
         }
     }
 
@@ -610,6 +596,8 @@ pub struct Inbox {
     events: mpsc::Receiver<Event>,
     /// Of programs that have been through their preflight.
     verdicts: mpsc::UnboundedReceiver<Verdict>,
+    /// Configurations that have been read.
+    readings: mpsc::UnboundedReceiver<Reading>,
 }
 
 /// CLOCK_MONOTONIC, which the standard library's `Instant` follows as well.

@@ -134,7 +134,8 @@ impl Reactor {
         if !self.fleet.booted() {
             return Some("the first start".to_owned());
         }
-        if self.undoing || self.reloads.current.is_some() {
+        let reloading = self.reloads.reading.is_some() || self.reloads.current.is_some();
+        if self.undoing || reloading {
             return Some("a reload".to_owned());
         }
         if let Some(job) = self.jobs.values().next() {
@@ -276,10 +277,10 @@ impl Reactor {
         };
         // What was signalled before the block is heard now or never.
         tokio::task::yield_now().await;
-        while let Some(asked) = ears.signals.heard().await {
-            if asked != Asked::Child {
+        while let Some(heard) = ears.signals.heard() {
+            if heard.asked != Asked::Child {
                 drop(thaw);
-                self.heed(asked);
+                self.heed(heard);
                 return "a signal asked for something else".to_owned();
             }
         }

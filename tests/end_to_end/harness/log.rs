@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::process::ChildStderr;
 use std::sync::{Arc, Mutex};
 
 /// What has been written so far.
@@ -11,7 +10,7 @@ pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     /// Collects until the last holder of the pipe's other end is gone.
-    pub(super) fn collect(mut stderr: ChildStderr) -> Self {
+    pub(super) fn collect(mut stderr: impl Read + Send + 'static) -> Self {
         let log = Self(Arc::default());
         let kept = log.clone();
         std::thread::spawn(move || {

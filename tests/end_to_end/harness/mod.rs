@@ -104,6 +104,12 @@ impl Prefork {
         })
     }
 
+    /// Whether the supervisor has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let ended = self.supervisor.try_wait();
+        ended.expect("the supervisor is our child").is_some()
+    }
+
     /// Kills the supervisor, which leaves its workers behind.
     #[track_caller]
     pub(crate) fn killed(&mut self) {

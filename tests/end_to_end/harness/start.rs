@@ -1,6 +1,7 @@
 //! Starting the supervisor: its directory, configuration and environment.
 
 use std::fs::{self, Permissions};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -95,6 +96,38 @@ impl Prefork {
         let path = configure(dir.path(), "", pools);
         let path = path.to_str().expect("the path is text").to_owned();
         Self::spawn_by(printing(stdout), dir, &["run", "--config", &path])
+    }
+
+    /// A supervisor that a shell runs by this script in a session of its own, with this
+    /// as its terminal; what is read from `shown` is the log.
+    pub(crate) fn launch_in_terminal(
+        script: &str,
+        terminal: &OwnedFd,
+        shown: impl Read + Send + 'static,
+        supervisor: &str,
+        pools: &[Pool],
+    ) -> Self {
+        let dir = directory();
+        let path = configure(dir.path(), supervisor, pools);
+        let marker = new_marker();
+        let stdio = || Stdio::from(terminal.try_clone().expect("a descriptor is left"));
+        let mut command = Command::new("setsid");
+        command
+            .args(["--ctty", "--wait", "/bin/sh", "-c", script, "sh"])
+            .arg(cli::binary())
+            .args(["run", "--config"])
+            .arg(path)
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio())
+            .current_dir(dir.path());
+        let supervisor = environment(command, &marker).spawn();
+        Self {
+            supervisor: supervisor.expect("setsid(1) is there"),
+            log: Log::collect(shown),
+            dir,
+            marker,
+        }
     }
 
     /// A supervisor with more keys in its `[supervisor]` section.

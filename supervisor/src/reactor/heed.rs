@@ -1,0 +1,65 @@
+//! What signals ask for is done here, and said in the log: first of all what one
+//! more would do.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::Reactor;
+use super::signals::{Asked, Heard};
+use crate::fleet::Command;
+
+/// Within this time of the first order to stop another one means the same: a
+/// terminal, a wrapper and a service manager all pass it on.
+const ONE_ORDER: Duration = Duration::from_millis(500);
+
+impl Reactor {
+    pub(super) fn heed(&mut self, heard: Heard) {
+        match heard.asked {
+            Asked::Stop => self.heed_stop(heard),
+            Asked::GoOnAlone => info!("the terminal is gone ({heard}): going on without it"),
+            Asked::More => self.command(Command::ScaleBy { by: 1 }, vec![]),
+            Asked::Fewer => self.command(Command::ScaleBy { by: -1 }, vec![]),
+            Asked::ReopenLogs => match self.reopen_logs() {
+                Ok(reopened) => drop(tokio::task::spawn_local(reopened)),
+                Err(error) => warn!("cannot reopen a log: {error}"),
+            },
+            Asked::Reload => {
+                info!("asked to reload by {heard}");
+                self.reload(None);
+            }
+            Asked::Upgrade => {
+                info!("asked to upgrade by {heard}");
+                self.upgrade(None, None);
+            }
+            Asked::Child => self.reap_strangers(),
+        }
+    }
+
+    fn heed_stop(&mut self, heard: Heard) {
+        let in_flight = match self.in_flight() {
+            1 => "1 request".to_owned(),
+            number => format!("{number} requests"),
+        };
+        match self.told_to_stop {
+            None => info!("asked to stop by {heard}: draining {in_flight}; again ends them"),
+            Some(at) if at.elapsed() < ONE_ORDER => {
+                info!("asked to stop by {heard} as well: that is the same order");
+                return;
+            }
+            Some(_) => warn!("asked to stop again by {heard}: ending {in_flight}"),
+        }
+        self.command(Command::Stop { now: false }, vec![]);
+    }
+
+    /// Requests in flight in all workers, as far as they tell.
+    fn in_flight(&self) -> u64 {
+        let of_each = self.processes.values().map(|grip| {
+            let vitals = grip.vitals.borrow();
+            let counted = vitals.counted().map(|counted| counted.in_flight);
+            let reported = || vitals.health.as_ref().map(|health| health.in_flight);
+            counted.or_else(reported).unwrap_or(0)
+        });
+        of_each.sum()
+    }
+}
