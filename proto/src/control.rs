@@ -433,7 +433,7 @@ pub enum JobLine {
     Reply(TellReply),
     /// Something that a reload would change: a line of `reload --dry-run`.
     Change {
-        /// `setting`, `listener`, `pool` or `workers`.
+        /// `setting`, `listener`, `pool` or `workers`; `program` of an upgrade.
         what: String,
         /// One sentence for people.
         message: String,
@@ -566,7 +566,11 @@ impl ErrorCode {
 #[serde(deny_unknown_fields)]
 pub struct ScaleBody {
     /// How many workers the pool is to have.
-    pub workers: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+    /// How many more it is to have than it has, or fewer; in the place of `workers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<i32>,
 }
 
 /// Body of `POST /v1/pools/{pool}/tell` and `POST /v1/workers/{pool}/{slot}/tell`.

@@ -428,3 +428,21 @@ fn workers_inherit_the_environment_and_what_the_pool_adds() {
     let line = prefork.logged(&["greeting=good day", "stderr"]);
     assert!(!line.contains("path=."), "PATH is not inherited: {line}");
 }
+
+#[test]
+fn a_pool_is_scaled_by_what_is_to_be_added_or_taken_away() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
+    for (by, workers) in [("+2", 4), ("-1", 3), ("2", 2), ("+0", 2)] {
+        let told = prefork.done(&["scale", "web", by]);
+        assert!(
+            told.contains(&format!("web has {workers} workers")),
+            "{by}: {told}"
+        );
+        assert_eq!(prefork.pool("web").desired, workers, "{by}");
+    }
+    let refused = prefork.cli(&["scale", "web", "-2"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("at least 1"), "{refused:?}");
+    assert_eq!(prefork.cli(&["scale", "web", "+"]).code, 2);
+    assert_eq!(prefork.pool("web").desired, 2);
+}

@@ -120,12 +120,13 @@ pub(crate) enum Order {
         /// The pool, or the worker as POOL/SLOT.
         target: Target,
     },
-    /// Give a pool this many workers.
+    /// Give a pool this many workers, or some more or fewer than it has.
     Scale {
         /// The pool.
         pool: PoolName,
-        /// How many workers.
-        workers: u32,
+        /// How many workers; with a sign, how many more (+2) or fewer (-1).
+        #[arg(allow_negative_numbers = true)]
+        workers: Workers,
     },
     /// Let a worker accept no new connections.
     Pause {
@@ -369,6 +370,30 @@ pub(crate) enum Condition {
     Generation(u64),
 }
 
+/// How many workers a pool is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Workers {
+    /// So many.
+    Exactly(u32),
+    /// So many more than it has, or fewer.
+    By(i32),
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = if text.starts_with(['+', '-']) {
+            text.parse().map(Self::By).ok()
+        } else {
+            text.parse().map(Self::Exactly).ok()
+        };
+        read.ok_or_else(|| {
+            "a number of workers, such as 4, or how many more or fewer: +2, -1".to_owned()
+        })
+    }
+}
+
 impl FromStr for Condition {
     type Err = String;
 
@@ -379,6 +404,7 @@ impl FromStr for Condition {
             _ => {}
         }
         text.strip_prefix("generation=")
+            .filter(|number| !number.starts_with('+'))
             .and_then(|number| number.parse().ok())
             .map(Self::Generation)
             .ok_or_else(|| "wait for `ready`, `drained` or `generation=N`".to_owned())
@@ -474,7 +500,11 @@ mod tests {
         let cases = [
             ("prefork describe web/x", "`web/0`"),
             ("prefork kill web", "`web/0`"),
-            ("prefork scale web many", "many"),
+            ("prefork scale web many", "+2"),
+            ("prefork scale web --2", "--2"),
+            ("prefork scale web +", "+2"),
+            ("prefork scale web", "<WORKERS>"),
+            ("prefork wait --for generation=+1", "generation=N"),
             ("prefork status --timeout 10", "unit"),
             ("prefork status --timeout 0s", "longer"),
             ("prefork wait --for later", "generation=N"),
@@ -496,6 +526,22 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn a_sign_makes_a_number_of_workers_relative() {
+        for (text, wanted) in [
+            ("4", Workers::Exactly(4)),
+            ("+2", Workers::By(2)),
+            ("-1", Workers::By(-1)),
+            ("-10 --timeout 5s", Workers::By(-10)),
+        ] {
+            let line = parse(&format!("prefork scale web {text}")).unwrap();
+            let Command::Order(Order::Scale { workers, .. }) = line.command else {
+                panic!("not scale");
+            };
+            assert_eq!(workers, wanted, "{text}");
+        }
+    }
+
     fn conditions_are_read() {
         assert_eq!("ready".parse(), Ok(Condition::Ready));
         assert_eq!("drained".parse(), Ok(Condition::Drained));

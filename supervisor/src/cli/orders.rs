@@ -4,7 +4,7 @@ use prefork_proto::control::{ApiError, ErrorCode, LogLevelBody, ScaleBody, Statu
 use serde_json::{Value, json};
 
 use super::address::{PoolName, Whom, WorkerAddress};
-use super::args::{self, Order};
+use super::args::{self, Order, Workers};
 use super::client::{Client, Deadline, read};
 use super::error::Error;
 use super::reload::{self, Wanted};
@@ -33,7 +33,16 @@ pub(super) async fn carry_out(
         Order::Wait { condition } => return wait::run(client, condition, deadline).await,
         Order::Scale { pool, workers } => (
             format!("{}/scale", pool.path()),
-            json!(ScaleBody { workers }),
+            json!(match workers {
+                Workers::Exactly(workers) => ScaleBody {
+                    workers: Some(workers),
+                    by: None,
+                },
+                Workers::By(by) => ScaleBody {
+                    workers: None,
+                    by: Some(by),
+                },
+            }),
         ),
         Order::LogLevel { level } => {
             let level = level.as_str().to_owned();

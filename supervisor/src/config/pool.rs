@@ -180,8 +180,10 @@ pub(super) fn workers(text: &str, auto: u32) -> Result<u32, Fault> {
     if text == "auto" {
         return Ok(auto);
     }
-    text.parse::<u32>()
-        .ok()
+    let unsigned = |text: &&str| !text.starts_with('+');
+    Some(text)
+        .filter(unsigned)
+        .and_then(|text| text.parse::<u32>().ok())
         .filter(|workers| (1..=MOST_WORKERS).contains(&u64::from(*workers)))
         .ok_or_else(|| {
             let found = text.escape_debug();

@@ -58,8 +58,27 @@ impl Job {
         let name = order.name();
         let job = match order {
             Order::Scale { pool } => {
-                let ScaleBody { workers } = required(name, body, r#"{"workers": 4}"#)?;
-                Self::Fleet(Command::Scale { pool, workers })
+                let example = r#"{"workers": 4} or {"by": -1}"#;
+                Self::Fleet(match required(name, body, example)? {
+                    ScaleBody {
+                        workers: Some(workers),
+                        by: None,
+                    } => Command::Scale { pool, workers },
+                    ScaleBody {
+                        workers: None,
+                        by: Some(by),
+                    } => {
+                        let pool = Some(pool);
+                        Command::ScaleBy { pool, by }
+                    }
+                    ScaleBody { workers, .. } => {
+                        let problem = match workers {
+                            Some(_) => "`workers` and `by` exclude each other",
+                            None => "missing field `workers`",
+                        };
+                        return Err(unexpected(name, &problem, example));
+                    }
+                })
             }
             Order::Tell { pool, slot } => {
                 let example = r#"{"command": "cache.flush", "args": {}, "timeout_ms": 10000}"#;
@@ -113,6 +132,7 @@ impl Job {
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::Fleet(Command::Scale { workers, .. }) => Some(workers.to_string()),
+            Self::Fleet(Command::ScaleBy { by, .. }) => Some(format!("{by:+}")),
             Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
             Self::Reload { dry_run: true } => Some("dry-run".to_owned()),
             Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
@@ -251,17 +271,19 @@ fn bodiless(name: &str, body: &[u8], command: Command) -> Result<Job, Rejection>
 }
 
 fn required<T: DeserializeOwned>(name: &str, body: &[u8], example: &str) -> Result<T, Rejection> {
-    let refuse = |problem: &dyn Display| {
-        Rejection::new(
-            ErrorCode::Usage,
-            format!("the body of {name}: {problem}; expected {example}"),
-        )
-    };
+    let refuse = |problem: &dyn Display| unexpected(name, problem, example);
     // An array would be taken for the fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(refuse(&"an array is no object"));
     }
     serde_json::from_slice(body).map_err(|error| refuse(&error))
+}
+
+fn unexpected(name: &str, problem: &dyn Display, example: &str) -> Rejection {
+    Rejection::new(
+        ErrorCode::Usage,
+        format!("the body of {name}: {problem}; expected {example}"),
+    )
 }
 
 fn optional<T: DeserializeOwned + Default>(

@@ -31,7 +31,14 @@ impl Fleet {
                 let pool = self.pool_named(&pool)?;
                 self.scale(now, job, pool, workers)
             }
-            Command::ScaleBy { by } => self.scale_by(now, job, by),
+            Command::ScaleBy { pool: None, by } => self.scale_first_by(now, job, by),
+            Command::ScaleBy {
+                pool: Some(pool),
+                by,
+            } => {
+                let pool = self.pool_named(&pool)?;
+                self.scale_by(now, job, pool, by)
+            }
             Command::Restart { pool, slot: None } => {
                 let pool = self.pool_named(&pool)?;
                 self.restart(now, job, pool, None)

@@ -209,9 +209,12 @@ pub enum Command {
         /// How many.
         workers: u32,
     },
-    /// One more or one fewer worker in the first pool (TTIN, TTOU); never below 1.
+    /// Give the pool some workers more or fewer than it has.
     ScaleBy {
-        /// +1 or -1.
+        /// The pool's name; the first one without it (TTIN, TTOU), which then
+        /// keeps 1 at least where a named one has the order refused.
+        pool: Option<String>,
+        /// How many more; fewer where it is negative.
         by: i32,
     },
     /// Replace the worker, or all of the pool's: successor first, then drain.

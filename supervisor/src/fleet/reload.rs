@@ -335,7 +335,7 @@ mod tests {
                 pool: pool(),
                 workers,
             },
-            Command::ScaleBy { by: 1 },
+            Command::ScaleBy { pool: None, by: 1 },
             Command::Restart {
                 pool: pool(),
                 slot: None,

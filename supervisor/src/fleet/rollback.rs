@@ -336,7 +336,7 @@ mod tests {
     fn commands_wait_until_a_rollback_has_ended() {
         let (mut driver, _) = one_replaced();
         driver.exit(worker(1, 2), code(7));
-        let job = driver.command(Command::ScaleBy { by: 1 });
+        let job = driver.command(Command::ScaleBy { pool: None, by: 1 });
         let why = driver.failure(job).0;
         assert_eq!(
             why,

@@ -39,8 +39,28 @@ impl Fleet {
         Ok(())
     }
 
+    /// Adds `by` workers to the pool, or takes some away.
+    pub(super) fn scale_by(
+        &mut self,
+        now: Time,
+        job: JobId,
+        pool: PoolId,
+        by: i32,
+    ) -> Result<(), Refusal> {
+        let (has, name) = (self.pools[pool].desired, &self.policy(pool).name);
+        let workers = i64::from(has) + i64::from(by);
+        if workers < 1 {
+            return Err(Refusal::failed(format!(
+                "{name} has {}, and a pool keeps at least 1; `stop` ends the service",
+                counted(has)
+            )));
+        }
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        self.scale(now, job, pool, workers)
+    }
+
     /// Adds `by` workers to the first pool, which keeps at least 1.
-    pub(super) fn scale_by(&mut self, now: Time, job: JobId, by: i32) -> Result<(), Refusal> {
+    pub(super) fn scale_first_by(&mut self, now: Time, job: JobId, by: i32) -> Result<(), Refusal> {
         let Some(pool) = self.pools.staying().next() else {
             return Err(Refusal::NotFound("there is no pool".to_owned()));
         };
@@ -235,11 +255,32 @@ mod tests {
     #[test]
     fn one_fewer_than_one_is_one() {
         let mut driver = Driver::ready(policy("web", 2));
-        let job = driver.command(Command::ScaleBy { by: -1 });
+        let job = driver.command(Command::ScaleBy { pool: None, by: -1 });
         driver.exit(worker(1, 1), code(0));
         assert!(driver.is_done(job));
-        let job = driver.command(Command::ScaleBy { by: -1 });
+        let job = driver.command(Command::ScaleBy { pool: None, by: -1 });
         assert_eq!(driver.result(job), Some(&Ok("web has 1 worker".to_owned())));
+    }
+
+    #[test]
+    fn a_size_may_be_told_by_what_is_to_be_added_or_taken_away() {
+        let mut driver = Driver::ready(policy("web", 2));
+        let by = |by| Command::ScaleBy {
+            pool: Some("web".to_owned()),
+            by,
+        };
+        let job = driver.command(by(2));
+        driver.say_ready(worker(2, 1));
+        driver.say_ready(worker(3, 1));
+        let message = "web has 4 workers".to_owned();
+        assert_eq!(driver.result(job), Some(&Ok(message)));
+        driver.command(by(-3));
+        assert_eq!(driver.fleet.pools().next().unwrap().desired(), 1);
+        let job = driver.command(by(-1));
+        let why = "web has 1 worker, and a pool keeps at least 1; `stop` ends the service";
+        assert_eq!(driver.failure(job).0, why);
+        let job = driver.command(by(i32::MAX));
+        assert!(driver.failure(job).0.contains("10000 at most"));
     }
 
     #[test]

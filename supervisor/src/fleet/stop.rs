@@ -82,7 +82,7 @@ mod tests {
         let restart = driver.command(Command::Restart { pool, slot });
         driver.command(Command::Stop { now: false });
         assert_eq!(driver.failure(restart).0, "the supervisor is stopping");
-        let late = driver.command(Command::ScaleBy { by: 1 });
+        let late = driver.command(Command::ScaleBy { pool: None, by: 1 });
         assert_eq!(driver.failure(late).0, "the supervisor is stopping");
     }
 

@@ -18,8 +18,8 @@ impl Reactor {
         match heard.asked {
             Asked::Stop => self.heed_stop(heard),
             Asked::GoOnAlone => info!("the terminal is gone ({heard}): going on without it"),
-            Asked::More => self.command(Command::ScaleBy { by: 1 }, vec![]),
-            Asked::Fewer => self.command(Command::ScaleBy { by: -1 }, vec![]),
+            Asked::More => self.command(Command::ScaleBy { pool: None, by: 1 }, vec![]),
+            Asked::Fewer => self.command(Command::ScaleBy { pool: None, by: -1 }, vec![]),
             Asked::ReopenLogs => match self.reopen_logs() {
                 Ok(reopened) => drop(tokio::task::spawn_local(reopened)),
                 Err(error) => warn!("cannot reopen a log: {error}"),

@@ -138,13 +138,21 @@ impl Facts {
                 return;
             }
             Command::Scale { pool, workers } => return self.scaled(fleet, pool, *workers),
-            Command::ScaleBy { by } => {
+            Command::ScaleBy { pool: None, by } => {
                 let first = fleet.pools().next().expect("there is always one");
                 let workers = first.desired().saturating_add_signed(*by).max(1);
                 return self.scaled(fleet, first.name(), workers);
             }
             Command::Restart { pool, slot: None } => (pool, None),
             Command::Restart {
+            Command::ScaleBy {
+                pool: Some(pool),
+                by,
+            } => {
+                let has = fleet.pools().find(|view| view.name() == pool);
+                let workers = has.map_or(0, |view| view.desired().saturating_add_signed(*by));
+                return self.scaled(fleet, pool, workers);
+            }
                 pool,
                 slot: Some(slot),
             }

@@ -28,7 +28,8 @@ pub(crate) fn think(world: &mut World) -> Command {
             workers: rng.u32(0..=initial * 2),
         },
         3 => Command::ScaleBy {
-            by: if rng.bool() { 1 } else { -1 },
+            pool: rng.bool().then_some(pool),
+            by: rng.i32(-2..=2),
         },
         4..=5 => Command::Restart { pool, slot: None },
         6..=7 => Command::Restart {

@@ -124,7 +124,7 @@ fn stop(world: &mut World) {
         world.run_until(world.now.after(pause), |world| world.facts.ended);
     }
     if world.rng.bool() && !world.facts.ended {
-        world.command(Command::ScaleBy { by: 1 });
+        world.command(Command::ScaleBy { pool: None, by: 1 });
         world.command(Command::Stop { now: false });
     }
     world.run_until(begin.after(STOP), |world| world.facts.ended);
