@@ -64,6 +64,10 @@ pub struct PoolStatus {
     /// `removed`; absent where it doesn't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program_on_disk: Option<String>,
+    /// What a reload would take from the disk, and a restart doesn't: a sentence for
+    /// people; absent where nothing has changed since the generation began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_disk: Option<String>,
     /// Its slots, by index.
     pub workers: Vec<WorkerStatus>,
 }
@@ -334,6 +338,9 @@ pub struct Describe {
     /// How the program's file on disk differs from what runs, as in [`PoolStatus`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program_on_disk: Option<String>,
+    /// What a reload would take from the disk, as in [`PoolStatus`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_disk: Option<String>,
     /// What `hello` said: program name and version.
     pub hello: Option<String>,
     /// What `hello` said the worker can do.
@@ -431,7 +438,8 @@ pub enum JobLine {
     },
     /// One worker's answer to `tell`.
     Reply(TellReply),
-    /// Something that a reload would change: a line of `reload --dry-run`.
+    /// Something that a reload would change: a line of `reload --dry-run`. Of an
+    /// upgrade, that the program is the one that ran before.
     Change {
         /// `setting`, `listener`, `pool` or `workers`; `program` of an upgrade.
         what: String,

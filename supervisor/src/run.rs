@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::activation;
 use crate::admin;
-use crate::config::{Config, Options};
+use crate::config::{self, Config, Options};
 use crate::control::{self, Allowed, Gate};
 use crate::fleet::Snapshot;
 use crate::handle::Handle;
@@ -83,7 +83,7 @@ fn stderr_of(exit: Option<&Exit>) -> String {
 }
 
 /// Runs the supervisor until it is stopped.
-pub fn run(options: Options, config: Config) -> Result<(), RunError> {
+pub fn run(mut options: Options, config: Config) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     sys::signals::outlive_file_limit().map_err(|errno| io("handle SIGXFSZ")(errno.into()))?;
     // Nothing that whoever started us left open may reach a worker.
@@ -92,6 +92,7 @@ pub fn run(options: Options, config: Config) -> Result<(), RunError> {
     let nofile = raise_descriptor_limit().map_err(io("raise RLIMIT_NOFILE"))?;
     let log = Log::start(
         config.supervisor.log.as_deref(),
+    options.settle(&config);
         config.supervisor.log_level.as_deref(),
     )
     .map_err(io("open the log"))?;
@@ -144,7 +145,8 @@ async fn supervise(
     let io = |step| move |source| RunError::Io { step, source };
     let signals = Signals::take().map_err(io("listen to signals"))?;
     // As long as it is there under its name.
-    let program = std::env::current_exe().map_err(io("find this program's file"))?;
+    let program = config::own_program(&options.directory());
+    let program = program.map_err(io("find this program's file"))?;
     let runtime_dir = match RuntimeDir::take(&config.supervisor.runtime_dir) {
         Err(error) if error.is_for_want_of_a_place() => {
             warn!("{error}. It goes on without the control socket, and leaves no state behind");
@@ -212,13 +214,15 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
             let control = UnixListener::from(sys::claim(control));
             Some((control, allowed(&runtime_dir)?))
         }
+    let mut options = handover.options.clone();
+    options.settle(&config);
         None => None,
     };
     let admin = fixtures.admin.map(|fd| TcpListener::from(sys::claim(fd)));
     let admin = admin.map(tokio::net::TcpListener::from_std).transpose();
     let admin = admin.map_err(io("watch the admin address"))?;
     let setup = Setup {
-        options: handover.options.clone(),
+        options,
         config,
         nofile: handover.nofile,
         log,

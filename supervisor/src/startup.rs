@@ -150,7 +150,7 @@ fn keep(
 }
 
 async fn go_on(
-    setup: Setup,
+    mut setup: Setup,
     document: Box<Document<Snapshot>>,
     door: &std::rc::Rc<Door>,
     returned: &mut mpsc::UnboundedReceiver<Returned>,
@@ -169,6 +169,9 @@ async fn go_on(
         remains.document.pid,
         remains.living.len()
     );
+    // Where its file has gone meanwhile, the embedded default is not what a
+    // reload is to put in its place.
+    setup.options.settle(&remains.document.config);
     if remains.document.config.pools != setup.config.pools {
         info!("the configuration has changed since: a reload puts the new one in force");
     }

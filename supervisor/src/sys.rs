@@ -20,7 +20,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::proc;
 use crate::proc::kin::{self, MARK_ENV};
-pub(crate) use terms::{Terms, least_nice};
+pub(crate) use terms::{Start, Terms, least_nice};
 
 /// More than NGROUPS_MAX (65536, limits.h) is nothing the kernel can say.
 const MOST_GROUPS: usize = 65_536;
@@ -45,6 +45,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) nofile: u64,
     /// Whom it runs as and with what.
     pub(crate) terms: &'a Terms,
+    /// Where it starts; where the supervisor is without it.
+    pub(crate) start: Option<Start<'a>>,
     /// Where it may run.
     pub(crate) cpus: Option<CpuSet>,
     /// Whether its descendants are to be known by their environment.
@@ -124,6 +126,9 @@ fn prepare(
     // The pinned program could sit where the channel has to go.
     let pinned = image.pinned.map(dup_high).transpose();
     let pinned = pinned.map_err(step("keeping the pinned program"))?;
+    let directory = birth.start.map(|start| dup_high(start.directory));
+    let directory = directory.transpose();
+    let directory = directory.map_err(step("keeping its directory"))?;
 
     place(birth.stdin, 0).map_err(step("stdin"))?;
     place(birth.stdout, 1).map_err(step("stdout"))?;
@@ -134,7 +139,14 @@ fn prepare(
     limit_descriptors(birth.nofile).map_err(step("RLIMIT_NOFILE"))?;
     // While `/proc` is certainly ours to read.
     let marked = birth.mark.then(|| marked(image.envp)).flatten();
-    birth.terms.take_on(birth.cpus.as_ref())?;
+    let start = birth
+        .start
+        .zip(directory.as_ref())
+        .map(|(start, kept)| Start {
+            directory: kept.as_fd(),
+            ..start
+        });
+    birth.terms.take_on(birth.cpus.as_ref(), start.as_ref())?;
 
     let image = Image {
         pinned: pinned.as_ref().map(AsFd::as_fd),

@@ -440,6 +440,7 @@ impl Run {
             program: self.program,
             runtime_dir,
             admin: self.admin,
+            directory: None,
         }
     }
 }
@@ -526,7 +527,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_sign_makes_a_number_of_workers_relative() {
         for (text, wanted) in [
             ("4", Workers::Exactly(4)),
@@ -542,6 +542,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn conditions_are_read() {
         assert_eq!("ready".parse(), Ok(Condition::Ready));
         assert_eq!("drained".parse(), Ok(Condition::Drained));

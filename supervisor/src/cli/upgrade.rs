@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::client::{self, Client, Deadline};
 use super::error::Error;
-use super::job;
+use super::job::{self, Finding};
 use super::terminal::Terminal;
 
 /// Between two looks at a supervisor that is being replaced.
@@ -24,10 +24,16 @@ pub(super) async fn run(
     let program = program.map(std::path::absolute).transpose()?;
     let work = async {
         let before = status(client).await?;
+        let mut nothing = None;
         let asked = async {
             let body = UpgradeBody { program };
             let mut lines = client.order("/v1/upgrade", &body).await?;
-            job::follow(&mut lines, terminal, |_| {}).await
+            let keep = |finding| {
+                if let Finding::Change { message, .. } = finding {
+                    nothing = Some(message);
+                }
+            };
+            job::follow(&mut lines, terminal, keep).await
         };
         match asked.await {
             // The program that would have said more is gone.
@@ -36,7 +42,13 @@ pub(super) async fn run(
         }
         let version = replaced(client, &before).await?;
         let sentence = format!("version {version} runs in the place of {}", before.version);
-        job::say(terminal, &sentence)
+        job::say(
+            terminal,
+            &match nothing {
+                Some(message) => format!("{sentence}; {message}"),
+                None => sentence,
+            },
+        )
     };
     let after = deadline.given;
     deadline

@@ -11,6 +11,7 @@ use prefork_proto::tls::TlsVersion;
 use serde::{Deserialize, Serialize};
 
 use super::access_log::AccessLog;
+use super::command_line::{COMMAND_LINE, EMBEDDED};
 use super::execution::Execution;
 use crate::fleet::Policy;
 use crate::tls::Certificate;
@@ -32,6 +33,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether it was read from a file.
+    pub(crate) fn is_from_file(&self) -> bool {
+        ![EMBEDDED, COMMAND_LINE].contains(&self.source.as_str())
+    }
+
     /// The pool of this name.
     pub fn pool(&self, name: &str) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.policy.name == name)

@@ -7,6 +7,11 @@ use super::error::{ConfigError, Fault, Problems};
 use super::host::Host;
 use super::{Options, defaults, listen, pool, program, supervisor, web};
 
+/// What a configuration is said to come from that is no file's.
+pub(super) const EMBEDDED: &str = "embedded default";
+/// The same for one that the flags describe.
+pub(super) const COMMAND_LINE: &str = "command line";
+
 impl Options {
     /// The flags among them that describe a pool and so exclude a file.
     pub(super) fn pool_flags(&self) -> Vec<&'static str> {
@@ -58,8 +63,8 @@ pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigErr
         web.listen.push(defaults::listen());
     }
     let source = match options.pool_flags().as_slice() {
-        [] => "embedded default",
-        _ => "command line",
+        [] => EMBEDDED,
+        _ => COMMAND_LINE,
     };
     let problems = Problems::new(source, "");
     let supervisor = supervisor::read(None, host, &problems);

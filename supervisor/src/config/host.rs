@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Uid;
 
 use super::error::{ConfigError, Fault};
+use super::given::absolute;
 use super::{Options, execution, supervisor};
 use crate::sys;
 
@@ -46,7 +47,7 @@ impl Host {
     ///
     /// `Usage` when one of the options' own values is wrong.
     pub fn current(options: &Options) -> Result<Self, ConfigError> {
-        let directory = absolute(Path::new("."));
+        let directory = options.directory();
         let admin_flag = match &options.admin {
             Some(text) => Some(supervisor::admin(text).map_err(|fault| fault.of_flag("--admin"))?),
             None => None,
@@ -117,11 +118,6 @@ fn most_descriptors() -> u64 {
     let text = fs::read_to_string("/proc/sys/fs/nr_open");
     let number = text.ok().and_then(|text| text.trim().parse().ok());
     number.unwrap_or(u64::MAX)
-}
-
-/// Made absolute without following links: a link in it may be what a deploy changes.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod diff;
 mod error;
 mod execution;
 mod file;
+mod given;
 mod host;
 mod http;
 mod listen;
@@ -43,6 +44,7 @@ pub(crate) use execution::own_cpus;
 pub use execution::{Affinity, Capabilities, Execution, Limit};
 pub use file::parse;
 pub use host::{Host, runtime_dir};
+pub(crate) use given::own_program;
 pub use search::{likely_runtime_dir, load};
 pub use summary::{checked_json, render_checked};
 pub use tls::warnings;
@@ -70,3 +72,7 @@ pub struct Options {
     /// `--admin`.
     pub admin: Option<String>,
 }
+    /// Where relative paths start, by the name that it was given; the working
+    /// directory without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,

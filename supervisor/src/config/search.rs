@@ -11,8 +11,9 @@ use super::host::{Host, runtime_dir};
 use super::{Options, command_line, file};
 use crate::regular_file;
 
-/// Where a file is looked for when none is named, in this order.
-const PLACES: [&str; 2] = ["./prefork.toml", "/etc/prefork/prefork.toml"];
+/// Where a file is looked for when none is named, in this order: from where
+/// relative paths start, and for the whole machine.
+const PLACES: [&str; 2] = ["prefork.toml", "/etc/prefork/prefork.toml"];
 
 /// No configuration is longer. It is read and checked by the thread that
 /// supervises, so a wrong file must not cost it seconds.
@@ -36,8 +37,8 @@ pub fn load(options: &Options) -> Result<Config, ConfigError> {
             flags.join(", "),
             path.display()
         ))),
-        (None, []) => match usual() {
-            Some(path) => read(path, &host),
+        (None, []) => match usual(options) {
+            Some(path) => read(&path, &host),
             None => command_line::config(options, &host),
         },
         (None, _) => command_line::config(options, &host),
@@ -48,9 +49,8 @@ pub fn load(options: &Options) -> Result<Config, ConfigError> {
 /// configuration is wrong: the command line's, else the file's, else the usual one.
 pub fn likely_runtime_dir(options: &Options) -> PathBuf {
     let told = options.runtime_dir.as_deref();
-    let file = named(options).or_else(|| options.pool_flags().is_empty().then(usual)?);
-    match (told, file) {
-        (None, Some(file)) => in_file(file).unwrap_or_else(|| runtime_dir(None)),
+    match (told, chosen(options)) {
+        (None, Some(file)) => in_file(&file).unwrap_or_else(|| runtime_dir(None)),
         _ => runtime_dir(told),
     }
 }
@@ -72,15 +72,27 @@ fn named(options: &Options) -> Option<&Path> {
     named.filter(|path| !path.as_os_str().is_empty())
 }
 
+/// The file that is read, if it is one: the one that is named, else the first of
+/// the usual places where there is any.
+pub(super) fn chosen(options: &Options) -> Option<PathBuf> {
+    match named(options) {
+        Some(path) => Some(path.to_owned()),
+        None => options.pool_flags().is_empty().then(|| usual(options))?,
+    }
+}
+
 /// The first of the usual places where there is a file.
-fn usual() -> Option<&'static Path> {
-    PLACES.iter().map(Path::new).find(|path| is_there(path))
+fn usual(options: &Options) -> Option<PathBuf> {
+    let start = options.directory.as_deref().unwrap_or(Path::new(""));
+    let mut places = PLACES.iter().map(|place| start.join(place));
+    places.find(|path| is_there(path))
 }
 
 /// Whether there is anything at the path. What can't be looked at counts as
-/// there: passing over a file for want of permission would run something else.
+/// there, and so does a link that leads nowhere: passing over them would run
+/// something else.
 fn is_there(path: &Path) -> bool {
-    !matches!(path.metadata(), Err(error) if absent(&error))
+    !matches!(path.symlink_metadata(), Err(error) if absent(&error))
 }
 
 fn absent(error: &io::Error) -> bool {
@@ -93,7 +105,7 @@ fn absent(error: &io::Error) -> bool {
 fn read(path: &Path, host: &Host) -> Result<Config, ConfigError> {
     let bytes = regular_file::read(path, MOST_BYTES).map_err(|source| ConfigError::Unreadable {
         path: PathBuf::from(path),
-        source,
+        source: explained(path, source),
     })?;
     let name = path.strip_prefix(".").unwrap_or(path).display().to_string();
     match String::from_utf8(bytes) {
@@ -105,5 +117,16 @@ fn read(path: &Path, host: &Host) -> Result<Config, ConfigError> {
             problems.at(at..at + 1, Fault::new("this is not UTF-8"));
             Err(problems.into_error())
         }
+    }
+}
+
+/// An error about a link that leads nowhere says where it leads.
+fn explained(path: &Path, error: io::Error) -> io::Error {
+    match path.read_link() {
+        Ok(target) if absent(&error) => io::Error::new(
+            error.kind(),
+            format!("it is a link to {}: {error}", target.display()),
+        ),
+        _ => error,
     }
 }

@@ -147,6 +147,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
             ready,
             listeners: vec![],
             program_on_disk: None,
+            on_disk: None,
             workers: (0..desired).map(worker).collect(),
         }],
     }

@@ -174,7 +174,10 @@ impl Reactor {
         let result = match result {
             Ok(message) => JobResult {
                 ok: true,
-                message,
+                message: match self.left_on_disk(job) {
+                    Some(left) => format!("{message}; {left}"),
+                    None => message,
+                },
                 generation: Some(self.fleet.generation()),
                 error: None,
             },
@@ -193,6 +196,13 @@ impl Reactor {
 /// Makes calls until one fails. Only where that is the first, and the worker says
 /// so itself, it is certain that nothing has changed.
 async fn one_after_the_other(
+    /// What whoever has workers started may have meant and did not get.
+    fn left_on_disk(&self, job: JobId) -> Option<String> {
+        let pool = self.jobs.get(&job)?.starts.as_ref()?;
+        let edition = self.editions.of(pool, self.fleet.generation())?;
+        edition.on_disk()
+    }
+
     orders: Option<&mpsc::UnboundedSender<Order>>,
     calls: Vec<Call>,
 ) -> Result<(), AskError> {

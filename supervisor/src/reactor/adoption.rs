@@ -13,11 +13,12 @@ use super::births;
 use super::edition::{Edition, PoolError};
 use super::grip::{Adopted, Grip};
 use super::journal::About;
+use super::place::Places;
 use super::process;
 use super::program::PinnedProgram;
 use super::sockets::Sockets;
 use super::{Inbox, Reactor, Setup, certificates, unix_ms};
-use crate::config::{self, Address, Config, Listen};
+use crate::config::{Address, Config, Listen};
 use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
 use crate::handle::Member;
 use crate::listener::Listener;
@@ -202,8 +203,12 @@ impl Reactor {
             .editions
             .of(&self.pool_name(worker), survivor.generation);
         let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
-        let welcome = edition
-            .map(|edition| births::welcome(edition, worker, survivor.generation, false, rejoin));
+        // What it serves it has opened already: its settings are only for the record.
+        let welcome = edition.map(|edition| {
+            let app = edition.places.app(&edition.config);
+            let app = app.unwrap_or_else(|_| edition.config.app.clone());
+            births::welcome(edition, app, worker, survivor.generation, false, rejoin)
+        });
         let heartbeat_timeout = edition.map_or(std::time::Duration::MAX, |edition| {
             edition.config.policy.heartbeat_timeout
         });
@@ -414,12 +419,14 @@ fn set_up(
     nofile: u64,
 ) -> Result<Vec<(u64, Edition)>, PoolError> {
     let mut editions = Vec::new();
-    for SavedEdition {
-        generation,
-        pinned,
-        config,
-    } in saved
-    {
+    for saved in saved {
+        let SavedEdition {
+            generation,
+            pinned,
+            config,
+            ..
+        } = &saved;
+        let (generation, pinned) = (*generation, *pinned);
         let worker = living
             .iter()
             .filter(|it| it.survivor.generation == generation && !it.survivor.starting)
@@ -431,22 +438,29 @@ fn set_up(
             continue;
         }
         let running = worker.filter(|_| pinned).map(|it| it.pid);
-        editions.push((generation, restored(config, nofile, running, &mut stock)?));
+        editions.push((generation, restored(saved, nofile, running, &mut stock)?));
     }
     Ok(editions)
 }
 
 fn restored(
-    config: config::Pool,
+    saved: SavedEdition,
     nofile: u64,
     running: Option<i32>,
     stock: &mut Stock,
 ) -> Result<Edition, PoolError> {
-    let program = PinnedProgram::pin_running(&config, nofile, running)?;
+    let SavedEdition {
+        config,
+        places,
+        files,
+        ..
+    } = saved;
+    let places = Places::restore(places, &config);
+    let program = PinnedProgram::pin_running(&config, &places, nofile, running, files)?;
     let name = config.policy.name.clone();
     let mut sockets = Vec::new();
     for listen in &config.listen {
         sockets.push(stock.sockets(&name, listen)?);
     }
-    Edition::of(config, program, sockets)
+    Edition::of(config, (program, places), sockets)
 }

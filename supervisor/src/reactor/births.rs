@@ -17,6 +17,7 @@ use prefork_proto::tls::TicketKey;
 use super::Spawn;
 use super::edition::Edition;
 use super::grip::{Grip, SlotName, Start, Ties};
+use super::place::Gone;
 use super::process;
 use crate::fleet::Worker;
 use crate::listener::ListenError;
@@ -123,6 +124,8 @@ pub(crate) fn spawn(
     let (ours, theirs) = channel::pair()?;
     let scoreboard = scoreboard::create()?;
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
+    let app = edition.places.app(config)?;
+    let start = edition.places.start()?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
     let prints_to = [&stdout_writer, &stderr_writer].map(named);
     let outputs = output_ends([&stdout, &stderr]).map_err(io("duplicate a pipe"))?;
@@ -149,6 +152,7 @@ pub(crate) fn spawn(
             theirs.as_fd(),
         )
         .map_err(|errno| BirthError::Fork { errno })?;
+            start,
     drop(place);
     let pidfd = sys::pidfd_open(pid).map_err(|errno| {
         abandon(pid);
@@ -170,7 +174,7 @@ pub(crate) fn spawn(
         stdout,
         stderr,
         prints_to,
-        welcome: welcome(edition, worker, generation, paused, rejoin),
+        welcome: welcome(edition, app, worker, generation, paused, rejoin),
         scoreboard,
         certificates,
         tickets,
@@ -198,6 +202,7 @@ pub(crate) fn welcome(
     rejoin: Option<RejoinOffer>,
 ) -> Welcome {
     let config = &edition.config;
+    app: serde_json::Value,
     Welcome {
         protocol: PROTOCOL,
         pool: edition.name.to_string(),
@@ -207,7 +212,7 @@ pub(crate) fn welcome(
         heartbeat_ms: millis(config.heartbeat_interval),
         idle_grace_ms: millis(config.idle_grace),
         http: Box::new(config.http.clone()),
-        app: config.app.clone(),
+        app,
         paused,
         rejoin,
     }

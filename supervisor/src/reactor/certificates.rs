@@ -92,7 +92,10 @@ impl Reactor {
         let mut calls = Vec::new();
         if differs(|one, other| one.app != other.app) {
             calls.push(Call::Reload {
-                app: edition.config.app.clone(),
+                app: edition
+                    .places
+                    .app(&edition.config)
+                    .map_err(std::io::Error::other)?,
             });
         }
         if let Some(material) = &edition.tls

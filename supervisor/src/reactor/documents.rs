@@ -68,6 +68,7 @@ impl Reactor {
             program_on_disk: edition
                 .and_then(|edition| edition.program.difference_on_disk())
                 .map(str::to_owned),
+            on_disk: edition.and_then(|edition| edition.program_on_disk()),
             workers: pool
                 .shown()
                 .map(|slot| self.worker_status(pool.name(), &slot))
@@ -157,6 +158,7 @@ impl Reactor {
             program_on_disk: edition
                 .and_then(|edition| edition.program.difference_on_disk())
                 .map(str::to_owned),
+            on_disk: edition.and_then(|edition| edition.on_disk()),
             capabilities: hello
                 .as_ref()
                 .map(|hello| hello.capabilities.clone())

@@ -3,12 +3,14 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::rc::Rc;
 
 use prefork_proto::tls::TlsError;
 use tracing::{info, warn};
 
 use super::access_log::AccessLog;
+use super::place::{PlaceError, Places};
 use super::program::{PinnedProgram, ProgramError};
 use super::sockets::Sockets;
 use crate::config;
@@ -21,6 +23,9 @@ pub enum PoolError {
     /// Its program can't be pinned.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// A directory that its settings name can't be held.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// A listener can't be bound.
     #[error("pool {pool}: {source}")]
     Listen {
@@ -66,12 +71,15 @@ fn writer_of(config: &config::Pool) -> Option<u32> {
     config.run_as.as_ref().map(|run_as| run_as.uid)
 }
 
-/// One generation of one pool: its configuration, pinned program and listeners.
+/// One generation of one pool: its configuration, pinned program, directories and
+/// listeners.
 #[derive(Debug)]
 pub struct Edition {
     pub(crate) name: Rc<str>,
     pub(crate) config: config::Pool,
     pub(crate) program: PinnedProgram,
+    /// The directories that its settings name.
+    pub(crate) places: Places,
     pub(crate) sockets: Vec<Rc<Sockets>>,
     /// The certificates of the listeners that speak TLS.
     pub(crate) tls: Option<Material>,
@@ -82,14 +90,17 @@ pub struct Edition {
 }
 
 impl Edition {
-    /// Pins the program and binds the listeners, except those that are in
-    /// `bound` already. `nofile` is the workers' soft limit of descriptors.
+    /// Pins the program, holds the directories and binds the listeners, except
+    /// those that are in `bound` already. `nofile` is the workers' soft limit of
+    /// descriptors, `here` is where the supervisor was started.
     pub(crate) fn set_up(
         config: config::Pool,
+        here: &Path,
         nofile: u64,
         bound: &[Rc<Sockets>],
     ) -> Result<Self, PoolError> {
-        let program = PinnedProgram::pin(&config, nofile)?;
+        let places = Places::pin(&config, here)?;
+        let program = PinnedProgram::pin(&config, &places, nofile)?;
         let mut sockets = Vec::new();
         for listen in &config.listen {
             if bound.iter().any(|sockets| sockets.conflict_with(listen)) {
@@ -115,14 +126,14 @@ impl Edition {
                 pool: config.policy.name.clone(),
                 source,
             })?;
-        Self::with(config, program, sockets, access_log)
+        Self::with(config, (program, places), sockets, access_log)
     }
 
     /// An edition of what is pinned and bound already. Its workers serve, so that
     /// a log that can't be opened is no reason to give up.
     pub(crate) fn of(
         config: config::Pool,
-        program: PinnedProgram,
+        pinned: (PinnedProgram, Places),
         sockets: Vec<Rc<Sockets>>,
     ) -> Result<Self, PoolError> {
         let access_log = config.access_log.clone().and_then(|settings| {
@@ -131,12 +142,12 @@ impl Edition {
                 .map_err(lost)
                 .ok()
         });
-        Self::with(config, program, sockets, access_log)
+        Self::with(config, pinned, sockets, access_log)
     }
 
     fn with(
         config: config::Pool,
-        program: PinnedProgram,
+        (program, places): (PinnedProgram, Places),
         sockets: Vec<Rc<Sockets>>,
         access_log: Option<AccessLog>,
     ) -> Result<Self, PoolError> {
@@ -149,9 +160,40 @@ impl Edition {
             name: config.policy.name.as_str().into(),
             tls,
             program,
+            places,
             sockets,
             null: File::open("/dev/null").map_err(PoolError::Null)?.into(),
             config,
+        })
+    }
+
+    /// What a reload would take from the disk, and a restart doesn't.
+    pub(crate) fn on_disk(&self) -> Option<String> {
+        let directory = || {
+            let name = self.places.outdated()?.display();
+            Some(format!(
+                "{name} is another directory since its generation began; \
+                 a restart still takes the one before, `prefork reload` takes the new one"
+            ))
+        };
+        self.program_on_disk().or_else(directory)
+    }
+
+    /// The same of its program alone, which is asked for all the time: a directory
+    /// may be on a disk that has to be waited for.
+    pub(crate) fn program_on_disk(&self) -> Option<String> {
+        let kept = match self.program.is_kept() {
+            true => "a restart still runs the one before",
+            false => "who is started now runs it already",
+        };
+        Some(match self.program.difference_on_disk()? {
+            "removed" => "the program on disk was removed since its generation began; \
+                 `prefork reload` needs one"
+                .to_owned(),
+            _ => format!(
+                "the program on disk was changed and is newer than its generation; {kept}, \
+                 `prefork reload` takes the new one"
+            ),
         })
     }
 

@@ -57,6 +57,8 @@ impl Editions {
         saved.collect()
     }
 
+            places: edition.places.save(),
+            files: edition.program.files().to_vec(),
     /// Every pinned program, for the program that takes this one's place.
     pub(crate) fn hand_over(&self) -> Vec<HandedProgram> {
         let mut programs = Vec::new();

@@ -29,6 +29,7 @@ mod answers;
 mod births;
 mod certificates;
 mod clock;
+mod code;
 mod conversation;
 mod documents;
 mod edition;
@@ -39,6 +40,7 @@ mod journal;
 mod oom;
 mod output;
 mod peek;
+mod place;
 mod process;
 mod program;
 mod queues;
@@ -85,6 +87,7 @@ use editions::Editions;
 use grip::{Grip, Ties};
 use journal::Journal;
 use oom::OutOfMemory;
+pub use place::PlaceError;
 pub(crate) use program::pin_if_elf;
 pub use program::{BUNDLED_ARGUMENT, ProgramError};
 use reload::{Reading, Reloads};
@@ -218,6 +221,8 @@ pub(crate) struct Keep {
     /// Descriptors that the next program needs.
     pub(crate) fixtures: Fixtures,
     /// What the servers wait at while the next program comes.
+    /// The pool that it starts workers of.
+    starts: Option<String>,
     pub(crate) gate: Gate,
 }
 
@@ -246,7 +251,7 @@ impl Reactor {
         let policies = pools.iter().map(|pool| pool.policy.clone()).collect();
         let mut first = Vec::new();
         for pool in pools {
-            let edition = Edition::set_up(pool, setup.nofile, &[])?;
+            let edition = Edition::set_up(pool, &setup.options.directory(), setup.nofile, &[])?;
             edition.announce();
             first.push(edition);
         }
@@ -513,7 +518,13 @@ impl Reactor {
         let job = JobId(self.next_job);
         self.next_job += 1;
         let name = upgrade::name_of(&command);
-        self.jobs.insert(job, Job { name, askers });
+        let starts = starts(&command);
+        let begun = Job {
+            name,
+            starts,
+            askers,
+        };
+        self.jobs.insert(job, begun);
         let stop = matches!(command, Command::Stop { .. });
         if stop {
             self.told_to_stop.get_or_insert_with(Instant::now);
@@ -620,4 +631,19 @@ fn unix_ms() -> u64 {
 
 fn unix_seconds() -> f64 {
     unix_time().as_secs_f64()
+}
+
+/// The pool of which a command starts workers.
+fn starts(command: &Command) -> Option<String> {
+    match command {
+        Command::Restart { pool, .. }
+        | Command::Kill { pool, .. }
+        | Command::Drain { pool, .. }
+        | Command::Scale { pool, .. } => Some(pool.clone()),
+        Command::ScaleBy { pool, .. } => pool.clone(),
+        Command::Pause { .. }
+        | Command::Resume { .. }
+        | Command::Reload(_)
+        | Command::Stop { .. } => None,
+    }
 }

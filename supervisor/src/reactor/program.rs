@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -14,8 +13,11 @@ use nix::sched::CpuSet;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
+use super::code;
+use super::place::Places;
 use crate::config::{self, Affinity, Pool, Program};
-use crate::sys::{self, Birth, Image, Terms};
+use crate::state::SavedFile;
+use crate::sys::{self, Birth, Image, Start, Terms};
 use crate::upgrade::{FileIdentity, HANDOVER_FD_ENV, HandedProgram};
 
 /// The argument that makes the `prefork` binary the bundled web server.
@@ -50,7 +52,10 @@ pub(crate) struct PinnedProgram {
     /// `None` for a script: the kernel hands its interpreter a path, and a
     /// close-on-exec descriptor would be gone by then.
     executable: Option<OwnedFd>,
+    /// What is executed where nothing is pinned, and what messages name.
     path: CString,
+    /// Where the program lies, as it is named.
+    given: PathBuf,
     argv: Vec<CString>,
     envp: Vec<CString>,
     terms: Terms,
@@ -59,69 +64,125 @@ pub(crate) struct PinnedProgram {
     mark: bool,
     /// What the file was when it was pinned.
     file: Option<FileIdentity>,
+    /// Files of it that can't be pinned: a script, or what an interpreter runs.
+    files: Vec<SavedFile>,
     /// The soft RLIMIT_NOFILE that the supervisor itself was started with.
     nofile: u64,
 }
 
+/// What of a program is pinned, and what its files were.
+#[derive(Debug, Default)]
+struct Pinned {
+    executable: Option<OwnedFd>,
+    file: Option<FileIdentity>,
+    files: Vec<SavedFile>,
+}
+
 impl PinnedProgram {
     /// Pins a pool's program as it is now.
-    pub(crate) fn pin(pool: &Pool, nofile: u64) -> Result<Self, ProgramError> {
-        let name = &pool.policy.name;
+    pub(crate) fn pin(pool: &Pool, places: &Places, nofile: u64) -> Result<Self, ProgramError> {
         let (path, argv) = command(pool);
         let executable = pin_if_elf(&path).map_err(|source| ProgramError::Open {
-            pool: name.clone(),
+            pool: pool.policy.name.clone(),
             path: path.clone(),
             source,
         })?;
-        let file = identify(&path).ok();
-        Self::of(pool, nofile, &path, argv, executable, file).map_err(|source| ProgramError::Nul {
-            pool: name.clone(),
+        let start = places.start_name().unwrap_or(Path::new("."));
+        let unpinned = match &executable {
+            Some(_) => code::interpreted(&path, &argv[1..], start),
+            None => code::read_from(&path),
+        };
+        let pinned = Pinned {
+            executable,
+            file: code::identify(&path).ok(),
+            files: unpinned.into_iter().collect(),
+        };
+        Self::of(pool, places, nofile, pinned)
+    }
+
+    fn of(pool: &Pool, places: &Places, nofile: u64, pinned: Pinned) -> Result<Self, ProgramError> {
+        Self::assemble(pool, places, nofile, pinned).map_err(|source| ProgramError::Nul {
+            pool: pool.policy.name.clone(),
             source,
         })
     }
 
-    fn of(
+    fn assemble(
         pool: &Pool,
+        places: &Places,
         nofile: u64,
-        path: &Path,
-        argv: Vec<String>,
-        executable: Option<OwnedFd>,
-        file: Option<FileIdentity>,
+        pinned: Pinned,
     ) -> Result<Self, NulError> {
+        let Pinned {
+            executable,
+            file,
+            files,
+        } = pinned;
+        let (given, mut argv) = command(pool);
+        let mut path = given.clone();
+        for file in &files {
+            if file.given == given {
+                path.clone_from(&file.path);
+            } else {
+                places.resolve(&mut argv[1..], file);
+            }
+        }
         Ok(Self {
             executable,
             path: CString::new(path.as_os_str().as_bytes())?,
+            given,
             argv: argv
                 .into_iter()
                 .map(CString::new)
                 .collect::<Result<_, _>>()?,
             envp: environment(pool)?,
-            terms: terms(pool)?,
+            terms: terms(pool),
             affinity: pool.execution.cpu_affinity.clone(),
             mark: pool.execution.kill_tree,
             file,
+            files,
             nofile,
         })
     }
 
     /// Pins what a worker runs that another supervisor has started, whatever
-    /// lies on the disk by now; a script is started anew from its path.
+    /// lies on the disk by now; a script is started anew from where it lay. Where
+    /// nobody runs it and it has gone, it is for its next start to fail.
     pub(crate) fn pin_running(
         pool: &Pool,
+        places: &Places,
         nofile: u64,
         worker: Option<i32>,
+        files: Vec<SavedFile>,
     ) -> Result<Self, ProgramError> {
-        let mut program = Self::pin(pool, nofile)?;
+        let nothing = Pinned {
+            files: files.clone(),
+            ..Pinned::default()
+        };
+        let unpinned = Self::of(pool, places, nofile, nothing)?;
         // What it has become by an exec of its own takes other arguments.
-        let running = worker.filter(|pid| program.is_run_by(*pid));
+        let running = worker.filter(|pid| unpinned.is_run_by(*pid));
         let running = running.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
         if let Some(path) = running
             && let Ok(Some(executable)) = pin_if_elf(&path)
         {
-            program.executable = Some(executable);
-            program.file = identify(&path).ok();
+            let pinned = Pinned {
+                executable: Some(executable),
+                file: code::identify(&path).ok(),
+                files,
+            };
+            return Self::of(pool, places, nofile, pinned);
         }
-        Ok(program)
+        let (path, _) = command(pool);
+        if let Some(script) = files.iter().find(|file| file.given == path) {
+            let pinned = Pinned {
+                executable: None,
+                file: Some(script.file),
+                files,
+            };
+            return Self::of(pool, places, nofile, pinned);
+        }
+        Self::pin(pool, places, nofile).or(Ok(unpinned))
     }
 
     /// Whether a worker still is what it was started as: a wrapper script, or an
@@ -148,18 +209,20 @@ impl PinnedProgram {
     /// Goes on with what the program before this one had pinned.
     pub(crate) fn go_on(
         pool: &Pool,
+        places: &Places,
         nofile: u64,
         handed: Option<HandedProgram>,
+        files: Vec<SavedFile>,
     ) -> Result<Self, ProgramError> {
         let (executable, file) = handed.map_or((None, None), |handed| {
             (handed.executable.map(sys::claim), handed.file)
         });
-        let (path, argv) = command(pool);
-        let name = &pool.policy.name;
-        Self::of(pool, nofile, &path, argv, executable, file).map_err(|source| ProgramError::Nul {
-            pool: name.clone(),
-            source,
-        })
+        let pinned = Pinned {
+            executable,
+            file,
+            files,
+        };
+        Self::of(pool, places, nofile, pinned)
     }
 
     /// What the next program has to know of it, but for whose it is.
@@ -172,6 +235,11 @@ impl PinnedProgram {
         }
     }
 
+    /// Files of it that can't be pinned.
+    pub(crate) fn files(&self) -> &[SavedFile] {
+        &self.files
+    }
+
     /// Whether what runs is pinned, or is a script.
     pub(crate) fn is_pinned(&self) -> bool {
         self.executable.is_some()
@@ -181,6 +249,7 @@ impl PinnedProgram {
     pub(crate) fn spawn(
         &self,
         slot: u32,
+        start: Option<Start<'_>>,
         stdin: BorrowedFd<'_>,
         stdout: BorrowedFd<'_>,
         stderr: BorrowedFd<'_>,
@@ -193,6 +262,7 @@ impl PinnedProgram {
             channel,
             nofile: self.nofile,
             terms: &self.terms,
+            start,
             cpus: self.cpus_of(slot)?,
             mark: self.mark,
         };
@@ -218,19 +288,34 @@ impl PinnedProgram {
         Ok((set != CpuSet::new()).then_some(set))
     }
 
-    /// Whether both were pinned from the same unchanged file.
-    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
-        self.file.is_some() && self.file == other.file
+    /// Whether processes of this program, these, surely run the code that those of
+    /// `other` would: its file is the same and unchanged, and so is what can't be
+    /// pinned, and they have become no program of which that is not known.
+    pub(crate) fn is_same_code(&self, other: &Self, mut pids: impl Iterator<Item = i32>) -> bool {
+        let executable = self.executable.as_ref();
+        self.file.is_some()
+            && self.file == other.file
+            && self.files == other.files
+            && pids.all(|pid| code::is_of_its_file(pid, executable, &self.given))
     }
 
-    /// How the file on disk differs from what was pinned; `None` if it doesn't.
+    /// How the files on disk differ from what was pinned; `None` if they don't.
     pub(crate) fn difference_on_disk(&self) -> Option<&'static str> {
-        let path = Path::new(OsStr::from_bytes(self.path.as_bytes()));
-        match (&self.file, identify(path)) {
-            (Some(pinned), Ok(now)) if *pinned == now => None,
-            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Some("removed"),
-            _ => Some("changed"),
-        }
+        let program = (self.file.as_ref(), &self.given);
+        let files = self.files.iter().map(|it| (Some(&it.file), &it.given));
+        [program].into_iter().chain(files).find_map(|(then, path)| {
+            match (then, code::identify(path)) {
+                (Some(then), Ok(now)) if *then == now => None,
+                (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Some("removed"),
+                _ => Some("changed"),
+            }
+        })
+    }
+
+    /// Whether who is started now runs what the generation began with.
+    pub(crate) fn is_kept(&self) -> bool {
+        let unchanged = |it: &SavedFile| code::identify(&it.path).is_ok_and(|now| now == it.file);
+        self.files.iter().all(unchanged)
     }
 
     /// The argument vector, for people.
@@ -243,19 +328,15 @@ impl PinnedProgram {
 }
 
 /// On what terms a pool's workers run.
-fn terms(pool: &Pool) -> Result<Terms, NulError> {
+fn terms(pool: &Pool) -> Terms {
     let execution = &pool.execution;
     let limit = |limit: &config::Limit| Some((limit.resource()?, limit.soft, limit.hard));
-    let directory = execution.working_directory.as_ref();
     let run_as = pool.run_as.as_ref();
     let uid = run_as.map_or_else(Uid::effective, |who| Uid::from_raw(who.uid));
-    Ok(Terms {
+    Terms {
         limits: execution.rlimits.iter().filter_map(limit).collect(),
         nice: execution.nice,
         umask: execution.umask.map(Mode::from_bits_truncate),
-        directory: directory
-            .map(|path| CString::new(path.as_os_str().as_bytes()))
-            .transpose()?,
         credentials: run_as.map(|who| {
             let groups = who.groups.iter().map(|gid| Gid::from_raw(*gid));
             (Gid::from_raw(who.gid), groups.collect(), uid)
@@ -266,7 +347,7 @@ fn terms(pool: &Pool) -> Result<Terms, NulError> {
             None => Some(0),
         },
         no_new_privs: execution.no_new_privs,
-    })
+    }
 }
 
 /// Where a pool's program lies, and its argument vector.
@@ -284,16 +365,6 @@ fn command(pool: &Pool) -> (PathBuf, Vec<String>) {
             )
         }
     }
-}
-
-fn identify(path: &Path) -> io::Result<FileIdentity> {
-    let found = fs::metadata(path)?;
-    Ok(FileIdentity {
-        device: found.dev(),
-        inode: found.ino(),
-        size: found.size(),
-        modified: (found.mtime(), found.mtime_nsec()),
-    })
 }
 
 /// An `O_PATH` descriptor for an ELF file, nothing for a script.

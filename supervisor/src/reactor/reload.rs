@@ -180,10 +180,11 @@ impl Reactor {
             .into_iter()
             .map(|(_, sockets)| sockets)
             .collect();
+        let here = self.options.directory();
         let mut editions = Vec::new();
         let mut pools = Vec::new();
         for pool in &config.pools {
-            let edition = Edition::set_up(pool.clone(), self.nofile, &bound)
+            let edition = Edition::set_up(pool.clone(), &here, self.nofile, &bound)
                 .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?;
             pools.push(PlannedPool {
                 policy: pool.policy.clone(),
@@ -195,7 +196,8 @@ impl Reactor {
     }
 
     /// Whether nothing differs from what runs but the application's settings and
-    /// certificates, and every worker says that it can take new ones.
+    /// certificates, neither the code nor where it starts, and every worker says
+    /// that it can take new ones.
     fn can_reload_in_place(&self, edition: &Edition) -> bool {
         let name = &*edition.name;
         let Some(running) = self.editions.of(name, self.fleet.generation()) else {
@@ -207,7 +209,11 @@ impl Reactor {
         let Some(taken) = config::taken_in_place(&running.config, &edition.config) else {
             return false;
         };
-        running.program.is_same_file(&edition.program)
+        let current = pool.slots().filter_map(|slot| slot.current()?.pid());
+        // Another root comes with the settings, where they are sent.
+        running.places.start_alike(&edition.places)
+            && (taken.app || running.places.serve_alike(&edition.places))
+            && running.program.is_same_code(&edition.program, current)
             && pool
                 .slots()
                 .filter_map(|slot| slot.current())
@@ -269,6 +275,7 @@ impl Reactor {
         };
         if committed {
             info!("reload: generation {generation} is in force");
+            self.options.settle(&reload.config);
             self.take_over_config(reload.config);
         } else {
             error!(

@@ -9,6 +9,7 @@ use tracing::{error, info};
 use super::adoption::Stock;
 use super::edition::{Edition, PoolError};
 use super::journal::About;
+use super::place::Places;
 use super::program::PinnedProgram;
 use super::{Inbox, Reactor, Setup, process};
 use crate::fleet::{Snapshot, Time};
@@ -96,17 +97,22 @@ fn go_on_with(
     let mut programs: HashMap<_, _> = programs.into_iter().map(of).collect();
     let mut editions = Vec::new();
     for SavedEdition {
-        generation, config, ..
+        generation,
+        config,
+        places,
+        files,
+        ..
     } in saved
     {
         let name = config.policy.name.clone();
         let handed = programs.remove(&(name.clone(), generation));
-        let program = PinnedProgram::go_on(&config, nofile, handed)?;
+        let places = Places::restore(places, &config);
+        let program = PinnedProgram::go_on(&config, &places, nofile, handed, files)?;
         let mut sockets = Vec::new();
         for listen in &config.listen {
             sockets.push(stock.sockets(&name, listen)?);
         }
-        editions.push((generation, Edition::of(config, program, sockets)?));
+        editions.push((generation, Edition::of(config, (program, places), sockets)?));
     }
     Ok(editions)
 }

@@ -230,6 +230,17 @@ impl Reactor {
                 message,
             });
         }
+        if program.runs_already() {
+            let message = format!(
+                "{} is the very file that ran before: the program has not changed",
+                program.path().display()
+            );
+            info!("upgrade: {message}");
+            if let Some(asker) = &asker {
+                let what = "program".to_owned();
+                let _ = asker.send(JobLine::Change { what, message });
+            }
+        }
         self.rest_servers(ears.requests, asker.is_some()).await;
         let why = self.exec(&program, ears).await;
         if let Some(keep) = &self.keep {

@@ -1,11 +1,14 @@
 //! The shape of `state.json`.
 
+use std::path::PathBuf;
+
 use prefork_proto::control::LastReload;
 use prefork_proto::message::Hello;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Listen};
 use crate::metrics::SavedMetrics;
+use crate::upgrade::FileIdentity;
 
 /// The version that this program writes and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -54,6 +57,45 @@ pub(crate) struct SavedEdition {
     pub(crate) pinned: bool,
     /// What its workers run and accept from.
     pub(crate) config: config::Pool,
+    /// The directories that it names, as they were when it began.
+    #[serde(default)]
+    pub(crate) places: SavedPlaces,
+    /// Files of its program that can't be pinned.
+    #[serde(default)]
+    pub(crate) files: Vec<SavedFile>,
+}
+
+/// The directories of one generation of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedPlaces {
+    /// What the bundled web server serves.
+    pub(crate) root: Option<SavedPlace>,
+    /// Where its workers start.
+    pub(crate) start: Option<SavedPlace>,
+}
+
+/// A directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedPlace {
+    /// As it is named.
+    pub(crate) given: PathBuf,
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    /// The device of its inode.
+    pub(crate) device: u64,
+    /// Its inode.
+    pub(crate) inode: u64,
+}
+
+/// A file that a worker's program is read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedFile {
+    /// As it is named.
+    pub(crate) given: PathBuf,
+    /// Where it lay when the generation began.
+    pub(crate) path: PathBuf,
+    /// What it was then.
+    pub(crate) file: FileIdentity,
 }
 
 /// A bound socket.

@@ -10,6 +10,9 @@ mod document;
 mod file;
 mod identity;
 
-pub(crate) use document::{Document, SavedEdition, SavedListener, SavedProcess, VERSION};
+pub(crate) use document::{
+    Document, SavedEdition, SavedFile, SavedListener, SavedPlace, SavedPlaces, SavedProcess,
+    VERSION,
+};
 pub(crate) use file::{Found, StateFile, read, set_aside};
 pub(crate) use identity::{boot_id, lives, new_secret, start_ticks};

@@ -3,7 +3,7 @@
 //! What raises something comes while the child still has the supervisor's
 //! rights; what gives them up comes after that, and ends with `no_new_privs`.
 
-use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 
 use nix::sched::CpuSet;
 use nix::sys::resource::{Resource, setrlimit};
@@ -25,8 +25,6 @@ pub(crate) struct Terms {
     pub(crate) nice: Option<i32>,
     /// The permission bits that new files don't get.
     pub(crate) umask: Option<Mode>,
-    /// Where it starts.
-    pub(crate) directory: Option<CString>,
     /// Group id, supplementary groups and user id to take on, in that order.
     pub(crate) credentials: Option<(Gid, Vec<Gid>, Uid)>,
     /// The capabilities to keep, a bit for each; every one without it.
@@ -35,13 +33,39 @@ pub(crate) struct Terms {
     pub(crate) no_new_privs: bool,
 }
 
+/// The directory that a child starts in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start<'a> {
+    /// The directory.
+    pub(crate) directory: BorrowedFd<'a>,
+    /// Whether the child needs the right to enter it, as who it is to be. It
+    /// inherits it else, as it would have where the supervisor is there itself.
+    pub(crate) by_right: bool,
+}
+
+impl Start<'_> {
+    fn enter(&self) -> nix::Result<()> {
+        nix::unistd::fchdir(self.directory)
+    }
+}
+
+/// The step that does it.
+const ENTERING: &str = "entering its directory";
+
 /// A step of it that failed, for people.
 type Step = (&'static str, nix::Error);
 
 impl Terms {
     /// Takes all of it on. Only for a child that has this process to itself.
-    pub(super) fn take_on(&self, cpus: Option<&CpuSet>) -> Result<(), Step> {
+    pub(super) fn take_on(
+        &self,
+        cpus: Option<&CpuSet>,
+        start: Option<&Start<'_>>,
+    ) -> Result<(), Step> {
         let step = |name: &'static str| move |errno: nix::Error| (name, errno);
+        if let Some(start) = start.filter(|start| !start.by_right) {
+            start.enter().map_err(step(ENTERING))?;
+        }
         for (resource, soft, hard) in &self.limits {
             setrlimit(*resource, *soft, *hard).map_err(step(resource_name(*resource)))?;
         }
@@ -70,8 +94,8 @@ impl Terms {
         if let Some(kept) = self.capabilities {
             keep_only(kept).map_err(step("dropping capabilities"))?;
         }
-        if let Some(directory) = &self.directory {
-            nix::unistd::chdir(directory.as_c_str()).map_err(step("entering its directory"))?;
+        if let Some(start) = start.filter(|start| start.by_right) {
+            start.enter().map_err(step(ENTERING))?;
         }
         if self.no_new_privs {
             nix::sys::prctl::set_no_new_privs().map_err(step("PR_SET_NO_NEW_PRIVS"))?;

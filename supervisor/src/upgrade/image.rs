@@ -35,6 +35,18 @@ impl NewProgram {
         &self.path
     }
 
+    /// Whether it is the very file that runs in this process already.
+    pub(crate) fn runs_already(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |path: &Path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.dev(), found.ino()))
+        };
+        let pinned = self.pinned.as_ref().map(AsRawFd::as_raw_fd);
+        let ours = pinned.and_then(|fd| identity(Path::new(&format!("/proc/self/fd/{fd}"))));
+        ours.is_some() && ours == identity(Path::new("/proc/self/exe"))
+    }
+
     /// A child that runs it.
     pub(super) fn command(&self) -> Command {
         use std::os::unix::process::CommandExt;

@@ -90,6 +90,24 @@ pub(crate) fn descriptors(pid: i32) -> Vec<Descriptor> {
     all
 }
 
+/// A variable of a process's environment.
+#[track_caller]
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).expect("the process lives");
+    let mut variables = environment.split(|byte| *byte == 0);
+    variables.find_map(|variable| {
+        let variable = String::from_utf8_lossy(variable);
+        let (key, value) = variable.split_once('=')?;
+        (key == name).then(|| value.to_owned())
+    })
+}
+
+/// The directory in which a process is.
+#[track_caller]
+pub(crate) fn directory_of(pid: i32) -> std::path::PathBuf {
+    fs::read_link(format!("/proc/{pid}/cwd")).expect("the process lives")
+}
+
 /// Resident memory in bytes.
 #[track_caller]
 pub(crate) fn resident_bytes(pid: i32) -> u64 {

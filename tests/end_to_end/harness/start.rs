@@ -130,6 +130,22 @@ impl Prefork {
         }
     }
 
+    /// A supervisor that a shell starts with this script in the test's directory,
+    /// where `install` has put what it needs. `$0` is the program and `$1` the
+    /// runtime directory.
+    pub(crate) fn launch_by_shell(install: impl FnOnce(&Path), script: &str) -> Self {
+        let dir = directory();
+        install(dir.path());
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", script])
+            .arg(cli::binary())
+            .arg(runtime_dir(dir.path()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Self::spawn_by(command, dir, &[])
+    }
+
     /// A supervisor with more keys in its `[supervisor]` section.
     pub(crate) fn launch_with(supervisor: &str, pools: &[Pool]) -> Self {
         let dir = directory();
@@ -181,8 +197,19 @@ impl Prefork {
     fn start_again_by(&mut self, command: Command) {
         let config = self.dir().join("prefork.toml");
         let config = config.to_str().expect("the path is text").to_owned();
-        let args = ["run", "--config", &config];
-        let (supervisor, log) = start(command, self.dir(), &self.marker, &args);
+        self.start_again_with(command, &["run", "--config", &config]);
+    }
+
+    /// Starts it again in its directory with these arguments.
+    pub(crate) fn start_again_as(&mut self, args: &[&str]) {
+        let runtime_dir = self.runtime_dir();
+        let mut command = prefork();
+        command.arg("--runtime-dir").arg(runtime_dir);
+        self.start_again_with(command, args);
+    }
+
+    fn start_again_with(&mut self, command: Command, args: &[&str]) {
+        let (supervisor, log) = start(command, self.dir(), &self.marker, args);
         self.supervisor = supervisor;
         self.log = log;
     }

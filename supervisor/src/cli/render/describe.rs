@@ -140,8 +140,8 @@ fn certificate(exit: &Exit, now: f64, color: bool) -> String {
 /// The command line, and whether the file is still what runs.
 fn program(describe: &Describe) -> String {
     let mut shown = describe.program.join(" ");
-    if let Some(difference) = &describe.program_on_disk {
-        shown.push_str(&format!(" ({difference} on disk since)"));
+    if let Some(difference) = &describe.on_disk {
+        shown.push_str(&format!(" ({difference})"));
     }
     shown
 }
@@ -175,6 +175,7 @@ mod tests {
             },
             program: vec!["/usr/bin/shop".to_owned(), "--fast".to_owned()],
             program_on_disk: None,
+            on_disk: None,
             hello: Some("shop 1.2".to_owned()),
             capabilities: vec!["tell".to_owned(), "pause".to_owned()],
             channel: ChannelStatus {

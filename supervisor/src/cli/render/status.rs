@@ -21,11 +21,8 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
         out.push_str(&format!("last reload {}: {outcome}\n", ago(now, reload.at)));
     }
     for pool in &status.pools {
-        if let Some(difference) = &pool.program_on_disk {
-            let note = format!(
-                "{}: the program on disk was {difference}; what serves is what a reload would replace",
-                pool.name
-            );
+        if let Some(difference) = &pool.on_disk {
+            let note = format!("{}: {difference}", pool.name);
             out.push_str(&Style::Busy.paint(&one_line(&note), color));
             out.push('\n');
         }
@@ -274,6 +271,7 @@ mod tests {
                     tls: None,
                 }],
                 program_on_disk: None,
+                on_disk: None,
                 workers: vec![worker(0), crashed()],
             }],
         }
