@@ -17,7 +17,7 @@ use crate::activation;
 use crate::admin;
 use crate::config::{self, Config, Options};
 use crate::control::{self, Allowed, Gate};
-use crate::fleet::Snapshot;
+use crate::fleet::{BootFailure, Snapshot};
 use crate::handle::Handle;
 use crate::log::Log;
 use crate::reactor::{Inbox, Outcome, PoolError, Reactor, Setup, Signals};
@@ -61,16 +61,23 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
-    /// The first generation did not come up.
-    #[error("{slot} did not come up: {why}{}", stderr_of(.exit.as_deref()))]
-    BootFailed {
-        /// `web/0`.
-        slot: String,
-        /// Why.
-        why: String,
-        /// The certificate, where there was a process.
-        exit: Option<Box<Exit>>,
-    },
+    /// No pool of the first generation came up; with `strict_boot`, one did not.
+    #[error("{}", each(.0))]
+    BootFailed(Vec<BootFailure>),
+}
+
+/// Why each of the pools did not come up.
+fn each(failures: &[BootFailure]) -> String {
+    let said = failures.iter().map(|it| {
+        format!(
+            "{}/{} did not come up: {}{}",
+            it.pool,
+            it.slot,
+            it.why,
+            stderr_of(it.exit.as_ref())
+        )
+    });
+    said.collect::<Vec<_>>().join("\n")
 }
 
 fn stderr_of(exit: Option<&Exit>) -> String {
@@ -85,6 +92,7 @@ fn stderr_of(exit: Option<&Exit>) -> String {
 /// Runs the supervisor until it is stopped.
 pub fn run(mut options: Options, config: Config) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
+    options.settle(&config);
     sys::signals::outlive_file_limit().map_err(|errno| io("handle SIGXFSZ")(errno.into()))?;
     // Nothing that whoever started us left open may reach a worker.
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
@@ -92,7 +100,6 @@ pub fn run(mut options: Options, config: Config) -> Result<(), RunError> {
     let nofile = raise_descriptor_limit().map_err(io("raise RLIMIT_NOFILE"))?;
     let log = Log::start(
         config.supervisor.log.as_deref(),
-    options.settle(&config);
         config.supervisor.log_level.as_deref(),
     )
     .map_err(io("open the log"))?;
@@ -207,6 +214,8 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
     let signals = Signals::take().map_err(io("listen to signals"))?;
     let fixtures = handover.fixtures;
     let config = handover.state.config.clone();
+    let mut options = handover.options.clone();
+    options.settle(&config);
     let runtime_dir = RuntimeDir::go_on(&config.supervisor.runtime_dir, sys::claim(fixtures.lock))?;
     let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
     let control = match fixtures.control {
@@ -214,8 +223,6 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
             let control = UnixListener::from(sys::claim(control));
             Some((control, allowed(&runtime_dir)?))
         }
-    let mut options = handover.options.clone();
-    options.settle(&config);
         None => None,
     };
     let admin = fixtures.admin.map(|fd| TcpListener::from(sys::claim(fd)));
@@ -307,11 +314,7 @@ async fn serve(
             info!("stopped");
             Ok(())
         }
-        Outcome::BootFailed { slot, why, exit } => Err(RunError::BootFailed {
-            slot,
-            why,
-            exit: exit.map(Box::new),
-        }),
+        Outcome::BootFailed(failures) => Err(RunError::BootFailed(failures)),
     }
 }
 

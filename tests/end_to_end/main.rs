@@ -39,6 +39,7 @@ mod metrics;
 mod one_release;
 mod operations;
 mod operators_view;
+mod partial_boot;
 mod pinned_program;
 mod privileges;
 mod process_trees;

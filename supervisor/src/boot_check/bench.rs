@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit};
-use prefork_proto::control::Event;
+use prefork_proto::control::{Event, Exit};
 use tokio::sync::{broadcast, mpsc};
 
 use super::probe::probe;
@@ -128,10 +128,17 @@ fn throwaway(mut pool: config::Pool, scratch: &Path) -> config::Pool {
 fn early_end(outcome: Outcome) -> BootError {
     match outcome {
         Outcome::Stopped => BootError::Interrupted,
-        Outcome::BootFailed { why, exit, .. } => BootError::NotReady {
-            why,
-            stderr: exit.map_or_else(String::new, |exit| exit.stderr),
-        },
+        Outcome::BootFailed(failures) => {
+            let stderr = |exit: &Exit| exit.stderr.clone();
+            // It has one pool.
+            let failure = failures.last();
+            BootError::NotReady {
+                why: failure.map_or_else(String::new, |it| it.why.clone()),
+                stderr: failure
+                    .and_then(|it| it.exit.as_ref().map(stderr))
+                    .unwrap_or_default(),
+            }
+        }
     }
 }
 

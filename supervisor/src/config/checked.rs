@@ -74,6 +74,9 @@ pub struct Supervisor {
     /// How long workers without a supervisor go on serving.
     #[serde(default = "super::defaults::orphan_timeout")]
     pub orphan_timeout: Duration,
+    /// Whether one pool that does not come up at the start ends the supervisor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_boot: bool,
 }
 
 /// How finely the exposition tells workers apart.

@@ -23,6 +23,7 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         log: None,
         log_level: None,
         orphan_timeout: orphan_timeout(),
+        strict_boot: false,
     }
 }
 

@@ -94,7 +94,7 @@ fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
         .collect()
 }
 
-fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 6] {
+fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 7] {
     // Taken apart in full, so that a new key does not go unnoticed.
     let Supervisor {
         runtime_dir,
@@ -103,6 +103,7 @@ fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 6] {
         log,
         log_level,
         orphan_timeout,
+        strict_boot,
     } = supervisor;
     let show = |path: &PathBuf| path.display().to_string();
     let none = || "none".to_owned();
@@ -113,6 +114,7 @@ fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 6] {
         ("log", log.as_ref().map_or("stderr".to_owned(), show)),
         (LOG_LEVEL, log_level.clone().unwrap_or("unset".to_owned())),
         ("orphan_timeout", units::show_duration(*orphan_timeout)),
+        ("strict_boot", strict_boot.to_string()),
     ]
 }
 

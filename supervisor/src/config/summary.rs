@@ -31,6 +31,9 @@ pub fn render_checked(config: &Config) -> String {
         let timeout = units::show_duration(supervisor.orphan_timeout);
         row("orphan_timeout", &timeout);
     }
+    if supervisor.strict_boot {
+        row("strict_boot", "true");
+    }
     lines.push("metrics".to_owned());
     lines.push(format!("  {:<20} {}", "detail", config.metrics.as_str()));
     if config.max_series != defaults::MAX_SERIES {
@@ -86,6 +89,7 @@ pub fn checked_json(config: &Config) -> Value {
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
         "log_level": supervisor.log_level,
         "orphan_timeout": units::show_duration(supervisor.orphan_timeout),
+        "strict_boot": supervisor.strict_boot,
         "metrics": {
             "detail": config.metrics.as_str(),
             "max_series": config.max_series,

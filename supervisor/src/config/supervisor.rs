@@ -12,7 +12,7 @@ use super::defaults;
 use super::error::{Fault, Problems};
 use super::host::Host;
 use super::listen::{SOCKET_PATH_MAX, socket_address};
-use super::section::{Section, permissions, string};
+use super::section::{Section, boolean, permissions, string};
 use crate::log::LEVELS;
 
 /// The longest that workers may go on without a supervisor: one week.
@@ -63,6 +63,9 @@ pub(super) fn read(
                 supervisor.orphan_timeout,
                 Duration::ZERO..=LONGEST_ORPHAN,
             )
+            .value;
+        supervisor.strict_boot = section
+            .take_or("strict_boot", supervisor.strict_boot, boolean)
             .value;
         section.finish();
     }

@@ -1,20 +1,54 @@
-//! A process that fails before it is ready: the end of a first boot, and of
-//! the commands that wait for it.
+//! A process that fails before it is ready: what it means for a first boot, and
+//! for the commands that wait for it.
+//!
+//! A pool comes up when each of its slots has been ready once. One whose process
+//! fails before that tries again as it would later, and the others serve. Only
+//! where every pool has failed so there is nothing to serve with, and the fleet
+//! ends; if its boot is strict, the first failure is enough for that.
 
 use prefork_proto::control::{Exit, ExitReason};
 
-use super::event::{Action, Time};
+use super::event::{Action, BootFailure, PoolId, Time};
 use super::jobs::Awaiting;
 use super::leave::How;
 use super::lifecycle::Failure;
+use super::pool::Pool;
 use super::slot::SlotId;
 use super::{Fleet, Phase};
+
+/// The first failure of a pool in its first boot.
+#[derive(Debug)]
+pub(super) struct Setback {
+    slot: u32,
+    incarnation: u64,
+    why: String,
+}
+
+impl Pool {
+    /// Whether every slot of it has been ready.
+    fn is_up(&self) -> bool {
+        self.tally.unbooted == 0
+    }
+
+    /// Its first failure, with the certificate as soon as there is one.
+    fn setback(&self) -> Option<BootFailure> {
+        let setback = self.setback.as_ref()?;
+        let mut exits = self.slots[setback.slot as usize].exits.iter();
+        let exit = exits.find(|exit| exit.incarnation == setback.incarnation);
+        Some(BootFailure {
+            pool: self.policy.name.clone(),
+            slot: setback.slot,
+            why: setback.why.clone(),
+            exit: exit.cloned(),
+        })
+    }
+}
 
 impl Fleet {
     /// A process failed before it was ready.
     pub(super) fn boot_failed(&mut self, now: Time, id: SlotId, failure: &Failure) {
         let incarnation = failure.worker.incarnation;
-        if self.phase != Phase::Booting {
+        if !self.is_setback(id, failure) {
             let why = format!("{}: {}", self.name(id), failure.why);
             self.fail_watches(id, incarnation, &why, failure.exit.as_ref());
             return;
@@ -22,6 +56,7 @@ impl Fleet {
         self.phase = Phase::Failed {
             said: false,
             jobs: Vec::new(),
+            down: self.down(),
         };
         self.end_all_jobs("the first workers did not come up: the supervisor is ending");
         self.dismiss_all(now, How::Kill);
@@ -29,18 +64,54 @@ impl Fleet {
         self.tell_failure(id, incarnation, who, why, failure.exit.as_ref());
     }
 
+    /// Notes the failure if it is one of a first boot. Whether it ends that.
+    fn is_setback(&mut self, id: SlotId, failure: &Failure) -> bool {
+        if self.phase != Phase::Booting || self.slot_mut(id).been_ready {
+            return false;
+        }
+        let setback = || Setback {
+            slot: id.index,
+            incarnation: failure.worker.incarnation,
+            why: failure.why.clone(),
+        };
+        self.pool_mut(id.pool).setback.get_or_insert_with(setback);
+        let may_come_up = |pool: &Pool| pool.is_up() || pool.setback.is_none();
+        self.strict_boot || !self.pools.iter().any(may_come_up)
+    }
+
+    /// Whether every pool has come up or failed to, and one has come up.
+    pub(super) fn has_booted(&self) -> bool {
+        let is_decided = |pool: &Pool| pool.is_up() || pool.setback.is_some();
+        self.pools.iter().all(is_decided) && self.pools.iter().any(Pool::is_up)
+    }
+
+    /// The pools that have failed to come up.
+    fn down(&self) -> Vec<PoolId> {
+        let down = |pool: &&Pool| !pool.is_up() && pool.setback.is_some();
+        self.pools.iter().filter(down).map(|pool| pool.id).collect()
+    }
+
+    /// Why each pool has not come up that has failed to.
+    pub(super) fn setbacks(&self) -> Vec<BootFailure> {
+        let down = self.down().into_iter();
+        down.filter_map(|pool| self.pools[pool].setback()).collect()
+    }
+
     /// Says that the first boot failed, now that all is known of it.
     pub(super) fn say_boot_failed(&mut self, id: SlotId, why: String, exit: Option<Exit>) {
-        if let Phase::Failed { said, .. } = &mut self.phase {
-            *said = true;
-            let pool = self.policy(id.pool).name.clone();
-            self.actions.push(Action::BootFailed {
-                pool,
-                slot: id.index,
-                why,
-                exit,
-            });
-        }
+        let Phase::Failed { said, down, .. } = &mut self.phase else {
+            return;
+        };
+        *said = true;
+        let others = std::mem::take(down).into_iter().filter(|it| *it != id.pool);
+        let others = others.filter_map(|pool| self.pools[pool].setback());
+        self.actions.push(Action::BootFailed {
+            others: others.collect(),
+            pool: self.policy(id.pool).name.clone(),
+            slot: id.index,
+            why,
+            exit,
+        });
     }
 
     /// Makes every process leave that has not been told to, and empties every
@@ -120,6 +191,82 @@ mod tests {
         );
         assert!(matches!(&actions[..],
             [Action::BootFailed { why, exit: None, .. }, Action::Ended] if why.contains("EAGAIN")));
+    }
+
+    /// A started fleet of `web` and `api`, of one slot each, and their workers.
+    fn two_pools() -> (Driver, [super::super::Worker; 2]) {
+        let pools = vec![policy("web", 1), policy("api", 1)];
+        let api = super::super::Worker {
+            pool: super::super::PoolId(1),
+            ..worker(0, 1)
+        };
+        (Driver::start_pools(1, pools), [worker(0, 1), api])
+    }
+
+    #[test]
+    fn a_pool_that_comes_up_serves_and_one_that_does_not_goes_on_trying() {
+        for failure_first in [true, false] {
+            let (mut driver, [web, api]) = two_pools();
+            if failure_first {
+                driver.exit(web, code(3));
+                assert!(!driver.fleet.booted(), "it may be that none comes up");
+                driver.say_ready(api);
+            } else {
+                driver.say_ready(api);
+                driver.exit(web, code(3));
+            }
+            assert!(driver.fleet.booted() && !driver.fleet.is_ready());
+            assert_eq!(boot_failure(&driver), None);
+            assert!(driver.has_reported(|report| matches!(report,
+                super::super::Report::BootedInPart { without }
+                    if without.len() == 1 && without[0].why.contains("code 3"))));
+            driver.say_ready(worker(0, 2));
+            assert!(driver.fleet.is_ready());
+        }
+    }
+
+    #[test]
+    fn a_pool_that_comes_up_at_its_second_try_has_come_up() {
+        let (mut driver, [web, api]) = two_pools();
+        driver.exit(web, code(3));
+        driver.say_ready(worker(0, 2));
+        driver.exit(api, code(4));
+        assert!(driver.fleet.booted());
+        assert_eq!(boot_failure(&driver), None);
+    }
+
+    #[test]
+    fn the_fleet_ends_where_no_pool_comes_up_and_says_why_of_each() {
+        let (mut driver, [web, api]) = two_pools();
+        driver.exit(web, code(3));
+        driver.exit(api, code(4));
+        let others = driver.log.iter().find_map(|action| match action {
+            Action::BootFailed { pool, others, .. } if pool == "api" => Some(others.clone()),
+            _ => None,
+        });
+        let others = others.unwrap();
+        assert_eq!(others.len(), 1);
+        assert_eq!(others[0].pool, "web");
+        let stderr = others[0].exit.as_ref().map(|exit| &*exit.stderr);
+        assert_eq!(stderr, Some("stderr of the exit with 3"));
+    }
+
+    #[test]
+    fn a_strict_boot_ends_with_the_first_failure() {
+        let pools = vec![policy("web", 1), policy("api", 1)];
+        let mut fleet = super::super::Fleet::new(1, pools).strict(true);
+        let now = Time::default();
+        fleet.start(now);
+        let exit = code(3);
+        let actions = fleet.step(
+            now,
+            Event::Exited {
+                worker: worker(0, 1),
+                exit,
+            },
+        );
+        let failed = |action: &Action| matches!(action, Action::BootFailed { .. });
+        assert!(actions.iter().any(failed), "{actions:?}");
     }
 
     #[test]

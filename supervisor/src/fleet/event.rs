@@ -364,7 +364,7 @@ pub enum Action {
         /// Why not; empty when committed.
         why: String,
     },
-    /// The first generation did not come up: print the certificate, exit 1.
+    /// No pool of the first generation came up: print the certificate, exit 1.
     /// `Action::Kill` for everything that lives came before it or comes with
     /// it: a worker that had to be killed has its certificate when it is
     /// reaped. `Ended` follows.
@@ -377,6 +377,8 @@ pub enum Action {
         why: String,
         /// The certificate, where there was a process.
         exit: Option<Exit>,
+        /// The same of the other pools that did not come up.
+        others: Vec<BootFailure>,
     },
     /// Stop was asked for, or the boot failed, and no process is left. (One
     /// that the kernel does not let go of long after its SIGKILL doesn't count.)
@@ -496,4 +498,22 @@ pub enum Report {
     },
     /// Every pool has been ready once.
     Booted,
+    /// The first boot is over: some pools have been ready, and others have not.
+    BootedInPart {
+        /// Those that have not.
+        without: Vec<BootFailure>,
+    },
+}
+
+/// A pool that did not come up, and its first failure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BootFailure {
+    /// The pool's name.
+    pub pool: String,
+    /// The slot.
+    pub slot: u32,
+    /// Why, for people.
+    pub why: String,
+    /// The certificate, where there was a process and it has been reaped.
+    pub exit: Option<Exit>,
 }

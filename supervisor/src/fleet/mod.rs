@@ -51,8 +51,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 pub use event::{
-    Action, Ask, AskError, Command, Death, Event, JobId, Plan, PlannedPool, PoolId, Refusal,
-    Report, Time, Worker,
+    Action, Ask, AskError, BootFailure, Command, Death, Event, JobId, Plan, PlannedPool, PoolId,
+    Refusal, Report, Time, Worker,
 };
 pub(crate) use lifecycle::SPEAK;
 pub use policy::Policy;
@@ -75,8 +75,11 @@ pub struct Fleet {
     rng: fastrand::Rng,
     generation: u64,
     phase: Phase,
-    /// Whether every slot has been ready once.
+    /// Whether the first boot is over: a pool has come up, and every other one has
+    /// or has failed to.
     booted: bool,
+    /// Whether one pool that fails to come up is the end.
+    strict_boot: bool,
     pools: Pools,
     /// The reload in progress.
     rollout: Option<Rollout>,
@@ -95,13 +98,18 @@ pub struct Fleet {
 /// How far the fleet has come.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    /// Not every slot has been ready once: a failure is the end.
+    /// Not every pool has come up or failed to: where each fails, it is the end.
     Booting,
     /// Nothing that a worker does is the end.
     Running,
     /// The first generation did not come up. Whether that has been said yet:
     /// it is said with the certificate, which comes when the culprit is reaped.
-    Failed { said: bool, jobs: Vec<JobId> },
+    Failed {
+        said: bool,
+        jobs: Vec<JobId>,
+        /// The pools that did not come up.
+        down: Vec<PoolId>,
+    },
     /// Everything leaves; these jobs end when it has left.
     Stopping { jobs: Vec<JobId> },
     /// Nothing is left.
@@ -121,6 +129,7 @@ impl Fleet {
             generation: FIRST_GENERATION,
             phase: Phase::Booting,
             booted: false,
+            strict_boot: false,
             pools: all,
             rollout: None,
             total: Tally::default(),
@@ -130,6 +139,14 @@ impl Fleet {
             touched: VecDeque::new(),
             actions: Vec::new(),
         }
+    }
+
+    /// Whether one pool that fails to come up ends the fleet, as it ends where all
+    /// fail.
+    #[must_use]
+    pub fn strict(mut self, strict_boot: bool) -> Self {
+        self.strict_boot = strict_boot;
+        self
     }
 
     /// Starts a process in every slot. To be called once, before any `step`.

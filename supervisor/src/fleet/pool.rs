@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use super::boot::Setback;
 use super::event::{JobId, PoolId};
 use super::policy::Policy;
 use super::replacement::Turn;
@@ -36,6 +37,9 @@ pub(super) struct Pool {
     /// The scale command that is in progress.
     #[serde(skip)]
     pub(super) scaling: Option<Scaling>,
+    /// Its first failure in the first boot.
+    #[serde(skip)]
+    pub(super) setback: Option<Setback>,
 }
 
 /// A scale command in progress.
@@ -100,6 +104,7 @@ impl Pool {
             tally: Tally::default(),
             queue: BTreeMap::new(),
             scaling: None,
+            setback: None,
             part: None,
             retired: false,
             policy,

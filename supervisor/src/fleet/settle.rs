@@ -98,13 +98,22 @@ impl Fleet {
     /// Notices that everything is up for the first time, or that all is over.
     fn settle_phase(&mut self) {
         let over = self.total.processes == 0;
+        let has_booted = self.phase == Phase::Booting && self.has_booted();
         match &mut self.phase {
-            Phase::Booting if self.total.unbooted == 0 => {
+            Phase::Booting if has_booted => {
                 self.phase = Phase::Running;
                 self.booted = true;
-                self.actions.push(Action::Report(Report::Booted));
+                let without = self.setbacks();
+                self.actions.push(Action::Report(if without.is_empty() {
+                    Report::Booted
+                } else {
+                    Report::BootedInPart { without }
+                }));
             }
-            Phase::Stopping { jobs } | Phase::Failed { said: true, jobs } if over => {
+            Phase::Stopping { jobs }
+            | Phase::Failed {
+                said: true, jobs, ..
+            } if over => {
                 let jobs = std::mem::take(jobs);
                 self.phase = Phase::Ended;
                 for job in jobs {

@@ -131,6 +131,7 @@ impl Fleet {
             generation: snapshot.generation,
             phase,
             booted: true,
+            strict_boot: false,
             pools: Pools::of(pools, snapshot.pools_added),
             rollout: None,
             total: Tally::default(),

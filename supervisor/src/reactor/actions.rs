@@ -8,10 +8,11 @@ use tracing::error;
 
 use super::births::{self, BirthError};
 use super::conversation::CallError;
+use super::edition::{Edition, PoolError};
 use super::grip::{Call, Order};
 use super::starvation::Look;
 use super::{Outcome, Reactor, Spawn};
-use crate::fleet::{Action, Ask, AskError, Event, JobId, Refusal, Worker};
+use crate::fleet::{Action, Ask, AskError, BootFailure, Event, JobId, Refusal, Worker};
 use std::time::Duration;
 
 /// With how many processes a birth is written down at once. With more of them that
@@ -72,9 +73,16 @@ impl Reactor {
                 slot,
                 why,
                 exit,
+                others,
             } => {
-                let slot = format!("{pool}/{slot}");
-                self.outcome = Some(Outcome::BootFailed { slot, why, exit });
+                let last = BootFailure {
+                    pool,
+                    slot,
+                    why,
+                    exit,
+                };
+                let failures = others.into_iter().chain([last]).collect();
+                self.outcome = Some(Outcome::BootFailed(failures));
             }
             Action::Ended => self.ended = true,
         }
@@ -150,6 +158,7 @@ impl Reactor {
         }
         let metrics = self.slot_metrics(spawn.worker);
         let pool = self.pool_name(spawn.worker);
+        self.catch_up(&pool, spawn.generation)?;
         let Some(edition) = self.editions.of(&pool, spawn.generation) else {
             return Err(BirthError::NoEdition);
         };
@@ -162,12 +171,33 @@ impl Reactor {
         Ok(pid)
     }
 
+    /// Sets up what could not be before.
+    fn catch_up(&mut self, pool: &str, generation: u64) -> Result<(), PoolError> {
+        let Some(config) = self.editions.deferred(pool, generation).cloned() else {
+            return Ok(());
+        };
+        let bound = self.editions.bound().into_iter();
+        let bound: Vec<_> = bound.map(|(_, sockets)| sockets).collect();
+        let edition = Edition::set_up(config, &self.options.directory(), self.nofile, &bound)?;
+        edition.announce();
+        self.editions.add(generation, vec![edition]);
+        self.keep_listeners();
+        Ok(())
+    }
+
     pub(super) fn job_line(&self, job: JobId, line: JobLine) {
         let askers = self.jobs.get(&job).map(|job| &job.askers);
         for asker in askers.into_iter().flatten() {
             // A client that has left doesn't cancel its job.
             let _ = asker.send(line.clone());
         }
+    }
+
+    /// What whoever has workers started may have meant and did not get.
+    fn left_on_disk(&self, job: JobId) -> Option<String> {
+        let pool = self.jobs.get(&job)?.starts.as_ref()?;
+        let edition = self.editions.of(pool, self.fleet.generation())?;
+        edition.on_disk()
     }
 
     fn finish(&mut self, job: JobId, result: Result<String, Refusal>) {
@@ -196,13 +226,6 @@ impl Reactor {
 /// Makes calls until one fails. Only where that is the first, and the worker says
 /// so itself, it is certain that nothing has changed.
 async fn one_after_the_other(
-    /// What whoever has workers started may have meant and did not get.
-    fn left_on_disk(&self, job: JobId) -> Option<String> {
-        let pool = self.jobs.get(&job)?.starts.as_ref()?;
-        let edition = self.editions.of(pool, self.fleet.generation())?;
-        edition.on_disk()
-    }
-
     orders: Option<&mpsc::UnboundedSender<Order>>,
     calls: Vec<Call>,
 ) -> Result<(), AskError> {

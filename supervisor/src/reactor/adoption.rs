@@ -80,9 +80,17 @@ impl Reactor {
         });
         let adopted = adopted.collect();
         let in_force = editions.iter().filter(|(of, _)| *of == generation);
-        let policies: BTreeMap<String, Policy> = in_force
+        let mut policies: BTreeMap<String, Policy> = in_force
             .map(|(_, edition)| (edition.name.to_string(), edition.config.policy.clone()))
             .collect();
+        // A pool that could not be set up is one all the same.
+        let mut deferred = document.config.pools.clone();
+        deferred.retain(|pool| !policies.contains_key(&pool.policy.name));
+        let vault = setup.keep.as_ref().map(|keep| &keep.vault);
+        certificates::fill(vault, &mut deferred);
+        for pool in &deferred {
+            policies.insert(pool.policy.name.clone(), pool.policy.clone());
+        }
 
         // What concerns this process is as it was told; what concerns the
         // workers stays until a reload.
@@ -101,6 +109,9 @@ impl Reactor {
         });
         for (number, edition) in editions {
             reactor.editions.add(number, vec![edition]);
+        }
+        for pool in deferred {
+            reactor.editions.defer(generation, pool);
         }
         reactor.names = names;
         reactor.adopted = adopted;

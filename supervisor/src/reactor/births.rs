@@ -15,7 +15,7 @@ use prefork_proto::scoreboard::{self, ScoreboardError};
 use prefork_proto::tls::TicketKey;
 
 use super::Spawn;
-use super::edition::Edition;
+use super::edition::{Edition, PoolError};
 use super::grip::{Grip, SlotName, Start, Ties};
 use super::place::Gone;
 use super::process;
@@ -59,6 +59,12 @@ pub(crate) enum BirthError {
         /// What the system said.
         source: io::Error,
     },
+    /// The pool could not be set up when its generation began, nor can it now.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// No directory that it is to serve, or to start in.
+    #[error(transparent)]
+    Gone(#[from] Gone),
     /// No process.
     #[error("cannot fork: {errno}{}", fork_advice(*.errno))]
     Fork {
@@ -118,14 +124,14 @@ pub(crate) fn spawn(
         paused,
     } = spawn;
     let config = &edition.config;
+    let app = edition.places.app(config)?;
+    let start = edition.places.start()?;
 
     // Everything that takes a descriptor comes before the fork, so that its
     // failure leaves no process; `place` keeps room for the pidfd.
     let (ours, theirs) = channel::pair()?;
     let scoreboard = scoreboard::create()?;
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
-    let app = edition.places.app(config)?;
-    let start = edition.places.start()?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
     let prints_to = [&stdout_writer, &stderr_writer].map(named);
     let outputs = output_ends([&stdout, &stderr]).map_err(io("duplicate a pipe"))?;
@@ -146,13 +152,13 @@ pub(crate) fn spawn(
         .program
         .spawn(
             worker.slot,
+            start,
             edition.null.as_fd(),
             stdout_writer.as_fd(),
             stderr_writer.as_fd(),
             theirs.as_fd(),
         )
         .map_err(|errno| BirthError::Fork { errno })?;
-            start,
     drop(place);
     let pidfd = sys::pidfd_open(pid).map_err(|errno| {
         abandon(pid);
@@ -196,13 +202,13 @@ pub(crate) fn spawn(
 /// What a worker of this edition is told.
 pub(crate) fn welcome(
     edition: &Edition,
+    app: serde_json::Value,
     worker: Worker,
     generation: u64,
     paused: bool,
     rejoin: Option<RejoinOffer>,
 ) -> Welcome {
     let config = &edition.config;
-    app: serde_json::Value,
     Welcome {
         protocol: PROTOCOL,
         pool: edition.name.to_string(),

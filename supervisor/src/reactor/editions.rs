@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::access_log::AccessLog;
 use super::edition::Edition;
 use super::sockets::Sockets;
+use crate::config;
 use crate::state::SavedEdition;
 use crate::upgrade::HandedProgram;
 
@@ -14,6 +15,9 @@ use crate::upgrade::HandedProgram;
 #[derive(Debug, Default)]
 pub(crate) struct Editions {
     pools: BTreeMap<Rc<str>, BTreeMap<u64, Rc<Edition>>>,
+    /// Pools of a generation that could not be set up, for want of their address
+    /// or their files: it is tried again when a worker is to be started.
+    deferred: BTreeMap<Rc<str>, (u64, config::Pool)>,
 }
 
 impl Editions {
@@ -53,12 +57,12 @@ impl Editions {
             generation: *generation,
             pinned: edition.program.is_pinned(),
             config: edition.config.clone(),
+            places: edition.places.save(),
+            files: edition.program.files().to_vec(),
         });
         saved.collect()
     }
 
-            places: edition.places.save(),
-            files: edition.program.files().to_vec(),
     /// Every pinned program, for the program that takes this one's place.
     pub(crate) fn hand_over(&self) -> Vec<HandedProgram> {
         let mut programs = Vec::new();
@@ -70,10 +74,29 @@ impl Editions {
         programs
     }
 
+    /// Leaves a pool to be set up later.
+    pub(crate) fn defer(&mut self, generation: u64, config: config::Pool) {
+        let name = config.policy.name.as_str().into();
+        self.deferred.insert(name, (generation, config));
+    }
+
+    /// What is still to be set up for workers of a generation of a pool.
+    pub(crate) fn deferred(&self, pool: &str, generation: u64) -> Option<&config::Pool> {
+        let (of, config) = self.deferred.get(pool)?;
+        (*of == generation).then_some(config)
+    }
+
     /// Adds a generation.
     pub(crate) fn add(&mut self, generation: u64, editions: Vec<Edition>) {
         for edition in editions {
             let generations = self.pools.entry(Rc::clone(&edition.name)).or_default();
+            if self
+                .deferred
+                .get(&edition.name)
+                .is_some_and(|it| it.0 == generation)
+            {
+                self.deferred.remove(&edition.name);
+            }
             generations.insert(generation, Rc::new(edition));
         }
     }
@@ -94,6 +117,7 @@ impl Editions {
     /// Forgets every generation but this one. Returns the listeners that only
     /// the others had.
     pub(crate) fn keep_only(&mut self, generation: u64) -> Vec<(Rc<str>, Rc<Sockets>)> {
+        self.deferred.retain(|_, (number, _)| *number == generation);
         let before = self.bound();
         for generations in self.pools.values_mut() {
             generations.retain(|number, _| *number == generation);

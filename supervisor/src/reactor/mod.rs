@@ -63,13 +63,13 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use prefork_proto::channel::ChannelError;
-use prefork_proto::control::{Exit, JobLine};
+use prefork_proto::control::JobLine;
 use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::config::{Config, Options};
 use crate::control::Gate;
-use crate::fleet::{Action, Command, Event, Fleet, JobId, PoolId, Time, Worker};
+use crate::fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::{Member, Request};
 use crate::log::Log;
 use crate::metrics::{Metrics, SavedMetrics};
@@ -119,15 +119,8 @@ const HEARINGS: usize = 8;
 pub enum Outcome {
     /// Stop was asked for, and everything has gone.
     Stopped,
-    /// The first generation did not come up.
-    BootFailed {
-        /// `web/0`.
-        slot: String,
-        /// Why.
-        why: String,
-        /// The certificate, where there was a process.
-        exit: Option<Exit>,
-    },
+    /// No pool of the first generation came up; with `strict_boot`, one did not.
+    BootFailed(Vec<BootFailure>),
 }
 
 /// Everything that the supervisor is, besides its servers.
@@ -221,8 +214,6 @@ pub(crate) struct Keep {
     /// Descriptors that the next program needs.
     pub(crate) fixtures: Fixtures,
     /// What the servers wait at while the next program comes.
-    /// The pool that it starts workers of.
-    starts: Option<String>,
     pub(crate) gate: Gate,
 }
 
@@ -230,6 +221,8 @@ pub(crate) struct Keep {
 #[derive(Debug)]
 struct Job {
     name: &'static str,
+    /// The pool that it starts workers of.
+    starts: Option<String>,
     /// Who waits for it; a reload may have several.
     askers: Vec<mpsc::UnboundedSender<JobLine>>,
 }
@@ -248,17 +241,37 @@ impl Reactor {
         let mut pools = setup.config.pools.clone();
         let vault = setup.keep.as_ref().map(|keep| &keep.vault);
         certificates::fill(vault, &mut pools);
+        let strict = setup.config.supervisor.strict_boot;
         let policies = pools.iter().map(|pool| pool.policy.clone()).collect();
         let mut first = Vec::new();
+        let here = setup.options.directory();
+        let mut deferred = Vec::new();
+        let mut refused = None;
         for pool in pools {
-            let edition = Edition::set_up(pool, &setup.options.directory(), setup.nofile, &[])?;
-            edition.announce();
-            first.push(edition);
+            match Edition::set_up(pool.clone(), &here, setup.nofile, &[]) {
+                Ok(edition) => {
+                    edition.announce();
+                    first.push(edition);
+                }
+                Err(error) if strict => return Err(error),
+                Err(error) => {
+                    // It may be the only one.
+                    refused.get_or_insert(error);
+                    deferred.push(pool);
+                }
+            }
         }
-        let (mut reactor, inbox) =
-            Self::assemble(setup, |_| Fleet::new(fastrand::u64(..), policies));
+        if let (Some(error), []) = (refused, first.as_slice()) {
+            return Err(error);
+        }
+        let (mut reactor, inbox) = Self::assemble(setup, |_| {
+            Fleet::new(fastrand::u64(..), policies).strict(strict)
+        });
         let generation = reactor.fleet.generation();
         reactor.editions.add(generation, first);
+        for pool in deferred {
+            reactor.editions.defer(generation, pool);
+        }
         Ok((reactor, inbox))
     }
 

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use prefork_proto::control::{Exit, ExitReason, SlotState};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Reactor;
 use super::journal::About;
@@ -128,6 +128,19 @@ impl Reactor {
             Report::Booted => {
                 info!("every pool is ready");
                 let message = "every pool is ready".to_owned();
+                self.journal.note("booted", About::default(), message);
+            }
+            Report::BootedInPart { without } => {
+                for failure in &without {
+                    error!(
+                        slot = %format!("{}/{}", failure.pool, failure.slot),
+                        "did not come up and goes on trying: {}",
+                        failure.why
+                    );
+                }
+                let names: Vec<&str> = without.iter().map(|it| &*it.pool).collect();
+                let message = format!("every pool is ready but {}", names.join(", "));
+                info!("{message}");
                 self.journal.note("booted", About::default(), message);
             }
         }

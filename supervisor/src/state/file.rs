@@ -285,6 +285,7 @@ mod tests {
                     log: None,
                     log_level: None,
                     orphan_timeout: Duration::from_secs(30),
+                    strict_boot: false,
                 },
                 metrics: Detail::Slot,
                 pools: Vec::new(),

@@ -51,6 +51,11 @@ impl World {
             assert!(successors <= surge, "{successors} successors at a time");
         }
         let ready = self.facts.booted && !self.fleet.stopping() && !short;
+        let is_open = !self.facts.booted && !self.fleet.stopping();
+        assert!(
+            !is_open || !self.facts.is_boot_decided(),
+            "the boot is over"
+        );
         assert_eq!(self.fleet.is_ready(), ready);
         assert_eq!(self.fleet.booted(), self.facts.booted);
     }

@@ -36,6 +36,7 @@ pub(crate) struct Facts {
     pub(crate) stopping: bool,
     pub(crate) booted: bool,
     pub(crate) boot_failed: bool,
+    strict_boot: bool,
     pub(crate) ended: bool,
     /// The worker whose certificate this step owes.
     pub(crate) owed_exit: Option<Worker>,
@@ -50,8 +51,9 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn new(pools: &[Policy]) -> Self {
+    pub(crate) fn new(pools: &[Policy], strict_boot: bool) -> Self {
         Self {
+            strict_boot,
             pools: pools.iter().map(PoolFacts::new).collect(),
             generation: 1,
             reload: None,
@@ -143,8 +145,6 @@ impl Facts {
                 let workers = first.desired().saturating_add_signed(*by).max(1);
                 return self.scaled(fleet, first.name(), workers);
             }
-            Command::Restart { pool, slot: None } => (pool, None),
-            Command::Restart {
             Command::ScaleBy {
                 pool: Some(pool),
                 by,
@@ -153,6 +153,8 @@ impl Facts {
                 let workers = has.map_or(0, |view| view.desired().saturating_add_signed(*by));
                 return self.scaled(fleet, pool, workers);
             }
+            Command::Restart { pool, slot: None } => (pool, None),
+            Command::Restart {
                 pool,
                 slot: Some(slot),
             }
@@ -249,6 +251,7 @@ impl Facts {
             Event::Misbehaved { .. } if !leaving => self.failed(worker, process, now, true),
             Event::Ready { .. } if !leaving && !self.is_on_probation(worker) => {
                 self.of(worker).serving.push(worker);
+                self.of(worker).been_ready = true;
             }
             Event::Answered { ask, result, .. } if !leaving => {
                 self.answered(worker, *ask, result);
@@ -261,6 +264,9 @@ impl Facts {
     /// A process that nobody had asked to leave has failed.
     fn failed(&mut self, worker: Worker, process: &Process, now: Time, mendable: bool) {
         self.happened.failed += 1;
+        if !self.booted && !self.of(worker).been_ready {
+            self.pools[worker.pool.0 as usize].set_back = true;
+        }
         if self.is_hopeful(worker) {
             self.fail_reload();
             return;
@@ -343,8 +349,12 @@ impl Facts {
                 committed,
                 ..
             } => self.reloaded(*generation, *committed),
-            Action::BootFailed { .. } => {
+            Action::BootFailed { others, .. } => {
                 assert!(!self.booted && !self.boot_failed);
+                let down = |pool: &&PoolFacts| pool.set_back && !pool.is_up();
+                let down = self.pools.iter().filter(down).count();
+                assert!(self.strict_boot || down == self.pools.len(), "one is up");
+                assert_eq!(others.len() + 1, down, "one is not named");
                 self.boot_failed = true;
                 self.happened.boots_failed += 1;
             }
@@ -432,7 +442,16 @@ impl Facts {
             }
             Report::Booted => {
                 assert!(!self.booted && !self.boot_failed);
+                assert!(self.pools.iter().all(PoolFacts::is_up));
                 self.booted = true;
+            }
+            Report::BootedInPart { without } => {
+                assert!(!self.booted && !self.boot_failed && !self.strict_boot);
+                let up = self.pools.iter().filter(|pool| pool.is_up()).count();
+                assert!(up > 0, "none is up");
+                assert_eq!(up + without.len(), self.pools.len());
+                self.booted = true;
+                self.happened.booted_in_part += 1;
             }
             _ => {}
         }
@@ -456,6 +475,12 @@ impl Facts {
                 facts.drains -= 1;
             }
         }
+    }
+
+    /// A first boot is over as soon as it is known how it ended.
+    pub(crate) fn is_boot_decided(&self) -> bool {
+        let decided = |pool: &PoolFacts| pool.is_up() || pool.set_back;
+        self.pools.iter().all(decided)
     }
 
     /// The end comes when nobody is left but whom the kernel does not let go.

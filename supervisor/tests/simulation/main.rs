@@ -63,6 +63,7 @@ struct Happened {
     jobs_refused: u64,
     jobs_timed_out: u64,
     boots_failed: u64,
+    booted_in_part: u64,
     recycled: u64,
     hung: u64,
     failed: u64,
@@ -83,6 +84,7 @@ impl Happened {
         self.jobs_refused += other.jobs_refused;
         self.jobs_timed_out += other.jobs_timed_out;
         self.boots_failed += other.boots_failed;
+        self.booted_in_part += other.booted_in_part;
         self.recycled += other.recycled;
         self.hung += other.hung;
         self.failed += other.failed;
@@ -104,6 +106,7 @@ impl Happened {
             ("refused jobs", self.jobs_refused),
             ("timed-out jobs", self.jobs_timed_out),
             ("failed boots", self.boots_failed),
+            ("boots in part", self.booted_in_part),
             ("recycles", self.recycled),
             ("hangs", self.hung),
             ("failures", self.failed),

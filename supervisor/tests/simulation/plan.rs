@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     /// Whether things go wrong from the start, or only after the boot.
     pub(crate) faulty_boot: bool,
+    /// Whether one pool that fails to come up is the end.
+    pub(crate) strict_boot: bool,
     /// How long things go wrong and commands come.
     pub(crate) chaos: Duration,
     /// How many commands come.
@@ -93,6 +95,7 @@ impl Plan {
             pools,
             faults: Faults::draw(&mut rng),
             faulty_boot: rng.f64() < 0.1,
+            strict_boot: seed.is_multiple_of(3),
             chaos: seconds(&mut rng, 3.0, 15.0),
             commands: rng.u32(0..=commands),
             reloads: 0.1,

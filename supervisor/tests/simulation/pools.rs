@@ -13,6 +13,8 @@ pub(crate) struct PoolFacts {
     pub(crate) planned: Option<Planned>,
     /// Whether it is on its way out.
     pub(crate) retired: bool,
+    /// Whether a slot of it failed before it was ever ready, in the first boot.
+    pub(crate) set_back: bool,
 }
 
 impl PoolFacts {
@@ -28,7 +30,14 @@ impl PoolFacts {
             slots: (0..policy.workers).map(|_| started()).collect(),
             planned: None,
             retired: false,
+            set_back: false,
         }
+    }
+
+    /// Whether each of its slots has been ready once.
+    pub(crate) fn is_up(&self) -> bool {
+        let wanted = self.slots.iter().take(self.desired as usize);
+        wanted.into_iter().all(|slot| slot.been_ready)
     }
 
     /// Whether it goes by this name and stays.
@@ -59,6 +68,8 @@ impl PoolFacts {
 #[derive(Debug, Default)]
 pub(crate) struct SlotFacts {
     pub(crate) incarnations: u64,
+    /// Whether a process of it has ever been ready.
+    pub(crate) been_ready: bool,
     /// Processes that were ready and have not been told to leave, nor died.
     pub(crate) serving: Vec<Worker>,
     /// Failures in a row, by the law of backoff.

@@ -58,8 +58,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: &Plan, trace: bool) -> Self {
         Self {
-            fleet: Fleet::new(plan.seed, plan.pools.clone()),
-            facts: Facts::new(&plan.pools),
+            fleet: Fleet::new(plan.seed, plan.pools.clone()).strict(plan.strict_boot),
+            facts: Facts::new(&plan.pools, plan.strict_boot),
             now: Time::default(),
             rng: fastrand::Rng::with_seed(plan.seed ^ 0x5eed),
             processes: HashMap::new(),

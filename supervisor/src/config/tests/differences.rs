@@ -193,6 +193,7 @@ fn every_key_of_the_supervisor_asks_for_a_restart() {
             "stderr → /var/log/prefork.log",
         ),
         ("orphan_timeout = \"5s\"", "30s → 5s"),
+        ("strict_boot = true", "false → true"),
     ] {
         let new = format!("[supervisor]\n{line}\n{}", web(""));
         let changes = diff(&valid(&web("")), &valid(&new));

@@ -116,6 +116,7 @@ fn every_key_reaches_its_value() {
         admin = "127.0.0.1:9000"
         log = "/var/log/prefork.log"
         orphan_timeout = "90s"
+        strict_boot = true
 
         [metrics]
         detail = "pool"
@@ -162,6 +163,7 @@ fn every_key_reaches_its_value() {
             log: Some("/var/log/prefork.log".into()),
             log_level: None,
             orphan_timeout: 90 * SECOND,
+            strict_boot: true,
         }
     );
     assert_eq!(config.metrics, Detail::Pool);
