@@ -320,3 +320,19 @@ fn an_access_log_has_its_permissions_whatever_the_umask_is() {
     prefork.done(&["reopen-logs"]);
     assert_eq!(mode(), "600");
 }
+
+#[test]
+fn workers_that_run_as_root_without_being_told_to_are_warned_of() {
+    if !is_root("run workers as root") {
+        return;
+    }
+    let as_user = Pool::bundled("api", 1).text("user", "nobody");
+    let prefork = Prefork::start(&[Pool::bundled("web", 1), as_user]);
+    let warning = "the workers of web run as root";
+    prefork.logged(&[warning, "`user` in [pool.web]"]);
+    let config = prefork.dir().join("prefork.toml");
+    let config = config.to_str().expect("the path is text");
+    let checked = prefork.cli(&["check", "--config", config]);
+    assert_eq!(checked.code, 0, "{checked:?}");
+    assert!(checked.stderr.contains(warning), "{checked:?}");
+}

@@ -183,7 +183,10 @@ fn a_check_warns_of_a_certificate_that_has_expired() {
     assert!(told.contains(warning), "{told}");
     let json = prefork.done(&["check", "--config", config, "--output", "json"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
-    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1), "{json}");
+    let warnings = json["warnings"].as_array().expect("there are some");
+    // As root there is one more, of that.
+    let ours = |it: &&serde_json::Value| it.as_str().is_some_and(|it| it.contains("listener"));
+    assert_eq!(warnings.iter().filter(ours).count(), 1, "{json}");
 }
 
 #[test]

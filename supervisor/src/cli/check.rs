@@ -26,7 +26,9 @@ pub(super) fn run(
         runtime_dir,
         ..Options::default()
     })?;
-    let warnings = config::warnings(&config, SystemTime::now());
+    let mut warnings = config::warnings(&config, SystemTime::now());
+    let root = nix::unistd::Uid::effective().is_root();
+    warnings.extend(config::root_workers(&config, root));
     let mut document = config::checked_json(&config);
     document["warnings"] = json!(warnings);
     let shown = config::render_checked(&config);

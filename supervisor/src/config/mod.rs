@@ -24,6 +24,7 @@ mod listen;
 mod metrics;
 mod pool;
 mod program;
+mod rights;
 mod search;
 mod section;
 mod summary;
@@ -43,8 +44,9 @@ pub use error::{ConfigError, Place, Problem};
 pub(crate) use execution::own_cpus;
 pub use execution::{Affinity, Capabilities, Execution, Limit};
 pub use file::parse;
-pub use host::{Host, runtime_dir};
 pub(crate) use given::own_program;
+pub use host::{Host, runtime_dir};
+pub use rights::root_workers;
 pub use search::{likely_runtime_dir, load};
 pub use summary::{checked_json, render_checked};
 pub use tls::warnings;
@@ -71,8 +73,8 @@ pub struct Options {
     pub runtime_dir: Option<PathBuf>,
     /// `--admin`.
     pub admin: Option<String>,
-}
     /// Where relative paths start, by the name that it was given; the working
     /// directory without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
+}

@@ -65,9 +65,9 @@ use nix::unistd::Pid;
 use prefork_proto::channel::ChannelError;
 use prefork_proto::control::JobLine;
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use crate::config::{Config, Options};
+use crate::config::{self, Config, Options};
 use crate::control::Gate;
 use crate::fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::{Member, Request};
@@ -360,6 +360,7 @@ impl Reactor {
         self.export_pools();
         self.keep_listeners();
         self.warn_of_certificates();
+        self.warn_of_root();
         let actions = if self.recovered {
             self.fleet.resume(self.now())
         } else {
@@ -525,6 +526,14 @@ impl Reactor {
             }
             known
         });
+    }
+
+    /// Warns of workers that are root because nobody said otherwise.
+    fn warn_of_root(&self) {
+        let root = nix::unistd::Uid::effective().is_root();
+        if let Some(warning) = config::root_workers(&self.config, root) {
+            warn!("{warning}");
+        }
     }
 
     fn command(&mut self, command: Command, askers: Vec<mpsc::UnboundedSender<JobLine>>) {
