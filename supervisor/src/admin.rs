@@ -1,14 +1,17 @@
 //! The admin address: read-only HTTP/1.1 for Prometheus, probes and a browser.
 //! The supervisor itself serves it, so that it answers while every worker is busy.
 
+mod hosts;
 mod page;
+
+pub use hosts::Hosts;
 
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use prefork_proto::control::ErrorCode;
@@ -23,6 +26,7 @@ use crate::reserve::Reserve;
 const BOUNDS: Bounds = Bounds {
     connections: 256,
     stall: Duration::from_secs(10),
+    slow: Some(Duration::from_secs(1)),
 };
 
 /// Serves `/metrics`, `/livez`, `/readyz`, `/status.json` and `/` on
@@ -32,13 +36,18 @@ pub async fn serve(
     handle: Handle,
     reserve: Rc<Reserve>,
     gate: Gate,
+    hosts: Hosts,
 ) -> Infallible {
+    let hosts = Rc::new(hosts);
     accept::serve(listener, reserve, BOUNDS, gate, move |_: &TcpStream| {
-        let handle = handle.clone();
+        let (handle, hosts) = (handle.clone(), Rc::clone(&hosts));
         Some(service_fn(move |request: Request<Incoming>| {
-            let handle = handle.clone();
+            let (handle, hosts) = (handle.clone(), Rc::clone(&hosts));
             async move {
-                let found = answer(&handle, &request).await;
+                let found = match hosts.check(&request) {
+                    Ok(()) => answer(&handle, &request).await,
+                    Err(rejection) => Err(rejection),
+                };
                 Ok::<_, Infallible>(found.unwrap_or_else(Answer::from))
             }
         }))
@@ -78,7 +87,6 @@ fn html(page: String) -> Answer {
         CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
     );
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
 }
 

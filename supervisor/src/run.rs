@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 use tracing::{info, warn};
 
 use crate::activation;
-use crate::admin;
+use crate::admin::{self, Hosts};
 use crate::config::{self, Config, Options};
 use crate::control::{self, Allowed, Gate};
 use crate::fleet::{BootFailure, Snapshot};
@@ -176,6 +176,7 @@ async fn supervise(
     if Signals::ignores_reload() {
         info!("SIGHUP is ignored, as it was at the start (nohup): `prefork reload` reloads");
     }
+    let admin_hosts = Hosts::new(&config.supervisor.admin_hosts);
     let setup = Setup {
         options,
         config,
@@ -202,6 +203,7 @@ async fn supervise(
     let servers = Servers {
         control,
         admin,
+        admin_hosts,
         reserve,
         rest,
         gate,
@@ -228,6 +230,7 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
     let admin = fixtures.admin.map(|fd| TcpListener::from(sys::claim(fd)));
     let admin = admin.map(tokio::net::TcpListener::from_std).transpose();
     let admin = admin.map_err(io("watch the admin address"))?;
+    let admin_hosts = Hosts::new(&config.supervisor.admin_hosts);
     let setup = Setup {
         options,
         config,
@@ -243,6 +246,7 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
     let servers = Servers {
         control,
         admin,
+        admin_hosts,
         reserve,
         rest,
         gate,
@@ -255,6 +259,7 @@ struct Servers {
     /// None where there is no runtime directory, or it is not wanted.
     control: Option<(UnixListener, Allowed)>,
     admin: Option<tokio::net::TcpListener>,
+    admin_hosts: Hosts,
     reserve: Rc<Reserve>,
     rest: Rest,
     gate: Gate,
@@ -270,6 +275,7 @@ async fn serve(
     let Servers {
         control,
         admin,
+        admin_hosts,
         reserve,
         rest,
         gate,
@@ -295,7 +301,13 @@ async fn serve(
         None => None,
     };
     let admin = admin.map(|admin| {
-        let serve = admin::serve(admin, Handle(requests.clone()), Rc::clone(&reserve), gate);
+        let serve = admin::serve(
+            admin,
+            Handle(requests.clone()),
+            Rc::clone(&reserve),
+            gate,
+            admin_hosts,
+        );
         tokio::task::spawn_local(serve)
     });
 

@@ -21,6 +21,7 @@ mod config_errors;
 mod confinement;
 mod control;
 mod crash_loop;
+mod crowds;
 mod death;
 mod descriptors;
 mod exact_counters;

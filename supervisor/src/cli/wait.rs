@@ -29,13 +29,18 @@ pub(super) async fn run(
     let mut absent = None;
     let work = async {
         // Subscribed first, looked at second: nothing falls between.
-        let mut events = appear(client, &mut absent).await?;
+        let mut events = match appear(client, &mut absent).await {
+            Ok(events) => Some(events),
+            // It has no place for one more who follows: looking every now and then will do.
+            Err(Error::Rejected(_)) => None,
+            Err(error) => return Err(error),
+        };
         loop {
             let status: Status = read(&client.document("/v1/status").await?)?;
             if holds(condition, &status) {
                 return Ok(());
             }
-            something_happens(&mut events).await?;
+            something_happens(events.as_mut()).await?;
         }
     };
     if let Some(done) = deadline.bound(work).await {
@@ -79,7 +84,11 @@ async fn appear(client: &Client, absent: &mut Option<Error>) -> Result<Lines, Er
 }
 
 /// Waits for events, or for long enough; takes all that have come.
-async fn something_happens(events: &mut Lines) -> Result<(), Error> {
+async fn something_happens(events: Option<&mut Lines>) -> Result<(), Error> {
+    let Some(events) = events else {
+        sleep(LOOK_INTERVAL).await;
+        return Ok(());
+    };
     match timeout(LOOK_INTERVAL, events.next()).await {
         Ok(Ok(Some(_))) => {
             while events.buffered().is_some() {}

@@ -66,6 +66,9 @@ pub struct Supervisor {
     pub control_mode: Option<u32>,
     /// Where `/metrics` and its neighbours are served.
     pub admin: Option<SocketAddr>,
+    /// Names under which that may be asked, besides addresses, localhost and the machine's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub admin_hosts: Vec<String>,
     /// A file for the log instead of stderr.
     pub log: Option<PathBuf>,
     /// What is logged; where it is not said, what `$RUST_LOG` says.

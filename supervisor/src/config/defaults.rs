@@ -20,6 +20,7 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         runtime_dir,
         control_mode: Some(0o660),
         admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9919))),
+        admin_hosts: Vec::new(),
         log: None,
         log_level: None,
         orphan_timeout: orphan_timeout(),

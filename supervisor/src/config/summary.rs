@@ -21,6 +21,9 @@ pub fn render_checked(config: &Config) -> String {
     );
     let admin = supervisor.admin.map(|admin| admin.to_string());
     row("admin", admin.as_deref().unwrap_or("none"));
+    if !supervisor.admin_hosts.is_empty() {
+        row("admin_hosts", &supervisor.admin_hosts.join(", "));
+    }
     if let Some(log) = &supervisor.log {
         row("log", &log.to_string_lossy());
     }
@@ -86,6 +89,7 @@ pub fn checked_json(config: &Config) -> Value {
         "runtime_dir": supervisor.runtime_dir.to_string_lossy(),
         "control_mode": units::show_control_mode(supervisor.control_mode),
         "admin": supervisor.admin.map(|admin| admin.to_string()),
+        "admin_hosts": supervisor.admin_hosts,
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
         "log_level": supervisor.log_level,
         "orphan_timeout": units::show_duration(supervisor.orphan_timeout),

@@ -39,6 +39,10 @@ pub(super) fn read(
                 admin(string(value, "an address such as \"127.0.0.1:9919\"")?)
             })
             .value;
+        let what = "an array of names such as [\"metrics.example.com\"]";
+        let names = section.list("admin_hosts", what, |name| host_name(name.get_ref()));
+        let names = names.map(|names| names.value.into_iter().map(|name| name.value));
+        supervisor.admin_hosts = names.into_iter().flatten().collect();
         supervisor.log = section
             .take("log", |value| {
                 path(
@@ -101,6 +105,18 @@ pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Fault> {
         return Ok(None);
     }
     socket_address(text).map(Some)
+}
+
+/// A name as it stands in `Host`, without a port.
+fn host_name(value: &DeValue<'_>) -> Result<String, Fault> {
+    let name = string(value, "a name such as \"metrics.example.com\"")?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(Fault::new(format!(
+            "`{name}` is no host's name: letters, digits, `-`, `_` and dots, without a port"
+        )));
+    }
+    Ok(name.to_owned())
 }
 
 /// Whether the control socket's path fits what the kernel takes.

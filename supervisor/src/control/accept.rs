@@ -4,9 +4,8 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,11 +15,12 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use super::answer::Answer;
+use super::answer::{Answer, Payload};
 use super::gate::Gate;
+use super::places::{Place, Places, Sent, sent};
 use super::stall::Unstalled;
 use crate::reserve::{Loan, Reserve, is_exhausted};
 
@@ -34,10 +34,14 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// What one server may take of the process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Connections served at a time; the rest wait in the kernel's queue.
+    /// Connections served at a time. One more takes the place of one that only holds it, or
+    /// waits in the kernel's queue.
     pub(crate) connections: usize,
     /// How long a peer may take nothing of what is written to it.
     pub(crate) stall: Duration,
+    /// How long an answer may take before its connection may go for another one; `None`
+    /// for as long as it takes.
+    pub(crate) slow: Option<Duration>,
 }
 
 /// A listening socket of either family.
@@ -77,14 +81,12 @@ pub(crate) async fn serve<L, S>(
 where
     L: Listen,
     S: Service<hyper::Request<Incoming>, Response = Answer, Error = Infallible> + 'static,
+    S::Future: 'static,
 {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let places = Places::new(bounds.connections, bounds.slow);
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
         gate.opened().await;
+        // Nobody goes for a place that nobody wants.
         let accepted = tokio::select! {
             accepted = accept(&listener, &reserve) => Some(accepted),
             () = gate.closed() => None,
@@ -95,6 +97,8 @@ where
         let Some(service) = service_for(&stream) else {
             continue;
         };
+        places.room().await;
+        let place = Rc::new(places.take());
         // While descriptors are short, each connection gives its own back
         // after one answer.
         let keep_alive = !reserve.is_lending();
@@ -103,6 +107,7 @@ where
         let noted = Noted {
             service,
             asked: Rc::clone(&asked),
+            place: Rc::clone(&place),
         };
         spawn_local(async move {
             let io = TokioIo::new(Unstalled::new(stream, bounds.stall));
@@ -113,19 +118,25 @@ where
                 .serve_connection(io, noted);
             // A peer that leaves or breaks HTTP concerns nobody but itself.
             let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                _ = connection.as_mut() => true,
-                () = gate.closed() => false,
-            };
-            if !ended {
-                // One that has only just connected is still answered.
-                tokio::select! {
-                    _ = connection.as_mut() => {}
-                    () = asked.notified() => {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = connection.await;
+            let served = async {
+                let ended = tokio::select! {
+                    _ = connection.as_mut() => true,
+                    () = gate.closed() => false,
+                };
+                if !ended {
+                    // One that has only just connected is still answered.
+                    tokio::select! {
+                        _ = connection.as_mut() => {}
+                        () = asked.notified() => {
+                            connection.as_mut().graceful_shutdown();
+                            let _ = connection.await;
+                        }
                     }
                 }
+            };
+            tokio::select! {
+                () = served => {}
+                () = place.told_to_go() => {}
             }
             drop((loan, place, visitor));
         });
@@ -136,17 +147,22 @@ where
 struct Noted<S> {
     service: S,
     asked: Rc<Notify>,
+    place: Rc<Place>,
 }
 
-impl<S: Service<hyper::Request<Incoming>>> Service<hyper::Request<Incoming>> for Noted<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+impl<S> Service<hyper::Request<Incoming>> for Noted<S>
+where
+    S: Service<hyper::Request<Incoming>, Response = Answer, Error = Infallible>,
+    S::Future: 'static,
+{
+    type Response = hyper::Response<Sent<Payload>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         // Kept for whoever looks later.
         self.asked.notify_one();
-        self.service.call(request)
+        Box::pin(sent(self.place.answer(), self.service.call(request)))
     }
 }
 

@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Response, StatusCode};
 use prefork_proto::control::{ApiError, ErrorCode};
 use serde::Serialize;
@@ -23,6 +25,9 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) const JSON_LINES: &str = "application/x-ndjson";
 /// The media type of a sentence.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Fetch, 3.7: who may load it.
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// An answer's body.
 #[derive(Debug)]
@@ -87,6 +92,9 @@ fn with_headers(status: StatusCode, media_type: &'static str, payload: Payload) 
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Nothing of it is for pages of other sites, nor for guesses at what it is.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CORP, HeaderValue::from_static("same-origin"));
     answer
 }
 

@@ -1,9 +1,12 @@
 //! `GET /v1/events`: what happened, as JSON lines, and what happens next.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use hyper::StatusCode;
 use prefork_proto::control::{ErrorCode, Event};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::spawn_local;
 
 use super::answer::{Answer, Rejection, json_line, lines};
@@ -46,14 +49,36 @@ fn usage(pair: &str) -> Rejection {
     )
 }
 
+fn full() -> Rejection {
+    Rejection::with_status(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Failed,
+        "too many follow the events already: ask without `follow`, or end one that follows",
+    )
+}
+
 /// Answers with the events kept, and with `follow` for as long as the client reads.
-pub(super) async fn answer(handle: &Handle, wanted: Wanted) -> Result<Answer, Rejection> {
+/// Those who follow are only so many: each has a connection for as long as it likes.
+pub(super) async fn answer(
+    handle: &Handle,
+    wanted: Wanted,
+    followers: &Arc<Semaphore>,
+) -> Result<Answer, Rejection> {
+    let place = match wanted.follow {
+        true => Some(
+            Arc::clone(followers)
+                .try_acquire_owned()
+                .map_err(|_| full())?,
+        ),
+        false => None,
+    };
     let (kept, following) = ask::events(handle, wanted.since).await?;
     let (out, body) = mpsc::channel(AHEAD);
     let pump = Pump {
         handle: handle.clone(),
         out,
         next: wanted.since,
+        _place: place,
     };
     spawn_local(pump.run(kept, wanted.follow.then_some(following)));
     Ok(lines(body))
@@ -65,6 +90,7 @@ struct Pump {
     out: mpsc::Sender<Bytes>,
     /// The first sequence number that the client doesn't have.
     next: u64,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Pump {

@@ -16,6 +16,7 @@ pub(crate) mod fake;
 mod gate;
 mod job;
 mod peer;
+mod places;
 mod request;
 mod route;
 mod stall;
@@ -45,7 +46,11 @@ const BOUNDS: Bounds = Bounds {
     connections: 512,
     // `prefork events --follow | less` may rest for a while.
     stall: Duration::from_secs(300),
+    slow: None,
 };
+
+/// Connections that follow the events: half of all, so that orders have places.
+const FOLLOWERS: usize = 256;
 
 /// Connections that are only told that they may not: too few to crowd out
 /// those who may.
@@ -61,6 +66,7 @@ pub async fn serve(
 ) -> Infallible {
     let lenders = Rc::clone(&reserve);
     let unwelcome = Arc::new(Semaphore::new(UNWELCOME));
+    let followers = Arc::new(Semaphore::new(FOLLOWERS));
     accept::serve(
         listener,
         reserve,
@@ -81,6 +87,7 @@ pub async fn serve(
                 descent: caller.descent,
                 admitted,
                 reserve: Rc::clone(&lenders),
+                followers: Arc::clone(&followers),
             });
             Some(service_fn(move |request| {
                 let visit = Rc::clone(&visit);

@@ -1,6 +1,7 @@
 //! One request of one peer: from its head to its answer.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Request, StatusCode};
 use prefork_proto::control::ErrorCode;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, Rejection, TEXT};
@@ -37,6 +39,8 @@ pub(super) struct Visit {
     pub(super) peer: Peer,
     pub(super) descent: Descent,
     pub(super) admitted: bool,
+    /// Places of those who follow the events.
+    pub(super) followers: Arc<Semaphore>,
     pub(super) may_upgrade: bool,
     pub(super) reserve: Rc<Reserve>,
 }
@@ -105,7 +109,7 @@ impl Visit {
             Query::Events => {
                 let parameters = request.uri().query().unwrap_or_default();
                 let wanted = events::Wanted::parse(parameters)?;
-                events::answer(handle, wanted).await?
+                events::answer(handle, wanted, &self.followers).await?
             }
             Query::Live => live(),
             Query::Ready => ready(handle).await?,

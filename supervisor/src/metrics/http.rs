@@ -3,6 +3,10 @@
 
 use prefork_proto::message::HttpCounts;
 
+/// The most that is believed of one process: beyond it a number is not even exact in the
+/// exposition. A worker that says more would have the total stand at its end for ever.
+pub(super) const BELIEVED: u64 = 1 << 53;
+
 /// One incarnation's totals, which never go backwards whatever it says.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
@@ -22,16 +26,21 @@ impl Totals {
     }
 
     /// Takes over what a worker says now, cell by cell. A cell that is lower
-    /// than it was holds its highest value. The answer is how many cells have
-    /// run backwards since the last look: one that stays low is counted once,
-    /// however often it is looked at.
+    /// than it was, or beyond what is believed, holds its highest value. The answer is
+    /// how many cells have come to that since the last look: one that stays so is
+    /// counted once, however often it is looked at.
     pub(super) fn advance(&mut self, says: &HttpCounts) -> u64 {
         let mut backwards = 0;
         for_each_cell(&mut self.said, says, |said, says| {
-            backwards += u64::from(says < *said);
+            let was_good = *said <= BELIEVED;
+            backwards += u64::from(was_good && (says < *said || says > BELIEVED));
             *said = says;
         });
-        for_each_cell(&mut self.held, says, |held, says| *held = says.max(*held));
+        for_each_cell(&mut self.held, says, |held, says| {
+            if says <= BELIEVED {
+                *held = says.max(*held);
+            }
+        });
         backwards
     }
 

@@ -220,10 +220,9 @@ impl SlotMetrics {
             process.in_flight = health.in_flight;
             process.connections = health.connections;
             process.loop_lag = Duration::from_micros(health.loop_lag_us).as_secs_f64();
-            match health
-                .access_log_dropped
-                .checked_sub(process.access_log_dropped)
-            {
+            let dropped = health.access_log_dropped;
+            let more = dropped.checked_sub(process.access_log_dropped);
+            match more.filter(|_| dropped <= http::BELIEVED) {
                 Some(more) => {
                     numbers.access_log_dropped = numbers.access_log_dropped.saturating_add(more);
                     process.access_log_dropped = health.access_log_dropped;

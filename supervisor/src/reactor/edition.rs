@@ -200,7 +200,14 @@ impl Edition {
     /// Says in the log what is there.
     pub(crate) fn announce(&self) {
         let policy = &self.config.policy;
-        let program = self.program.command_line().join(" ");
+        // Not its arguments: some are passwords, and a log is read by many.
+        let command_line = self.program.command_line();
+        let program = match command_line.as_slice() {
+            [program, rest @ ..] if !rest.is_empty() => {
+                format!("{program} with {} arguments", rest.len())
+            }
+            words => words.join(" "),
+        };
         info!(
             pool = policy.name,
             "{} workers of {program}", policy.workers

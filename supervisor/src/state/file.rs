@@ -283,6 +283,7 @@ mod tests {
                     control_mode: Some(0o660),
                     admin: None,
                     log: None,
+                    admin_hosts: Vec::new(),
                     log_level: None,
                     orphan_timeout: Duration::from_secs(30),
                     strict_boot: false,

@@ -161,6 +161,7 @@ fn every_key_reaches_its_value() {
             control_mode: Some(0o600),
             admin: Some(([127, 0, 0, 1], 9000).into()),
             log: Some("/var/log/prefork.log".into()),
+            admin_hosts: Vec::new(),
             log_level: None,
             orphan_timeout: 90 * SECOND,
             strict_boot: true,

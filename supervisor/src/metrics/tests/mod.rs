@@ -238,6 +238,35 @@ fn a_scoreboard_is_read_until_its_process_is_gone_and_its_counts_stay() {
 }
 
 #[test]
+fn a_cell_at_its_maximum_is_held_and_the_total_goes_on() {
+    let mut metrics = metrics();
+    let slot = metrics.slot("web", 0);
+    let counted = |requests: u64| {
+        let mut http = *served(0).http.unwrap();
+        http.accepted = requests;
+        Snapshot {
+            http,
+            in_flight: 0,
+            connections: 0,
+        }
+    };
+    let accepted = |metrics: &Metrics| of_slot(metrics, "http_connections_accepted_total", "");
+    slot.started(1, 100, 1, at(10));
+    slot.counted(1, &counted(500));
+    for _ in 0..2 {
+        slot.counted(1, &counted(u64::MAX));
+        assert_eq!(accepted(&metrics), 500.0);
+    }
+    assert_eq!(of_slot(&metrics, "worker_counters_held_total", ""), 1.0);
+    slot.counted(1, &counted(600));
+    slot.exited(1, ExitReason::Signal);
+    slot.started(2, 101, 1, at(11));
+    slot.counted(2, &counted(u64::MAX));
+    slot.counted(2, &counted(7));
+    assert_eq!(accepted(&metrics), 607.0);
+}
+
+#[test]
 fn a_slot_that_is_removed_keeps_its_counters_and_nothing_else() {
     let mut metrics = metrics();
     let slot = metrics.slot("web", 0);
