@@ -183,6 +183,9 @@ pub struct HttpLimits {
     /// For a client that takes nothing of its response; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_timeout_ms: Option<u64>,
+    /// Of a body in either direction, a second; 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_rate: Option<u64>,
     /// Connections that are open at a time; 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u64>,

@@ -1,5 +1,6 @@
 //! Serves one connection from its first byte to its end, drain included.
 
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -43,7 +44,7 @@ where
             None => return,
         }
     }
-    let requests = Requests::new(serving, stream.traffic(), client);
+    let requests = Requests::new(serving, stream.traffic(), client, stream.as_raw_fd());
     let counted = Counted::new(service, Rc::clone(&requests));
     match first_bytes(&mut stream, serving).await {
         First::Http1(read) => {

@@ -35,6 +35,7 @@ const LARGEST: usize = 16 << 10;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -56,6 +57,8 @@ pub(crate) struct Frames {
     marking: Option<u32>,
     /// The last stream that was opened.
     last: u32,
+    /// What of a connection's larger window has come.
+    granting: Option<u32>,
     /// The request whose head is coming, and whether this frame is its last.
     opening: u32,
     ends_head: bool,
@@ -105,6 +108,7 @@ impl Frames {
             insert: None,
             marking: None,
             last: 0,
+            granting: None,
             opening: 0,
             ends_head: false,
         }
@@ -119,6 +123,7 @@ impl Frames {
                 at = self.take_header(bytes, at, &mut passed);
             } else {
                 let end = bytes.len().min(at + self.left);
+                self.take_grant(&bytes[at..end]);
                 passed.pass(bytes, at..end);
                 self.left -= end - at;
                 at = end;
@@ -128,12 +133,30 @@ impl Frames {
             {
                 self.insert_mark(place, stream, &mut passed);
             }
-            if self.left == 0 && self.ends_head {
-                self.opening = 0;
+            if self.left == 0 {
+                self.end_frame();
             }
         }
         self.uploads.set_opening(self.opening);
         passed
+    }
+
+    /// Takes what there is of the number of bytes that a client asks for.
+    fn take_grant(&mut self, bytes: &[u8]) {
+        if let Some(grant) = &mut self.granting {
+            *grant = bytes
+                .iter()
+                .fold(*grant, |grant, byte| grant << 8 | u32::from(*byte));
+        }
+    }
+
+    fn end_frame(&mut self) {
+        if self.ends_head {
+            self.opening = 0;
+        }
+        if let Some(grant) = self.granting.take() {
+            self.uploads.grant(grant & (u32::MAX >> 1));
+        }
     }
 
     /// All of bytes that were read before.
@@ -193,6 +216,10 @@ impl Frames {
             }
             HEADERS | CONTINUATION => {}
             RST_STREAM => self.uploads.end(stream),
+            WINDOW_UPDATE if stream == 0 => {
+                self.granting = Some(0);
+                return None;
+            }
             _ => return None,
         }
         if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {

@@ -1,7 +1,10 @@
 //! Serves one HTTP/2 connection.
 
+use std::cell::OnceCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
@@ -10,11 +13,12 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::task::AbortHandle;
 
 use crate::StartError;
 use crate::alarm::{Alarm, Alarms};
 use crate::frames::Frames;
-use crate::limits::Limits;
 use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::request::Counted;
 use crate::requests::Requests;
@@ -33,7 +37,7 @@ const MARGIN: usize = 4;
 /// 6.8), which loses no stream that the client has opened meanwhile. A client
 /// that does not acknowledge the first step is not waited for once nothing of it
 /// is in flight.
-pub(crate) async fn serve<S, B>(mut stream: Stream, service: Counted<S>, requests: &Requests)
+pub(crate) async fn serve<S, B>(mut stream: Stream, service: Counted<S>, requests: &Rc<Requests>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Future: 'static,
@@ -47,7 +51,7 @@ where
     requests.come_on_streams(uploads);
     let mut watch = Watch::new(Protocol::Http2, requests);
     let mut connection =
-        builder(requests.limits(), serving.alarms).serve_connection(TokioIo::new(stream), service);
+        builder(requests, serving.alarms).serve_connection(TokioIo::new(stream), service);
     loop {
         tokio::select! {
             biased;
@@ -97,9 +101,10 @@ where
     let _ = connection.await;
 }
 
-fn builder(limits: &Limits, alarms: &'static Alarms) -> Builder<Local> {
+fn builder(requests: &Rc<Requests>, alarms: &'static Alarms) -> Builder<Tasks> {
+    let limits = requests.limits();
     let told = limits.max_header_size.saturating_mul(MARGIN);
-    let mut builder = Builder::new(Local);
+    let mut builder = Builder::new(Tasks(Rc::clone(requests)));
     builder
         .max_concurrent_streams(limits.http2_max_streams)
         .max_pending_accept_reset_streams(limits.http2_max_resets)
@@ -136,11 +141,39 @@ impl Timer for Times {
 impl Sleep for Alarm<'static> {}
 
 /// Runs a connection's streams beside it, on the serving thread.
-#[derive(Debug, Clone, Copy)]
-struct Local;
+#[derive(Debug, Clone)]
+struct Tasks(Rc<Requests>);
 
-impl<F: Future + 'static> Executor<F> for Local {
+impl<F: Future + 'static> Executor<F> for Tasks {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        let task = Rc::new(OnceCell::new());
+        let running = tokio::task::spawn_local(Task {
+            future,
+            requests: Rc::clone(&self.0),
+            task: Rc::clone(&task),
+        });
+        // It was empty.
+        let _ = task.set(running.abort_handle());
+    }
+}
+
+pin_project! {
+    /// A stream's task, of which its response is told. When it is aborted, hyper's
+    /// library resets the stream and drops what its client has not taken.
+    struct Task<F> {
+        #[pin]
+        future: F,
+        requests: Rc<Requests>,
+        task: Rc<OnceCell<AbortHandle>>,
+    }
+}
+
+impl<F: Future> Future for Task<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        this.requests.run(this.task);
+        this.future.poll(cx).map(drop)
     }
 }

@@ -109,7 +109,8 @@ impl InFlight {
             Some(key) => unanswered.look_after(key, waker),
             None => {
                 let since = self.requests.serving().alarms.shown(began);
-                self.unanswered = Some(unanswered.begin(since, self.body(), waker));
+                let received = self.requests.received();
+                self.unanswered = Some(unanswered.begin(since, self.body(), received, waker));
                 None
             }
         }

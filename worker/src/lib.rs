@@ -15,7 +15,8 @@
 //! names. `limits` are what a client is held to: `admission` says how many requests
 //! are served at a time, `patience` and `unanswered` how long anything takes; a
 //! `quiet` wait costs requests nothing, and an `alarm` goes by a `clock` that stands still
-//! while the process does. What they share is in `serving`. Everything
+//! while the process does; `ahead` and `pace` are how far responses run ahead and how
+//! fast bodies have to go on. What they share is in `serving`. Everything
 //! runs on one thread, so that a `health` report says that requests are served, too.
 //!
 //! `output` is what it prints to, which goes on without a supervisor.
@@ -30,6 +31,7 @@
 mod accept;
 mod access_log;
 mod admission;
+mod ahead;
 mod alarm;
 mod alone;
 mod answer;
@@ -55,6 +57,7 @@ mod listener;
 mod metrics;
 mod outgoing;
 mod output;
+mod pace;
 mod patience;
 mod quiet;
 mod rejoin;

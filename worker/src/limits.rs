@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use prefork_proto::message::HttpLimits;
 
+use crate::pace::Least;
+
 /// Limits and deadlines of a worker's HTTP. These are the application's own;
 /// what the operator writes in `[pool.NAME.http]` stands above them.
 ///
@@ -43,6 +45,14 @@ pub struct Limits {
     /// For a client that takes nothing more of a response; 30 s, and `None`
     /// for any time. Then its connection is reset.
     pub write_timeout: Option<Duration>,
+    /// Bytes a second that a body has to make in either direction; 240, and
+    /// `None` for any number. It is measured over [`body_timeout`] and
+    /// [`write_timeout`]: a body that makes less in such a time is late, as
+    /// one that stands is.
+    ///
+    /// [`body_timeout`]: Self::body_timeout
+    /// [`write_timeout`]: Self::write_timeout
+    pub min_rate: Option<u64>,
     /// Connections that are open at a time; 10,000, and `None` for any number.
     /// No more are accepted then: they wait for the pool's other workers, or
     /// for one to close. A worker that is the last to accept takes all.
@@ -84,6 +94,7 @@ impl Default for Limits {
             request_timeout: Some(Duration::from_secs(60)),
             body_timeout: Some(Duration::from_secs(30)),
             write_timeout: Some(Duration::from_secs(30)),
+            min_rate: Some(240),
             max_connections: Some(10_000),
             max_concurrency: None,
             max_queue: None,
@@ -118,6 +129,7 @@ impl Limits {
             request_timeout_ms,
             body_timeout_ms,
             write_timeout_ms,
+            min_rate,
             max_connections,
             max_concurrency,
             max_queue,
@@ -139,6 +151,7 @@ impl Limits {
             request_timeout: request_timeout_ms.map_or(self.request_timeout, some_time),
             body_timeout: body_timeout_ms.map_or(self.body_timeout, some_time),
             write_timeout: write_timeout_ms.map_or(self.write_timeout, some_time),
+            min_rate: min_rate.map_or(self.min_rate, some),
             max_connections: max_connections.map_or(self.max_connections, some_size),
             max_concurrency: max_concurrency.map_or(self.max_concurrency, some_size),
             max_queue: max_queue.map(size).or(self.max_queue),
@@ -151,6 +164,16 @@ impl Limits {
             http2_ping_interval: http2_ping_interval_ms.map_or(self.http2_ping_interval, some_time),
             http2_ping_timeout: http2_ping_timeout_ms.map_or(self.http2_ping_timeout, time),
         }
+    }
+
+    /// What of a request's body has to come.
+    pub(crate) fn uploading(&self) -> Option<Least> {
+        Some(Least::of(self.min_rate, self.body_timeout?))
+    }
+
+    /// What of a response has to be taken.
+    pub(crate) fn downloading(&self) -> Option<Least> {
+        Some(Least::of(self.min_rate, self.write_timeout?))
     }
 
     /// How often to look at a connection.

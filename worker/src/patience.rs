@@ -5,11 +5,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::pace::Pace;
 use crate::quiet::Quiet;
 use crate::requests::Requests;
 use crate::serving::Serving;
 use crate::unanswered::Input;
 use crate::uploads::Uploads;
+
+/// What is left of a connection's window of HTTP/2 where its streams wait for it:
+/// less than one frame.
+const NO_WINDOW: u64 = 16 << 10;
 
 /// Watches over a connection by looking at it now and then: a look costs the
 /// requests between it and the next nothing, where a timer of each request's
@@ -22,9 +27,10 @@ pub(crate) struct Watch {
     seen: Progress,
     /// When it was first seen so.
     since: Instant,
-    /// What had come when something was last seen to have come, and when that was.
-    received: u64,
-    moved: Instant,
+    /// How what is sent comes to the client while there is more than it takes, and
+    /// how the streams' bodies do.
+    sending: Option<Pace>,
+    streaming: Pace,
     /// When to look again.
     pub(crate) next: Instant,
 }
@@ -43,9 +49,7 @@ pub(crate) enum Protocol {
 enum Progress {
     /// A request is answered, for as long as that takes.
     Busy,
-    /// More of a response is there than the client takes, since this many bytes.
-    Stalled(u64),
-    /// Nothing came since this many bytes.
+    /// No request came since this many bytes.
     Idle(u64),
     /// The rest of a head is missing that began after this many bytes, or on
     /// this stream.
@@ -100,8 +104,8 @@ impl Watch {
             protocol,
             seen: progress(protocol, requests),
             since: now,
-            received: requests.received(),
-            moved: now,
+            sending: None,
+            streaming: Pace::from(now, 0),
             next: now + interval,
         }
     }
@@ -114,18 +118,15 @@ impl Watch {
             return None;
         }
         self.next = now + self.interval;
-        let received = requests.received();
-        if received != self.received {
-            self.received = received;
-            self.moved = now;
-        }
         let input = Input {
-            received,
-            moved: self.moved,
+            received: requests.received(),
             ends_empty: requests.input_ends_empty(),
             uploads: requests.uploads(),
         };
         requests.unanswered.judge(now, self.limits, input);
+        if self.is_stalled(now, requests) {
+            return Some(Late::Stalled);
+        }
         let progress = progress(self.protocol, requests);
         if progress != self.seen {
             self.seen = progress;
@@ -134,23 +135,54 @@ impl Watch {
         }
         let (late, given) = match progress {
             Progress::Busy => return None,
-            Progress::Stalled(_) => (Late::Stalled, self.limits.write_timeout?),
             Progress::Idle(_) => (Late::Idle, self.limits.idle_timeout),
             Progress::Head(_) => (Late::Head, self.limits.header_timeout),
         };
         (now >= self.since + given).then_some(late)
     }
+
+    /// Whether the client takes too little of all that there is. Streams of which it
+    /// takes too little while the connection has room for them are ended here.
+    fn is_stalled(&mut self, now: Instant, requests: &Requests) -> bool {
+        let Some(least) = self.limits.downloading() else {
+            return false;
+        };
+        let blocked = requests.write_blocked();
+        if self.protocol == Protocol::Http2 {
+            // Where the whole connection waits for its client, no stream can
+            // help it, as long as they go on together.
+            let waits = requests.window() < NO_WINDOW;
+            let late = self.streaming.is_late(now, requests.taken(), least);
+            let can_be_taken = !blocked && (!waits || late);
+            requests.deliveries.judge(now, least, can_be_taken);
+        }
+        if !requests.offers_more_than_is_taken() {
+            self.sending = None;
+            return false;
+        }
+        let least = match self.protocol {
+            // Streams are judged one by one, but for those of a client that
+            // takes nothing at all.
+            Protocol::Http2 if !blocked => least.anything(),
+            _ => least,
+        };
+        let arrived = requests.arrived();
+        self.sending
+            .get_or_insert_with(|| Pace::from(now, arrived))
+            .is_late(now, arrived, least)
+    }
 }
 
 fn progress(protocol: Protocol, requests: &Requests) -> Progress {
-    if requests.offers_more_than_is_taken() {
-        Progress::Stalled(requests.sent())
-    } else if requests.busy() {
+    if requests.busy() {
         Progress::Busy
     } else if protocol == Protocol::Http1 && requests.head_begun() {
         Progress::Head(requests.consumed())
     } else if let Some(stream) = requests.uploads().and_then(Uploads::opening) {
         Progress::Head(stream.into())
+    } else if protocol == Protocol::Http2 {
+        // What else there is on a connection asks for nothing.
+        Progress::Idle(requests.received_at_request())
     } else {
         Progress::Idle(requests.received())
     }

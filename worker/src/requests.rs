@@ -1,16 +1,20 @@
 //! What one connection's requests have in common: how far its input was used,
 //! how many are in flight, and what their client is held to.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::ahead::Deliveries;
 use crate::limits::Limits;
 use crate::serving::{Rules, Serving};
 use crate::stream::Traffic;
+use crate::sys;
 use crate::unanswered::Unanswered;
 use crate::uploads::Uploads;
 
@@ -27,6 +31,15 @@ pub(crate) struct Requests {
     pub(crate) in_flight: Cell<u32>,
     /// Responses of which a part was given and the next one not asked for yet.
     pub(crate) offering: Cell<u32>,
+    /// Responses that are given in parts.
+    pub(crate) deliveries: Deliveries,
+    /// Bytes that they hold, and bytes of theirs that were taken.
+    pub(crate) held: Cell<u64>,
+    data: Cell<u64>,
+    /// The task that is running, where each request has its own.
+    running: RefCell<Option<Rc<OnceCell<AbortHandle>>>>,
+    /// The connection's socket, open as long as its requests are served here.
+    socket: RawFd,
     pub(crate) unanswered: Unanswered,
     /// Where in the connection's input the requests so far ended.
     pub(crate) consumed: Cell<u64>,
@@ -39,6 +52,7 @@ impl Requests {
         serving: &'static Serving,
         traffic: Arc<Traffic>,
         client: Option<IpAddr>,
+        socket: RawFd,
     ) -> Rc<Self> {
         Rc::new(Self {
             serving,
@@ -48,6 +62,11 @@ impl Requests {
             uploads: OnceCell::new(),
             in_flight: Cell::new(0),
             offering: Cell::new(0),
+            deliveries: Deliveries::default(),
+            held: Cell::new(0),
+            data: Cell::new(0),
+            running: RefCell::new(None),
+            socket,
             unanswered: Unanswered::default(),
             consumed: Cell::new(0),
             last_ended: Cell::new(None),
@@ -83,9 +102,43 @@ impl Requests {
         self.offering.get() > 0 || self.traffic.write_blocked()
     }
 
-    /// Bytes that the socket has taken.
-    pub(crate) fn sent(&self) -> u64 {
-        self.traffic.sent()
+    /// Whether the socket takes no more for now.
+    pub(crate) fn write_blocked(&self) -> bool {
+        self.traffic.write_blocked()
+    }
+
+    /// Bytes that have come to the client: those that the socket has taken, but for
+    /// what still waits in it.
+    pub(crate) fn arrived(&self) -> u64 {
+        let waiting = sys::waits_to_be_sent(self.socket);
+        self.traffic.sent().saturating_sub(waiting)
+    }
+
+    /// So many bytes more of the responses were taken.
+    pub(crate) fn take(&self, bytes: usize) {
+        self.data.set(self.data.get() + bytes as u64);
+    }
+
+    /// Bytes of the responses that were taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.data.get()
+    }
+
+    /// Bytes that the responses may send on their connection before its client
+    /// asks for more.
+    pub(crate) fn window(&self) -> u64 {
+        let granted = self.uploads().map_or(u64::MAX, Uploads::granted);
+        granted.saturating_sub(self.data.get())
+    }
+
+    /// This task runs from here on.
+    pub(crate) fn run(&self, task: &Rc<OnceCell<AbortHandle>>) {
+        *self.running.borrow_mut() = Some(Rc::clone(task));
+    }
+
+    /// What ends the task that is running, where it is one request's.
+    pub(crate) fn task(&self) -> Option<AbortHandle> {
+        self.running.borrow().as_ref()?.get().cloned()
     }
 
     /// Whether an empty line is the last that has come.
@@ -106,6 +159,11 @@ impl Requests {
     /// Bytes that the connection has received.
     pub(crate) fn received(&self) -> u64 {
         self.traffic.received()
+    }
+
+    /// Bytes that it had received when the last request was there.
+    pub(crate) fn received_at_request(&self) -> u64 {
+        self.traffic.received_at_request()
     }
 
     /// Where in the connection's input the requests so far ended, in bytes.

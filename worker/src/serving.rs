@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::admission::Admission;
+use crate::ahead::Stock;
 use crate::alarm::Alarms;
 use crate::arrivals::Epolls;
 use crate::background::Background;
@@ -30,6 +31,8 @@ pub(crate) struct Serving {
     pub(crate) access_log: &'static AccessLog,
     rules: Mutex<&'static Rules>,
     pub(crate) background: Background,
+    /// What responses hold that their clients have not taken.
+    pub(crate) stock: Stock,
     connections: Mutex<Connections>,
     emptied: Notify,
     /// A connection was closed.
@@ -76,6 +79,7 @@ impl Serving {
             access_log,
             rules: Mutex::new(Rules::of(limits)),
             background: Background::default(),
+            stock: Stock::default(),
             connections: Mutex::default(),
             emptied: Notify::new(),
             left: Notify::new(),

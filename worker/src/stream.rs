@@ -105,6 +105,11 @@ impl Traffic {
         self.may_send_more.store(has_body, Relaxed);
     }
 
+    /// Bytes that had come when the last request was handed to the service.
+    pub(crate) fn received_at_request(&self) -> u64 {
+        self.received_at_request.load(Relaxed)
+    }
+
     /// Bytes that the socket has taken.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
@@ -482,6 +487,12 @@ impl Stream {
             }
         }
         traffic.spoken.store(false, Relaxed);
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.transport.as_raw_fd()
     }
 }
 

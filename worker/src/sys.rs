@@ -9,7 +9,6 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use prefork_proto::channel::WorkerEnd;
 use tokio::io::Interest;
-use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
 
 /// Registers the channel with the runtime, which tells when it can be read.
@@ -83,32 +82,57 @@ pub(crate) fn filter_system_calls(program: &[libc::sock_filter]) -> io::Result<(
     Ok(())
 }
 
-/// Reads at most `want` bytes at `at` into `buf`, as far as the kernel has them
-/// in memory; how many that were, 0 at the file's end.
+/// Bytes that a socket has taken and its peer has not: SIOCOUTQ of tcp(7) and
+/// unix(7); 0 where that can't be told.
+pub(crate) fn waits_to_be_sent(socket: RawFd) -> u64 {
+    let mut waits: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, to which this is a pointer; on what is
+    // no open socket it fails.
+    let result = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut waits) };
+    match result {
+        0 => u64::try_from(waits).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Has the allocator give what it keeps and does not use back to the system.
+pub(crate) fn give_memory_back() {
+    // SAFETY: it takes the allocator's own locks; what is in use stays as it is.
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// How many descriptors this process may have.
+pub(crate) fn most_descriptors() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one `rlimit`, to which this is a pointer.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 0,
+    }
+}
+
+/// Reads at most `want` bytes at `at`, as far as the kernel has them in memory;
+/// none at the file's end.
 ///
 /// # Errors
 /// EAGAIN where a disk would have to be waited for, EOPNOTSUPP where the file
 /// system can't tell; else as preadv2(2) says.
-pub(crate) fn read_cached(
-    file: &File,
-    at: u64,
-    buf: &mut ReadBuf<'_>,
-    want: usize,
-) -> io::Result<usize> {
+pub(crate) fn read_cached(file: &File, at: u64, want: usize) -> io::Result<Vec<u8>> {
     let at = libc::off_t::try_from(at).map_err(io::Error::other)?;
-    // SAFETY: nothing is written here; the kernel writes whole bytes only.
-    let unfilled = unsafe { buf.unfilled_mut() };
-    let want = want.min(unfilled.len());
+    let mut bytes: Vec<u8> = Vec::with_capacity(want);
     let part = libc::iovec {
-        iov_base: unfilled.as_mut_ptr().cast(),
+        iov_base: bytes.as_mut_ptr().cast(),
         iov_len: want,
     };
     // SAFETY: the descriptor is open as long as `file` is borrowed, and `part`
-    // is memory that nobody else uses for the length of this call.
+    // is memory of that length that nobody else uses for the length of this call.
     let read = unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, at, libc::RWF_NOWAIT) };
     let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: the kernel has written this many bytes, of the `want` at most.
-    unsafe { buf.assume_init(read) };
-    buf.advance(read);
-    Ok(read)
+    unsafe { bytes.set_len(read) };
+    Ok(bytes)
 }

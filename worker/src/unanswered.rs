@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::pace::Pace;
 use crate::uploads::Uploads;
 
 /// What a request's body has to do with its deadlines.
@@ -35,10 +36,8 @@ struct Request {
     /// When it was there as a whole, as far as that was seen.
     since: Instant,
     body: BodyEnd,
-    /// What had come of it on its stream at the last look, and when more of it
-    /// was seen to have come.
-    received: u64,
-    moved: Instant,
+    /// How its body comes.
+    pace: Pace,
     waker: Waker,
     verdict: Option<StatusCode>,
 }
@@ -48,8 +47,6 @@ struct Request {
 pub(crate) struct Input<'a> {
     /// Bytes that came so far.
     pub(crate) received: u64,
-    /// When the last of them was seen to have come.
-    pub(crate) moved: Instant,
     /// Whether they end with an empty line.
     pub(crate) ends_empty: bool,
     /// What has come on its streams, if it has any.
@@ -57,13 +54,23 @@ pub(crate) struct Input<'a> {
 }
 
 impl Unanswered {
-    /// Notes a request, and whom to wake when its time is over; its key.
-    pub(crate) fn begin(&self, since: Instant, body: BodyEnd, waker: &Waker) -> usize {
+    /// Notes a request, and whom to wake when its time is over; its key. So many
+    /// bytes of the connection have come by now.
+    pub(crate) fn begin(
+        &self,
+        since: Instant,
+        body: BodyEnd,
+        received: u64,
+        waker: &Waker,
+    ) -> usize {
+        let received = match body {
+            BodyEnd::Stream(_) => 0,
+            _ => received,
+        };
         let request = Some(Request {
             since,
             body,
-            received: 0,
-            moved: since,
+            pace: Pace::from(since, received),
             waker: waker.clone(),
             verdict: None,
         });
@@ -114,33 +121,24 @@ impl Request {
         limits: &Limits,
         input: Input<'_>,
     ) -> Option<StatusCode> {
-        let mut moved = input.moved;
+        let mut received = input.received;
         let whole = match self.body {
             BodyEnd::Here => true,
             BodyEnd::At(end) => input.received >= end,
             BodyEnd::Chunked => input.ends_empty,
             BodyEnd::Stream(stream) => {
                 let progress = input.uploads.and_then(|it| it.progress(stream));
-                if let Some(progress) = progress.filter(|it| it.received != self.received) {
-                    self.received = progress.received;
-                    self.moved = now;
-                }
-                moved = self.moved;
+                received = progress.map_or(0, |progress| progress.received);
                 progress.is_none_or(|progress| progress.ended)
             }
         };
-        let (given, since, verdict) = match whole {
-            true => (
-                limits.request_timeout,
-                self.since,
-                StatusCode::SERVICE_UNAVAILABLE,
-            ),
-            false => {
-                self.since = now;
-                (limits.body_timeout, moved, StatusCode::REQUEST_TIMEOUT)
-            }
-        };
-        (now >= since + given?).then_some(verdict)
+        if whole {
+            let late = now >= self.since + limits.request_timeout?;
+            return late.then_some(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        self.since = now;
+        let late = self.pace.is_late(now, received, limits.uploading()?);
+        late.then_some(StatusCode::REQUEST_TIMEOUT)
     }
 }
 
@@ -152,23 +150,23 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn judged(body: BodyEnd, looks: &[(Duration, u64, Duration)]) -> Vec<Option<u16>> {
+    fn judged(body: BodyEnd, rate: Option<u64>, looks: &[(u32, u64)]) -> Vec<Option<u16>> {
         let begun = Instant::now();
         let requests = Unanswered::default();
-        let key = requests.begin(begun, body, Waker::noop());
+        let key = requests.begin(begun, body, 1, Waker::noop());
         let limits = Limits {
             request_timeout: Some(6 * SECOND),
             body_timeout: Some(2 * SECOND),
+            min_rate: rate,
             ..Limits::default()
         };
-        let look = |(at, received, moved): &(Duration, u64, Duration)| {
+        let look = |(at, received): &(u32, u64)| {
             let input = Input {
                 received: *received,
-                moved: begun + *moved,
                 ends_empty: *received == 100,
                 uploads: None,
             };
-            requests.judge(begun + *at, &limits, input);
+            requests.judge(begun + *at * SECOND, &limits, input);
             Some(requests.look_after(key, Waker::noop())?.as_u16())
         };
         looks.iter().map(look).collect()
@@ -176,23 +174,31 @@ mod tests {
 
     #[test]
     fn an_answer_is_waited_for_from_the_requests_end() {
-        let looks = [(5 * SECOND, 7, 5 * SECOND), (6 * SECOND, 8, 6 * SECOND)];
-        assert_eq!(judged(BodyEnd::Here, &looks), [None, Some(503)]);
-        let looks = [
-            (4 * SECOND, 50, 4 * SECOND),
-            (9 * SECOND, 100, 5 * SECOND),
-            (11 * SECOND, 100, 5 * SECOND),
-        ];
+        let looks = [(5, 7), (6, 8)];
+        assert_eq!(judged(BodyEnd::Here, None, &looks), [None, Some(503)]);
+        let looks = [(4, 50), (9, 100), (11, 100)];
         for body in [BodyEnd::At(100), BodyEnd::Chunked] {
-            assert_eq!(judged(body, &looks), [None, None, Some(503)], "{body:?}");
+            let judged = judged(body, None, &looks);
+            assert_eq!(judged, [None, None, Some(503)], "{body:?}");
         }
     }
 
     #[test]
     fn a_body_that_does_not_go_on_is_waited_for_no_longer() {
-        let looks = [(3 * SECOND, 50, 2 * SECOND), (4 * SECOND, 50, 2 * SECOND)];
         for body in [BodyEnd::At(100), BodyEnd::Chunked] {
-            assert_eq!(judged(body, &looks), [None, Some(408)], "{body:?}");
+            let judged = judged(body, None, &[(3, 50), (4, 50), (5, 50)]);
+            assert_eq!(judged, [None, None, Some(408)], "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_goes_on_by_a_byte_now_and_then_is_late_as_well() {
+        for body in [BodyEnd::At(100), BodyEnd::Chunked] {
+            let drips = [(1, 2), (2, 3)];
+            assert_eq!(judged(body, Some(10), &drips), [None, Some(408)]);
+            assert_eq!(judged(body, None, &drips), [None, None]);
+            let goes_on = [(1, 11), (2, 21), (3, 31), (4, 41)];
+            assert_eq!(judged(body, Some(10), &goes_on), [None; 4]);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! that answers, too; there is a lock since an upgradeable stream has to be `Send`.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -16,9 +16,17 @@ use hyper::{Request, StatusCode};
 use crate::frames::take_mark;
 use crate::limits::Limits;
 
-/// As many bodies that no request is there for are remembered: of requests that
-/// were answered early, and of those that never came to be one.
+/// As many bodies are remembered of requests that were answered early.
 const MOST_LEFT: usize = 256;
+
+/// As many are remembered of requests that the application has not seen yet, or
+/// twice as many as there may be streams; of more than those, the first. hyper's
+/// library reads all that has come before it gives the first of them out, and
+/// refuses what a client opens beyond what it may.
+const MOST_OPENED: usize = 1024;
+
+/// What a client has asked for before it says so (RFC 9113, 6.9.2).
+const FIRST_WINDOW: u64 = 65_535;
 
 /// A connection's bodies.
 #[derive(Debug)]
@@ -29,8 +37,12 @@ pub(crate) struct Uploads {
     most: u64,
     /// Bytes that a client may send before the application has read any.
     window: u64,
+    /// Bodies that there may be of requests which nobody has seen.
+    most_opened: usize,
     /// The stream whose head has begun to come and has not ended, or 0.
     opening: AtomicU32,
+    /// Bytes that the client has asked for, of all streams together.
+    granted: AtomicU64,
     /// By their streams, which only grow.
     bodies: Mutex<Vec<Body>>,
 }
@@ -81,7 +93,9 @@ impl Uploads {
             number: RandomState::new().hash_one(()),
             most: limits.max_body_size.unwrap_or(u64::MAX),
             window: limits.http2_stream_window.into(),
+            most_opened: MOST_OPENED.max(limits.http2_max_streams as usize * 2),
             opening: AtomicU32::new(0),
+            granted: AtomicU64::new(FIRST_WINDOW),
             bodies: Mutex::default(),
         }
     }
@@ -118,6 +132,17 @@ impl Uploads {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Bytes that the client has asked for so far, of all streams together.
+    pub(crate) fn granted(&self) -> u64 {
+        self.granted.load(Relaxed)
+    }
+
+    /// The client asks for so many more.
+    pub(crate) fn grant(&self, bytes: u32) {
+        let granted = self.granted().saturating_add(bytes.into());
+        self.granted.store(granted, Relaxed);
+    }
+
     /// The stream whose head has begun to come and has not ended.
     pub(crate) fn opening(&self) -> Option<u32> {
         Some(self.opening.load(Relaxed)).filter(|stream| *stream > 0)
@@ -131,10 +156,16 @@ impl Uploads {
     /// A stream begins, and its body is to come.
     pub(crate) fn open(&self, stream: u32) {
         let mut bodies = self.bodies();
-        let idle = |body: &Body| matches!(body.stage, Stage::Opened | Stage::Left { .. });
-        if bodies.len() >= MOST_LEFT
-            && bodies.iter().filter(|body| idle(body)).count() >= MOST_LEFT
-            && let Some(oldest) = bodies.iter().position(idle)
+        let left = |body: &Body| matches!(body.stage, Stage::Left { .. });
+        let opened = |body: &Body| matches!(body.stage, Stage::Opened);
+        let many = |kind: &dyn Fn(&Body) -> bool, most| {
+            bodies.len() >= most && bodies.iter().filter(|body| kind(body)).count() >= most
+        };
+        if many(&opened, self.most_opened) {
+            return;
+        }
+        if many(&left, MOST_LEFT)
+            && let Some(oldest) = bodies.iter().position(left)
         {
             bodies.remove(oldest);
         }

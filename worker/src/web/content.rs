@@ -1,41 +1,49 @@
-//! An opened file: as long as it was when it was opened, whatever becomes of
-//! its name meanwhile.
+//! What is found at a path: as long as it was when it was opened, whatever
+//! becomes of its name meanwhile.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use bytes::{Buf, Bytes};
 use nix::errno::Errno;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tokio::task::{JoinHandle, spawn_blocking};
 use tower_http::services::fs;
 
+use super::root::Root;
 use crate::sys;
 
 /// A file or directory that is open.
 #[derive(Debug)]
 pub(super) struct Content {
-    file: Arc<File>,
+    file: File,
     stat: Stat,
-    /// Where reading goes on.
-    at: u64,
-    /// What a blocking thread reads, from `at`.
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    /// What it has read and nobody has taken yet, from `at`.
-    read: Bytes,
 }
 
 /// What is known of it since it was opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
     is_dir: bool,
     length: u64,
     modified: SystemTime,
+    /// Its file system and its number there.
+    place: (u64, u64),
+}
+
+impl Stat {
+    fn of(found: &Metadata) -> io::Result<Self> {
+        Ok(Self {
+            is_dir: found.is_dir(),
+            length: found.len(),
+            modified: found.modified()?,
+            place: (found.dev(), found.ino()),
+        })
+    }
 }
 
 impl Content {
@@ -49,121 +57,131 @@ impl Content {
         if !found.is_file() && !found.is_dir() {
             return Err(Errno::ENOENT.into());
         }
-        let stat = Stat {
-            is_dir: found.is_dir(),
-            length: found.len(),
-            modified: found.modified()?,
-        };
-        Ok(Self {
-            file: Arc::new(file),
-            stat,
-            at: 0,
-            reading: None,
-            read: Bytes::new(),
-        })
+        let stat = Stat::of(&found)?;
+        Ok(Self { file, stat })
     }
 
     pub(super) fn stat(&self) -> Stat {
         self.stat
     }
+}
 
-    fn give(&mut self, buf: &mut ReadBuf<'_>) {
-        let length = self.read.len().min(buf.remaining());
-        buf.put_slice(&self.read[..length]);
-        self.read.advance(length);
-        self.at += length as u64;
+/// A file that is sent. Its descriptor can be given up meanwhile: it is opened
+/// again when there is more to be read.
+#[derive(Debug)]
+pub(super) struct Source {
+    file: Mutex<Option<Arc<File>>>,
+    stat: Stat,
+    root: Root,
+    path: PathBuf,
+    /// Where to begin.
+    begin: AtomicU64,
+}
+
+impl Source {
+    /// What was found at this path beneath the root.
+    pub(super) fn new(content: Content, root: Root, path: PathBuf) -> Self {
+        Self {
+            file: Mutex::new(Some(Arc::new(content.file))),
+            stat: content.stat,
+            root,
+            path,
+            begin: AtomicU64::new(0),
+        }
+    }
+
+    /// Where to begin to read.
+    pub(super) fn begin(&self) -> u64 {
+        self.begin.load(Relaxed)
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<Arc<File>>> {
+        // It is only ever replaced as a whole.
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives its descriptor up.
+    pub(super) fn close(&self) {
+        *self.file() = None;
+    }
+
+    /// Reads at most so many bytes if they are in memory; `None` if a disk would
+    /// have to be waited for.
+    pub(super) fn read_cached(&self, at: u64, want: usize) -> Option<Vec<u8>> {
+        let file = self.file();
+        // No file system can tell it of all, and what an error is shows when it is waited for.
+        sys::read_cached(file.as_ref()?, at, want).ok()
+    }
+
+    /// Reads at most so many bytes, however long that takes.
+    ///
+    /// # Errors
+    /// It can't be read, or what is there now is not what was begun with.
+    pub(super) fn read(&self, at: u64, want: usize) -> io::Result<Vec<u8>> {
+        let open = self.file().clone();
+        let file = match open {
+            Some(file) => file,
+            None => self.reopen()?,
+        };
+        let mut bytes = vec![0; want];
+        let read = loop {
+            match file.read_at(&mut bytes, at) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    fn reopen(&self) -> io::Result<Arc<File>> {
+        let content = self.root.reopen(&self.path)?;
+        if content.stat != self.stat {
+            return Err(io::Error::other(
+                "the file was replaced while its reader stood still",
+            ));
+        }
+        let file = Arc::new(content.file);
+        *self.file() = Some(Arc::clone(&file));
+        Ok(file)
     }
 }
 
-impl AsyncRead for Content {
+/// A file as the file service sees it: it looks for a place in it, and what
+/// is there is read by [`Sending`](super::sending::Sending).
+#[derive(Debug)]
+pub(super) struct Opened(pub(super) Arc<Source>);
+
+impl AsyncRead for Opened {
     fn poll_read(
         self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some(reading) = &mut this.reading {
-            let read = ready!(Pin::new(reading).poll(cx));
-            this.reading = None;
-            this.read = read.map_err(io::Error::other)??.into();
-        }
-        if !this.read.is_empty() {
-            this.give(buf);
-            return Poll::Ready(Ok(()));
-        }
-        let left = this.stat.length.saturating_sub(this.at);
-        let want = usize::try_from(left).map_or(buf.remaining(), |left| left.min(buf.remaining()));
-        if want == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        match sys::read_cached(&this.file, this.at, buf, want) {
-            Ok(0) => Poll::Ready(Err(shortened())),
-            Ok(read) => {
-                this.at += read as u64;
-                Poll::Ready(Ok(()))
-            }
-            // It is not in memory, or this file system can't tell.
-            Err(_) => {
-                let (file, at) = (Arc::clone(&this.file), this.at);
-                this.reading = Some(spawn_blocking(move || read_from_disk(&file, at, want)));
-                Pin::new(this).poll_read(cx, buf)
-            }
-        }
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }
 
-fn read_from_disk(file: &File, at: u64, want: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; want];
-    let read = loop {
-        match file.read_at(&mut bytes, at) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other?,
-        }
-    };
-    if read == 0 {
-        return Err(shortened());
-    }
-    bytes.truncate(read);
-    Ok(bytes)
-}
-
-/// The length was promised in the response's head, so the connection has to
-/// break: the client learns that it has not everything.
-fn shortened() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the file became shorter while it was sent",
-    )
-}
-
-impl AsyncSeek for Content {
+impl AsyncSeek for Opened {
     fn start_seek(self: Pin<&mut Self>, position: SeekFrom) -> io::Result<()> {
-        let this = self.get_mut();
-        let from = |base: u64, offset: i64| {
-            base.checked_add_signed(offset)
-                .ok_or_else(|| io::Error::from(Errno::EINVAL))
+        let SeekFrom::Start(at) = position else {
+            return Err(io::ErrorKind::Unsupported.into());
         };
-        this.at = match position {
-            SeekFrom::Start(at) => at,
-            SeekFrom::Current(offset) => from(this.at, offset)?,
-            SeekFrom::End(offset) => from(this.stat.length, offset)?,
-        };
-        this.reading = None;
-        this.read = Bytes::new();
+        self.0.begin.store(at, Relaxed);
         Ok(())
     }
 
     fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Poll::Ready(Ok(self.at))
+        Poll::Ready(Ok(self.0.begin()))
     }
 }
 
-impl fs::File for Content {
+impl fs::File for Opened {
     type Metadata = Stat;
     type MetadataFuture<'a> = std::future::Ready<io::Result<Stat>>;
 
     fn metadata(&self) -> Self::MetadataFuture<'_> {
-        std::future::ready(Ok(self.stat))
+        std::future::ready(Ok(self.0.stat))
     }
 }
 

@@ -2,31 +2,30 @@
 //! decide.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use bytes::Bytes;
-use http_body_util::{Either, Empty};
+use http_body_util::{Either, Empty, Full};
 use hyper::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED,
-    RANGE, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue,
+    LAST_MODIFIED, RANGE, VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tower_http::services::ServeDir;
-use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
 use tower_service::Service;
 
 use super::root::Root;
+use super::sending::{OpenFiles, Sending};
 use super::settings::{Settings, SettingsError};
 use super::{Body, condition, page, target};
-
-/// How much of a file is read and handed to the socket at a time, in bytes.
-const CHUNK: usize = 256 * 1024;
 
 /// A directory and the service of its files.
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
-    directory: ServeDir<DefaultServeDirFallback, Root>,
+    directory: Root,
+    open: Rc<OpenFiles>,
     not_found: Option<Uri>,
     fallback: Option<Uri>,
     cache_control: Vec<(String, HeaderValue)>,
@@ -58,12 +57,8 @@ impl Files {
             not_found: page("not_found", settings.not_found)?,
             fallback: page("fallback", settings.fallback)?,
             cache_control: settings.cache_control,
-            directory: ServeDir::with_backend("", opened)
-                .precompressed_br()
-                .precompressed_zstd()
-                .precompressed_gzip()
-                .ignore_multi_range_requests(true)
-                .with_buf_chunk_size(CHUNK),
+            directory: opened,
+            open: OpenFiles::new(),
         })
     }
 
@@ -95,27 +90,40 @@ impl Files {
             }
         }
         self.finish(request.uri.path(), &mut response);
-        response.map(Either::Right)
+        response
     }
 
     /// What there is at a path of the directory, for a request like this one.
-    async fn open(&self, like: &Parts, uri: Uri) -> Response<ServeFileSystemResponseBody> {
+    async fn open(&self, like: &Parts, uri: Uri) -> Response<Body> {
         self.call(like.method.clone(), uri, like.headers.clone())
             .await
     }
 
-    async fn call(
-        &self,
-        method: Method,
-        uri: Uri,
-        headers: HeaderMap,
-    ) -> Response<ServeFileSystemResponseBody> {
+    async fn call(&self, method: Method, uri: Uri, headers: HeaderMap) -> Response<Body> {
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = method;
         *request.uri_mut() = target::origin_form(uri);
         *request.headers_mut() = headers;
-        let Ok(response) = self.directory.clone().call(request).await;
-        response
+        let root = self.directory.for_request();
+        let Ok(response) = ServeDir::with_backend("", root.clone())
+            .precompressed_br()
+            .precompressed_zstd()
+            .precompressed_gzip()
+            .ignore_multi_range_requests(true)
+            .call(request)
+            .await;
+        // What the file service says of a file is kept, and how it reads it is not.
+        let (head, _) = response.into_parts();
+        let is_sent = matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let length = head.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let body = match (root.take_chosen().filter(|_| is_sent), length) {
+            (Some(source), Some(length)) => {
+                Either::Right(Sending::new(source, length, Rc::clone(&self.open)))
+            }
+            _ => Either::Left(Full::default()),
+        };
+        Response::from_parts(head, body)
     }
 
     /// There is nothing here: the site's own page, or the built-in one.
@@ -133,7 +141,7 @@ impl Files {
                 for name in [ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
                     response.headers_mut().remove(name);
                 }
-                return response.map(Either::Right);
+                return response;
             }
         }
         page::not_found(&request.headers).map(Either::Left)

@@ -8,6 +8,7 @@ mod files;
 mod filter;
 mod page;
 mod root;
+mod sending;
 mod settings;
 mod target;
 mod welcome;
@@ -25,16 +26,16 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
-use tower_http::services::fs::ServeFileSystemResponseBody;
 
 use crate::output::say;
 use crate::{Context, Refused, Reload, StartError, Tell, Worker};
 use confine::Bounds;
 use files::Files;
+use sending::Sending;
 use settings::{Settings, SettingsError};
 use welcome::Welcome;
 
-type Body = Either<Full<Bytes>, ServeFileSystemResponseBody>;
+type Body = Either<Full<Bytes>, Sending>;
 
 /// What is served now; new settings replace it.
 type Current = Rc<RefCell<Rc<Site>>>;

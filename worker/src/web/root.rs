@@ -23,7 +23,7 @@ use nix::sys::stat::Mode;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tower_http::services::fs::Backend;
 
-use super::content::{Content, Stat};
+use super::content::{Content, Opened, Source, Stat};
 
 /// Where symbolic links may lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +42,8 @@ pub(super) struct Root {
     way: Way,
     /// What was found last, so that it is opened once and not once more.
     found: Mutex<Option<(PathBuf, Content)>>,
+    /// The file that the file service has chosen.
+    chosen: Arc<Mutex<Option<Arc<Source>>>>,
 }
 
 /// How paths are resolved.
@@ -84,7 +86,34 @@ impl Root {
             directory: Arc::new(directory),
             way,
             found: Mutex::default(),
+            chosen: Arc::default(),
         })
+    }
+
+    /// The same directory, for another request.
+    pub(super) fn for_request(&self) -> Self {
+        Self {
+            chosen: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The file that was opened last, to be sent.
+    pub(super) fn take_chosen(&self) -> Option<Arc<Source>> {
+        self.chosen().take()
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, Option<Arc<Source>>> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a file again, however long that takes.
+    ///
+    /// # Errors
+    /// As openat2(2) says.
+    pub(super) fn reopen(&self, path: &Path) -> io::Result<Content> {
+        let file = self.way.open(&self.directory, path, READ)?;
+        Content::new(file.into())
     }
 
     /// Whether there is a file at a path.
@@ -196,21 +225,26 @@ impl Clone for Root {
             directory: Arc::clone(&self.directory),
             way: self.way,
             found: Mutex::default(),
+            chosen: Arc::clone(&self.chosen),
         }
     }
 }
 
 impl Backend for Root {
-    type File = Content;
+    type File = Opened;
     type Metadata = Stat;
     type OpenFuture = Opening;
     type MetadataFuture = Looking;
 
     fn open(&self, path: PathBuf) -> Opening {
-        Opening(match self.remembered(&path) {
+        let finding = match self.remembered(&path) {
             Some(content) => Finding::now(Ok(content)),
             None => self.find(&path),
-        })
+        };
+        Opening {
+            finding,
+            file: Some((self.clone(), path)),
+        }
     }
 
     fn metadata(&self, path: PathBuf) -> Looking {
@@ -261,18 +295,26 @@ const ONCE: &str = "a future is not polled after it is done";
 
 /// A file that is being opened.
 #[derive(Debug)]
-pub(super) struct Opening(Finding);
+pub(super) struct Opening {
+    finding: Finding,
+    /// Where it is.
+    file: Option<(Root, PathBuf)>,
+}
 
 impl Future for Opening {
-    type Output = io::Result<Content>;
+    type Output = io::Result<Opened>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let content = ready!(self.0.poll(cx))?;
+        let content = ready!(self.finding.poll(cx))?;
         // There is nothing to read in a directory that is called index.html.
         if content.stat().is_dir() {
             return Poll::Ready(Err(Errno::ENOENT.into()));
         }
-        Poll::Ready(Ok(content))
+        let (root, path) = self.file.take().expect(ONCE);
+        let chosen = Arc::clone(&root.chosen);
+        let source = Arc::new(Source::new(content, root.for_request(), path));
+        *chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&source));
+        Poll::Ready(Ok(Opened(source)))
     }
 }
 

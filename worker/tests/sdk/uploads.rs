@@ -259,8 +259,8 @@ fn a_body_that_other_streams_keep_busy_is_late_all_the_same() {
         let mut sent = 0;
         while !late.is_finished() {
             assert!(begun.elapsed() < DEADLINE, "it is waited for");
-            assert!(send(&busy, 10).await);
-            sent += 10;
+            assert!(send(&busy, 100).await);
+            sent += 100;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert_eq!(end(late).await.0, 408);

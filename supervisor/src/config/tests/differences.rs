@@ -138,6 +138,7 @@ const SETTINGS: [&str; 50] = [
     "http.request_timeout = \"7s\"",
     "http.body_timeout = \"7s\"",
     "http.write_timeout = \"0s\"",
+    "http.min_rate = \"7B\"",
     "http.max_connections = 7",
     "http.max_concurrency = 7",
     "http.max_queue = 0",

@@ -46,6 +46,7 @@ fn the_librarys() -> HttpLimits {
         request_timeout_ms: limits.request_timeout.and_then(time),
         body_timeout_ms: limits.body_timeout.and_then(time),
         write_timeout_ms: limits.write_timeout.and_then(time),
+        min_rate: limits.min_rate,
         max_connections: limits.max_connections.map(|most| most as u64),
         max_concurrency: Some(limits.max_concurrency.unwrap_or(0) as u64),
         // It has no default of its own.
