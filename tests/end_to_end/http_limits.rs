@@ -171,3 +171,41 @@ fn normal_requests_go_on_under_slow_ones() {
 fn in_full_normal_requests_go_on_under_a_thousand_slow_ones() {
     normal_requests_go_on_under(1000);
 }
+
+#[test]
+fn a_body_that_drips_is_held_to_the_rate_of_the_file_and_to_the_next_ones() {
+    let pool = || {
+        Pool::service("web", 1)
+            .text("http.body_timeout", "400ms")
+            .text("http.min_rate", "1KiB")
+    };
+    let prefork = Prefork::start(&[pool()]);
+    let drip = |prefork: &Prefork, times: usize| {
+        let mut stream = TcpStream::connect(prefork.address("web")).expect("it listens");
+        let patience = Some(Duration::from_millis(40));
+        stream.set_read_timeout(patience).expect("a socket can be");
+        stream
+            .write_all(b"POST /digest HTTP/1.1\r\nhost: test\r\ncontent-length: 30\r\n\r\n")
+            .expect("it is open");
+        let mut answer = [0; 1024];
+        for _ in 0..times {
+            // One that the server has closed is seen when it is read.
+            let _ = stream.write(b"x");
+            if let Ok(read) = stream.read(&mut answer) {
+                return String::from_utf8_lossy(&answer[..read]).into_owned();
+            }
+        }
+        let longest = Some(Duration::from_secs(20));
+        stream.set_read_timeout(longest).expect("a socket can be");
+        let read = stream.read(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    };
+    let answer = drip(&prefork, 1000);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    prefork.configure(&[pool().text("http.min_rate", "0B")]);
+    let told = prefork.done(&["reload", "--dry-run"]);
+    assert!(told.contains("http.min_rate 1KiB → 0B"), "{told}");
+    prefork.done(&["reload"]);
+    let answer = drip(&prefork, 30);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}

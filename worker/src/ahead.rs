@@ -138,11 +138,10 @@ impl Delivery {
             pace: RefCell::new(Pace::from(requests.serving().alarms.now(), 0)),
             task: requests.task(),
         });
-        let mut all = requests.deliveries.0.borrow_mut();
-        if all.len() == all.capacity() {
-            all.retain(|delivery| delivery.strong_count() > 0);
+        // Where there are no streams, the connection is judged.
+        if delivery.task.is_some() {
+            requests.deliveries.add(&delivery);
         }
-        all.push(Rc::downgrade(&delivery));
         delivery
     }
 
@@ -212,6 +211,14 @@ impl Delivery {
 }
 
 impl Deliveries {
+    fn add(&self, delivery: &Rc<Delivery>) {
+        let mut all = self.0.borrow_mut();
+        if all.len() == all.capacity() {
+            all.retain(|delivery| delivery.strong_count() > 0);
+        }
+        all.push(Rc::downgrade(delivery));
+    }
+
     /// Ends the streams of those whose clients take less than they have to.
     pub(crate) fn judge(&self, now: Instant, least: Least, can_be_taken: bool) {
         self.0.borrow_mut().retain(|delivery| {

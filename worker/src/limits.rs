@@ -35,8 +35,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// For a connection without a request; 75 s. Then it is closed.
     pub idle_timeout: Duration,
-    /// From the moment a request is there, with its body, until its response
-    /// begins; 60 s, and `None` for any time. Then the application's work on
+    /// From the moment a request is there, with its body or as much of it as the
+    /// application takes, until its response begins; 60 s, and `None` for any time. Then the application's work on
     /// it is dropped and it is answered with 503.
     pub request_timeout: Option<Duration>,
     /// Between two parts of a request's body; 30 s, and `None` for any

@@ -120,6 +120,7 @@ impl Watch {
         self.next = now + self.interval;
         let input = Input {
             received: requests.received(),
+            waits: !requests.unanswered.is_empty() && requests.has_unread(),
             ends_empty: requests.input_ends_empty(),
             uploads: requests.uploads(),
         };

@@ -114,6 +114,11 @@ impl Requests {
         self.traffic.sent().saturating_sub(waiting)
     }
 
+    /// Whether more has come than was read.
+    pub(crate) fn has_unread(&self) -> bool {
+        sys::waits_to_be_read(self.socket) > 0
+    }
+
     /// So many bytes more of the responses were taken.
     pub(crate) fn take(&self, bytes: usize) {
         self.data.set(self.data.get() + bytes as u64);

@@ -95,6 +95,19 @@ pub(crate) fn waits_to_be_sent(socket: RawFd) -> u64 {
     }
 }
 
+/// Bytes that have come on a socket and were not read: FIONREAD; 0 where that
+/// can't be told.
+pub(crate) fn waits_to_be_read(socket: RawFd) -> u64 {
+    let mut waits: libc::c_int = 0;
+    // SAFETY: the kernel writes one int, to which this is a pointer; on what is
+    // no open socket it fails.
+    let result = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut waits) };
+    match result {
+        0 => u64::try_from(waits).unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Has the allocator give what it keeps and does not use back to the system.
 pub(crate) fn give_memory_back() {
     // SAFETY: it takes the allocator's own locks; what is in use stays as it is.

@@ -47,6 +47,9 @@ struct Request {
 pub(crate) struct Input<'a> {
     /// Bytes that came so far.
     pub(crate) received: u64,
+    /// Whether more has come, which nobody reads as long as the application
+    /// takes nothing of a body.
+    pub(crate) waits: bool,
     /// Whether they end with an empty line.
     pub(crate) ends_empty: bool,
     /// What has come on its streams, if it has any.
@@ -101,6 +104,11 @@ impl Unanswered {
         self.requests.borrow_mut()[key] = None;
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.borrow().iter().all(Option::is_none)
+    }
+
     /// Passes judgement on those whose time is over.
     pub(crate) fn judge(&self, now: Instant, limits: &Limits, input: Input<'_>) {
         for request in self.requests.borrow_mut().iter_mut().flatten() {
@@ -124,8 +132,8 @@ impl Request {
         let mut received = input.received;
         let whole = match self.body {
             BodyEnd::Here => true,
-            BodyEnd::At(end) => input.received >= end,
-            BodyEnd::Chunked => input.ends_empty,
+            BodyEnd::At(end) => input.received >= end || input.waits,
+            BodyEnd::Chunked => input.ends_empty || input.waits,
             BodyEnd::Stream(stream) => {
                 let progress = input.uploads.and_then(|it| it.progress(stream));
                 received = progress.map_or(0, |progress| progress.received);
@@ -163,6 +171,7 @@ mod tests {
         let look = |(at, received): &(u32, u64)| {
             let input = Input {
                 received: *received,
+                waits: *received == 90,
                 ends_empty: *received == 100,
                 uploads: None,
             };
@@ -188,6 +197,14 @@ mod tests {
         for body in [BodyEnd::At(100), BodyEnd::Chunked] {
             let judged = judged(body, None, &[(3, 50), (4, 50), (5, 50)]);
             assert_eq!(judged, [None, None, Some(408)], "{body:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_the_application_that_is_waited_for_where_it_takes_no_more_of_a_body() {
+        for body in [BodyEnd::At(100), BodyEnd::Chunked] {
+            let judged = judged(body, None, &[(1, 50), (5, 90), (6, 90), (7, 90)]);
+            assert_eq!(judged, [None, None, None, Some(503)], "{body:?}");
         }
     }
 

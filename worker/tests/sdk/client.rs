@@ -72,6 +72,14 @@ impl Client {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// Sends beside what else is done, as far as it is taken.
+    pub(crate) fn sends_beside(&self, bytes: String) -> std::thread::JoinHandle<()> {
+        let mut socket = self.stream.socket().try_clone().unwrap();
+        std::thread::spawn(move || {
+            let _ = socket.write_all(bytes.as_bytes());
+        })
+    }
+
     /// Sends a GET without waiting for what comes back.
     pub(crate) fn ask(&mut self, path: &str) {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));

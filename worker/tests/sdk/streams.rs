@@ -210,3 +210,26 @@ fn a_connection_of_http_2_in_use_outlives_the_time_for_idle_ones() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+#[test]
+fn a_body_that_the_application_does_not_take_is_no_fault_of_its_clients() {
+    let mut worker = limited(HttpLimits {
+        body_timeout_ms: Some(400),
+        request_timeout_ms: Some(1500),
+        ..HttpLimits::default()
+    });
+    // More than is read before the application asks for it.
+    let body = "x".repeat(4 << 20);
+    for head in ["content-length: 8000000", "transfer-encoding: chunked"] {
+        let mut client = Client::connect(worker.address);
+        client.send(format!("POST /never HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n"));
+        worker.in_flight(1);
+        let begun = Instant::now();
+        let sender = client.sends_beside(format!("{:x}\r\n{body}", body.len()));
+        assert_eq!(client.response().status, 503, "{head}");
+        assert!(begun.elapsed() >= Duration::from_millis(1400));
+        drop(client);
+        sender.join().unwrap();
+        worker.in_flight(0);
+    }
+}

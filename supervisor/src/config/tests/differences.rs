@@ -101,7 +101,7 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 50] = [
+const SETTINGS: [&str; 51] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
