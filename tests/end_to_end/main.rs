@@ -34,6 +34,7 @@ mod http_limits;
 mod hung_worker;
 mod lifecycle;
 mod limits;
+mod listener_handover;
 mod load_client;
 mod long_work;
 mod metrics;

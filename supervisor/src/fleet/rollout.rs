@@ -83,7 +83,7 @@ pub(super) enum Batch {
 }
 
 impl Rollout {
-    fn is_forward(&self) -> bool {
+    pub(super) fn is_forward(&self) -> bool {
         !matches!(self.stage, Stage::Back(_))
     }
 

@@ -34,6 +34,13 @@ impl Fleet {
         self.rollout.as_ref().map(|rollout| rollout.generation)
     }
 
+    /// The generation that the reload in progress brings, as long as it goes
+    /// forward.
+    pub fn coming(&self) -> Option<u64> {
+        let rollout = self.rollout.as_ref().filter(|rollout| rollout.is_forward());
+        rollout.map(|rollout| rollout.generation)
+    }
+
     /// The pools, in the order of the configuration; then those that a reload
     /// adds, and those on their way out.
     pub fn pools(&self) -> impl ExactSizeIterator<Item = PoolView<'_>> {

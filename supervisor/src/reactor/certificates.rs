@@ -70,7 +70,7 @@ impl Reactor {
     }
 
     /// What a process was started from.
-    fn started_from(&self, worker: Worker) -> Option<&Edition> {
+    pub(super) fn started_from(&self, worker: Worker) -> Option<&Edition> {
         let generation = self.fleet.process(worker)?.generation();
         let edition = self.editions.of(&self.pool_name(worker), generation)?;
         Some(edition)

@@ -197,6 +197,11 @@ impl Edition {
         })
     }
 
+    /// Whether its workers accept from this listener.
+    pub(crate) fn has(&self, sockets: &Rc<Sockets>) -> bool {
+        self.sockets.iter().any(|it| Rc::ptr_eq(it, sockets))
+    }
+
     /// Says in the log what is there.
     pub(crate) fn announce(&self) {
         let policy = &self.config.policy;

@@ -101,6 +101,26 @@ impl Editions {
         }
     }
 
+    /// The editions that have a listener, with their generations.
+    pub(crate) fn that_have<'a>(
+        &'a self,
+        sockets: &'a Rc<Sockets>,
+    ) -> impl Iterator<Item = (u64, &'a Rc<Edition>)> {
+        let editions = self.pools.values().flatten();
+        editions
+            .filter(|(_, edition)| edition.has(sockets))
+            .map(|(generation, edition)| (*generation, edition))
+    }
+
+    /// The generations of a pool that have a listener.
+    pub(crate) fn generations_with(&self, pool: &str, sockets: &Rc<Sockets>) -> Vec<u64> {
+        let generations = self.pools.get(pool).into_iter().flatten();
+        generations
+            .filter(|(_, edition)| edition.has(sockets))
+            .map(|(generation, _)| *generation)
+            .collect()
+    }
+
     /// Every bound listener, with the pool that has it; once each.
     pub(crate) fn bound(&self) -> Vec<(Rc<str>, Rc<Sockets>)> {
         let mut bound: Vec<(Rc<str>, Rc<Sockets>)> = Vec::new();

@@ -9,7 +9,8 @@
 //! - `births` makes processes of what an `edition` holds: a generation's pinned
 //!   `program` and `sockets`.
 //! - `reload` prepares a new generation and cleans up after it; `queues` sees to
-//!   connections that wait where nobody accepts any more.
+//!   connections that wait where nobody accepts any more, and `tenure` knows where
+//!   that is.
 //! - `actions` carries out what the fleet decides; `answers` is for requests
 //!   from the control socket, with `documents` for what they ask to see.
 //! - `clock` is the fleet's; `signals` are reduced to what they ask for, which `heed` does.
@@ -51,6 +52,7 @@ mod sockets;
 mod standing;
 mod starvation;
 mod takeover;
+mod tenure;
 mod trees;
 mod upgrade;
 

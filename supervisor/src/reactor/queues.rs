@@ -5,14 +5,12 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::control::SlotState;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::grip::{Call, Order};
 use super::sockets::Sockets;
 use super::{Edition, Reactor};
-use crate::config::Listen;
 use crate::fleet::Worker;
 use crate::listener::Listener;
 
@@ -41,37 +39,44 @@ impl Reactor {
         }
     }
 
-    /// Whether nobody accepts from this worker's listeners after it; its
-    /// listeners are then sealed.
+    /// Whether there is a listener of this worker's from which nobody accepts
+    /// after it; that is then sealed.
     pub(super) fn is_last_to_accept(&self, worker: Worker) -> bool {
         if self.fleet.stopping() {
             return true;
         }
-        let name = self.pool_name(worker);
-        let reload = self.reloads.current.as_ref();
-        if reload.is_some_and(|reload| !reload.pools.contains(&*name)) {
-            for sockets in self.sockets_of(worker) {
+        let listeners = self.started_from(worker).map(|it| it.sockets.clone());
+        let mut is_last = false;
+        for sockets in listeners.unwrap_or_default() {
+            let slot = worker.slot;
+            if self.is_wanted(&sockets, slot) || self.has_another(&sockets, slot, worker) {
+                continue;
+            }
+            is_last = true;
+            if let Some(listener) = sockets.take_from_slot(slot) {
+                // The slot's own goes with it. It serves what waits itself, and
+                // so does another, should it not come to that.
+                seal(&listener);
+                self.rescue(&self.pool_name(worker), &sockets, &listener);
+            } else if !sockets.are_own() {
                 sockets.all().iter().for_each(|listener| seal(listener));
             }
-            return true;
         }
-        let desired = self
-            .fleet
-            .pool(worker.pool)
-            .map_or(0, |pool| pool.desired());
-        if worker.slot < desired {
-            return false;
+        is_last
+    }
+
+    /// Ends the sockets that belonged to slots which no generation in force has:
+    /// another pool with fewer workers has the listener now.
+    pub(super) fn retire_surplus(&self) {
+        for (pool, sockets) in self.editions.bound() {
+            for slot in sockets.own_slots() {
+                if !self.is_wanted(&sockets, slot)
+                    && let Some(listener) = sockets.take_from_slot(slot)
+                {
+                    self.retire(&pool, &sockets, &listener);
+                }
+            }
         }
-        // The slot goes; where it has sockets of its own, they go with it.
-        let own: Vec<_> = self
-            .sockets_of(worker)
-            .iter()
-            .filter_map(|sockets| Some((sockets.take_from_slot(worker.slot)?, sockets.listen())))
-            .collect();
-        for (listener, listen) in &own {
-            self.retire(&name, Some(worker.slot), listener, listen);
-        }
-        !own.is_empty()
     }
 
     /// Whether any slot has a listener of its own.
@@ -80,67 +85,49 @@ impl Reactor {
         self.editions.newest().any(own)
     }
 
-    /// Has others serve what waits where a slot accepts nothing: it hangs,
-    /// starts, waits for its next start, or is paused.
+    /// Has others serve what waits where nobody accepts: the slot hangs, starts,
+    /// waits for its next start, is paused, or has been given other listeners
+    /// before the one to which its own goes has come up.
     pub(super) fn tend_queues(&self) {
-        for pool in self.fleet.pools() {
-            let Some(edition) = self.editions.of(pool.name(), self.fleet.generation()) else {
+        for (pool, sockets) in self.editions.bound() {
+            if !sockets.are_own() {
                 continue;
-            };
-            for slot in pool.shown().filter(|slot| slot.state() != SlotState::Ready) {
-                for sockets in &edition.sockets {
-                    if let Some(listener) = sockets.own_of_slot(slot.index()) {
-                        let listen = sockets.listen();
-                        self.rescue(pool.name(), Some(slot.index()), &listener, &listen);
-                    }
+            }
+            let attended = self.attended(&sockets);
+            for slot in sockets.own_slots() {
+                if !attended.contains(&slot)
+                    && let Some(listener) = sockets.own_of_slot(slot)
+                {
+                    self.rescue(&pool, &sockets, &listener);
                 }
             }
         }
     }
 
-    fn sockets_of(&self, worker: Worker) -> Vec<Rc<Sockets>> {
-        let name = self.pool_name(worker);
-        // Its own generation's: at the end of a reload that may be neither the
-        // one in force nor the new one.
-        let process = self.fleet.process(worker);
-        let generation = process.map_or_else(|| self.fleet.generation(), |it| it.generation());
-        let editions = self.editions.of(&name, generation);
-        editions.map_or_else(Vec::new, |edition| edition.sockets.clone())
-    }
-
-    /// Ends a listener: no new connection, and what waits is served by a worker
-    /// of the pool other than the one in this slot.
-    pub(super) fn retire(
-        &self,
-        pool: &str,
-        slot: Option<u32>,
-        listener: &Rc<Listener>,
-        listen: &Listen,
-    ) {
+    /// Ends a socket: no new connection, and what waits is served by a worker
+    /// that has the listener, or else by one of this pool.
+    pub(super) fn retire(&self, pool: &str, sockets: &Rc<Sockets>, listener: &Rc<Listener>) {
         seal(listener);
-        if !self.rescue(pool, slot, listener, listen) {
+        if !self.rescue(pool, sockets, listener) {
             let address = listener.address();
             warn!(pool, "no worker can serve what waits on {address}");
         }
     }
 
     /// Has another worker serve what waits; `false` if there is none.
-    fn rescue(
-        &self,
-        pool: &str,
-        not: Option<u32>,
-        listener: &Rc<Listener>,
-        listen: &Listen,
-    ) -> bool {
+    fn rescue(&self, pool: &str, sockets: &Rc<Sockets>, listener: &Rc<Listener>) -> bool {
         if listener.backlog().0 == Some(0) {
             return true;
         }
-        let Some((rescuer, duplicate)) = self.rescuer(pool, not).zip(listener.duplicate().ok())
+        let Some((rescuer, duplicate)) = self
+            .rescuer(pool, sockets)
+            .zip(listener.duplicate().ok())
         else {
             return false;
         };
+        let listen = sockets.listen();
         let (answer, answered) = oneshot::channel();
-        self.certify_for(rescuer, listen);
+        self.certify_for(rescuer, &listen);
         let call = Call::Rescue {
             offer: listener.offer(listen.tls.is_some()),
             fd: duplicate,
@@ -158,21 +145,22 @@ impl Reactor {
         true
     }
 
-    /// The worker of the pool with the fewest connections, among those that can.
-    fn rescuer(&self, pool: &str, not: Option<u32>) -> Option<Worker> {
-        let pool = self.fleet.pools().find(|view| view.name() == pool)?;
-        pool.slots()
-            .filter(|slot| slot.state() == SlotState::Ready && Some(slot.index()) != not)
-            .filter_map(|slot| {
-                let worker = slot.current()?.worker();
-                let vitals = self.processes.get(&worker)?.vitals.borrow();
-                let connections = vitals
-                    .health
-                    .as_ref()
-                    .map_or(0, |health| health.connections);
-                vitals.can(CAPABILITY).then_some((connections, worker))
-            })
-            .max_by_key(|(connections, _)| Reverse(*connections))
+    /// Who serves a queue: a worker that has the listener, and where there is
+    /// none, since it goes, one of its pool.
+    fn rescuer(&self, pool: &str, sockets: &Rc<Sockets>) -> Option<Worker> {
+        let own = self.least_busy(self.attendants(sockets));
+        own.or_else(|| self.least_busy(self.accepting_in(pool)))
+    }
+
+    /// The worker with the fewest connections, among those that can.
+    fn least_busy(&self, workers: impl Iterator<Item = Worker>) -> Option<Worker> {
+        let can = workers.filter_map(|worker| {
+            let vitals = self.processes.get(&worker)?.vitals.borrow();
+            let health = vitals.health.as_ref();
+            let connections = health.map_or(0, |health| health.connections);
+            vitals.can(CAPABILITY).then_some((connections, worker))
+        });
+        can.max_by_key(|(connections, _)| Reverse(*connections))
             .map(|(_, worker)| worker)
     }
 }

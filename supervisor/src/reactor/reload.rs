@@ -1,7 +1,6 @@
 //! A reload from the reactor's side: read and check, pin and bind, hand the
 //! plan to the fleet, and clean up when the fleet says how it ended.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -54,8 +53,6 @@ pub(super) type Reading = (Purpose, Result<Config, ReadError>);
 pub(super) struct Reload {
     pub(super) generation: u64,
     config: Config,
-    /// The names of the pools that are to be.
-    pub(super) pools: BTreeSet<String>,
 }
 
 impl Reactor {
@@ -243,11 +240,6 @@ impl Reactor {
         self.reloads.tried = generation;
         self.reloads.current = Some(Reload {
             generation,
-            pools: config
-                .pools
-                .iter()
-                .map(|pool| pool.policy.name.clone())
-                .collect(),
             config,
         });
         self.editions.add(generation, editions);
@@ -316,11 +308,11 @@ impl Reactor {
     pub(super) fn retire_all(&mut self, orphans: Vec<(Rc<str>, Rc<Sockets>)>) {
         for (pool, sockets) in orphans {
             self.metrics.remove_listener(&sockets.status().name);
-            let listen = sockets.listen();
             for listener in sockets.all() {
-                self.retire(&pool, None, &listener, &listen);
+                self.retire(&pool, &sockets, &listener);
             }
         }
+        self.retire_surplus();
     }
 
     /// Kept sockets take what the new configuration says of them.

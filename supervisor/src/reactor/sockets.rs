@@ -105,6 +105,14 @@ impl Sockets {
         }
     }
 
+    /// The slots that have a socket of their own.
+    pub(crate) fn own_slots(&self) -> Vec<u32> {
+        match self.listen.borrow().mode {
+            Mode::Shared => Vec::new(),
+            Mode::PerSlot => self.of_slots.borrow().keys().copied().collect(),
+        }
+    }
+
     /// Whether each slot has a socket of its own.
     pub(crate) fn are_own(&self) -> bool {
         self.listen.borrow().mode == Mode::PerSlot
