@@ -183,3 +183,40 @@ pub(crate) fn attach_filter(
         .map(drop)
         .map_err(std::io::Error::from)
 }
+
+/// Binds a socket to an interface by its index, whether there is one or not
+/// (socket(7), `SO_BINDTOIFINDEX`).
+pub(crate) fn bind_to_interface(socket: BorrowedFd<'_>, index: i32) -> std::io::Result<()> {
+    // SAFETY: the kernel only reads, during the call, an int that is live.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const index).cast(),
+            mem::size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)
+        .map(drop)
+        .map_err(std::io::Error::from)
+}
+
+/// The number of instructions of a socket's filter; 0 where it has none, and
+/// EACCES where it is an eBPF program.
+pub(crate) fn filter_length(socket: BorrowedFd<'_>) -> std::io::Result<usize> {
+    let mut length: libc::socklen_t = 0;
+    // SAFETY: with a length of 0 the kernel writes nothing but the length, which
+    // is live.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result).map_err(std::io::Error::from)?;
+    Ok(length as usize)
+}

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use prefork_proto::listening::refuse_handshakes;
+use prefork_proto::listening::{SocketFile, refuse_handshakes};
 use prefork_proto::message::ListenerOffer;
 use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
@@ -31,6 +31,8 @@ pub(crate) struct Listener {
     address: String,
     socket: RawSocket,
     kind: Kind,
+    /// The file of a unix socket that was bound here.
+    file: Option<SocketFile>,
     /// What its connections speak TLS with, if they do.
     tls: Option<Rc<Endpoint>>,
 }
@@ -55,6 +57,7 @@ impl Listener {
                 address,
                 socket,
                 kind,
+                file: None,
                 tls,
             }),
             Err(problem) => Err(WorkerError::Listener { name, problem }),
@@ -97,6 +100,8 @@ impl Listener {
             }
         };
         let (socket, kind) = bound.map_err(|error| refuse(error.to_string()))?;
+        let file = address.strip_prefix("unix:").map(Path::new);
+        let file = file.and_then(|path| SocketFile::at(path).ok());
         // Port 0 has become a real one.
         let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
         let name = bound.map_or_else(|| address.to_owned(), |bound| bound.to_string());
@@ -106,6 +111,7 @@ impl Listener {
             name,
             socket,
             kind,
+            file,
             tls: None,
         })
     }
@@ -143,11 +149,9 @@ impl Listener {
                 let _ = refuse_handshakes(&self.socket);
             }
             Kind::Unix => {
-                if let Ok(address) = self.socket.local_addr()
-                    && let Some(path) = address.as_pathname()
-                {
-                    // Someone may have removed it before.
-                    let _ = std::fs::remove_file(path);
+                if let Some(file) = &self.file {
+                    // Someone may have removed it before, or bound the path anew.
+                    let _ = file.remove();
                 }
             }
         }
