@@ -88,6 +88,9 @@ pub struct ListenerStatus {
     /// What its connections speak TLS with; absent where they don't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsStatus>,
+    /// Why no client can come to it, and what mends that; absent where all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What a listener speaks TLS with.

@@ -2,7 +2,7 @@
 //! sd_listen_fds(3).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use socket2::{SockRef, Type};
@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::left;
 use crate::sys;
+use crate::upgrade::HandedSocket;
 
 /// Why there is no socket for a `systemd:NAME` listener.
 #[derive(Debug, thiserror::Error)]
@@ -24,17 +25,6 @@ pub(crate) enum ActivationError {
         name: String,
         /// What there is instead.
         passed: String,
-    },
-    /// Several have it.
-    #[error(
-        "the service manager passed {count} sockets named \"{name}\"; \
-         give each a socket unit with a FileDescriptorName= of its own"
-    )]
-    Ambiguous {
-        /// What was asked for.
-        name: String,
-        /// How many have the name.
-        count: usize,
     },
     /// It takes no connections.
     #[error(
@@ -75,48 +65,38 @@ pub(crate) fn take() -> io::Result<()> {
     Ok(())
 }
 
-/// A duplicate of the socket with this name, close-on-exec.
-pub(crate) fn socket(name: &str) -> Result<OwnedFd, ActivationError> {
+/// Takes them from the program before this one, which had been passed them.
+pub(crate) fn go_on(handed: &[HandedSocket]) {
+    let passed = handed.iter();
+    let passed = passed.map(|it| (it.name.clone(), sys::claim(it.fd)));
+    PASSED.get_or_init(|| Passed(passed.collect()));
+}
+
+/// All of them, for the program that takes this one's place.
+pub(crate) fn hand_over() -> Vec<HandedSocket> {
+    let passed = PASSED.get().into_iter().flat_map(|passed| &passed.0);
+    let handed = passed.map(|(name, fd)| HandedSocket {
+        name: name.clone(),
+        fd: fd.as_raw_fd(),
+    });
+    handed.collect()
+}
+
+/// Duplicates of the sockets with this name, close-on-exec; at least one. A
+/// socket unit with several addresses passes one for each.
+pub(crate) fn sockets(name: &str) -> Result<Vec<OwnedFd>, ActivationError> {
     static NONE: Passed = Passed(Vec::new());
-    PASSED.get().unwrap_or(&NONE).socket(name)
+    PASSED.get().unwrap_or(&NONE).sockets(name)
 }
 
 impl Passed {
-    fn socket(&self, name: &str) -> Result<OwnedFd, ActivationError> {
-        let io = |source| ActivationError::Io {
-            name: name.to_owned(),
-            source,
-        };
-        let mut found = self.0.iter().filter(|(known, _)| known == name);
-        let Some((_, fd)) = found.next() else {
-            return Err(self.missing(name));
-        };
-        let others = found.count();
-        if others > 0 {
-            return Err(ActivationError::Ambiguous {
-                name: name.to_owned(),
-                count: others + 1,
-            });
+    fn sockets(&self, name: &str) -> Result<Vec<OwnedFd>, ActivationError> {
+        let named = self.0.iter().filter(|(known, _)| known == name);
+        let found: Result<Vec<_>, _> = named.map(|(_, fd)| duplicate(name, fd)).collect();
+        match found {
+            Ok(found) if found.is_empty() => Err(self.missing(name)),
+            found => found,
         }
-        let socket = SockRef::from(fd);
-        // ENOTSOCK is one way not to be a listening stream socket.
-        let listens = socket.r#type().is_ok_and(|kind| kind == Type::STREAM)
-            && socket.is_listener().is_ok_and(|listens| listens);
-        if !listens {
-            return Err(ActivationError::NotListening {
-                name: name.to_owned(),
-            });
-        }
-        if !socket.nonblocking().map_err(io)? {
-            // The flag is shared: workers of a run before this one may accept
-            // from the same socket, and one that does now waits there for good.
-            warn!(
-                "the service manager passed the socket \"{name}\" in blocking mode; \
-                 set NonBlocking=yes in the service unit"
-            );
-        }
-        socket.set_nonblocking(true).map_err(io)?;
-        fd.try_clone().map_err(io)
     }
 
     fn missing(&self, name: &str) -> ActivationError {
@@ -131,6 +111,45 @@ impl Passed {
             passed,
         }
     }
+}
+
+/// A duplicate of a socket, if it is one that workers can accept from.
+fn duplicate(name: &str, fd: &OwnedFd) -> Result<OwnedFd, ActivationError> {
+    let io = |source| ActivationError::Io {
+        name: name.to_owned(),
+        source,
+    };
+    let socket = SockRef::from(fd);
+    // ENOTSOCK is one way not to be a listening stream socket.
+    if is_deaf(&socket) {
+        // A worker of an earlier run may have shut it down.
+        let _ = socket.listen(libc::SOMAXCONN);
+    }
+    let listens = socket.r#type().is_ok_and(|kind| kind == Type::STREAM)
+        && socket.is_listener().is_ok_and(|listens| listens);
+    if !listens {
+        return Err(ActivationError::NotListening {
+            name: name.to_owned(),
+        });
+    }
+    if !socket.nonblocking().map_err(io)? {
+        // The flag is shared: workers of a run before this one may accept
+        // from the same socket, and one that does now waits there for good.
+        warn!(
+            "the service manager passed the socket \"{name}\" in blocking mode; \
+             set NonBlocking=yes in the service unit"
+        );
+    }
+    socket.set_nonblocking(true).map_err(io)?;
+    fd.try_clone().map_err(io)
+}
+
+/// Whether it is bound to an address of its own and does not listen.
+fn is_deaf(socket: &SockRef<'_>) -> bool {
+    let bound = socket.local_addr().ok().and_then(|at| at.as_socket());
+    bound.is_some_and(|at| at.port() != 0)
+        && socket.peer_addr().is_err()
+        && socket.is_listener().is_ok_and(|listens| !listens)
 }
 
 #[cfg(test)]
@@ -156,11 +175,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let unix = UnixListener::bind(dir.path().join("sock")).unwrap();
         let passed = passed(vec![("admin", unix.into()), ("http", listener.into())]);
-        let ours = TcpListener::from(passed.socket("http").unwrap());
+        let ours = passed.sockets("http").unwrap().pop().unwrap();
+        let ours = TcpListener::from(ours);
         assert_eq!(ours.local_addr().unwrap(), address);
         let _client = TcpStream::connect(address).unwrap();
         ours.accept().expect("the connection is in the queue");
-        passed.socket("admin").unwrap();
+        passed.sockets("admin").unwrap();
     }
 
     #[test]
@@ -177,15 +197,14 @@ mod tests {
             ("twice", tcp().into()),
         ]);
         for name in ["client", "udp", "file"] {
-            let error = passed.socket(name).unwrap_err();
+            let error = passed.sockets(name).unwrap_err();
             assert!(
                 matches!(error, ActivationError::NotListening { .. }),
                 "{error}"
             );
         }
-        let error = passed.socket("twice").unwrap_err().to_string();
-        assert!(error.contains("2 sockets named \"twice\""), "{error}");
-        let error = passed.socket("http").unwrap_err().to_string();
+        assert_eq!(passed.sockets("twice").unwrap().len(), 2);
+        let error = passed.sockets("http").unwrap_err().to_string();
         assert!(
             error.contains("no socket named \"http\" (only client, udp, file, twice, twice)"),
             "{error}"

@@ -30,12 +30,14 @@ struct Left {
 /// The name under which the service manager keeps a socket: told from every
 /// other by its cookie, and a unix socket with its file's number, which says
 /// later whether that file still leads to it.
-pub(crate) fn name(cookie: u64, file: Option<&Path>) -> io::Result<String> {
-    let file = match file {
-        Some(path) => format!("-{}", fs::symlink_metadata(path)?.ino()),
-        None => String::new(),
-    };
-    Ok(format!("{PREFIX}{cookie}{file}"))
+pub(crate) fn name(cookie: u64, file: Option<u64>) -> String {
+    let file = file.map_or_else(String::new, |inode| format!("-{inode}"));
+    format!("{PREFIX}{cookie}{file}")
+}
+
+/// The number of the file that is at a path now.
+fn inode_at(path: &Path) -> io::Result<u64> {
+    Ok(fs::symlink_metadata(path)?.ino())
 }
 
 /// Keeps what an earlier run has left; gives back what was passed otherwise.
@@ -100,8 +102,9 @@ impl Left {
                 bound.as_socket() == Some(*address) && own == (listen.mode == Mode::PerSlot)
             }
             Address::Unix(path) => {
-                let name = socket.cookie().and_then(|cookie| name(cookie, Some(path)));
-                bound.as_pathname() == Some(path) && name.is_ok_and(|name| name == self.name)
+                let cookie = socket.cookie();
+                let expected = cookie.and_then(|it| Ok(name(it, Some(inode_at(path)?))));
+                bound.as_pathname() == Some(path) && expected.is_ok_and(|it| it == self.name)
             }
             Address::Systemd(_) => false,
         }
@@ -117,7 +120,7 @@ mod tests {
 
     fn left(socket: OwnedFd, file: Option<&Path>) -> Left {
         let cookie = SockRef::from(&socket).cookie().unwrap();
-        let name = name(cookie, file).unwrap();
+        let name = name(cookie, file.map(|path| inode_at(path).unwrap()));
         Left { name, socket }
     }
 
@@ -128,6 +131,7 @@ mod tests {
             mode,
             backlog: 16,
             permissions: None,
+            ipv6_only: true,
             tls: None,
         }
     }
@@ -163,10 +167,7 @@ mod tests {
         let bound = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
         let ours = bound();
         let cookie = SockRef::from(&ours).cookie().unwrap();
-        let passed = vec![
-            ("http".to_owned(), bound()),
-            (name(cookie, None).unwrap(), ours),
-        ];
+        let passed = vec![("http".to_owned(), bound()), (name(cookie, None), ours)];
         let others = keep(passed);
         assert_eq!(others.len(), 1);
         assert_eq!(others[0].0, "http");

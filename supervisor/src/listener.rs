@@ -1,60 +1,85 @@
 //! Listening sockets. The supervisor owns each for its whole life; workers get
 //! duplicates through their channels.
 
+mod deaf;
+mod holder;
+mod tcp;
 mod unix_queue;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::rc::Rc;
 
 use nix::sys::stat::{Mode as Permissions, fchmod, umask};
-use prefork_proto::listening::refuse_handshakes;
+use prefork_proto::listening::{self, SocketFile, refuse_handshakes};
 use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tracing::warn;
 
 use crate::activation;
-use crate::config::{Address, Listen, Mode};
+use crate::config::{Address, Listen};
 use crate::left;
 use crate::sys;
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {name}: {source}{advice}")]
+#[error("cannot {step} {name}: {source}{advice}")]
 pub struct ListenError {
+    step: &'static str,
     name: String,
     source: io::Error,
-    advice: &'static str,
+    advice: String,
 }
 
 impl ListenError {
-    fn new(name: &str, source: io::Error) -> Self {
-        let file = name.strip_prefix("unix:").map(Path::new);
-        let advice = match source.kind() {
-            io::ErrorKind::AddrInUse if file.is_some_and(|path| !is_socket(path)) => {
-                "; what is there is no socket and is left alone: remove it, or choose another path"
-            }
-            io::ErrorKind::NotFound if file.is_some() => {
-                "; its directory does not exist: create it, or choose another"
-            }
-            io::ErrorKind::AddrInUse => "; another program holds it: stop that, or choose another",
-            io::ErrorKind::PermissionDenied => {
-                "; ports below 1024 and foreign directories need privileges: run as root or choose another"
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                "; no interface of this machine has that address: use one it has, or 0.0.0.0"
-            }
-            _ => "",
-        };
+    fn new(listen: &Listen, source: io::Error) -> Self {
         Self {
-            name: name.to_owned(),
+            step: "listen on",
+            name: listen.name.clone(),
+            advice: advice(&listen.address, &source),
             source,
-            advice,
         }
     }
+
+    /// The file of a unix socket could not be given its permissions.
+    pub(crate) fn permitting(listen: &Listen, source: io::Error) -> Self {
+        Self {
+            step: "change the permissions of",
+            name: listen.name.clone(),
+            source,
+            advice: String::new(),
+        }
+    }
+}
+
+/// What would be right instead.
+fn advice(address: &Address, error: &io::Error) -> String {
+    let file = match address {
+        Address::Unix(path) => Some(path),
+        Address::Tcp(_) | Address::Systemd(_) => None,
+    };
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse if file.is_some_and(|path| !is_socket(path)) => {
+            "; what is there is no socket and is left alone: remove it, or choose another path"
+        }
+        io::ErrorKind::NotFound if file.is_some() => {
+            "; its directory does not exist: create it, or choose another"
+        }
+        io::ErrorKind::AddrInUse => return holder::advice(address),
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 and foreign directories need privileges: run as root or choose another"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has that address: use one it has, or 0.0.0.0"
+        }
+        _ => "",
+    };
+    advice.to_owned()
 }
 
 /// A bound, listening, non-blocking socket.
@@ -65,43 +90,66 @@ pub struct Listener {
     limit: u32,
     socket: OwnedFd,
     is_unix: bool,
-    /// The unix socket's path, to be removed when the listener ends.
-    path: RefCell<Option<PathBuf>>,
+    /// The unix socket's file, to be removed when the listener ends.
+    file: RefCell<Option<SocketFile>>,
+    /// Whether nobody is to come to it any more.
+    ended: Cell<bool>,
     /// Whether the service manager holds it as well, beyond our end.
     inherited: bool,
 }
 
 impl Listener {
-    /// Binds what the configuration asks for.
-    pub fn bind(listen: &Listen) -> Result<Self, ListenError> {
-        let fail = |source| ListenError::new(&listen.name, source);
+    /// Binds what the configuration asks for. `siblings` are the same listener's
+    /// for other slots, `ours` whatever else is bound by this supervisor and may
+    /// be in the way of the address.
+    pub fn bind(
+        listen: &Listen,
+        siblings: bool,
+        ours: &[Rc<Listener>],
+    ) -> Result<Self, ListenError> {
+        let fail = |source| ListenError::new(listen, source);
+        let mut ours = ours.to_vec();
         if let Some(socket) = left::take(listen) {
-            return Self::take_back(listen, socket.into()).map_err(fail);
+            let left = Self::take_back(listen, socket.into()).map_err(fail)?;
+            if left.problem().is_none() {
+                return Ok(left);
+            }
+            // It is in the way, and of no use.
+            ours.push(Rc::new(left));
         }
         match &listen.address {
-            Address::Tcp(address) => Self::bind_tcp(listen, *address).map_err(fail),
+            Address::Tcp(address) => {
+                let company = match siblings {
+                    true => tcp::Company::Siblings,
+                    false => tcp::Company::Others(&ours),
+                };
+                Self::bind_tcp(listen, *address, company).map_err(fail)
+            }
             Address::Unix(path) => Self::bind_unix(listen, path).map_err(fail),
-            Address::Systemd(name) => Self::inherit(listen, name).map_err(fail),
+            Address::Systemd(name) => {
+                let mut inherited = Self::inherit(listen, name)?.into_iter();
+                let missing = || fail(io::ErrorKind::NotFound.into());
+                inherited.next().ok_or_else(missing)
+            }
         }
     }
 
-    fn bind_tcp(listen: &Listen, address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
-            None,
-        )?;
-        // A restart must not wait for the last run's connections in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        if listen.mode == Mode::PerSlot {
-            socket.set_reuse_port(true)?;
-        }
-        if address.is_ipv6() {
-            // So that 0.0.0.0:80 and [::]:80 can be listened on side by side.
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&address.into())?;
-        listen_on(&socket, listen.backlog)?;
+    /// Takes the sockets that the service manager has bound under this name; at
+    /// least one.
+    pub fn inherit(listen: &Listen, name: &str) -> Result<Vec<Self>, ListenError> {
+        let fail = |source| ListenError::new(listen, source);
+        let sockets = activation::sockets(name).map_err(io::Error::other);
+        let sockets = sockets.map_err(fail)?.into_iter();
+        let inherited = sockets.map(|it| Self::inherit_one(listen, it.into()));
+        inherited.collect::<io::Result<_>>().map_err(fail)
+    }
+
+    fn bind_tcp(
+        listen: &Listen,
+        address: SocketAddr,
+        company: tcp::Company<'_>,
+    ) -> io::Result<Self> {
+        let socket = tcp::bind(listen, address, company)?;
         let address = socket
             .local_addr()?
             .as_socket()
@@ -112,7 +160,8 @@ impl Listener {
             limit: listen.backlog,
             socket: socket.into(),
             is_unix: false,
-            path: RefCell::new(None),
+            file: RefCell::new(None),
+            ended: Cell::new(false),
             inherited: false,
         })
     }
@@ -121,6 +170,7 @@ impl Listener {
         remove_stale_socket(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
         bind_at(&socket, path, listen.permissions)?;
+        let file = SocketFile::at(path)?;
         listen_on(&socket, listen.backlog)?;
         Ok(Self {
             name: listen.name.clone(),
@@ -128,14 +178,16 @@ impl Listener {
             limit: listen.backlog,
             socket: socket.into(),
             is_unix: true,
-            path: RefCell::new(Some(path.to_owned())),
+            file: RefCell::new(Some(file)),
+            ended: Cell::new(false),
             inherited: false,
         })
     }
 
     /// Takes a socket that an earlier run bound for the same.
     fn take_back(listen: &Listen, socket: Socket) -> io::Result<Self> {
-        open_again(&socket)?;
+        // Where a filter stays, it is seen as one that is of no use.
+        let _ = open_again(&SockRef::from(&socket));
         socket.set_nonblocking(true)?;
         listen_on(&socket, listen.backlog)?;
         let bound = socket.local_addr()?;
@@ -144,16 +196,16 @@ impl Listener {
             (_, Some(address)) => address.to_string(),
             _ => listen.name.clone(),
         };
-        if let (Address::Unix(path), Some(mode)) = (&listen.address, listen.permissions) {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        let listener = Self::adopt(listen, &address, socket.into(), None);
+        if let Some(bits) = listen.permissions {
+            listener.permit(bits)?;
         }
-        Ok(Self::adopt(listen, &address, socket.into()))
+        Ok(listener)
     }
 
     /// Takes a socket that the service manager has bound.
-    fn inherit(listen: &Listen, name: &str) -> io::Result<Self> {
-        let socket = Socket::from(activation::socket(name).map_err(io::Error::other)?);
-        open_again(&socket)?;
+    fn inherit_one(listen: &Listen, socket: Socket) -> io::Result<Self> {
+        let _ = open_again(&SockRef::from(&socket));
         let bound = socket.local_addr()?;
         let is_unix = bound.is_unix();
         let address = if let Some(address) = bound.as_socket() {
@@ -163,24 +215,47 @@ impl Listener {
         } else {
             listen.name.clone()
         };
-        Ok(Self {
+        let inherited = Self {
             name: listen.name.clone(),
             address,
             limit: listen.backlog,
             socket: socket.into(),
             is_unix,
             // The file is the service manager's, like the socket.
-            path: RefCell::new(None),
+            file: RefCell::new(None),
+            ended: Cell::new(false),
             inherited: true,
-        })
+        };
+        match (inherited.problem(), bound.as_socket()) {
+            (Some(problem), Some(address)) => {
+                warn!("the service manager's {}: {problem}", listen.name);
+                inherited.replace(listen, address)
+            }
+            _ => Ok(inherited),
+        }
+    }
+
+    /// Binds its address anew beside it, since it is of no use any more.
+    fn replace(self, listen: &Listen, address: SocketAddr) -> io::Result<Self> {
+        let old = [Rc::new(self)];
+        let new = Self::bind_tcp(listen, address, tcp::Company::Others(&old))?;
+        // Whoever comes is to come to the new one, as long as the old one is there.
+        let _ = listening::give_way(&old[0].socket);
+        Ok(new)
     }
 
     /// A socket that is listening already, from another holder. `address` is
-    /// what it was bound to.
-    pub(crate) fn adopt(listen: &Listen, address: &str, socket: OwnedFd) -> Self {
-        let path = match &listen.address {
+    /// what it was bound to, and `file` the file of a unix socket; where that is
+    /// not known, it is taken to be what is at the path now.
+    pub(crate) fn adopt(
+        listen: &Listen,
+        address: &str,
+        socket: OwnedFd,
+        file: Option<SocketFile>,
+    ) -> Self {
+        let file = match &listen.address {
             Address::Tcp(_) | Address::Systemd(_) => None,
-            Address::Unix(path) => Some(path.clone()),
+            Address::Unix(path) => file.or_else(|| SocketFile::at(path).ok()),
         };
         Self {
             name: listen.name.clone(),
@@ -188,7 +263,8 @@ impl Listener {
             limit: listen.backlog,
             socket,
             is_unix: address.starts_with("unix:"),
-            path: RefCell::new(path),
+            file: RefCell::new(file),
+            ended: Cell::new(false),
             inherited: matches!(listen.address, Address::Systemd(_)),
         }
     }
@@ -205,11 +281,32 @@ impl Listener {
         if self.inherited {
             return None;
         }
-        let path = self.path.borrow();
-        if self.is_unix && path.is_none() {
+        let file = self.file();
+        // One that nobody finds any more is of no use to another run.
+        if self.is_unix && file.as_ref().is_none_or(|file| !file.is_there()) {
             return None;
         }
-        left::name(self.cookie().ok()?, path.as_deref()).ok()
+        let inode = file.and_then(|file| file.inode());
+        Some(left::name(self.cookie().ok()?, inode))
+    }
+
+    /// The file of a unix socket that was bound here.
+    pub(crate) fn file(&self) -> Option<SocketFile> {
+        self.file.borrow().clone()
+    }
+
+    /// Gives the file of a unix socket these permission bits. What they were, where
+    /// they were others.
+    pub(crate) fn permit(&self, bits: u32) -> io::Result<Option<u32>> {
+        let Some(file) = self.file() else {
+            return Ok(None);
+        };
+        let before = file.permissions();
+        if before == Some(bits) {
+            return Ok(None);
+        }
+        file.set_permissions(bits)?;
+        Ok(before)
     }
 
     /// The descriptor's number, for a program that takes this one's place.
@@ -261,11 +358,22 @@ impl Listener {
             // Whoever comes now waits for the next to serve from it.
             return Ok(());
         }
+        self.ended.set(true);
         if self.is_unix {
             // Whoever comes now finds nothing there.
-            return self.path.take().map_or(Ok(()), fs::remove_file);
+            return self.file.take().map_or(Ok(()), |file| file.remove());
         }
         refuse_handshakes(&self.socket)
+    }
+
+    /// The same for one whose clients have another listener to come to: they do
+    /// so at once.
+    pub fn give_way(&self) -> io::Result<()> {
+        if self.is_unix || self.inherited || listening::give_way(&self.socket).is_err() {
+            return self.seal();
+        }
+        self.ended.set(true);
+        Ok(())
     }
 
     /// Depth and limit of the accept queue as it is now; the depth of a unix
@@ -295,21 +403,30 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
+        if let Some(file) = self.file.take() {
             // The name goes with the supervisor; connections go on.
-            let _ = fs::remove_file(path);
+            let _ = file.remove();
         }
     }
 }
 
 /// Lets a socket take handshakes again that refused them at the end of an
 /// earlier run.
-fn open_again(socket: &Socket) -> io::Result<()> {
+fn open_again(socket: &SockRef<'_>) -> io::Result<()> {
     match socket.detach_filter() {
         // It has none, as usual.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         detached => detached,
     }
+}
+
+/// The permission bits of a unix socket for which none are asked for: what the
+/// process's umask leaves.
+pub(crate) fn usual_permissions() -> u32 {
+    // It can only be asked for by setting it; there is one thread.
+    let mask = umask(Permissions::empty());
+    umask(mask);
+    0o777 & !mask.bits()
 }
 
 fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
-use prefork_proto::message::{Hello, OutputStream};
+use prefork_proto::message::{Hello, OutputStream, RejoinState};
 use socket2::SockRef;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -46,6 +46,8 @@ pub(crate) struct Living {
     pub(crate) hello: Option<Hello>,
     /// What it brought, if it came back.
     pub(crate) returned: Option<Returned>,
+    /// Whether it came back without a listener that it holds.
+    pub(crate) withheld: bool,
 }
 
 impl Living {
@@ -53,6 +55,12 @@ impl Living {
     pub(crate) fn can_return(&self) -> bool {
         let hello = self.hello.as_ref();
         hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == CAPABILITY))
+    }
+
+    /// Whether it came back and is on its way out: then it has no use for a listener.
+    fn drains(&self) -> bool {
+        let returned = self.returned.as_ref();
+        returned.is_some_and(|it| it.rejoin.state == RejoinState::Draining)
     }
 
     /// The reading ends of what it prints to: what it has brought, or what is taken from
@@ -225,7 +233,7 @@ impl Remains {
     /// Every listener of the document that somebody holds, by its cookie. What
     /// workers brought goes first; a duplicate is closed; then what the service
     /// manager keeps; and what only those hold who did not come back is taken
-    /// from them.
+    /// from them, or from one that came back and kept it.
     pub(crate) fn listeners(&mut self) -> BTreeMap<u64, OwnedFd> {
         let mut wanted = self.cookies();
         let mut found = BTreeMap::new();
@@ -247,6 +255,23 @@ impl Remains {
         for living in self.living.iter().filter(|it| it.returned.is_none()) {
             if sockets_of(living).into_iter().any(&mut keep) {
                 break;
+            }
+        }
+        let wanted: Vec<u64> = self.cookies().into_iter().collect();
+        let missing = |found: &BTreeMap<u64, OwnedFd>| {
+            let missing = wanted.iter().filter(|it| !found.contains_key(it));
+            missing.copied().collect::<Vec<u64>>()
+        };
+        for living in self.living.iter_mut().filter(|it| it.returned.is_some()) {
+            let missing = missing(&found);
+            if missing.is_empty() {
+                break;
+            }
+            for fd in sockets_of(living) {
+                if let Some(cookie) = cookie(fd.as_fd()).filter(|it| missing.contains(it)) {
+                    living.withheld = !living.drains();
+                    found.insert(cookie, fd);
+                }
             }
         }
         found
@@ -313,6 +338,7 @@ fn hold(survivor: Survivor, saved: &SavedProcess) -> Option<Living> {
         pidfd,
         hello: saved.hello.clone(),
         returned: None,
+        withheld: false,
     })
 }
 

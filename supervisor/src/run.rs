@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prefork_proto::control::Exit;
+use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
@@ -30,6 +31,9 @@ use crate::upgrade::Handover;
 
 /// Requests from the servers that may wait for the reactor.
 const REQUESTS: usize = 256;
+
+/// Connections to the admin address that may wait.
+const ADMIN_BACKLOG: i32 = 128;
 
 /// How long the last answers may take to reach their clients at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -170,7 +174,9 @@ async fn supervise(
         }
         (None, _) => None,
     };
-    let admin = config.supervisor.admin.map(bind_admin).transpose()?;
+    let ipv6_only = config.supervisor.admin_ipv6_only;
+    let admin = config.supervisor.admin;
+    let admin = admin.map(|at| bind_admin(at, ipv6_only)).transpose()?;
     let socket = runtime_dir.as_ref().filter(|_| control.is_some());
     announce(&config.source, socket);
     if Signals::ignores_reload() {
@@ -215,10 +221,15 @@ async fn continue_with(handover: Handover<Snapshot>, log: Log, rest: Rest) -> Re
     let io = |step| move |source| RunError::Io { step, source };
     let signals = Signals::take().map_err(io("listen to signals"))?;
     let fixtures = handover.fixtures;
+    activation::go_on(&handover.passed);
     let config = handover.state.config.clone();
     let mut options = handover.options.clone();
     options.settle(&config);
-    let runtime_dir = RuntimeDir::go_on(&config.supervisor.runtime_dir, sys::claim(fixtures.lock))?;
+    let runtime_dir = RuntimeDir::go_on(
+        &config.supervisor.runtime_dir,
+        sys::claim(fixtures.lock),
+        fixtures.own.map(sys::claim),
+    )?;
     let reserve = Rc::new(Reserve::new(DEFAULT_SIZE).map_err(io("keep spare descriptors"))?);
     let control = match fixtures.control {
         Some(control) => {
@@ -330,10 +341,18 @@ async fn serve(
     }
 }
 
-fn bind_admin(address: SocketAddr) -> Result<tokio::net::TcpListener, RunError> {
+fn bind_admin(address: SocketAddr, ipv6_only: bool) -> Result<tokio::net::TcpListener, RunError> {
     let bind = || {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(address), kind, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // As pools' listeners, whatever net.ipv6.bindv6only says.
+            socket.set_only_v6(ipv6_only)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(ADMIN_BACKLOG)?;
+        let listener = TcpListener::from(socket);
         info!("admin listening on {}", listener.local_addr()?);
         tokio::net::TcpListener::from_std(listener)
     };

@@ -1,20 +1,25 @@
 //! The runtime directory: one supervisor at a time owns it, by a lock, and
 //! keeps its control socket in it.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Pid;
+use prefork_proto::listening::SocketFile;
 use socket2::{Domain, Socket, Type};
 
 use crate::listener::{bind_at, is_socket};
 use crate::proc;
+use crate::state;
 use crate::trust::{Directories, Place, Trusted};
 
 /// The control socket's name in the runtime directory.
@@ -128,6 +133,11 @@ pub struct RuntimeDir {
     path: PathBuf,
     /// Held until the supervisor ends, however it ends.
     lock: Flock<File>,
+    /// The same on the directory itself, which outlives a lock file that a cleaner
+    /// removes; none where the file system can't.
+    own: Option<Flock<File>>,
+    /// The sockets that were bound here.
+    sockets: RefCell<Vec<SocketFile>>,
 }
 
 impl RuntimeDir {
@@ -175,6 +185,14 @@ impl RuntimeDir {
             }
             Err((_, errno)) => return Err(io("lock", &at)(errno.into())),
         };
+        let own = lock_directory(path, &mut lock)?;
+        if let Some(pid) = state::living_supervisor(path) {
+            // Its lock file was removed, and this is a new one.
+            return Err(RuntimeDirError::Taken {
+                path: path.to_owned(),
+                holder: format!(" (pid {pid})"),
+            });
+        }
         let written = lock
             .rewind()
             .and_then(|()| lock.set_len(0))
@@ -183,21 +201,36 @@ impl RuntimeDir {
         Ok(Self {
             path: path.to_owned(),
             lock,
+            own,
+            sockets: RefCell::default(),
         })
     }
 
     /// Goes on with the directory whose lock the program before this one held,
     /// in this process: who has the file open holds it.
-    pub(crate) fn go_on(path: &Path, lock: OwnedFd) -> Result<Self, RuntimeDirError> {
+    pub(crate) fn go_on(
+        path: &Path,
+        lock: OwnedFd,
+        own: Option<OwnedFd>,
+    ) -> Result<Self, RuntimeDirError> {
+        let own = match own {
+            Some(own) => Some(File::from(own)),
+            // The program before this one did not know of that.
+            None => File::open(path).ok(),
+        };
+        let own = own.and_then(|own| Flock::lock(own, FlockArg::LockExclusiveNonblock).ok());
         let lock = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock);
         let lock = lock.map_err(|(_, errno)| RuntimeDirError::Io {
             step: "lock",
             path: path.join(LOCK),
             source: errno.into(),
         })?;
+        let known = [CONTROL_SOCKET, REJOIN_SOCKET].map(|name| SocketFile::at(&path.join(name)));
         Ok(Self {
             path: path.to_owned(),
             lock,
+            own,
+            sockets: RefCell::new(known.into_iter().flatten().collect()),
         })
     }
 
@@ -206,9 +239,14 @@ impl RuntimeDir {
         self.lock.as_raw_fd()
     }
 
+    /// The same of the directory's.
+    pub(crate) fn own_number(&self) -> Option<RawFd> {
+        self.own.as_ref().map(|own| own.as_raw_fd())
+    }
+
     /// Binds the control socket, in place of one that a dead supervisor left.
     pub fn bind_control(&self, mode: u32) -> Result<UnixListener, RuntimeDirError> {
-        bind(&self.control_socket(), mode)
+        self.bind(&self.control_socket(), mode)
     }
 
     /// Removes a control socket that is not wanted any more.
@@ -222,7 +260,13 @@ impl RuntimeDir {
     /// Binds the socket to which workers come back. Those of a pool with a user
     /// of its own have to be able to connect; who comes is checked anyway.
     pub(crate) fn bind_rejoin(&self, for_all: bool) -> Result<UnixListener, RuntimeDirError> {
-        bind(&self.rejoin_socket(), if for_all { 0o666 } else { 0o600 })
+        self.bind(&self.rejoin_socket(), if for_all { 0o666 } else { 0o600 })
+    }
+
+    fn bind(&self, path: &Path, mode: u32) -> Result<UnixListener, RuntimeDirError> {
+        let listener = bind(path, mode)?;
+        self.sockets.borrow_mut().extend(SocketFile::at(path));
+        Ok(listener)
     }
 
     /// Where workers come back to.
@@ -244,10 +288,8 @@ impl RuntimeDir {
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
         // A client then reads "no supervisor is running" instead of a refusal.
-        for path in [self.control_socket(), self.rejoin_socket()] {
-            if is_socket(&path) {
-                let _ = fs::remove_file(path);
-            }
+        for file in self.sockets.borrow().iter() {
+            let _ = file.remove();
         }
     }
 }
@@ -290,6 +332,51 @@ fn lock(mut file: File) -> Result<Flock<File>, (File, nix::Error)> {
             other => return other,
         }
     }
+}
+
+/// Takes the lock of the directory itself, which a supervisor has whose lock file
+/// was removed. A child on its way to exec may have it for a moment, as with the other.
+fn lock_directory(path: &Path, lock: &mut File) -> Result<Option<Flock<File>>, RuntimeDirError> {
+    let io = |source| RuntimeDirError::Io {
+        step: "open",
+        path: path.to_owned(),
+        source,
+    };
+    let begun = Instant::now();
+    let mut directory = File::open(path).map_err(io)?;
+    loop {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(own) => return Ok(Some(own)),
+            Err((back, nix::Error::EWOULDBLOCK)) if begun.elapsed() < LOCK_PATIENCE => {
+                directory = back;
+                let living = state::living_supervisor(path);
+                if living.is_some() || listener_of(&path.join(CONTROL_SOCKET)).is_some() {
+                    break;
+                }
+                std::thread::sleep(LOCK_RETRY);
+            }
+            Err((_, nix::Error::EWOULDBLOCK)) => break,
+            // The file system knows no such thing (flock(2)).
+            Err(_) => return Ok(None),
+        }
+    }
+    let pid = state::living_supervisor(path).or_else(|| listener_of(&path.join(CONTROL_SOCKET)));
+    let pid = pid.or_else(|| {
+        holder_pid(lock)
+            .map(Pid::as_raw)
+            .filter(|it| is_alive(Pid::from_raw(*it)))
+    });
+    Err(RuntimeDirError::Taken {
+        path: path.to_owned(),
+        holder: pid.map_or_else(String::new, |pid| format!(" (pid {pid})")),
+    })
+}
+
+/// Who listens at a unix socket (unix(7), `SO_PEERCRED`).
+fn listener_of(path: &Path) -> Option<i32> {
+    let stream = UnixStream::connect(path).ok()?;
+    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    Some(peer.pid())
 }
 
 fn holder(mut lock: File) -> String {

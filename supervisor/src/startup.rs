@@ -45,6 +45,7 @@ pub(crate) async fn begin(
     let socket = runtime_dir.bind_rejoin(has_own_users(&setup, &found))?;
     let fixtures = Fixtures {
         lock: runtime_dir.lock_number(),
+        own: runtime_dir.own_number(),
         control: begin.control,
         rejoin: socket.as_raw_fd(),
         admin: begin.admin,

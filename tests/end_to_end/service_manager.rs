@@ -151,3 +151,64 @@ fn a_socket_that_was_not_given_is_an_error_that_names_those_that_were() {
         "FileDescriptorName=https",
     ]);
 }
+
+#[test]
+fn a_socket_that_no_pool_uses_yet_is_still_there_after_an_upgrade() {
+    let manager = Manager::new();
+    let prefork = manager.start("127.0.0.1:0");
+    prefork.wait_until_ready();
+    prefork.done(&["upgrade"]);
+    prefork.configure(&[Pool::bundled("web", 2).set("listen", "[\"systemd:http\"]")]);
+    prefork.done(&["reload"]);
+    assert_eq!(prefork.address("web"), manager.address());
+    // One that is in use, and then is not, and then is again.
+    prefork.configure(&[Pool::bundled("web", 2)]);
+    prefork.done(&["reload"]);
+    prefork.done(&["upgrade"]);
+    prefork.configure(&[Pool::bundled("web", 2).set("listen", "[\"systemd:http\"]")]);
+    prefork.done(&["reload"]);
+    let answer = http::get(manager.address(), "/").expect("the page is served");
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn several_sockets_of_one_name_are_one_listener() {
+    let manager = Manager::new();
+    let other = TcpListener::bind("127.0.0.2:0").expect("loopback has free ports");
+    let addresses = [manager.address(), other.local_addr().expect("it is bound")];
+    let sockets = [
+        manager.http.try_clone().expect("descriptors are left"),
+        other,
+    ];
+    let pool = || Pool::bundled("web", 2).set("listen", "[\"systemd:http\"]");
+    let mut prefork = Prefork::launch_with_two_sockets(
+        &manager.dir.path().join("notify"),
+        sockets.map(Into::into),
+        "http:http",
+        &[pool()],
+    );
+    prefork.wait_until_ready();
+    let all_serve = || {
+        for address in addresses {
+            let answer = http::get(address, "/").expect("the page is served");
+            assert_eq!(answer.status, 200, "{address}: {answer:?}");
+        }
+    };
+    all_serve();
+    let listeners = prefork.pool("web").listeners;
+    assert_eq!(listeners.len(), 1, "{listeners:?}");
+    for address in addresses {
+        let shown = &listeners[0].address;
+        assert!(shown.contains(&address.to_string()), "{shown}");
+    }
+    let old = prefork.ready_pid("web", 0);
+    for command in [&["reload"][..], &["upgrade"]] {
+        prefork.done(command);
+        all_serve();
+    }
+    assert!(!prefork.ready_pids("web").contains(&old));
+    // And under the next supervisor, which the workers bring them to.
+    prefork.killed();
+    prefork.ready_again();
+    all_serve();
+}

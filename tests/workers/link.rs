@@ -6,12 +6,15 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use prefork_proto::channel::{Flush, Receive, Received, WorkerEnd};
-use prefork_proto::message::{DURATION_BOUNDS, Health, Hello, HttpCounts, ToSupervisor, ToWorker};
+use prefork_proto::message::{
+    DURATION_BOUNDS, Health, Hello, HttpCounts, PROTOCOL, Rejoin, RejoinState, ToSupervisor,
+    ToWorker, Welcome,
+};
 
 use crate::serve::Server;
 
@@ -36,6 +39,44 @@ impl Link {
             end,
             closed: false,
         })
+    }
+
+    /// The link to the next supervisor, to which no listener is brought; panics
+    /// if none comes.
+    pub(crate) fn come_back(welcome: &Welcome) -> Self {
+        let offer = welcome.rejoin.as_ref().expect("there is a next one");
+        let begun = Instant::now();
+        let socket = loop {
+            assert!(begun.elapsed() < PATIENCE, "no supervisor comes");
+            match UnixStream::connect(&offer.path) {
+                Ok(socket) => break socket,
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut link = Self {
+            raw: socket.try_clone().expect("a descriptor is left"),
+            end: WorkerEnd::new(socket.into()),
+            closed: false,
+        };
+        link.say(&ToSupervisor::Rejoin(Rejoin {
+            protocol: PROTOCOL,
+            secret: offer.secret.clone(),
+            pid: std::process::id().cast_signed(),
+            pool: welcome.pool.clone(),
+            slot: welcome.slot,
+            generation: welcome.generation,
+            incarnation: welcome.incarnation,
+            program: "test_worker".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: vec!["rejoin".to_owned()],
+            listeners: 0,
+            scoreboard: false,
+            outputs: 0,
+            state: RejoinState::Ready,
+        }));
+        let answer = link.hear().message;
+        assert!(matches!(answer, ToWorker::Welcome(_)), "{answer:?}");
+        link
     }
 
     /// Whether the supervisor has closed its end.
@@ -137,13 +178,15 @@ impl Link {
 }
 
 /// The first message.
-pub(crate) fn hello(pid: i32, protocol: u32) -> ToSupervisor {
+pub(crate) fn hello(pid: i32, protocol: u32, comes_back: bool) -> ToSupervisor {
+    let rejoin = comes_back.then_some("rejoin");
+    let capabilities = ["tell", "pause", "http_counts"].into_iter().chain(rejoin);
     ToSupervisor::Hello(Hello {
         protocol,
         pid,
         program: "test_worker".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        capabilities: ["tell", "pause", "http_counts"].map(str::to_owned).to_vec(),
+        capabilities: capabilities.map(str::to_owned).collect(),
     })
 }
 

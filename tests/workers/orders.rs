@@ -25,6 +25,9 @@ pub(crate) enum Boot {
     Listen,
     /// `stubborn`: begin well, but never leave when asked to.
     Stubborn,
+    /// `withhold`: begin well, and come back to the next supervisor without the
+    /// listeners.
+    Withhold,
 }
 
 /// What to do while it runs, from the file with the slot's number.
@@ -91,6 +94,7 @@ impl Orders {
             "hang-up" => Boot::HangUp,
             "listen" => Boot::Listen,
             "stubborn" => Boot::Stubborn,
+            "withhold" => Boot::Withhold,
             other => panic!("no such boot order: {other}"),
         }
     }

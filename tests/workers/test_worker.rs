@@ -62,9 +62,14 @@ fn main() -> ExitCode {
                 .thread_block()
                 .expect("SIGTERM can be blocked");
         }
-        Boot::Well | Boot::Unready => {}
+        Boot::Well | Boot::Unready | Boot::Withhold => {}
     }
-    link.say(&hello(std::process::id().cast_signed(), PROTOCOL));
+    let withholds = matches!(boot, Boot::Withhold);
+    link.say(&hello(
+        std::process::id().cast_signed(),
+        PROTOCOL,
+        withholds,
+    ));
     let (welcome, server) = handshake(&mut link);
     if matches!(boot, Boot::Unready) {
         return link.outlive_supervisor();
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         welcome,
         server,
         stubborn: matches!(boot, Boot::Stubborn),
+        withholds,
         silent: false,
         deaf: false,
         labour: Duration::ZERO,
@@ -126,6 +132,8 @@ struct Worker {
     server: Arc<Server>,
     /// Answers neither `drain` nor `stop`, and SIGTERM is blocked.
     stubborn: bool,
+    /// Comes back to the next supervisor without the listeners.
+    withholds: bool,
     /// Sends no more health.
     silent: bool,
     /// Reads no more.
@@ -152,6 +160,9 @@ impl Worker {
                 if let Some(code) = self.answer(received.message) {
                     return code;
                 }
+            }
+            if self.link.closed() && self.withholds {
+                self.link = Link::come_back(&self.welcome);
             }
             if self.link.closed() {
                 eprintln!("the supervisor is gone");

@@ -215,6 +215,11 @@ fn listener_options(pools: &[String; 2], from: &Listen, to: &Listen) -> Vec<Stri
         ("backlog", from.backlog.to_string(), to.backlog.to_string()),
         ("permissions", bits(from), bits(to)),
         (
+            "ipv6_only",
+            from.ipv6_only.to_string(),
+            to.ipv6_only.to_string(),
+        ),
+        (
             "tls",
             tls::show(from.tls.as_ref()),
             tls::show(to.tls.as_ref()),

@@ -69,6 +69,12 @@ pub struct Supervisor {
     /// Names under which that may be asked, besides addresses, localhost and the machine's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub admin_hosts: Vec<String>,
+    /// Whether an `admin` of `[::]` is for IPv6 alone.
+    #[serde(
+        default = "super::defaults::ipv6_only",
+        skip_serializing_if = "Clone::clone"
+    )]
+    pub admin_ipv6_only: bool,
     /// A file for the log instead of stderr.
     pub log: Option<PathBuf>,
     /// What is logged; where it is not said, what `$RUST_LOG` says.
@@ -187,6 +193,12 @@ pub struct Listen {
     pub backlog: u32,
     /// Permission bits of a unix socket.
     pub permissions: Option<u32>,
+    /// Whether `[::]` is for IPv6 alone; where not, IPv4 comes to it as well.
+    #[serde(
+        default = "super::defaults::ipv6_only",
+        skip_serializing_if = "Clone::clone"
+    )]
+    pub ipv6_only: bool,
     /// What its connections speak TLS with, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -211,6 +223,14 @@ pub enum Mode {
     /// A socket with `SO_REUSEPORT` for each slot, between which the kernel
     /// chooses; only for TCP.
     PerSlot,
+}
+
+impl Listen {
+    /// Whether a client of the other family comes to it, too.
+    pub(crate) fn is_of_both_families(&self) -> bool {
+        let any = |at: &SocketAddr| at.is_ipv6() && at.ip().is_unspecified();
+        !self.ipv6_only && matches!(&self.address, Address::Tcp(at) if any(at))
+    }
 }
 
 impl Mode {

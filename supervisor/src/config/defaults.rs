@@ -21,6 +21,7 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         control_mode: Some(0o660),
         admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9919))),
         admin_hosts: Vec::new(),
+        admin_ipv6_only: ipv6_only(),
         log: None,
         log_level: None,
         orphan_timeout: orphan_timeout(),
@@ -89,6 +90,11 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
     }
 }
 
+/// So that 0.0.0.0:80 and [::]:80 can be listened on side by side.
+pub(super) fn ipv6_only() -> bool {
+    true
+}
+
 /// The listener of a run without a file and without `--listen`.
 pub(super) fn listen() -> Listen {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
@@ -98,6 +104,7 @@ pub(super) fn listen() -> Listen {
         mode: Mode::Shared,
         backlog: BACKLOG,
         permissions: None,
+        ipv6_only: ipv6_only(),
         tls: None,
     }
 }

@@ -94,12 +94,13 @@ fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
         .collect()
 }
 
-fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 7] {
+fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 9] {
     // Taken apart in full, so that a new key does not go unnoticed.
     let Supervisor {
         runtime_dir,
         control_mode,
         admin,
+        admin_ipv6_only,
         log,
         admin_hosts,
         log_level,
@@ -113,6 +114,7 @@ fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 7] {
         ("control_mode", units::show_control_mode(*control_mode)),
         ("admin", admin.map_or_else(none, |admin| admin.to_string())),
         ("admin_hosts", admin_hosts.join(", ")),
+        ("admin_ipv6_only", admin_ipv6_only.to_string()),
         ("log", log.as_ref().map_or("stderr".to_owned(), show)),
         (LOG_LEVEL, log_level.clone().unwrap_or("unset".to_owned())),
         ("orphan_timeout", units::show_duration(*orphan_timeout)),

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::checked::{Address, Listen, Mode};
 use super::error::Fault;
 use super::host::Host;
-use super::section::{Section, Setting, expected, permissions, string};
+use super::section::{Section, Setting, boolean, expected, permissions, string};
 use super::{defaults, tls};
 
 /// The longest path of a unix socket, in bytes: `sun_path` of unix(7) without its NUL.
@@ -55,6 +55,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     let backlog = section.integer("backlog", defaults::BACKLOG.into(), 1..=65_535);
     let bits = section.take("permissions", permissions);
     let mode = section.take_or("mode", Mode::Shared, mode);
+    let ipv6_only = section.take_or("ipv6_only", defaults::ipv6_only(), boolean);
     let tls = section.section("tls", "`tls` of a listener");
     let tls = tls.and_then(|tls| tls::read(tls, host));
     if listen.sound && listen.value.is_none() {
@@ -68,6 +69,13 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     if tcp && bits.value.is_some() {
         let fault = Fault::new("`permissions` are for unix sockets; this listener is TCP");
         section.fault(bits.span, fault);
+    }
+    let any = |at: &SocketAddr| at.is_ipv6() && at.ip().is_unspecified();
+    let of_ipv6 = matches!(&listen.value, Some(listen) if matches!(&listen.address, Address::Tcp(at) if any(at)));
+    if !ipv6_only.value && listen.value.is_some() && !of_ipv6 {
+        let fault =
+            Fault::new("`ipv6_only = false` is for \"[::]:PORT\", which then takes IPv4 as well");
+        section.fault(ipv6_only.span, fault.of_key("ipv6_only"));
     }
     let systemd =
         matches!(&listen.value, Some(listen) if matches!(listen.address, Address::Systemd(_)));
@@ -89,6 +97,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         mode: mode.value,
         backlog: u32::try_from(backlog.value).unwrap_or(defaults::BACKLOG),
         permissions: bits.value,
+        ipv6_only: ipv6_only.value,
         tls,
         ..listen
     })
@@ -132,6 +141,7 @@ pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
         mode: Mode::Shared,
         backlog: defaults::BACKLOG,
         permissions: None,
+        ipv6_only: defaults::ipv6_only(),
         tls: None,
     })
 }
@@ -200,15 +210,26 @@ fn what_is_wrong(text: &str) -> (String, String) {
 pub(super) fn clash(one: &Listen, other: &Listen) -> bool {
     one.name == other.name
         || match (&one.address, &other.address) {
-            (Address::Tcp(one), Address::Tcp(other)) => overlap(one, other),
+            (Address::Tcp(at), Address::Tcp(there)) => {
+                overlap(at, there) || one.takes_from(there) || other.takes_from(at)
+            }
             (Address::Unix(one), Address::Unix(other)) => one == other,
             _ => false,
         }
 }
 
-/// Whether two TCP addresses contend for a port. IPv6 listeners take no IPv4
-/// connections, so the families never do.
-pub(super) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+impl Listen {
+    /// Whether it is for both families, and that address for the same port of the
+    /// other one.
+    fn takes_from(&self, other: &SocketAddr) -> bool {
+        self.is_of_both_families()
+            && other.is_ipv4()
+            && matches!(&self.address, Address::Tcp(at) if at.port() == other.port() && at.port() != 0)
+    }
+}
+
+/// Whether two TCP addresses of one family contend for a port.
+pub(crate) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let (a, b) = (one.ip(), other.ip());
     one.port() == other.port()
         && one.port() != 0

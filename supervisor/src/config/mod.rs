@@ -46,6 +46,7 @@ pub use execution::{Affinity, Capabilities, Execution, Limit};
 pub use file::parse;
 pub(crate) use given::own_program;
 pub use host::{Host, runtime_dir};
+pub(crate) use listen::overlap;
 pub use rights::root_workers;
 pub use search::{likely_runtime_dir, load};
 pub use summary::{checked_json, render_checked};

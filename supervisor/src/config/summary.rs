@@ -72,6 +72,7 @@ pub fn checked_json(config: &Config) -> Value {
                 "mode": listen.mode.as_str(),
                 "backlog": listen.backlog,
                 "permissions": listen.permissions.map(units::show_permissions),
+                "ipv6_only": listen.ipv6_only,
                 "tls": listen.tls.as_ref().map(tls_json),
             })
         });

@@ -43,6 +43,9 @@ pub(super) fn read(
         let names = section.list("admin_hosts", what, |name| host_name(name.get_ref()));
         let names = names.map(|names| names.value.into_iter().map(|name| name.value));
         supervisor.admin_hosts = names.into_iter().flatten().collect();
+        supervisor.admin_ipv6_only = section
+            .take_or("admin_ipv6_only", supervisor.admin_ipv6_only, boolean)
+            .value;
         supervisor.log = section
             .take("log", |value| {
                 path(

@@ -44,7 +44,7 @@ impl Reactor {
                 ask,
                 within,
             } => self.ask(worker, ask, within),
-            Action::Stop { worker } => self.send_away(worker, Order::Stop),
+            Action::Stop { worker } => self.stop(worker),
             Action::Abort { worker } => self.send_away(worker, Order::Signal(Signal::SIGABRT)),
             Action::Kill { worker } => self.send_away(worker, Order::Signal(Signal::SIGKILL)),
             Action::Look { worker, first } => self.looks.push_back(Look { worker, first }),
@@ -86,6 +86,22 @@ impl Reactor {
             }
             Action::Ended => self.ended = true,
         }
+    }
+
+    /// Has a process leave. The fleet may not have heard yet that it is ready.
+    fn stop(&mut self, worker: Worker) {
+        let process = self.fleet.process(worker);
+        let is_ready = process.is_none_or(|process| process.ready_since().is_some());
+        let policy = self.started_from(worker).map(|it| &it.config.policy);
+        let order = match policy {
+            Some(policy) if !is_ready => Order::Dismiss {
+                // A little less than after which it is killed.
+                within: policy.kill_timeout.mul_f64(0.9),
+                sweep: self.is_last_to_accept(worker),
+            },
+            _ => Order::Stop,
+        };
+        self.send_away(worker, order);
     }
 
     fn send_away(&mut self, worker: Worker, order: Order) {

@@ -2,6 +2,7 @@
 //! the same listeners, the same counters.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -18,10 +19,10 @@ use super::process;
 use super::program::PinnedProgram;
 use super::sockets::Sockets;
 use super::{Inbox, Reactor, Setup, certificates, unix_ms};
-use crate::config::{Address, Config, Listen};
+use crate::config::{Address, Config, Listen, Mode};
 use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
 use crate::handle::Member;
-use crate::listener::Listener;
+use crate::listener::{ListenError, Listener};
 use crate::recovery::{Living, Remains};
 use crate::state::{Document, SavedEdition, SavedListener};
 
@@ -30,6 +31,12 @@ const UNKNOWN_EXIT: &str = "adopted; exit status unknown";
 
 /// Why a process is killed that was not ready when its supervisor died.
 const STARTING: &str = "it was still starting when the supervisor was killed";
+
+/// Why a process is killed that came back and kept a listener.
+const WITHHELD: &str = "it came back without a listener that it holds";
+
+/// Why a process is killed whose listener nobody has any more.
+const LOST: &str = "a listener of its pool is lost, and its address is taken";
 
 /// Why a process is killed that can come back and did not.
 const ABSENT: &str = "it did not come back to the new supervisor in time";
@@ -130,7 +137,10 @@ impl Reactor {
         let mut adopted = Vec::new();
         for living in living {
             let survivor = living.survivor;
-            let fate = Fate::of(&living);
+            let fate = match Fate::of(&living) {
+                Fate::Back(_) if self.lacks_a_listener(&survivor) => Fate::Hangs(LOST),
+                fate => fate,
+            };
             match self.adopt(living) {
                 Ok(()) => adopted.push((survivor.worker, fate)),
                 Err(error) => {
@@ -159,6 +169,13 @@ impl Reactor {
         );
         info!("{message}");
         self.journal.note("adopted", About::default(), message);
+    }
+
+    /// Whether nobody has, and nobody could bind, a listener of this process's.
+    fn lacks_a_listener(&self, survivor: &Survivor) -> bool {
+        let pool = self.pool_name(survivor.worker);
+        let edition = self.editions.of(&pool, survivor.generation);
+        edition.is_some_and(|it| it.sockets.iter().any(|sockets| sockets.all().is_empty()))
     }
 
     fn mourn(&mut self, gone: Vec<Survivor>) {
@@ -208,6 +225,7 @@ impl Reactor {
             pidfd,
             hello,
             returned,
+            withheld: _,
         } = living;
         let worker = survivor.worker;
         let edition = self
@@ -348,6 +366,7 @@ enum Fate {
 impl Fate {
     fn of(living: &Living) -> Self {
         match &living.returned {
+            Some(_) if living.withheld => Self::Hangs(WITHHELD),
             Some(returned) => Self::Back(returned.rejoin.state),
             None if living.survivor.starting => Self::Hangs(STARTING),
             None if living.can_return() => Self::Hangs(ABSENT),
@@ -382,43 +401,61 @@ impl Stock {
 
     /// The sockets of a listener: the very ones, or bound anew where nobody
     /// holds any.
-    pub(super) fn sockets(
-        &mut self,
-        pool: &str,
-        listen: &Listen,
-    ) -> Result<Rc<Sockets>, PoolError> {
+    pub(super) fn sockets(&mut self, pool: &str, listen: &Listen) -> Rc<Sockets> {
         if let Some(known) = self.ready.iter().find(|known| known.are_for(listen)) {
-            return Ok(Rc::clone(known));
+            return Rc::clone(known);
         }
         let mut of_slots = BTreeMap::new();
         let mut bound = None;
-        for saved in &self.saved {
-            if saved.listen.address != listen.address || saved.listen.mode != listen.mode {
-                continue;
-            }
+        for saved in self.saved.iter().filter(|saved| is_for(saved, listen)) {
             bound = bound.or_else(|| saved.address.parse().ok());
             if let Some(fd) = self.held.remove(&saved.cookie) {
-                let listener = Listener::adopt(listen, &saved.address, fd);
+                let listener = Listener::adopt(listen, &saved.address, fd, saved.file.clone());
                 of_slots.insert(saved.slot, listener);
             }
         }
         if of_slots.is_empty() {
-            let again = Listen {
-                // The port that was chosen, where 0 was asked for.
-                address: bound.map_or_else(|| listen.address.clone(), Address::Tcp),
-                ..listen.clone()
-            };
-            let listener = Listener::bind(&again).map_err(|source| PoolError::Listen {
-                pool: pool.to_owned(),
-                source,
-            })?;
-            info!(pool, "nobody held {}: bound again", listener.address());
-            of_slots.insert(0, listener);
+            match self.bind_again(listen, bound) {
+                Ok(again) => of_slots = again,
+                // The others are taken over all the same.
+                Err(error) => error!(pool, "{error}. Until then its workers wait"),
+            }
         }
         let sockets = Rc::new(Sockets::adopt(listen, of_slots));
         self.ready.push(Rc::clone(&sockets));
-        Ok(sockets)
+        sockets
     }
+
+    /// Binds what nobody held. `bound` is where it was.
+    fn bind_again(
+        &self,
+        listen: &Listen,
+        bound: Option<SocketAddr>,
+    ) -> Result<BTreeMap<u32, Listener>, ListenError> {
+        if matches!(listen.address, Address::Systemd(_)) {
+            return Ok(Sockets::bind(listen, &[])?.into_slots());
+        }
+        let again = Listen {
+            // The port that was chosen, where 0 was asked for.
+            address: bound.map_or_else(|| listen.address.clone(), Address::Tcp),
+            ..listen.clone()
+        };
+        let ours: Vec<_> = self.ready.iter().flat_map(|it| it.all()).collect();
+        // Those of other slots may be held by who did not come back.
+        let siblings = again.mode == Mode::PerSlot;
+        let listener = Listener::bind(&again, siblings, &ours)?;
+        info!("nobody held {}: bound again", listener.address());
+        Ok(BTreeMap::from([(0, listener)]))
+    }
+}
+
+/// Whether a socket was bound for what `listen` asks for: two generations may ask
+/// for the same port, one of them by 0.
+fn is_for(saved: &SavedListener, listen: &Listen) -> bool {
+    let bound = saved.address.parse().map(Address::Tcp);
+    saved.listen.mode == listen.mode
+        && saved.listen.ipv6_only == listen.ipv6_only
+        && (saved.listen.address == listen.address || bound.is_ok_and(|it| it == listen.address))
 }
 
 /// The editions that are in force or have processes, the older first.
@@ -471,7 +508,7 @@ fn restored(
     let name = config.policy.name.clone();
     let mut sockets = Vec::new();
     for listen in &config.listen {
-        sockets.push(stock.sockets(&name, listen)?);
+        sockets.push(stock.sockets(&name, listen));
     }
     Edition::of(config, (program, places), sockets)
 }

@@ -137,9 +137,10 @@ pub(crate) fn spawn(
     let outputs = output_ends([&stdout, &stderr]).map_err(io("duplicate a pipe"))?;
     let mut listeners = Vec::new();
     for (listen, sockets) in config.listen.iter().zip(&edition.sockets) {
-        let listener = sockets.of_slot(worker.slot)?;
-        let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
-        listeners.push((listener.offer(listen.tls.is_some()), duplicate));
+        for listener in sockets.of_slot(worker.slot)? {
+            let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
+            listeners.push((listener.offer(listen.tls.is_some()), duplicate));
+        }
     }
     let certificates = edition.tls.as_ref().map(Material::copy).transpose();
     let certificates = certificates.map_err(io("hand over the certificates"))?;

@@ -185,6 +185,11 @@ impl Conversation {
         self.phase == Phase::Up
     }
 
+    /// Whether it was told to start.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.phase != Phase::Hello
+    }
+
     /// The id of a new ping.
     pub(crate) fn ping(&mut self, now: Instant) -> u64 {
         self.ask(Pending::Ping(now))

@@ -109,14 +109,20 @@ impl Edition {
                     listener: listen.name.clone(),
                 });
             }
-            let known = bound.iter().find(|sockets| sockets.are_for(listen));
-            sockets.push(match known {
-                Some(sockets) => Rc::clone(sockets),
-                None => Rc::new(Sockets::bind(listen).map_err(|source| PoolError::Listen {
-                    pool: config.policy.name.clone(),
-                    source,
-                })?),
-            });
+            // What nobody can connect to any more is bound anew.
+            let is_of_use = |it: &&Rc<Sockets>| it.are_for(listen) && it.problem().is_none();
+            if let Some(known) = bound.iter().find(is_of_use) {
+                sockets.push(Rc::clone(known));
+                continue;
+            }
+            let new = Sockets::bind(listen, bound).map_err(|source| PoolError::Listen {
+                pool: config.policy.name.clone(),
+                source,
+            })?;
+            for useless in bound.iter().filter(|it| it.are_for(listen)) {
+                useless.give_way();
+            }
+            sockets.push(Rc::new(new));
         }
         let access_log = config.access_log.clone();
         let access_log = access_log.map(|settings| AccessLog::open(settings, writer_of(&config)));

@@ -71,6 +71,14 @@ pub(crate) enum Order {
     },
     /// Send `stop`, then SIGTERM.
     Stop,
+    /// The same to one that was not heard to be ready. It may have begun to
+    /// accept all the same: then it is to drain.
+    Dismiss {
+        /// How long that may take.
+        within: Duration,
+        /// Whether nobody accepts after it.
+        sweep: bool,
+    },
     /// Send a request and hand on its answer.
     Call(Call, oneshot::Sender<Answer>),
     /// Hand over keys of session tickets, now or with what else it is told first.

@@ -56,7 +56,7 @@ mod tenure;
 mod trees;
 mod upgrade;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -152,6 +152,8 @@ pub struct Reactor {
     /// The keys of session tickets; none where the system has no random bytes.
     tickets: Option<Tickets>,
     metrics: Metrics,
+    /// What is wrong with listeners, by name, as it was last said.
+    listener_problems: BTreeMap<String, String>,
     /// When the processes' use of memory and time was last looked up.
     looked_up: Option<Instant>,
     journal: Journal,
@@ -317,6 +319,7 @@ impl Reactor {
             next_job: 1,
             tickets: setup.tickets,
             metrics,
+            listener_problems: BTreeMap::new(),
             looked_up: None,
             journal: Journal::new(),
             oom: OutOfMemory::default(),
@@ -391,7 +394,7 @@ impl Reactor {
                     self.conclude_upgrade(verdict, &mut ears).await;
                 }
                 Some(reading) = readings.recv() => self.has_read(reading),
-                _ = tending.tick(), if self.has_own_sockets() => self.tend_queues(),
+                _ = tending.tick(), if self.has_queues_to_tend() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.deadline_came(deadline, &mut events).await,
                 () = process::at(self.state_due()) => self.write_state(),
@@ -600,6 +603,7 @@ impl Reactor {
         self.now();
         self.oom.look();
         self.notify();
+        self.look_at_listeners();
         self.replace_tickets();
         let limited = self.processes.keys().copied();
         let limited: Vec<Worker> = limited

@@ -285,13 +285,7 @@ impl Process {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Drain { within, sweep } => {
-                let id = self.conversation.drain();
-                let deadline_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-                let drain = ToWorker::Drain {
-                    id,
-                    deadline_ms,
-                    sweep,
-                };
+                let drain = self.drain(within, sweep);
                 if self.channel.is_none() && !self.is_child {
                     // It lost its supervisor and drains by itself.
                     return;
@@ -306,11 +300,27 @@ impl Process {
                 let _ = self.send(&ToWorker::Stop { id });
                 self.signal(Signal::SIGTERM);
             }
+            Order::Dismiss { within, sweep } if self.conversation.has_begun() => {
+                let drain = self.drain(within, sweep);
+                let _ = self.send(&drain);
+                // While it starts it heeds nothing else, and leaves. Later it
+                // takes it for the same.
+                self.signal(Signal::SIGTERM);
+            }
+            Order::Dismiss { .. } => self.obey(Order::Stop),
             Order::Call(call, answer) => self.call(call, answer),
             Order::Tickets(keys) => self.take_tickets(keys),
             Order::Signal(signal) => self.signal(signal),
             // Dropped: the asker finds that it is not answered.
             Order::HoldStill(_) => {}
+        }
+    }
+
+    fn drain(&mut self, within: Duration, sweep: bool) -> ToWorker {
+        ToWorker::Drain {
+            id: self.conversation.drain(),
+            deadline_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+            sweep,
         }
     }
 

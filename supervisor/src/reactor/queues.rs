@@ -2,6 +2,7 @@
 //! accept: at the end, when a slot or a listener goes, when a slot hangs.
 
 use std::cmp::Reverse;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ impl Reactor {
     pub(super) fn seal_everything(&self) {
         for (_, sockets) in self.editions.bound() {
             for listener in sockets.all() {
-                seal(&listener);
+                report(&listener, listener.seal());
             }
         }
     }
@@ -56,10 +57,12 @@ impl Reactor {
             if let Some(listener) = sockets.take_from_slot(slot) {
                 // The slot's own goes with it. It serves what waits itself, and
                 // so does another, should it not come to that.
-                seal(&listener);
-                self.rescue(&self.pool_name(worker), &sockets, &listener);
+                self.end(&sockets, &listener);
+                self.rescue(self.successor_of(&sockets), &sockets, &listener);
             } else if !sockets.are_own() {
-                sockets.all().iter().for_each(|listener| seal(listener));
+                for listener in sockets.all() {
+                    self.end(&sockets, &listener);
+                }
             }
         }
         is_last
@@ -79,26 +82,25 @@ impl Reactor {
         }
     }
 
-    /// Whether any slot has a listener of its own.
-    pub(super) fn has_own_sockets(&self) -> bool {
+    /// Whether a queue may need to be tended.
+    pub(super) fn has_queues_to_tend(&self) -> bool {
         let own = |edition: &Rc<Edition>| edition.sockets.iter().any(|sockets| sockets.are_own());
-        self.editions.newest().any(own)
+        self.reloads.current.is_some() || self.editions.newest().any(own)
     }
 
     /// Has others serve what waits where nobody accepts: the slot hangs, starts,
     /// waits for its next start, is paused, or has been given other listeners
-    /// before the one to which its own goes has come up.
+    /// before the one to which its own goes has come up; or a reload has bound an
+    /// address whose clients came to a wider one, and its workers are not up yet.
     pub(super) fn tend_queues(&self) {
-        for (pool, sockets) in self.editions.bound() {
-            if !sockets.are_own() {
+        for (_, sockets) in self.editions.bound() {
+            let attended = self.attended(&sockets);
+            if !sockets.are_own() && !attended.is_empty() {
                 continue;
             }
-            let attended = self.attended(&sockets);
-            for slot in sockets.own_slots() {
-                if !attended.contains(&slot)
-                    && let Some(listener) = sockets.own_of_slot(slot)
-                {
-                    self.rescue(&pool, &sockets, &listener);
+            for (slot, listener) in sockets.by_slot() {
+                if !attended.contains(&slot) {
+                    self.rescue(self.successor_of(&sockets), &sockets, &listener);
                 }
             }
         }
@@ -107,22 +109,48 @@ impl Reactor {
     /// Ends a socket: no new connection, and what waits is served by a worker
     /// that has the listener, or else by one of this pool.
     pub(super) fn retire(&self, pool: &str, sockets: &Rc<Sockets>, listener: &Rc<Listener>) {
-        seal(listener);
-        if !self.rescue(pool, sockets, listener) {
+        self.end(sockets, listener);
+        let rescuer = self.successor_of(sockets);
+        let rescuer = rescuer.or_else(|| self.least_busy(self.accepting_in(pool)));
+        if !self.rescue(rescuer, sockets, listener) {
             let address = listener.address();
             warn!(pool, "no worker can serve what waits on {address}");
         }
     }
 
-    /// Has another worker serve what waits; `false` if there is none.
-    fn rescue(&self, pool: &str, sockets: &Rc<Sockets>, listener: &Rc<Listener>) -> bool {
+    /// Lets nobody come to a socket any more. Where another listener is at its
+    /// port, who would have come to this one comes to that.
+    fn end(&self, sockets: &Rc<Sockets>, listener: &Listener) {
+        let bound = self.editions.bound();
+        let mut others = bound.iter().filter(|(_, it)| !Rc::ptr_eq(it, sockets));
+        let ended = match others.any(|(_, it)| it.overlap(sockets) && self.is_wanted(it, 0)) {
+            true => listener.give_way(),
+            false => listener.seal(),
+        };
+        report(listener, ended);
+    }
+
+    /// Who is to serve what waits on a listener: a worker that has it, or one that
+    /// has another at its port.
+    fn successor_of(&self, sockets: &Rc<Sockets>) -> Option<Worker> {
+        self.least_busy(self.attendants(sockets)).or_else(|| {
+            let bound = self.editions.bound();
+            let beside = bound.iter().filter(|(_, it)| it.overlap(sockets));
+            self.least_busy(beside.flat_map(|(_, it)| self.attendants(it)))
+        })
+    }
+
+    /// Has a worker serve what waits; `false` if there is none.
+    fn rescue(
+        &self,
+        rescuer: Option<Worker>,
+        sockets: &Rc<Sockets>,
+        listener: &Rc<Listener>,
+    ) -> bool {
         if listener.backlog().0 == Some(0) {
             return true;
         }
-        let Some((rescuer, duplicate)) = self
-            .rescuer(pool, sockets)
-            .zip(listener.duplicate().ok())
-        else {
+        let Some((rescuer, duplicate)) = rescuer.zip(listener.duplicate().ok()) else {
             return false;
         };
         let listen = sockets.listen();
@@ -145,13 +173,6 @@ impl Reactor {
         true
     }
 
-    /// Who serves a queue: a worker that has the listener, and where there is
-    /// none, since it goes, one of its pool.
-    fn rescuer(&self, pool: &str, sockets: &Rc<Sockets>) -> Option<Worker> {
-        let own = self.least_busy(self.attendants(sockets));
-        own.or_else(|| self.least_busy(self.accepting_in(pool)))
-    }
-
     /// The worker with the fewest connections, among those that can.
     fn least_busy(&self, workers: impl Iterator<Item = Worker>) -> Option<Worker> {
         let can = workers.filter_map(|worker| {
@@ -165,8 +186,8 @@ impl Reactor {
     }
 }
 
-fn seal(listener: &Listener) {
-    if let Err(error) = listener.seal() {
+fn report(listener: &Listener, ended: io::Result<()>) {
+    if let Err(error) = ended {
         warn!(
             "cannot stop {} from taking connections: {error}",
             listener.address()

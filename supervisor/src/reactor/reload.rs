@@ -11,7 +11,8 @@ use tracing::{error, info, warn};
 use super::edition::Edition;
 use super::journal::About;
 use super::process::TLS;
-use super::{Reactor, sockets::Sockets, unix_seconds};
+use super::sockets::{Permitted, Sockets};
+use super::{Reactor, unix_seconds};
 use crate::config::{self, Config};
 use crate::fleet::{Command, Plan, PlannedPool};
 use crate::reading::{self, ReadError};
@@ -53,6 +54,16 @@ pub(super) type Reading = (Purpose, Result<Config, ReadError>);
 pub(super) struct Reload {
     pub(super) generation: u64,
     config: Config,
+    permitted: Vec<Permitted>,
+}
+
+/// Everything that a reload needs before a worker is touched.
+struct Prepared {
+    plan: Plan,
+    editions: Vec<Edition>,
+    config: Config,
+    /// Unix sockets that have other permissions by now.
+    permitted: Vec<Permitted>,
 }
 
 impl Reactor {
@@ -104,20 +115,21 @@ impl Reactor {
 
     fn go_on_to(&mut self, read: Result<Config, ApiError>, askers: Vec<UnboundedSender<JobLine>>) {
         match read.and_then(|config| self.prepare(config)) {
-            Ok((plan, editions, config)) => {
-                let message = format!("generation {} begins", plan.generation);
+            Ok(prepared) => {
+                let config = &prepared.config;
+                let message = format!("generation {} begins", prepared.plan.generation);
                 tell(&askers, &message);
-                for warning in config::warnings(&config, SystemTime::now()) {
+                for warning in config::warnings(config, SystemTime::now()) {
                     warn!("reload: {warning}");
                     tell(&askers, &warning);
                 }
-                for change in config::diff(&self.config, &config) {
+                for change in config::diff(&self.config, config) {
                     if change.needs_restart() {
                         warn!("reload: {change}");
                         tell(&askers, &change.to_string());
                     }
                 }
-                self.begin(plan, editions, config, askers);
+                self.begin(prepared, askers);
             }
             Err(error) => self.reject(error, &askers),
         }
@@ -169,7 +181,7 @@ impl Reactor {
     }
 
     /// Everything that can go wrong before a worker is touched.
-    fn prepare(&self, config: Config) -> Result<(Plan, Vec<Edition>, Config), ApiError> {
+    fn prepare(&self, config: Config) -> Result<Prepared, ApiError> {
         let generation = self.reloads.tried.max(self.fleet.generation()) + 1;
         let bound: Vec<Rc<Sockets>> = self
             .editions
@@ -189,7 +201,14 @@ impl Reactor {
             });
             editions.push(edition);
         }
-        Ok((Plan { generation, pools }, editions, config))
+        let permitted = permit(&editions)?;
+        let plan = Plan { generation, pools };
+        Ok(Prepared {
+            plan,
+            editions,
+            config,
+            permitted,
+        })
     }
 
     /// Whether nothing differs from what runs but the application's settings and
@@ -206,11 +225,14 @@ impl Reactor {
         let Some(taken) = config::taken_in_place(&running.config, &edition.config) else {
             return false;
         };
+        // A listener that was bound anew has to be handed over.
+        let mut sockets = running.sockets.iter().zip(&edition.sockets);
         let current = pool.slots().filter_map(|slot| slot.current()?.pid());
         // Another root comes with the settings, where they are sent.
         running.places.start_alike(&edition.places)
             && (taken.app || running.places.serve_alike(&edition.places))
             && running.program.is_same_code(&edition.program, current)
+            && sockets.all(|(old, new)| Rc::ptr_eq(old, new))
             && pool
                 .slots()
                 .filter_map(|slot| slot.current())
@@ -223,13 +245,13 @@ impl Reactor {
                 })
     }
 
-    fn begin(
-        &mut self,
-        plan: Plan,
-        editions: Vec<Edition>,
-        config: Config,
-        askers: Vec<UnboundedSender<JobLine>>,
-    ) {
+    fn begin(&mut self, prepared: Prepared, askers: Vec<UnboundedSender<JobLine>>) {
+        let Prepared {
+            plan,
+            editions,
+            config,
+            permitted,
+        } = prepared;
         let generation = plan.generation;
         info!(
             "reload: generation {generation} begins, configured by {}",
@@ -241,6 +263,7 @@ impl Reactor {
         self.reloads.current = Some(Reload {
             generation,
             config,
+            permitted,
         });
         self.editions.add(generation, editions);
         self.keep_listeners();
@@ -274,6 +297,9 @@ impl Reactor {
                 "reload: generation {} was rolled back: {why}",
                 reload.generation
             );
+        }
+        if !committed {
+            take_back(&reload.permitted);
         }
         self.note_reload(committed, generation, why);
         let orphans = self.editions.keep_only(generation);
@@ -347,6 +373,33 @@ impl Reactor {
         let waiting = std::mem::take(&mut self.reloads.waiting);
         if signalled || !waiting.is_empty() {
             self.reload_for(waiting);
+        }
+    }
+}
+
+/// Gives unix sockets that stay the permissions that the new generation asks for.
+fn permit(editions: &[Edition]) -> Result<Vec<Permitted>, ApiError> {
+    let mut permitted = Vec::new();
+    for edition in editions {
+        for (listen, sockets) in edition.config.listen.iter().zip(&edition.sockets) {
+            match sockets.permit(listen) {
+                Ok(before) => permitted.extend(before),
+                Err(error) => {
+                    take_back(&permitted);
+                    let why = format!("pool {}: {error}", edition.name);
+                    return Err(ApiError::new(ErrorCode::Failed, why));
+                }
+            }
+        }
+    }
+    Ok(permitted)
+}
+
+fn take_back(permitted: &[Permitted]) {
+    for (listener, before) in permitted {
+        if let Err(error) = listener.permit(*before) {
+            let address = listener.address();
+            warn!("{address} keeps its new permissions: {error}");
         }
     }
 }

@@ -3,32 +3,38 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use prefork_proto::control::{CertificateStatus, ListenerStatus, TlsStatus};
 
-use crate::config::{Address, Listen, Mode, Tls};
-use crate::listener::{ListenError, Listener};
+use crate::config::{Address, Listen, Mode, Tls, overlap};
+use crate::listener::{self, ListenError, Listener};
 use crate::state::SavedListener;
+
+/// A unix socket whose permission bits were changed, and what they were.
+pub(crate) type Permitted = (Rc<Listener>, u32);
 
 /// The sockets of one configured listener.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     listen: RefCell<Listen>,
-    /// Every slot's for `per-slot`; slot 0's for all where it is shared.
+    /// Every slot's for `per-slot`. Where they are shared, all are every slot's:
+    /// one, but for a name under which the service manager passes several.
     of_slots: RefCell<BTreeMap<u32, Rc<Listener>>>,
 }
 
 impl Sockets {
     /// Binds the first socket, so that an address which can't be had is known
-    /// before anything is started.
-    pub(crate) fn bind(listen: &Listen) -> Result<Self, ListenError> {
-        let sockets = Self {
-            listen: RefCell::new(listen.clone()),
-            of_slots: RefCell::new(BTreeMap::new()),
+    /// before anything is started. `bound` is all that is bound already.
+    pub(crate) fn bind(listen: &Listen, bound: &[Rc<Self>]) -> Result<Self, ListenError> {
+        let in_the_way = bound.iter().filter(|it| it.is_in_the_way(listen));
+        let ours: Vec<_> = in_the_way.flat_map(|it| it.all()).collect();
+        let first = match &listen.address {
+            Address::Systemd(name) => Listener::inherit(listen, name)?,
+            Address::Tcp(_) | Address::Unix(_) => vec![Listener::bind(listen, false, &ours)?],
         };
-        sockets.of_slot(0)?;
-        Ok(sockets)
+        Ok(Self::adopt(listen, (0..).zip(first).collect()))
     }
 
     /// Takes over sockets that are bound already, by slot.
@@ -50,28 +56,35 @@ impl Sockets {
                 address: listener.address().to_owned(),
                 slot: *slot,
                 cookie: listener.cookie().ok()?,
+                file: listener.file(),
             })
         });
         saved.collect()
     }
 
-    /// The socket from which a slot's worker accepts.
-    pub(crate) fn of_slot(&self, slot: u32) -> Result<Rc<Listener>, ListenError> {
-        let mut listen = self.listen.borrow().clone();
-        let key = match listen.mode {
-            Mode::Shared => 0,
-            Mode::PerSlot => slot,
-        };
+    /// The sockets from which a slot's worker accepts.
+    pub(crate) fn of_slot(&self, slot: u32) -> Result<Vec<Rc<Listener>>, ListenError> {
+        let mode = self.listen.borrow().mode;
+        match mode {
+            // It could not be bound when its last supervisor was followed.
+            Mode::Shared if self.of_slots.borrow().is_empty() => Ok(vec![self.own(0)?]),
+            Mode::Shared => Ok(self.all()),
+            Mode::PerSlot => Ok(vec![self.own(slot)?]),
+        }
+    }
+
+    fn own(&self, slot: u32) -> Result<Rc<Listener>, ListenError> {
         let mut of_slots = self.of_slots.borrow_mut();
-        if let Some(listener) = of_slots.get(&key) {
+        if let Some(listener) = of_slots.get(&slot) {
             return Ok(Rc::clone(listener));
         }
+        let mut listen = self.listen.borrow().clone();
         // Port 0 is chosen once, for all slots.
         if let Some(bound) = of_slots.values().next().and_then(|first| first.bound()) {
             listen.address = Address::Tcp(bound);
         }
-        let listener = Rc::new(Listener::bind(&listen)?);
-        of_slots.insert(key, Rc::clone(&listener));
+        let listener = Rc::new(Listener::bind(&listen, !of_slots.is_empty(), &[])?);
+        of_slots.insert(slot, Rc::clone(&listener));
         Ok(listener)
     }
 
@@ -80,10 +93,83 @@ impl Sockets {
         self.listen.borrow().clone()
     }
 
-    /// Whether these sockets are what `listen` asks for.
+    /// Whether these sockets are what `listen` asks for, by what was asked for
+    /// or by the port that the kernel chose.
     pub(crate) fn are_for(&self, listen: &Listen) -> bool {
         let ours = self.listen.borrow();
-        ours.address == listen.address && ours.mode == listen.mode
+        let bound = self.bound().map(Address::Tcp);
+        ours.mode == listen.mode
+            && ours.ipv6_only == listen.ipv6_only
+            && (ours.address == listen.address || bound.as_ref() == Some(&listen.address))
+    }
+
+    /// Where they are bound, for TCP.
+    fn bound(&self) -> Option<SocketAddr> {
+        let of_slots = self.of_slots.borrow();
+        of_slots.values().next().and_then(|first| first.bound())
+    }
+
+    /// Whether an address can't be had because of these sockets.
+    fn is_in_the_way(&self, listen: &Listen) -> bool {
+        match (&listen.address, self.bound()) {
+            (Address::Tcp(wanted), Some(bound)) => {
+                let both =
+                    listen.is_of_both_families() || self.listen.borrow().is_of_both_families();
+                overlap(wanted, &bound) || both && wanted.port() == bound.port()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether who comes to these sockets would come to those others if these
+    /// were not there.
+    pub(crate) fn overlap(&self, others: &Self) -> bool {
+        let both = self.bound().zip(others.bound());
+        let of_both_families = |it: &Self| it.listen.borrow().is_of_both_families();
+        let crosses = of_both_families(self) || of_both_families(others);
+        both.is_some_and(|(ours, theirs)| {
+            overlap(&ours, &theirs) || crosses && ours.port() == theirs.port()
+        })
+    }
+
+    /// Why no client can come to one of them, if that is so.
+    pub(crate) fn problem(&self) -> Option<String> {
+        if self.of_slots.borrow().is_empty() {
+            return Some("it could not be bound, and its workers wait for it".to_owned());
+        }
+        self.of_slots.borrow().values().find_map(|it| it.problem())
+    }
+
+    /// Takes back what processes that hold them have done to them; says what.
+    pub(crate) fn mend(&self) -> Option<String> {
+        let of_slots = self.of_slots.borrow();
+        let mended: Vec<String> = of_slots.values().filter_map(|it| it.mend()).collect();
+        mended.into_iter().next()
+    }
+
+    /// Has nobody come to a socket of no use any more, where a new one is bound.
+    pub(crate) fn give_way(&self) {
+        for listener in self.all() {
+            let _ = listener.give_way();
+        }
+    }
+
+    /// Gives the file of a unix socket the permissions that are asked for, where
+    /// others are in force. What there was before.
+    pub(crate) fn permit(&self, listen: &Listen) -> Result<Vec<Permitted>, ListenError> {
+        let bits = match (listen.permissions, self.listen.borrow().permissions) {
+            (Some(bits), _) => bits,
+            (None, Some(_)) => listener::usual_permissions(),
+            // Whoever changed them did not ask us.
+            (None, None) => return Ok(Vec::new()),
+        };
+        let mut before = Vec::new();
+        for listener in self.all() {
+            let was = listener.permit(bits);
+            let was = was.map_err(|source| ListenError::permitting(listen, source))?;
+            before.extend(was.map(|was| (listener, was)));
+        }
+        Ok(before)
     }
 
     /// Takes over what may change on a bound socket.
@@ -118,12 +204,11 @@ impl Sockets {
         self.listen.borrow().mode == Mode::PerSlot
     }
 
-    /// The socket that only this slot's worker accepts from.
-    pub(crate) fn own_of_slot(&self, slot: u32) -> Option<Rc<Listener>> {
-        match self.listen.borrow().mode {
-            Mode::Shared => None,
-            Mode::PerSlot => self.of_slots.borrow().get(&slot).cloned(),
-        }
+    /// Every socket with its slot; 0 where it is shared.
+    pub(crate) fn by_slot(&self) -> Vec<(u32, Rc<Listener>)> {
+        let of_slots = self.of_slots.borrow();
+        let sockets = of_slots.iter();
+        sockets.map(|(slot, it)| (*slot, Rc::clone(it))).collect()
     }
 
     /// Whether another mode is asked for on the same address, which would take
@@ -156,6 +241,29 @@ impl Sockets {
         expiries
     }
 
+    /// What it is bound to, in words.
+    fn address(&self) -> String {
+        let mut addresses: Vec<String> = Vec::new();
+        for listener in self.all() {
+            let address = listener.address().to_owned();
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        match addresses.is_empty() {
+            true => self.listen.borrow().name.clone(),
+            false => addresses.join(", "),
+        }
+    }
+
+    /// Every socket, for good, with its slot.
+    pub(crate) fn into_slots(self) -> BTreeMap<u32, Listener> {
+        let of_slots = self.of_slots.into_inner().into_iter();
+        of_slots
+            .filter_map(|(slot, it)| Some((slot, Rc::into_inner(it)?)))
+            .collect()
+    }
+
     /// Its row in the status document, with the accept queues as they are now.
     pub(crate) fn status(&self) -> ListenerStatus {
         let listen = self.listen.borrow();
@@ -164,13 +272,12 @@ impl Sockets {
         let depths: Option<Vec<u64>> = queues.iter().map(|(depth, _)| *depth).collect();
         ListenerStatus {
             name: listen.name.clone(),
-            address: all
-                .first()
-                .map_or_else(|| listen.name.clone(), |first| first.address().to_owned()),
+            address: self.address(),
             mode: listen.mode.as_str().to_owned(),
             backlog: depths.map(|depths| depths.iter().sum()),
             backlog_limit: Some(queues.iter().map(|(_, limit)| limit).sum()),
             tls: listen.tls.as_ref().map(tls_status),
+            problem: self.problem(),
         }
     }
 }

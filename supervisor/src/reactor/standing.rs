@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use prefork_proto::control::SlotState;
+use tracing::{info, warn};
 
 use super::Reactor;
 use crate::left;
@@ -37,6 +38,33 @@ impl Reactor {
             left::close_rest();
             self.notifier.keep_only(&named);
         }
+    }
+
+    /// Says once what keeps clients from a listener, and when that is over.
+    pub(super) fn look_at_listeners(&mut self) {
+        if self.fleet.stopping() {
+            return;
+        }
+        let bound = self.editions.bound();
+        for (_, sockets) in &bound {
+            if let Some(what) = sockets.mend() {
+                let name = sockets.listen().name;
+                warn!("listener {name}: {what}; clients can connect to it again");
+            }
+        }
+        let bound = bound.into_iter();
+        let problems = bound.filter_map(|(_, it)| Some((it.listen().name, it.problem()?)));
+        let problems: BTreeMap<String, String> = problems.collect();
+        for (name, problem) in &problems {
+            if self.listener_problems.get(name) != Some(problem) {
+                warn!("listener {name}: {problem}");
+            }
+        }
+        let over = |name: &&String| !problems.contains_key(*name);
+        for name in self.listener_problems.keys().filter(over) {
+            info!("listener {name}: clients can connect to it again");
+        }
+        self.listener_problems = problems;
     }
 
     /// Tells the service manager how things stand, and that the loop turns.

@@ -110,7 +110,7 @@ fn go_on_with(
         let program = PinnedProgram::go_on(&config, &places, nofile, handed, files)?;
         let mut sockets = Vec::new();
         for listen in &config.listen {
-            sockets.push(stock.sockets(&name, listen)?);
+            sockets.push(stock.sockets(&name, listen));
         }
         editions.push((generation, Edition::of(config, (program, places), sockets)?));
     }

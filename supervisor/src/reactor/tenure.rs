@@ -50,9 +50,7 @@ impl Reactor {
 
     /// The slots of this listener whose sockets are accepted from.
     pub(super) fn attended(&self, sockets: &Rc<Sockets>) -> BTreeSet<u32> {
-        self.attendants(sockets)
-            .map(|worker| worker.slot)
-            .collect()
+        self.attendants(sockets).map(|worker| worker.slot).collect()
     }
 
     /// The workers of the pool of this name that take connections.

@@ -19,6 +19,7 @@ use super::grip::{HoldStill, Order};
 use super::journal::About;
 use super::signals::Asked;
 use super::{Reactor, Signals};
+use crate::activation;
 use crate::fleet::{Command, Event, SnapshotRef};
 use crate::handle::Request;
 use crate::tls::{Secret, Tickets};
@@ -398,6 +399,7 @@ impl Reactor {
             events: self.journal.kept(),
             fixtures: keep.fixtures,
             listeners,
+            passed: activation::hand_over(),
             programs: self.editions.hand_over(),
             processes,
             secrets: self.secrets(),

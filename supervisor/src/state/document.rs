@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use prefork_proto::control::LastReload;
+use prefork_proto::listening::SocketFile;
 use prefork_proto::message::Hello;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,9 @@ pub(crate) struct SavedListener {
     pub(crate) slot: u32,
     /// What tells it from every other socket of this boot (`SO_COOKIE`).
     pub(crate) cookie: u64,
+    /// The file of a unix socket, told from others that may be at its path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<SocketFile>,
 }
 
 /// A process.

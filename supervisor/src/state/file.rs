@@ -87,7 +87,30 @@ pub(crate) fn read(runtime_dir: &Path) -> Found {
     }
 }
 
+/// The supervisor that wrote the state in a runtime directory, as long as it
+/// lives: known by its process id and start time, whatever has become of its
+/// lock. Not this process itself.
+pub(crate) fn living_supervisor(runtime_dir: &Path) -> Option<i32> {
+    /// All that tells one.
+    #[derive(Deserialize)]
+    struct Author {
+        boot_id: String,
+        pid: i32,
+        start_ticks: u64,
+    }
+    let text = text(&runtime_dir.join(NAME)).ok()?;
+    let author: Author = serde_json::from_slice(&text).ok()?;
+    let is_of_this_boot = identity::boot_id().is_ok_and(|boot| boot == author.boot_id);
+    let is_us = u32::try_from(author.pid) == Ok(std::process::id());
+    let lives = identity::lives(author.pid, author.start_ticks);
+    (is_of_this_boot && !is_us && lives).then_some(author.pid)
+}
+
 fn document(path: &Path) -> Result<Document<Snapshot>, StateError> {
+    parse(&text(path)?)
+}
+
+fn text(path: &Path) -> Result<Vec<u8>, StateError> {
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -101,7 +124,7 @@ fn document(path: &Path) -> Result<Document<Snapshot>, StateError> {
     }
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
-    parse(&text)
+    Ok(text)
 }
 
 fn parse(text: &[u8]) -> Result<Document<Snapshot>, StateError> {
@@ -284,6 +307,7 @@ mod tests {
                     admin: None,
                     log: None,
                     admin_hosts: Vec::new(),
+                    admin_ipv6_only: true,
                     log_level: None,
                     orphan_timeout: Duration::from_secs(30),
                     strict_boot: false,

@@ -14,5 +14,5 @@ pub(crate) use document::{
     Document, SavedEdition, SavedFile, SavedListener, SavedPlace, SavedPlaces, SavedProcess,
     VERSION,
 };
-pub(crate) use file::{Found, StateFile, read, set_aside};
+pub(crate) use file::{Found, StateFile, living_supervisor, read, set_aside};
 pub(crate) use identity::{boot_id, lives, new_secret, start_ticks};

@@ -44,6 +44,9 @@ pub(crate) struct Handover<F> {
     pub(crate) fixtures: Fixtures,
     /// Every bound socket for workers.
     pub(crate) listeners: Vec<HandedListener>,
+    /// Every socket that the service manager passed, also those that no pool uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) passed: Vec<HandedSocket>,
     /// Every pinned program.
     pub(crate) programs: Vec<HandedProgram>,
     /// Every process.
@@ -61,6 +64,9 @@ pub(crate) struct Handover<F> {
 pub(crate) struct Fixtures {
     /// The runtime directory's lock; who has it open holds it.
     pub(crate) lock: RawFd,
+    /// The lock of the directory itself, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) own: Option<RawFd>,
     /// The control socket, if there is one.
     pub(crate) control: Option<RawFd>,
     /// Where workers come back.
@@ -74,6 +80,15 @@ pub(crate) struct Fixtures {
 pub(crate) struct HandedListener {
     /// Which one it is (`SO_COOKIE`).
     pub(crate) cookie: u64,
+    /// The socket.
+    pub(crate) fd: RawFd,
+}
+
+/// A socket that the service manager passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HandedSocket {
+    /// What the service manager calls it.
+    pub(crate) name: String,
     /// The socket.
     pub(crate) fd: RawFd,
 }
@@ -199,13 +214,16 @@ impl<F> Handover<F> {
     pub(crate) fn descriptors(&self) -> Vec<(RawFd, Kind)> {
         let Fixtures {
             lock,
+            own,
             control,
             rejoin,
             admin,
         } = self.fixtures;
         let mut all = vec![(lock, Kind::File), (rejoin, Kind::Socket)];
         all.extend(control.map(|fd| (fd, Kind::Socket)));
+        all.extend(own.map(|fd| (fd, Kind::File)));
         all.extend(admin.map(|fd| (fd, Kind::Socket)));
+        all.extend(self.passed.iter().map(|it| (it.fd, Kind::Any)));
         all.extend(self.listeners.iter().map(|it| (it.fd, Kind::Socket)));
         let programs = self.programs.iter().filter_map(|it| it.executable);
         all.extend(programs.map(|fd| (fd, Kind::File)));

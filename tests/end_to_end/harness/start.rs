@@ -48,21 +48,51 @@ impl Prefork {
     /// A supervisor that a service manager has started: told where to notify,
     /// and given a listening socket named `http`.
     pub(crate) fn launch_as_service(notify: &Path, socket: OwnedFd, pools: &[Pool]) -> Self {
+        Self::launch_with_sockets(
+            notify,
+            [
+                socket,
+                fs::File::open("/dev/null").expect("it is there").into(),
+            ],
+            "1",
+            "http",
+            pools,
+        )
+    }
+
+    /// The same with two sockets of these names.
+    pub(crate) fn launch_with_two_sockets(
+        notify: &Path,
+        sockets: [OwnedFd; 2],
+        names: &str,
+        pools: &[Pool],
+    ) -> Self {
+        Self::launch_with_sockets(notify, sockets, "2", names, pools)
+    }
+
+    fn launch_with_sockets(
+        notify: &Path,
+        [first, second]: [OwnedFd; 2],
+        number: &str,
+        names: &str,
+        pools: &[Pool],
+    ) -> Self {
         let dir = directory();
         let config = configure(dir.path(), "", pools);
         let config = config.to_str().expect("the path is text").to_owned();
-        // The descriptor's number and the process's id have to be the new program's.
-        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"";
+        // The descriptors' numbers and the process's id have to be the new program's.
+        let script = "exec 3<&0 4<&1 0</dev/null 1>/dev/null; \
+                      LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"";
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", script, "sh"])
             .arg(cli::binary())
             .env("NOTIFY_SOCKET", notify)
             .env("WATCHDOG_USEC", "3000000")
-            .env("LISTEN_FDS", "1")
-            .env("LISTEN_FDNAMES", "http")
-            .stdin(Stdio::from(socket))
-            .stdout(Stdio::null());
+            .env("LISTEN_FDS", number)
+            .env("LISTEN_FDNAMES", names)
+            .stdin(Stdio::from(first))
+            .stdout(Stdio::from(second));
         Self::spawn_by(command, dir, &["run", "--config", &config])
     }
 
@@ -232,8 +262,12 @@ impl Prefork {
 
 /// Writes the configuration of these pools whole; gives its file.
 fn configure(dir: &Path, supervisor: &str, pools: &[Pool]) -> PathBuf {
+    let admin = match supervisor.contains("admin =") {
+        true => "",
+        false => "admin = \"127.0.0.1:0\"\n",
+    };
     let mut config = format!(
-        "[supervisor]\nruntime_dir = {:?}\nadmin = \"127.0.0.1:0\"\n{supervisor}\n",
+        "[supervisor]\nruntime_dir = {:?}\n{admin}{supervisor}\n",
         runtime_dir(dir)
     );
     for (index, pool) in pools.iter().enumerate() {

@@ -26,6 +26,13 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
             out.push_str(&Style::Busy.paint(&one_line(&note), color));
             out.push('\n');
         }
+        for listener in &pool.listeners {
+            if let Some(problem) = &listener.problem {
+                let note = format!("{}: {problem}", pool.name);
+                out.push_str(&Style::Bad.paint(&one_line(&note), color));
+                out.push('\n');
+            }
+        }
     }
     out.push('\n');
     out.push_str(&pools(&status.pools).render(color));
@@ -269,6 +276,7 @@ mod tests {
                     backlog: Some(0),
                     backlog_limit: Some(4096),
                     tls: None,
+                    problem: None,
                 }],
                 program_on_disk: None,
                 on_disk: None,

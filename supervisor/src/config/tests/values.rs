@@ -163,6 +163,7 @@ fn every_key_reaches_its_value() {
             admin: Some(([127, 0, 0, 1], 9000).into()),
             log: Some("/var/log/prefork.log".into()),
             admin_hosts: Vec::new(),
+            admin_ipv6_only: true,
             log_level: None,
             orphan_timeout: 90 * SECOND,
             strict_boot: true,
@@ -206,6 +207,7 @@ fn every_key_reaches_its_value() {
         mode: Mode::Shared,
         backlog: 16,
         permissions: Some(0o666),
+        ipv6_only: true,
         tls: None,
     };
     assert_eq!(pool.listen[2], unix);

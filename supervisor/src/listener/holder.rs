@@ -1,0 +1,139 @@
+//! Who has an address that could not be bound, as far as that can be known:
+//! proc_pid_net(5) names the socket, and proc_pid_fd(5) the process that has it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use crate::config::Address;
+
+/// The state of a socket that listens, as `/proc/net/tcp` writes it.
+const LISTENS: &str = "0A";
+
+/// What is to be said to whoever asked for it.
+pub(super) fn advice(address: &Address) -> String {
+    let inodes = match address {
+        Address::Tcp(address) => at_port(*address),
+        Address::Unix(path) => at_path(path),
+        Address::Systemd(_) => Vec::new(),
+    };
+    match process_with(&inodes) {
+        Some(pid) if pid == std::process::id() => {
+            "; this supervisor holds it itself, for its admin address or another listener: \
+             choose another"
+                .to_owned()
+        }
+        Some(pid) => {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let name: String = name.trim().escape_debug().collect();
+            format!("; {name} (pid {pid}) holds it: stop that, or choose another")
+        }
+        None => "; another program holds it: stop that, or choose another".to_owned(),
+    }
+}
+
+/// The sockets that are in the way of this address.
+fn at_port(address: SocketAddr) -> Vec<u64> {
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        let rows = text.lines().skip(1).filter_map(listener);
+        let in_the_way = rows.filter(|(at, _)| {
+            let any = at.ip().is_unspecified() || address.ip().is_unspecified();
+            at.port() == address.port() && (at.ip() == address.ip() || any)
+        });
+        inodes.extend(in_the_way.map(|(_, inode)| inode));
+    }
+    inodes
+}
+
+/// A row of `/proc/net/tcp`, if it is a listener's: its address and inode.
+fn listener(row: &str) -> Option<(SocketAddr, u64)> {
+    let fields: Vec<&str> = row.split_ascii_whitespace().collect();
+    if *fields.get(3)? != LISTENS {
+        return None;
+    }
+    let (ip, port) = fields.get(1)?.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some((
+        SocketAddr::new(ip_address(ip)?, port),
+        fields.get(9)?.parse().ok()?,
+    ))
+}
+
+/// Words of 32 bits, each in the order of this machine.
+fn ip_address(digits: &str) -> Option<IpAddr> {
+    let words = (0..digits.len() / 8).map(|word| {
+        let word = digits.get(word * 8..word * 8 + 8)?;
+        Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
+    });
+    let bytes: Vec<u8> = words.collect::<Option<Vec<_>>>()?.concat();
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+        _ => None,
+    }
+}
+
+/// The sockets that were bound to this path.
+fn at_path(path: &Path) -> Vec<u64> {
+    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let rows = text.lines().skip(1).filter_map(|row| {
+        // Num, RefCount, Protocol, Flags, Type, St, Inode, and what is left is the path.
+        let (mut inode, mut rest) = ("", row);
+        for _ in 0..7 {
+            (inode, rest) = rest.trim_start().split_once(' ')?;
+        }
+        let inode = inode.parse().ok()?;
+        (Path::new(rest) == path).then_some(inode)
+    });
+    rows.collect()
+}
+
+/// A process that has one of these sockets open, if this user may know.
+fn process_with(inodes: &[u64]) -> Option<u32> {
+    if inodes.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = inodes.iter().map(|it| format!("socket:[{it}]")).collect();
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|pid| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut targets = open
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|it| fs::read_link(it.path()).ok());
+        targets.any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn whoever_listens_is_found_by_its_socket() {
+        let us = std::process::id();
+        for host in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0"] {
+            let Ok(held) = TcpListener::bind(host) else {
+                continue;
+            };
+            let address = held.local_addr().unwrap();
+            assert_eq!(process_with(&at_port(address)), Some(us), "{host}");
+            let every = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            assert_eq!(process_with(&at_port(every)), Some(us), "{host}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a socket");
+        let _held = UnixListener::bind(&path).unwrap();
+        assert_eq!(process_with(&at_path(&path)), Some(us));
+        assert!(at_path(&dir.path().join("another")).is_empty());
+        let free = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(process_with(&at_port(free)), None);
+    }
+}
