@@ -1,7 +1,113 @@
-//! `Range` and `If-Range`, as far as the file service leaves them to us.
+//! What a request makes its answer depend on: which version it knows (RFC 9110,
+//! 13), and which part of the file it wants (14.2), as far as the file service leaves
+//! that to us.
 
-use hyper::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
+use std::time::SystemTime;
+
+use hyper::header::{
+    CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+};
 use hyper::{Method, Response, StatusCode};
+
+use super::version::Version;
+
+/// The conditions of a request for a file.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    /// Each of its lines; there may be any number of them.
+    matches: Vec<HeaderValue>,
+    none_matches: Vec<HeaderValue>,
+    unmodified_since: Option<SystemTime>,
+    modified_since: Option<SystemTime>,
+}
+
+impl Conditions {
+    /// Takes the conditions out of a request, as the file service knows tags of
+    /// another kind.
+    pub(super) fn take(headers: &mut HeaderMap) -> Self {
+        Self {
+            matches: lines(headers, &IF_MATCH),
+            none_matches: lines(headers, &IF_NONE_MATCH),
+            unmodified_since: date(headers, &IF_UNMODIFIED_SINCE),
+            modified_since: date(headers, &IF_MODIFIED_SINCE),
+        }
+    }
+
+    /// What to answer in the place of a file of this version, in the order of RFC
+    /// 9110, 13.2.2.
+    pub(super) fn judge(&self, version: &Version) -> Option<StatusCode> {
+        let tag = version.tag.as_ref().map(HeaderValue::as_bytes);
+        let is_stale = if self.matches.is_empty() {
+            let since = self.unmodified_since.zip(version.modified);
+            since.is_some_and(|(since, modified)| modified > since)
+        } else {
+            // Strong tags are equal to strong ones only (8.8.3.2), and ours all are.
+            !any(&self.matches, |named| Some(named) == tag)
+        };
+        if is_stale {
+            return Some(StatusCode::PRECONDITION_FAILED);
+        }
+        let is_known = if self.none_matches.is_empty() {
+            let since = self.modified_since.zip(version.modified);
+            since.is_some_and(|(since, modified)| modified <= since)
+        } else {
+            any(&self.none_matches, |named| {
+                Some(named.strip_prefix(b"W/").unwrap_or(named)) == tag
+            })
+        };
+        is_known.then_some(StatusCode::NOT_MODIFIED)
+    }
+}
+
+fn lines(headers: &mut HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
+    if !headers.contains_key(name) {
+        return Vec::new();
+    }
+    let lines = headers.get_all(name).iter().cloned().collect();
+    headers.remove(name);
+    lines
+}
+
+/// A header's date; several are none, as is what is no date.
+fn date(headers: &mut HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    let mut lines = lines(headers, name).into_iter();
+    let only = lines.next().filter(|_| lines.next().is_none())?;
+    httpdate::parse_http_date(only.to_str().ok()?).ok()
+}
+
+/// Whether any of the tags that the lines name is the one; `*` is every one.
+fn any(lines: &[HeaderValue], is_it: impl Fn(&[u8]) -> bool) -> bool {
+    let mut tags = lines.iter().flat_map(|line| Tags(line.as_bytes()));
+    tags.any(|tag| tag == b"*" || is_it(tag))
+}
+
+/// The members of a list of tags. A comma inside quotes is part of a tag.
+struct Tags<'a>(&'a [u8]);
+
+impl<'a> Iterator for Tags<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.0.is_empty() {
+            let mut quoted = false;
+            let end = self.0.iter().position(|byte| {
+                quoted ^= *byte == b'"';
+                *byte == b',' && !quoted
+            });
+            let (tag, rest) = match end {
+                Some(end) => (&self.0[..end], &self.0[end + 1..]),
+                None => (self.0, &[][..]),
+            };
+            self.0 = rest;
+            let tag = tag.trim_ascii();
+            if !tag.is_empty() {
+                return Some(tag);
+            }
+        }
+        None
+    }
+}
 
 /// The whole as a range.
 const WHOLE: HeaderValue = HeaderValue::from_static("bytes=0-");
@@ -35,9 +141,9 @@ pub(super) fn prepare(method: &Method, headers: &mut HeaderMap) -> Option<Part> 
 }
 
 impl Part {
-    /// Which range to ask for instead, and none for the whole, where this is
-    /// not the answer. Each answer is of one version of the file, so it is the
-    /// answer that is looked at and not the file beforehand.
+    /// Which range to ask for instead of the same file, and none for the whole,
+    /// where this is not the answer. It is the answer that is looked at and not the
+    /// file beforehand, which might be another one by then.
     pub(super) fn second_try<B>(&self, response: &Response<B>) -> Option<Option<HeaderValue>> {
         let partial = matches!(
             response.status(),
@@ -118,6 +224,22 @@ fn number(digits: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_tags_is_taken_apart() {
+        for (list, tags) in [
+            ("", &[][..]),
+            (" , ,", &[]),
+            ("*", &["*"]),
+            ("\"a\"", &["\"a\""]),
+            ("\"a,b\" ,W/\"c\",", &["\"a,b\"", "W/\"c\""]),
+            ("\"a", &["\"a"]),
+        ] {
+            let found: Vec<&[u8]> = Tags(list.as_bytes()).collect();
+            let wanted: Vec<&[u8]> = tags.iter().map(|tag| tag.as_bytes()).collect();
+            assert_eq!(found, wanted, "{list}");
+        }
+    }
 
     #[test]
     fn one_range_is_told_from_all_else() {

@@ -4,7 +4,7 @@
 use std::fs::{File, Metadata};
 use std::io::{self, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,21 +28,26 @@ pub(super) struct Content {
 /// What is known of it since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
-    is_dir: bool,
-    length: u64,
-    modified: SystemTime,
-    /// Its file system and its number there.
-    place: (u64, u64),
+    pub(super) is_dir: bool,
+    pub(super) length: u64,
+    /// The device and the number of the file on it.
+    pub(super) inode: (u64, u64),
+    /// When it was modified, as whoever wrote it may say: seconds since the epoch
+    /// and nanoseconds.
+    pub(super) modified: (i64, i64),
+    /// When anything of it changed, as the kernel says.
+    pub(super) changed: (i64, i64),
 }
 
 impl Stat {
-    fn of(found: &Metadata) -> io::Result<Self> {
-        Ok(Self {
+    fn of(found: &Metadata) -> Self {
+        Self {
             is_dir: found.is_dir(),
             length: found.len(),
-            modified: found.modified()?,
-            place: (found.dev(), found.ino()),
-        })
+            inode: (found.dev(), found.ino()),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
     }
 }
 
@@ -57,7 +62,7 @@ impl Content {
         if !found.is_file() && !found.is_dir() {
             return Err(Errno::ENOENT.into());
         }
-        let stat = Stat::of(&found)?;
+        let stat = Stat::of(&found);
         Ok(Self { file, stat })
     }
 
@@ -88,6 +93,27 @@ impl Source {
             path,
             begin: AtomicU64::new(0),
         }
+    }
+
+    /// The same file once more, from its beginning.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            file: Mutex::new(self.file().clone()),
+            stat: self.stat,
+            root: self.root.clone(),
+            path: self.path.clone(),
+            begin: AtomicU64::new(0),
+        }
+    }
+
+    /// What is known of it since it was opened.
+    pub(super) fn stat(&self) -> Stat {
+        self.stat
+    }
+
+    /// Where it is beneath the root.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where to begin to read.
@@ -196,8 +222,10 @@ impl fs::Metadata for Stat {
         self.is_dir
     }
 
+    /// None: what is said of a file's version is said in `version`, as the file
+    /// service says it of times that no header can hold, and of other versions.
     fn modified(&self) -> io::Result<SystemTime> {
-        Ok(self.modified)
+        Err(Errno::ENODATA.into())
     }
 
     fn len(&self) -> u64 {

@@ -3,21 +3,25 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{Either, Empty, Full};
 use hyper::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue,
-    LAST_MODIFIED, RANGE, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, HeaderMap, HeaderValue, RANGE,
+    VARY,
 };
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use tower_http::services::ServeDir;
 use tower_service::Service;
 
+use super::condition::Conditions;
+use super::content::Source;
 use super::root::Root;
 use super::sending::{OpenFiles, Sending};
 use super::settings::{Settings, SettingsError};
+use super::version::Versions;
 use super::{Body, condition, page, target};
 
 /// A directory and the service of its files.
@@ -26,6 +30,7 @@ pub(super) struct Files {
     root: PathBuf,
     directory: Root,
     open: Rc<OpenFiles>,
+    versions: Versions,
     not_found: Option<Uri>,
     fallback: Option<Uri>,
     cache_control: Vec<(String, HeaderValue)>,
@@ -59,6 +64,7 @@ impl Files {
             cache_control: settings.cache_control,
             directory: opened,
             open: OpenFiles::new(),
+            versions: Versions::default(),
         })
     }
 
@@ -66,25 +72,27 @@ impl Files {
         &self.root
     }
 
-    /// Answers a GET or HEAD.
+    /// Answers a GET or HEAD; of the latter, the content is for others to cut.
     pub(super) async fn answer(&self, mut request: Parts) -> Response<Body> {
         if !target::is_public(request.uri.path()) {
             return self.missing(&request).await;
         }
         let part = condition::prepare(&request.method, &mut request.headers);
-        let mut response = self.open(&request, request.uri.clone()).await;
+        let conditions = Conditions::take(&mut request.headers);
+        let (mut response, opened) = self.open(&request, &request.uri, &conditions, None).await;
         if let Some(range) = part.and_then(|part| part.second_try(&response)) {
             match range {
                 Some(range) => request.headers.insert(RANGE, range),
                 None => request.headers.remove(RANGE),
             };
-            response = self.open(&request, request.uri.clone()).await;
+            let again = self.open(&request, &request.uri, &conditions, opened);
+            (response, _) = again.await;
         }
         if response.status() == StatusCode::NOT_FOUND {
             match &self.fallback {
                 Some(page) if target::is_route(request.uri.path()) => {
                     request.headers.remove(RANGE);
-                    response = self.open(&request, page.clone()).await;
+                    (response, _) = self.open(&request, page, &conditions, None).await;
                 }
                 _ => return self.missing(&request).await,
             }
@@ -93,18 +101,41 @@ impl Files {
         response
     }
 
-    /// What there is at a path of the directory, for a request like this one.
-    async fn open(&self, like: &Parts, uri: Uri) -> Response<Body> {
-        self.call(like.method.clone(), uri, like.headers.clone())
-            .await
+    /// What there is at a path of the directory, for a request like this one; only
+    /// its head where the conditions say so.
+    async fn open(
+        &self,
+        like: &Parts,
+        uri: &Uri,
+        conditions: &Conditions,
+        again: Option<Arc<Source>>,
+    ) -> (Response<Body>, Option<Arc<Source>>) {
+        let headers = like.headers.clone();
+        let (mut response, served) = self.call(uri.clone(), headers, again).await;
+        if let Some(served) = &served {
+            let version = self.versions.of(served).await;
+            if let Some(status) = conditions.judge(&version) {
+                response = Response::new(Either::Left(Full::default()));
+                *response.status_mut() = status;
+            }
+            if response.status() != StatusCode::PRECONDITION_FAILED {
+                version.tell(response.headers_mut());
+            }
+        }
+        (response, served)
     }
 
-    async fn call(&self, method: Method, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    /// Asks the file service, as for a GET: a HEAD is answered as that is.
+    async fn call(
+        &self,
+        uri: Uri,
+        headers: HeaderMap,
+        again: Option<Arc<Source>>,
+    ) -> (Response<Body>, Option<Arc<Source>>) {
         let mut request = Request::new(Empty::<Bytes>::new());
-        *request.method_mut() = method;
         *request.uri_mut() = target::origin_form(uri);
         *request.headers_mut() = headers;
-        let root = self.directory.for_request();
+        let root = self.directory.for_request(again);
         let Ok(response) = ServeDir::with_backend("", root.clone())
             .precompressed_br()
             .precompressed_zstd()
@@ -117,13 +148,14 @@ impl Files {
         let is_sent = matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
         let length = head.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let body = match (root.take_chosen().filter(|_| is_sent), length) {
+        let chosen = root.take_chosen();
+        let body = match (chosen.clone().filter(|_| is_sent), length) {
             (Some(source), Some(length)) => {
                 Either::Right(Sending::new(source, length, Rc::clone(&self.open)))
             }
             _ => Either::Left(Full::default()),
         };
-        Response::from_parts(head, body)
+        (Response::from_parts(head, body), chosen)
     }
 
     /// There is nothing here: the site's own page, or the built-in one.
@@ -131,16 +163,12 @@ impl Files {
         if let Some(page) = &self.not_found {
             let encodings = request.headers.get_all(ACCEPT_ENCODING).iter();
             let headers = encodings.map(|value| (ACCEPT_ENCODING, value.clone()));
-            let mut response = self
-                .call(request.method.clone(), page.clone(), headers.collect())
-                .await;
+            let (mut response, _) = self.call(page.clone(), headers.collect(), None).await;
             // It is gone where something else comes.
             if response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::NOT_FOUND;
-                // They are the page's and not of what was asked for.
-                for name in [ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
-                    response.headers_mut().remove(name);
-                }
+                // No part of it can be what was asked for.
+                response.headers_mut().remove(ACCEPT_RANGES);
                 return response;
             }
         }

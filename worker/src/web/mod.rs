@@ -11,6 +11,7 @@ mod root;
 mod sending;
 mod settings;
 mod target;
+mod version;
 mod welcome;
 
 use std::cell::RefCell;

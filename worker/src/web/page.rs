@@ -18,7 +18,7 @@ pub(super) struct Page {
 
 impl Page {
     /// The form that the request prefers. A response to HEAD keeps its body
-    /// here and loses it in hyper, which tells its length nevertheless.
+    /// here and loses it on its way, where its length is told nevertheless.
     pub(super) fn answer(&self, request: &HeaderMap) -> Response<Full<Bytes>> {
         let (kind, body) = if wants_html(request) {
             (HTML, &self.html)

@@ -44,6 +44,8 @@ pub(super) struct Root {
     found: Mutex<Option<(PathBuf, Content)>>,
     /// The file that the file service has chosen.
     chosen: Arc<Mutex<Option<Arc<Source>>>>,
+    /// What is to be served at its path, whatever is there by now.
+    again: Option<Arc<Source>>,
 }
 
 /// How paths are resolved.
@@ -87,13 +89,16 @@ impl Root {
             way,
             found: Mutex::default(),
             chosen: Arc::default(),
+            again: None,
         })
     }
 
-    /// The same directory, for another request.
-    pub(super) fn for_request(&self) -> Self {
+    /// The same directory, for another request, or for the same one `again`: then
+    /// its file is the one that was opened before.
+    pub(super) fn for_request(&self, again: Option<Arc<Source>>) -> Self {
         Self {
             chosen: Arc::default(),
+            again,
             ..self.clone()
         }
     }
@@ -226,6 +231,7 @@ impl Clone for Root {
             way: self.way,
             found: Mutex::default(),
             chosen: Arc::clone(&self.chosen),
+            again: self.again.clone(),
         }
     }
 }
@@ -293,7 +299,7 @@ impl Finding {
 
 const ONCE: &str = "a future is not polled after it is done";
 
-/// A file that is being opened.
+/// A file that is being opened to be served.
 #[derive(Debug)]
 pub(super) struct Opening {
     finding: Finding,
@@ -301,21 +307,46 @@ pub(super) struct Opening {
     file: Option<(Root, PathBuf)>,
 }
 
+/// What may not be read is not there: only for what is not there does the file
+/// service look for another form of the same file.
+fn absent(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => Errno::ENOENT.into(),
+        _ => error,
+    }
+}
+
 impl Future for Opening {
     type Output = io::Result<Opened>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let content = ready!(self.finding.poll(cx))?;
-        // There is nothing to read in a directory that is called index.html.
-        if content.stat().is_dir() {
-            return Poll::Ready(Err(Errno::ENOENT.into()));
-        }
-        let (root, path) = self.file.take().expect(ONCE);
-        let chosen = Arc::clone(&root.chosen);
-        let source = Arc::new(Source::new(content, root.for_request(), path));
-        *chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&source));
-        Poll::Ready(Ok(Opened(source)))
+        let (root, path) = self.file.as_ref().expect(ONCE);
+        let before = root.again.as_ref().filter(|it| it.path() == path);
+        let source = match before {
+            Some(before) => before.again(),
+            None => {
+                let content = ready!(self.finding.poll(cx)).map_err(absent)?;
+                // There is nothing to read in a directory that is called index.html.
+                if content.stat().is_dir() {
+                    return Poll::Ready(Err(Errno::ENOENT.into()));
+                }
+                let (root, path) = self.file.take().expect(ONCE);
+                let chosen = Arc::clone(&root.chosen);
+                return Poll::Ready(Ok(choose(
+                    &chosen,
+                    Source::new(content, root.for_request(None), path),
+                )));
+            }
+        };
+        Poll::Ready(Ok(choose(&root.chosen, source)))
     }
+}
+
+/// Notes the file that the file service has chosen.
+fn choose(chosen: &Mutex<Option<Arc<Source>>>, source: Source) -> Opened {
+    let source = Arc::new(source);
+    *chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&source));
+    Opened(source)
 }
 
 /// A file or directory that is being looked at.
