@@ -1,5 +1,6 @@
 //! A certificate with its private key, from two PEM files.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -175,15 +176,13 @@ fn text(path: &Path, of_key: bool) -> Result<String, ReadError> {
         problem,
         help: help.to_owned(),
     };
-    let read = regular_file::read(path, MOST_BYTES).map(String::from_utf8);
-    match read {
-        Ok(Ok(text)) => Ok(text),
-        Ok(Err(_)) => {
+    match regular_file::read(path, MOST_BYTES) {
+        Ok(bytes) => pem_text(&bytes).ok_or_else(|| {
             let problem = format!("{shown} is no text, so no {what} in PEM");
             let help =
                 "DER is made PEM by `openssl x509 -inform der` or `openssl pkey -inform der`";
-            Err(fail(problem, help))
-        }
+            fail(problem, help)
+        }),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             let problem = format!("{shown} is longer than a {what} can be");
             Err(fail(problem, "a PEM file of at most 1 MiB"))
@@ -196,6 +195,18 @@ fn text(path: &Path, of_key: bool) -> Result<String, ReadError> {
             ))
         }
     }
+}
+
+/// What stands before and between the parts of a PEM file is for people (RFC 7468, 2),
+/// in whatever encoding they wrote it: only the parts themselves are ASCII. None for
+/// what is no text and has no part.
+fn pem_text(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    if matches!(text, Cow::Owned(_)) && !text.contains("-----BEGIN ") {
+        return None;
+    }
+    // Some editors put a mark of the byte order before the first line.
+    Some(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 fn certificates(path: &Path, text: &str) -> Result<Vec<CertificateDer<'static>>, ReadError> {

@@ -34,29 +34,33 @@ impl Names {
         }
     }
 
-    /// Those that are for a name; a star stands for one label (RFC 6125, 6.4.3).
-    fn of(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
-        let Some(name) = name.map(str::to_ascii_lowercase) else {
-            return &self.all;
-        };
-        let wildcard = || {
-            let (_, domain) = name.split_once('.')?;
-            self.wildcards.get(domain)
-        };
-        let found = self.exact.get(&name).or_else(wildcard);
-        found.unwrap_or(&self.all)
+    /// Those that are for a name, exact ones before those with a star, which stands
+    /// for one label (RFC 9525, 6.3); all of them where none is.
+    fn of(&self, name: Option<&str>) -> [&[Arc<CertifiedKey>]; 2] {
+        let none = [&self.all[..], &[]];
+        let Some(name) = name else { return none };
+        // No client may send a name with its last dot (RFC 6066, 3); some do.
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let domain = name.split_once('.').map_or("", |(_, domain)| domain);
+        let exact = self.exact.get(&name).map_or(&[][..], Vec::as_slice);
+        let wildcards = self.wildcards.get(domain).map_or(&[][..], Vec::as_slice);
+        match (exact, wildcards) {
+            ([], []) => none,
+            both => both.into(),
+        }
     }
 
-    /// The first that the client can check. Where it can check none, the first:
+    /// The first that the client can check: one with an exact name hides none with a
+    /// star from those who can't check it. Where a client can check none, the first:
     /// the handshake then says what is missing.
     fn choose(
         &self,
         name: Option<&str>,
         schemes: &[SignatureScheme],
     ) -> Option<&Arc<CertifiedKey>> {
-        let keys = self.of(name);
+        let keys = || self.of(name).into_iter().flatten();
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        keys.iter().find(usable).or_else(|| keys.first())
+        keys().find(usable).or_else(|| keys().next())
     }
 }
 
@@ -134,6 +138,43 @@ mod tests {
                 let chosen = all.choose(name, schemes).unwrap();
                 assert!(Arc::ptr_eq(chosen, &keys[index]), "{schemes:?}");
             }
+        }
+    }
+
+    #[test]
+    fn an_exact_name_hides_no_star_from_a_client_that_can_check_only_that_one() {
+        let keys = [key(&PKCS_ECDSA_P256_SHA256), key(&PKCS_ED25519)];
+        let mut all = Names::default();
+        all.add(&names(&["www.example.org"]), &keys[0]);
+        all.add(&names(&["*.example.org"]), &keys[1]);
+        for (name, schemes, index) in [
+            ("www.example.org", &EITHER[..], 0),
+            ("www.example.org", &EITHER[..1], 0),
+            ("www.example.org", &EITHER[1..], 1),
+            ("www.example.org", &[], 0),
+            ("shop.example.org", &EITHER[..1], 1),
+        ] {
+            let chosen = all.choose(Some(name), schemes).unwrap();
+            assert!(Arc::ptr_eq(chosen, &keys[index]), "{name} {schemes:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_with_its_last_dot() {
+        let keys: Vec<_> = (0..3).map(|_| key(&PKCS_ECDSA_P256_SHA256)).collect();
+        let mut all = Names::default();
+        all.add(&names(&["default.example"]), &keys[0]);
+        all.add(&names(&["*.example.org"]), &keys[1]);
+        all.add(&names(&["www.example.org"]), &keys[2]);
+        for (name, index) in [
+            ("WWW.example.org.", 2),
+            ("shop.example.org.", 1),
+            ("example.org.", 0),
+            (".", 0),
+            ("", 0),
+        ] {
+            let chosen = all.choose(Some(name), &EITHER).unwrap();
+            assert!(Arc::ptr_eq(chosen, &keys[index]), "{name}");
         }
     }
 }

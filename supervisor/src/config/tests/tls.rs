@@ -32,6 +32,10 @@ impl Files {
         fs::read_to_string(self.0.path().join(name)).unwrap()
     }
 
+    fn read_bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.0.path().join(name)).unwrap()
+    }
+
     fn issue(&self, name: &str, names: &[&str], algorithm: &'static rcgen::SignatureAlgorithm) {
         self.issue_until(name, names, algorithm, 4000);
     }
@@ -107,6 +111,31 @@ fn a_certificate_is_known_by_what_is_in_its_file() {
     let tls = files.valid(both).pools[0].listen[0].tls.clone().unwrap();
     assert_eq!(tls.min_version, TlsVersion::V1_3);
     assert_eq!(tls.certificates[1].names, ["*.shop.example"]);
+}
+
+#[test]
+fn what_stands_around_the_parts_of_a_file_may_be_in_any_encoding() {
+    let files = Files::new();
+    let plain = files.valid("{ cert = \"a.pem\", key = \"a.key\" }");
+    for name in ["a.pem", "a.key"] {
+        let path = files.0.path().join(name);
+        let part = fs::read(&path).unwrap();
+        // Latin-1, a byte that is in no encoding, and a mark of the byte order.
+        let text = [&b"\xef\xbb\xbfM\xfcller \xff\r\n"[..], &part, b"\xfc\n"].concat();
+        fs::write(path, text).unwrap();
+    }
+    let commented = files.valid("{ cert = \"a.pem\", key = \"a.key\" }");
+    let of = |config: &Config| config.pools[0].listen[0].tls.clone().unwrap();
+    let (plain, commented) = (of(&plain), of(&commented));
+    assert_eq!(
+        plain.certificates[0].fingerprint,
+        commented.certificates[0].fingerprint
+    );
+    let part = files.read_bytes("a.pem");
+    let broken = String::from_utf8_lossy(&part).replace("MI", "M\u{fc}");
+    fs::write(files.0.path().join("a.pem"), broken).unwrap();
+    let message = files.message("{ cert = \"a.pem\", key = \"a.key\" }");
+    assert!(message.contains("a.pem is no PEM"), "{message}");
 }
 
 #[test]
