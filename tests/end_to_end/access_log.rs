@@ -337,3 +337,36 @@ fn the_log_goes_on_over_the_supervisors_death_and_its_upgrade() {
     assert_eq!(prefork.ready_pid("web", 0), worker);
     assert!(processes::alive(worker));
 }
+
+#[test]
+fn what_is_no_request_has_a_line_for_the_answer_that_it_got() {
+    let pool = logging(1, JSON).set("http", "{ header_timeout = \"300ms\" }");
+    let prefork = Prefork::start(&[pool]);
+    let address = prefork.address("web");
+    for (bytes, status) in [
+        (&b"GET / HTTP/9.9\r\nhost: a\r\n\r\n"[..], 400),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nbad header\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", 200),
+        // What doesn't come in time.
+        (b"GET / HT", 408),
+    ] {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(bytes).expect("it is taken");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("it is answered");
+        assert_eq!(answer, format!("HTTP/1.1 {status}").as_bytes());
+    }
+    let path = prefork.dir().join("access.log");
+    has_lines(&path, 5);
+    let entries = entries(&path);
+    let statuses: Vec<&Value> = entries.iter().map(|entry| &entry["status"]).collect();
+    assert_eq!(statuses, [400, 400, 400, 200, 408]);
+    for entry in entries {
+        assert_eq!(entry["client"], "127.0.0.1", "{entry}");
+        let is_request = entry["status"] == 200;
+        assert_eq!(entry["method"] == "GET", is_request, "{entry}");
+        assert_eq!(entry["path"] == "/", is_request, "{entry}");
+        assert!(entry["request_id"].is_string(), "{entry}");
+    }
+}

@@ -87,15 +87,33 @@ impl AccessLog {
         let headers = request.headers();
         Some(Box::new(Entry {
             began,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            referer: headers.get(REFERER).cloned(),
-            user_agent: headers.get(USER_AGENT).cloned(),
+            asked: Some(Asked {
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                version: request.version(),
+                referer: headers.get(REFERER).cloned(),
+                user_agent: headers.get(USER_AGENT).cloned(),
+            }),
             id: self.ids.of(headers),
             status: CLIENT_CLOSED,
             bytes: 0,
         }))
+    }
+
+    /// Writes the line of an answer to what was no request, or none that came in
+    /// time: nothing is known of it but whose it was.
+    pub(crate) fn refused(&self, status: u16, client: impl FnOnce() -> Option<IpAddr>) {
+        if !self.is_on() {
+            return;
+        }
+        let entry = Entry {
+            began: Instant::now(),
+            asked: None,
+            id: self.ids.of(&HeaderMap::new()),
+            status,
+            bytes: 0,
+        };
+        self.end(&entry, client());
     }
 
     /// Writes a request's line.
@@ -134,14 +152,21 @@ pub(crate) async fn switched(told: oneshot::Receiver<()>) {
 #[derive(Debug)]
 pub(crate) struct Entry {
     began: Instant,
+    /// None where what came was no request.
+    asked: Option<Asked>,
+    id: HeaderValue,
+    status: u16,
+    bytes: u64,
+}
+
+/// What is logged of what a client asked for.
+#[derive(Debug)]
+struct Asked {
     method: Method,
     uri: Uri,
     version: Version,
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
-    id: HeaderValue,
-    status: u16,
-    bytes: u64,
 }
 
 impl Entry {

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use pin_project_lite::pin_project;
@@ -13,11 +14,12 @@ use tokio::time::Instant;
 
 use crate::StartError;
 use crate::admission::Turn;
-use crate::in_flight::{InFlight, Kind};
+use crate::content::{self, lacks_content};
+use crate::in_flight::{Asks, InFlight};
 use crate::outgoing::Outgoing;
-use crate::output::say;
 use crate::screen::is_bad_body;
 use crate::serving::Serving;
+use crate::sparing::Sparing;
 use crate::stream::Traffic;
 use crate::unanswered::BodyEnd;
 
@@ -78,6 +80,7 @@ pub(crate) fn panicked(serving: &Serving) -> StatusCode {
 impl<F, B, E> Future for Answer<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
     E: Into<StartError>,
 {
     type Output = Result<Response<Outgoing<B>>, Infallible>;
@@ -153,14 +156,15 @@ fn failure(error: StartError, traffic: &Traffic) -> StatusCode {
     if is_bad_body(&*error) {
         return StatusCode::BAD_REQUEST;
     }
-    say(format_args!("a request failed: {error}"));
+    static FAILED: Sparing = Sparing::new();
+    FAILED.say(format_args!("a request failed: {error}"));
     StatusCode::INTERNAL_SERVER_ERROR
 }
 
 /// The application's answer, or the library's own where the request turned out
 /// to be too large. Inlined, as a response is large and moves with each call.
 #[inline(always)]
-fn answered<B>(
+fn answered<B: Body>(
     mut response: Response<B>,
     mut in_flight: InFlight,
     began: Instant,
@@ -169,8 +173,27 @@ fn answered<B>(
         return refused(StatusCode::PAYLOAD_TOO_LARGE.into(), in_flight, began);
     }
     let status = response.status();
+    if lacks_content(status, in_flight.asks) {
+        return headed(response, in_flight, began);
+    }
     finish(status, response.headers_mut(), &mut in_flight, began);
     response.map(|body| Outgoing::new(Some(body), in_flight))
+}
+
+/// The application's answer where nothing may follow its head.
+#[inline(never)]
+fn headed<B: Body>(
+    response: Response<B>,
+    mut in_flight: InFlight,
+    began: Instant,
+) -> Response<Outgoing<B>> {
+    let status = response.status();
+    if !content::is_answer(status, &in_flight) {
+        return refused(StatusCode::INTERNAL_SERVER_ERROR.into(), in_flight, began);
+    }
+    let mut response = content::cut(response, in_flight.asks);
+    finish(status, response.headers_mut(), &mut in_flight, began);
+    response.map(|()| Outgoing::new(None, in_flight))
 }
 
 /// An answer of the library's own. Where a request was refused, nothing that
@@ -189,7 +212,7 @@ fn refused<B>(refusal: Refusal, mut in_flight: InFlight, began: Instant) -> Resp
         StatusCode::SERVICE_UNAVAILABLE => in_flight.body() != BodyEnd::Here,
         _ => true,
     };
-    if closes && in_flight.kind != Kind::Http2 {
+    if closes && !in_flight.is_http2 {
         close(headers, &in_flight);
     }
     finish(status, headers, &mut in_flight, began);
@@ -220,11 +243,12 @@ fn finish(status: StatusCode, headers: &mut HeaderMap, in_flight: &mut InFlight,
 
 fn finish_head(status: StatusCode, headers: &mut HeaderMap, in_flight: &InFlight) {
     let traffic = &in_flight.requests.traffic;
-    match in_flight.kind {
-        Kind::Http2 => return,
-        Kind::Connect if status.is_success() => return traffic.upgrade(),
-        _ if status == StatusCode::SWITCHING_PROTOCOLS => return traffic.upgrade(),
-        Kind::Plain | Kind::Connect => {}
+    if in_flight.is_http2 {
+        return;
+    }
+    let is_tunnel = in_flight.asks == Asks::Tunnel && status.is_success();
+    if is_tunnel || status == StatusCode::SWITCHING_PROTOCOLS {
+        return traffic.upgrade();
     }
     if in_flight.requests.serving().drain.is_on() && !in_flight.is_pipelined() {
         close(headers, in_flight);

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio::time::Instant;
 
@@ -35,30 +36,34 @@ pub(crate) struct InFlight {
     pub(crate) upload: Option<u32>,
     /// Its key where it is not answered at once.
     unanswered: Option<usize>,
-    pub(crate) kind: Kind,
+    pub(crate) asks: Asks,
+    /// HTTP/2 knows neither `Connection` nor a change of protocol.
+    pub(crate) is_http2: bool,
     has_body: bool,
     /// Whether more of its response was given than was asked for since.
     offers: bool,
 }
 
-/// What decides whether a response may say `Connection: close`.
+/// What a request asks for, as far as that decides what its response may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Plain,
-    /// It asks for a tunnel, which begins where a success response ends.
-    Connect,
-    /// HTTP/2 knows no such header.
-    Http2,
+pub(crate) enum Asks {
+    Content,
+    /// The head that a GET would have, and nothing after it.
+    Head,
+    /// A tunnel, which begins where a success response ends.
+    Tunnel,
+    /// Another protocol, if the server likes, or content.
+    Upgrade,
 }
 
-impl Kind {
+impl Asks {
     fn of(request: &Request<Incoming>) -> Self {
-        if request.version() == Version::HTTP_2 {
-            Self::Http2
-        } else if request.method() == Method::CONNECT {
-            Self::Connect
-        } else {
-            Self::Plain
+        match *request.method() {
+            Method::HEAD => Self::Head,
+            Method::CONNECT => Self::Tunnel,
+            // hyper has read `Upgrade`, and puts this where it can be obeyed.
+            _ if request.extensions().get::<OnUpgrade>().is_some() => Self::Upgrade,
+            _ => Self::Content,
         }
     }
 }
@@ -68,9 +73,9 @@ impl InFlight {
         requests.traffic.request_began(head.has_body);
         requests.serving().tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
-        let kind = Kind::of(request);
+        let is_http2 = request.version() == Version::HTTP_2;
         let mut end = UNKNOWN;
-        if head.body.is_some() || kind != Kind::Http2 {
+        if head.body.is_some() || !is_http2 {
             let head_end = requests.consumed() + head.length(request);
             match (head.body, requests.limits().max_body_size) {
                 (Some(body), _) => end = head_end + body,
@@ -85,7 +90,8 @@ impl InFlight {
             turn: None,
             upload: None,
             unanswered: None,
-            kind,
+            asks: Asks::of(request),
+            is_http2,
             has_body: head.has_body,
             offers: false,
         }
@@ -174,7 +180,8 @@ impl Drop for InFlight {
         let serving = requests.serving();
         serving.tally.request_ended();
         if let Some(entry) = &self.entry {
-            serving.access_log.end(entry, requests.client);
+            let client = requests.peer.address().map(|address| address.ip());
+            serving.access_log.end(entry, client);
         }
         if serving.drain.is_on() {
             requests.last_ended.set(Some(serving.alarms.now()));

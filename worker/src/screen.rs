@@ -10,7 +10,7 @@ use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 
-use crate::authority::is_authority;
+use crate::authority::{is_authority, is_same, names_port};
 use crate::head::{Head, Hosts};
 use crate::limits::Limits;
 
@@ -30,14 +30,34 @@ pub(crate) fn screen(
         return Err(StatusCode::NOT_IMPLEMENTED);
     }
     if request.version() == Version::HTTP_2 {
-        return screen_names(request);
+        screen_names(request)?;
+        return screen_target(request);
     }
+    // Before the target's name gets into `Host`.
+    screen_target(request)?;
     screen_host(request, head.hosts)?;
     // Without a length there is a body in chunks.
     if head.body.is_none() {
         screen_codings(request)?;
     }
     Ok(())
+}
+
+/// Which forms a target may have depends on the method (RFC 9112, 3.2): a CONNECT
+/// names a host and a port, which no other method does, and only OPTIONS may mean
+/// the server as a whole.
+fn screen_target(request: &Request<Incoming>) -> Result<(), StatusCode> {
+    let uri = request.uri();
+    let is_right = match *request.method() {
+        Method::CONNECT => {
+            let is_authority = uri.scheme().is_none() && uri.path_and_query().is_none();
+            let target = uri.authority().filter(|_| is_authority);
+            target.is_some_and(|target| names_port(target.as_str()))
+        }
+        Method::OPTIONS => uri.path_and_query().is_some(),
+        _ => uri.path_and_query().is_some_and(|path| path != "*"),
+    };
+    is_right.then_some(()).ok_or(StatusCode::BAD_REQUEST)
 }
 
 fn screen_sizes(
@@ -95,36 +115,50 @@ fn prefer(authority: &Authority, request: &mut Request<Incoming>) -> Result<(), 
 }
 
 /// HTTP/2 says it in `:authority`; a `Host` beside it must not say otherwise
-/// (RFC 9113, 8.3.1).
-fn screen_names(request: &Request<Incoming>) -> Result<(), StatusCode> {
+/// (RFC 9113, 8.3.1). Where it says the same in another way, the application finds
+/// one of them in both.
+fn screen_names(request: &mut Request<Incoming>) -> Result<(), StatusCode> {
     let mut hosts = request.headers().get_all(HOST).iter();
-    let agreed = match (request.uri().authority(), hosts.next(), hosts.next()) {
-        (Some(authority), None, None) => is_authority(authority.as_str().as_bytes()),
-        (Some(authority), Some(host), None) => host == authority.as_str(),
-        (None, Some(host), None) => is_authority(host.as_bytes()),
+    let first = hosts.next();
+    let is_only = hosts.next().is_none();
+    let agreed = match (request.uri().authority(), first) {
+        (Some(authority), None) => is_authority(authority.as_str().as_bytes()),
+        (Some(authority), Some(host)) if is_only => {
+            let named = authority.as_str();
+            if host == named {
+                is_authority(named.as_bytes())
+            } else {
+                let scheme = request.uri().scheme_str();
+                if !is_same(named.as_bytes(), host.as_bytes(), scheme) {
+                    return Err(StatusCode::BAD_REQUEST);
+                }
+                let authority = authority.clone();
+                return prefer(&authority, request);
+            }
+        }
+        (None, Some(host)) if is_only => is_authority(host.as_bytes()),
         _ => false,
     };
     agreed.then_some(()).ok_or(StatusCode::BAD_REQUEST)
 }
 
 /// Chunks are the only coding that is taken apart here, and only once (RFC
-/// 9112, 6.1).
+/// 9112, 6.1). Several lines are one list (RFC 9110, 5.3).
 fn screen_codings(request: &Request<Incoming>) -> Result<(), StatusCode> {
-    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (Some(coding), None) if !names_chunked_twice(coding.as_bytes()) => {
-            Err(StatusCode::NOT_IMPLEMENTED)
-        }
+    let lines = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let named = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let (mut codings, mut chunked, mut last) = (0, 0, false);
+    // An empty member is none (RFC 9110, 5.6.1).
+    for coding in named.map(<[u8]>::trim_ascii).filter(|it| !it.is_empty()) {
+        last = coding.eq_ignore_ascii_case(b"chunked");
+        chunked += u32::from(last);
+        codings += 1;
+    }
+    match (codings, chunked) {
+        (1, 1) => Ok(()),
+        (_, 1) if last => Err(StatusCode::NOT_IMPLEMENTED),
         _ => Err(StatusCode::BAD_REQUEST),
     }
-}
-
-fn names_chunked_twice(codings: &[u8]) -> bool {
-    let named = codings
-        .split(|byte| *byte == b',')
-        .filter(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
-    named.count() != 1
 }
 
 /// Whether the application failed because the request's body is not what its
@@ -141,15 +175,4 @@ pub(crate) fn is_bad_body(error: &(dyn Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_coding_beside_chunks_is_told_from_chunks_in_chunks() {
-        assert!(!names_chunked_twice(b"gzip, chunked"));
-        assert!(names_chunked_twice(b"chunked, chunked"));
-    }
 }

@@ -6,10 +6,9 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use hyper::header::HeaderValue;
 use serde_json::json;
 
-use super::{Entry, time};
+use super::{Asked, Entry, time};
 
 /// The most that the fields may take, in bytes of the line.
 const METHOD: usize = 32;
@@ -34,15 +33,20 @@ impl Worker {
 /// The Combined Log Format of Apache, as nginx escapes it.
 pub(super) fn combined(line: &mut String, entry: &Entry, client: Option<IpAddr>, now: SystemTime) {
     let _ = write!(line, "{} - - [{}] \"", Client(client), time::common(now));
-    hex(line, entry.method.as_str().as_bytes(), METHOD);
-    line.push(' ');
-    hex(line, target(entry).as_bytes(), TARGET);
-    let _ = write!(
-        line,
-        " {:?}\" {} {}",
-        entry.version, entry.status, entry.bytes
-    );
-    for (value, most) in [(&entry.referer, REFERER), (&entry.user_agent, USER_AGENT)] {
+    match &entry.asked {
+        Some(asked) => {
+            hex(line, asked.method.as_str().as_bytes(), METHOD);
+            line.push(' ');
+            hex(line, target(asked).as_bytes(), TARGET);
+            let _ = write!(line, " {:?}", asked.version);
+        }
+        None => line.push('-'),
+    }
+    let _ = write!(line, "\" {} {}", entry.status, entry.bytes);
+    let asked = entry.asked.as_ref();
+    let referer = asked.and_then(|asked| asked.referer.as_ref());
+    let user_agent = asked.and_then(|asked| asked.user_agent.as_ref());
+    for (value, most) in [(referer, REFERER), (user_agent, USER_AGENT)] {
         line.push_str(" \"");
         match value {
             Some(value) => hex(line, value.as_bytes(), most),
@@ -72,21 +76,26 @@ pub(super) fn json(
         unicode(line, value, most);
         line.push('"');
     };
-    field("method", entry.method.as_str().as_bytes(), METHOD);
-    field("path", target(entry).as_bytes(), TARGET);
-    let header = |value: &Option<HeaderValue>| value.as_ref().map(|it| it.as_bytes().to_vec());
-    if let Some(value) = header(&entry.referer) {
-        field("referer", &value, REFERER);
+    let asked = entry.asked.as_ref();
+    let method = asked.map_or("-", |asked| asked.method.as_str());
+    field("method", method.as_bytes(), METHOD);
+    field("path", asked.map_or("-", target).as_bytes(), TARGET);
+    if let Some(value) = asked.and_then(|asked| asked.referer.as_ref()) {
+        field("referer", value.as_bytes(), REFERER);
     }
-    if let Some(value) = header(&entry.user_agent) {
-        field("user_agent", &value, USER_AGENT);
+    if let Some(value) = asked.and_then(|asked| asked.user_agent.as_ref()) {
+        field("user_agent", value.as_bytes(), USER_AGENT);
     }
     // It has been found sane, or is our own.
     field("request_id", entry.id.as_bytes(), usize::MAX);
+    line.push_str(",\"version\":\"");
+    let _ = match asked {
+        Some(asked) => write!(line, "{:?}", asked.version),
+        None => write!(line, "-"),
+    };
     let _ = writeln!(
         line,
-        ",\"version\":\"{:?}\",\"status\":{},\"bytes\":{},\"duration\":{:.6},{}}}",
-        entry.version,
+        "\",\"status\":{},\"bytes\":{},\"duration\":{:.6},{}}}",
         entry.status,
         entry.bytes,
         entry.began.elapsed().as_secs_f64(),
@@ -95,8 +104,8 @@ pub(super) fn json(
 }
 
 /// The path and query; of a CONNECT, whom it wants to reach.
-fn target(entry: &Entry) -> &str {
-    let uri = &entry.uri;
+fn target(asked: &Asked) -> &str {
+    let uri = &asked.uri;
     let target = uri.path_and_query().map(|target| target.as_str());
     let authority = || uri.authority().map(|authority| authority.as_str());
     target.or_else(authority).unwrap_or("-")
@@ -157,6 +166,7 @@ fn unicode(line: &mut String, field: &[u8], most: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::header::HeaderValue;
     use hyper::{Method, Version};
     use proptest::prelude::*;
     use serde_json::Value;
@@ -165,11 +175,13 @@ mod tests {
     fn entry(target: &str, referer: &[u8], agent: &[u8]) -> Entry {
         Entry {
             began: Instant::now(),
-            method: Method::GET,
-            uri: target.parse().unwrap(),
-            version: Version::HTTP_11,
-            referer: HeaderValue::from_bytes(referer).ok(),
-            user_agent: HeaderValue::from_bytes(agent).ok(),
+            asked: Some(Asked {
+                method: Method::GET,
+                uri: target.parse().unwrap(),
+                version: Version::HTTP_11,
+                referer: HeaderValue::from_bytes(referer).ok(),
+                user_agent: HeaderValue::from_bytes(agent).ok(),
+            }),
             id: HeaderValue::from_static("7"),
             status: 200,
             bytes: 12,
@@ -208,10 +220,27 @@ mod tests {
     fn a_client_on_a_unix_socket_has_no_address_and_what_is_absent_is_a_dash() {
         let mut line = String::new();
         let mut entry = entry("/", b"", b"");
-        (entry.referer, entry.user_agent) = (None, None);
+        let asked = entry.asked.as_mut().unwrap();
+        (asked.referer, asked.user_agent) = (None, None);
         combined(&mut line, &entry, None, SystemTime::UNIX_EPOCH);
         assert!(line.starts_with("unix: - - ["), "{line}");
         assert!(line.ends_with(" 200 12 \"-\" \"-\"\n"), "{line}");
+    }
+
+    #[test]
+    fn of_what_was_no_request_only_its_client_and_its_answer_are_known() {
+        let mut entry = entry("/", b"", b"");
+        (entry.asked, entry.status, entry.bytes) = (None, 400, 0);
+        let [combined, json] = both(&entry);
+        assert!(
+            combined.ends_with("] \"-\" 400 0 \"-\" \"-\"\n"),
+            "{combined}"
+        );
+        let json: Value = serde_json::from_str(&json).unwrap();
+        for name in ["method", "path", "version"] {
+            assert_eq!(json[name], "-", "{name}");
+        }
+        assert_eq!(json["status"], 400);
     }
 
     proptest! {
