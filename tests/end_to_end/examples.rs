@@ -94,6 +94,15 @@ fn the_axum_example_serves_under_a_supervisor() {
 }
 
 #[test]
+fn the_axum_example_knows_its_client_by_connect_info() {
+    let prefork = supervised("axum", "1");
+    let address = prefork.address(&prefork.status().pools[0].name);
+    let answer = http::get(address, "/whoami").expect("it serves");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains("you are 127.0.0.1:"), "{answer:?}");
+}
+
+#[test]
 fn the_hyper_example_serves_alone() {
     serves_alone("hyper");
 }

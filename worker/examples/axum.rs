@@ -2,12 +2,13 @@
 //! `cargo run --example axum`; supervised: `prefork run -- target/debug/examples/axum`,
 //! then `prefork tell web greet '"world"'`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::routing::get;
-use prefork_worker::{Context, Refused, Tell, Worker};
+use prefork_worker::{Context, Peer, Refused, Tell, Worker};
 
 async fn hello(State(context): State<Context>, Path(name): Path<String>) -> String {
     format!(
@@ -15,6 +16,11 @@ async fn hello(State(context): State<Context>, Path(name): Path<String>) -> Stri
         context.pool(),
         context.slot()
     )
+}
+
+/// Whoever asks; no client of a unix socket, which has no address.
+async fn whoami(ConnectInfo(client): ConnectInfo<SocketAddr>) -> String {
+    format!("you are {client}\n")
 }
 
 async fn obey(tell: Tell) -> Result<serde_json::Value, Refused> {
@@ -30,6 +36,8 @@ fn main() -> ExitCode {
         .run_tower(|context| async {
             Ok(Router::new()
                 .route("/hello/{name}", get(hello))
+                .route("/whoami", get(whoami))
+                .layer(Peer::layer(|peer| peer.address().map(ConnectInfo)))
                 .with_state(context))
         })
 }

@@ -175,8 +175,9 @@ impl<'a> Intake<'a> {
     fn take(&mut self) -> io::Result<bool> {
         loop {
             match self.listener.accept() {
-                Ok(socket) => {
-                    (self.serve)(Stream::admit(socket, self.serving, self.listener.tls()));
+                Ok((socket, origin)) => {
+                    let tls = self.listener.tls();
+                    (self.serve)(Stream::admit(socket, origin, self.serving, tls));
                     self.complained = None;
                     self.accepted += 1;
                     return Ok(true);

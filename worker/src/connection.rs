@@ -6,9 +6,10 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use crate::peer::{Peer, PeerTls};
 use crate::request::Counted;
 use crate::requests::Requests;
 use crate::serving::Serving;
@@ -32,11 +33,7 @@ where
     B::Error: Into<StartError>,
 {
     let mut stream = stream;
-    let client = if serving.access_log.is_on() {
-        stream.client()
-    } else {
-        None
-    };
+    let origin = stream.take_origin();
     if let Some(config) = stream.take_handshake() {
         // On the heap, so that connections without TLS have no room for it.
         match Box::pin(tls::handshake(stream, config, serving)).await {
@@ -44,9 +41,12 @@ where
             None => return,
         }
     }
-    let requests = Requests::new(serving, stream.traffic(), client, stream.as_raw_fd());
+    let secrecy = stream.secrecy();
+    let agreed = secrecy.as_ref().and_then(Agreed::of);
+    let peer = Peer::new(origin, secrecy);
+    let requests = Requests::new(serving, stream.traffic(), peer, stream.as_raw_fd());
     let counted = Counted::new(service, Rc::clone(&requests));
-    match first_bytes(&mut stream, serving).await {
+    match first_bytes(&mut stream, serving, agreed).await {
         First::Http1(read) => {
             stream.unread(read);
             http1::serve(stream, counted, &requests).await;
@@ -56,7 +56,28 @@ where
             http2::serve(stream, counted, &requests).await;
         }
         First::Gone => {}
-        First::Late => stream.close().await,
+        // To a client of HTTP/2 there is nothing to be said before its preface.
+        First::Late | First::Breach(Agreed::Http2) => stream.close().await,
+        First::Breach(Agreed::Http1) => stream.refuse(StatusCode::BAD_REQUEST).await,
+    }
+}
+
+/// The protocol that was agreed on in a handshake (RFC 7301). What is spoken then
+/// is that one or nothing; without agreement, and without TLS, the first bytes say
+/// which one it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agreed {
+    Http1,
+    Http2,
+}
+
+impl Agreed {
+    fn of(tls: &PeerTls) -> Option<Self> {
+        match tls.protocol.as_deref() {
+            Some("h2") => Some(Self::Http2),
+            Some("http/1.1") => Some(Self::Http1),
+            _ => None,
+        }
     }
 }
 
@@ -68,9 +89,15 @@ enum First {
     Gone,
     /// The client's time is over.
     Late,
+    /// The client speaks another protocol than the one that was agreed on.
+    Breach(Agreed),
 }
 
-async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
+async fn first_bytes(
+    stream: &mut Stream,
+    serving: &'static Serving,
+    agreed: Option<Agreed>,
+) -> First {
     let mut read = BytesMut::with_capacity(1024);
     let accepted = serving.alarms.now();
     loop {
@@ -91,12 +118,18 @@ async fn first_bytes(stream: &mut Stream, serving: &'static Serving) -> First {
             return First::Gone;
         }
         let compared = read.len().min(PREFACE.len());
-        if read[..compared] != PREFACE[..compared] {
-            return First::Http1(read.freeze());
-        }
-        if compared == PREFACE.len() {
-            return First::Http2(read.freeze());
-        }
+        let spoken = if read[..compared] != PREFACE[..compared] {
+            Agreed::Http1
+        } else if compared == PREFACE.len() {
+            Agreed::Http2
+        } else {
+            continue;
+        };
+        return match (spoken, agreed) {
+            (_, Some(agreed)) if agreed != spoken => First::Breach(agreed),
+            (Agreed::Http1, _) => First::Http1(read.freeze()),
+            (Agreed::Http2, _) => First::Http2(read.freeze()),
+        };
     }
 }
 

@@ -21,7 +21,8 @@
 //!
 //! `output` is what it prints to, which goes on without a supervisor.
 //!
-//! `access_log` has a line for every request written.
+//! `access_log` has a line for every request written. `peer` is who a request comes
+//! from, for the application.
 //!
 //! `metrics` reports what the application counts itself. `background` is what it
 //! does beside answering.
@@ -42,6 +43,7 @@ mod background;
 mod boot;
 mod clock;
 mod connection;
+mod content;
 mod context;
 mod cut;
 mod error;
@@ -59,6 +61,7 @@ mod outgoing;
 mod output;
 mod pace;
 mod patience;
+mod peer;
 mod quiet;
 mod rejoin;
 mod request;
@@ -67,6 +70,7 @@ mod screen;
 mod serving;
 mod session;
 mod signals;
+mod sparing;
 mod stream;
 mod sys;
 mod tls;
@@ -84,5 +88,7 @@ pub use background::BlockingError;
 pub use context::Context;
 pub use error::StartError;
 pub use limits::Limits;
+pub use peer::{Peer, PeerLayer, PeerTls, WithPeer};
 pub use prefork_proto::metrics::Rule;
+pub use prefork_proto::tls::TlsVersion;
 pub use worker::Worker;

@@ -16,6 +16,7 @@ use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::WorkerError;
+use crate::peer::Origin;
 use crate::tls::Endpoint;
 use crate::wire::Socket;
 
@@ -26,7 +27,7 @@ const BACKLOG: i32 = 4096;
 /// the same socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// What it is bound to, in the words of who gave it.
     address: String,
     socket: RawSocket,
@@ -53,7 +54,7 @@ impl Listener {
     ) -> Result<Self, WorkerError> {
         match Self::adopt(RawSocket::from(fd)) {
             Ok((socket, kind)) => Ok(Self {
-                name,
+                name: name.into(),
                 address,
                 socket,
                 kind,
@@ -108,7 +109,7 @@ impl Listener {
         let socket = prepare(socket, kind).map_err(|error| refuse(error.to_string()))?;
         Ok(Self {
             address: name.clone(),
-            name,
+            name: name.into(),
             socket,
             kind,
             file,
@@ -119,7 +120,7 @@ impl Listener {
     /// The line with which it goes back to a supervisor.
     pub(crate) fn offer(&self) -> ListenerOffer {
         ListenerOffer {
-            name: self.name.clone(),
+            name: self.name.to_string(),
             address: self.address.clone(),
             tls: self.tls.is_some(),
             fds: 1,
@@ -157,15 +158,21 @@ impl Listener {
         }
     }
 
-    /// Takes the connection that has waited longest; `WouldBlock` where none waits.
-    pub(crate) fn accept(&self) -> io::Result<Socket> {
-        let (socket, _) = self
+    /// Takes the connection that has waited longest, and where it has come from;
+    /// `WouldBlock` where none waits.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Origin)> {
+        let (socket, address) = self
             .socket
             .accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)?;
-        Ok(match self.kind {
+        let origin = Origin {
+            address: address.as_socket(),
+            listener: Arc::clone(&self.name),
+        };
+        let socket = match self.kind {
             Kind::Tcp => Socket::Tcp(TcpStream::from_std(socket.into())?),
             Kind::Unix => Socket::Unix(UnixStream::from_std(socket.into())?),
-        })
+        };
+        Ok((socket, origin))
     }
 }
 

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -42,6 +42,7 @@ where
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Future: 'static,
     S::Error: Into<StartError>,
+    B: Body,
 {
     type Response = Response<Outgoing<B>>;
     type Error = Infallible;
@@ -62,6 +63,9 @@ where
         let screened = upload.and_then(|_| screen(&mut request, &head, &rules.limits));
         if let Some(entry) = &in_flight.entry {
             entry.mark(request.headers_mut());
+        }
+        if serving.tells_peer {
+            request.extensions_mut().insert(requests.peer.clone());
         }
         let work = match screened {
             Err(status) => Work::refused(status),

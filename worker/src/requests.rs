@@ -2,7 +2,6 @@
 //! how many are in flight, and what their client is held to.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::ahead::Deliveries;
 use crate::limits::Limits;
+use crate::peer::Peer;
 use crate::serving::{Rules, Serving};
 use crate::stream::Traffic;
 use crate::sys;
@@ -24,8 +24,8 @@ pub(crate) struct Requests {
     serving: &'static Serving,
     rules: &'static Rules,
     pub(crate) traffic: Arc<Traffic>,
-    /// The client's address, for the access log.
-    pub(crate) client: Option<IpAddr>,
+    /// Who they come from.
+    pub(crate) peer: Peer,
     /// The bodies of the requests, where each has its stream.
     uploads: OnceCell<Arc<Uploads>>,
     pub(crate) in_flight: Cell<u32>,
@@ -51,14 +51,14 @@ impl Requests {
     pub(crate) fn new(
         serving: &'static Serving,
         traffic: Arc<Traffic>,
-        client: Option<IpAddr>,
+        peer: Peer,
         socket: RawFd,
     ) -> Rc<Self> {
         Rc::new(Self {
             serving,
             rules: serving.rules(),
             traffic,
-            client,
+            peer,
             uploads: OnceCell::new(),
             in_flight: Cell::new(0),
             offering: Cell::new(0),

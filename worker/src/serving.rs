@@ -29,6 +29,8 @@ pub(crate) struct Serving {
     pub(crate) alarms: &'static Alarms,
     pub(crate) epolls: Epolls,
     pub(crate) access_log: &'static AccessLog,
+    /// Whether requests tell who they come from.
+    pub(crate) tells_peer: bool,
     rules: Mutex<&'static Rules>,
     pub(crate) background: Background,
     /// What responses hold that their clients have not taken.
@@ -70,6 +72,7 @@ impl Serving {
         tally: Tally,
         limits: Limits,
         access_log: &'static AccessLog,
+        tells_peer: bool,
     ) -> io::Result<&'static Self> {
         Ok(Box::leak(Box::new(Self {
             tally,
@@ -77,6 +80,7 @@ impl Serving {
             alarms: Alarms::start()?,
             epolls: Epolls::find(),
             access_log,
+            tells_peer,
             rules: Mutex::new(Rules::of(limits)),
             background: Background::default(),
             stock: Stock::default(),

@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use crate::frames::Frames;
+use crate::peer::{Origin, PeerTls};
 use crate::serving::Serving;
 use crate::wire::{Socket, Wire};
 
@@ -244,6 +245,8 @@ impl AsRawFd for Transport {
 #[derive(Debug)]
 pub(crate) struct Stream {
     transport: Transport,
+    /// Where it has come from, until somebody wants to know.
+    origin: Option<Origin>,
     /// What its handshake is to be done with, if there is to be one.
     handshake: Option<Arc<ServerConfig>>,
     serving: &'static Serving,
@@ -261,12 +264,14 @@ impl Stream {
     /// handshake with before anything else.
     pub(crate) fn admit(
         socket: Socket,
+        origin: Origin,
         serving: &'static Serving,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
         let traffic = Arc::new(Traffic::new());
         let wire = Wire::new(socket, serving, Arc::clone(&traffic));
         Self {
+            origin: Some(origin),
             handshake: tls,
             ..Self::over(Transport::Plain(wire), serving, traffic)
         }
@@ -275,6 +280,7 @@ impl Stream {
     fn over(transport: Transport, serving: &'static Serving, traffic: Arc<Traffic>) -> Self {
         Self {
             transport,
+            origin: None,
             handshake: None,
             serving,
             traffic,
@@ -282,6 +288,19 @@ impl Stream {
             frames: None,
             sending_closed: false,
             linger: None,
+        }
+    }
+
+    /// Where it has come from; known once.
+    pub(crate) fn take_origin(&mut self) -> Origin {
+        self.origin.take().unwrap_or_default()
+    }
+
+    /// What its handshake has come to, if there was one.
+    pub(crate) fn secrecy(&self) -> Option<PeerTls> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(stream) => Some(PeerTls::of(stream.get_ref().1)),
         }
     }
 
@@ -368,7 +387,7 @@ impl Stream {
             "HTTP/1.1 {} {reason}\r\nconnection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n",
             status.as_u16()
         );
-        self.serving.tally.answered(status.as_u16(), Duration::ZERO);
+        self.count(status.as_u16());
         self.traffic.speak();
         // One that does not take it has the same to read: nothing.
         if self.write_all(head.as_bytes()).await.is_ok() {
@@ -468,10 +487,14 @@ impl Stream {
         if unsent > 0 || first.starts_with(b"HTTP/1.") {
             let status = first.get(9..12).filter(|_| unsent == 0);
             let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-            self.serving
-                .tally
-                .answered(status.unwrap_or(400), Duration::ZERO);
+            self.count(status.unwrap_or(400));
         }
+    }
+
+    /// Counts and logs an answer that was given to no request.
+    fn count(&self, status: u16) {
+        self.serving.tally.answered(status, Duration::ZERO);
+        self.serving.access_log.refused(status, || self.client());
     }
 
     /// What has become of the bytes that were offered.

@@ -58,6 +58,7 @@ pub struct Worker {
     application: Application,
     metrics: Sources,
     limits: Limits,
+    tells_peer: bool,
     alone: Alone,
 }
 
@@ -79,6 +80,7 @@ impl Worker {
             application: Application::default(),
             metrics: Sources::default(),
             limits: Limits::default(),
+            tells_peer: true,
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
                 app: json!({}),
@@ -149,6 +151,14 @@ impl Worker {
     /// ```
     pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
         change(&mut self.limits);
+        self
+    }
+
+    /// Leaves [`Peer`](crate::Peer) out of the requests, for a service that never
+    /// asks who its clients are: what holds a request's extensions is allocated for
+    /// each.
+    pub fn without_peer(mut self) -> Self {
+        self.tells_peer = false;
         self
     }
 
@@ -261,7 +271,8 @@ impl Worker {
             } = orders;
             access_log.introduce(&welcome.pool, welcome.slot);
             let limits = self.limits.under(&welcome.http);
-            let serving = Serving::new(tally, limits, access_log).map_err(WorkerError::Runtime)?;
+            let serving = Serving::new(tally, limits, access_log, self.tells_peer)
+                .map_err(WorkerError::Runtime)?;
             let context = Context::supervised(&welcome, serving);
             let application = start(context.clone(), serving);
             match start_up(&mut link, access_log, application).await? {
@@ -340,7 +351,7 @@ impl Worker {
             listeners.push(Listener::bind(&address)?);
         }
         let access_log = Box::leak(Box::default());
-        let serving = Serving::new(Tally::private(), self.limits, access_log)
+        let serving = Serving::new(Tally::private(), self.limits, access_log, self.tells_peer)
             .map_err(WorkerError::Runtime)?;
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)

@@ -172,6 +172,27 @@ fn an_upgraded_connection_stays_one_of_the_connections() {
 }
 
 #[test]
+fn the_application_knows_who_asks() {
+    let worker = Worker::ready();
+    let stream = crate::client::connected(worker.address);
+    let told = format!("Some({}) main None", stream.local_addr().unwrap());
+    let mut client = Client::over(stream);
+    for _ in 0..2 {
+        assert_eq!(client.get("/peer").text(), told);
+    }
+    runtime().block_on(async {
+        let (mut sender, _closed) = http2(&worker).await;
+        let (status, body) = get(&mut sender, "/peer").await.unwrap();
+        let body = String::from_utf8_lossy(&body);
+        assert!(
+            body.starts_with("Some(127.0.0.1:") && status == 200,
+            "{body}"
+        );
+        assert!(body.ends_with(") main None"), "{body}");
+    });
+}
+
+#[test]
 fn a_unix_listener_is_told_by_its_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -185,12 +206,12 @@ fn a_unix_listener_is_told_by_its_socket() {
     worker.until_ready();
     let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    let request = b"GET /peer HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
     std::io::Write::write_all(&mut stream, request).unwrap();
     let mut response = String::new();
     std::io::Read::read_to_string(&mut stream, &mut response).unwrap();
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
-    assert!(response.ends_with("ok\n"), "{response}");
+    assert!(response.ends_with("None main None"), "{response}");
 }
 
 #[test]
@@ -213,4 +234,18 @@ fn a_worker_without_descriptors_left_goes_on_when_some_come_back() {
     }
     assert_eq!(served, 40);
     worker.connections(0);
+}
+
+#[test]
+fn failing_requests_fill_no_log_however_many_there_are() {
+    let mut worker = Worker::ready();
+    let mut client = Client::connect(worker.address);
+    for _ in 0..2_000 {
+        assert_eq!(client.get("/error").status, 500);
+    }
+    worker.process.signal(nix::sys::signal::Signal::SIGKILL);
+    worker.process.exit();
+    let said = worker.process.stderr();
+    let lines = said.matches("a request failed: as asked for").count();
+    assert!((10..200).contains(&lines), "{lines} lines");
 }

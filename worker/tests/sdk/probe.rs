@@ -15,7 +15,7 @@ use hyper::header::{CONNECTION, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use prefork_worker::{Refused, Reload, Tell, Worker};
+use prefork_worker::{Peer, Refused, Reload, Tell, Worker};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Sleep;
@@ -129,8 +129,26 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
             parts: vec!["panic", "first\n"],
             pause: Box::pin(tokio::time::sleep(Duration::from_millis(50))),
         }))),
+        // What an application should not send: content with every status.
+        "/status" => {
+            let mut response = text("mistaken\n");
+            let status = request.uri().query().and_then(|query| query.parse().ok());
+            *response.status_mut() = status.expect("a status");
+            let headers = response.headers_mut();
+            headers.insert("content-length", "9".parse().expect("a header"));
+            Ok(response)
+        }
         "/panic" => panic!("as asked for"),
         "/error" => Err("as asked for".into()),
+        "/peer" => {
+            let peer = request.extensions().get::<Peer>().expect("every request");
+            Ok(text(format!(
+                "{:?} {} {:?}",
+                peer.address(),
+                peer.listener(),
+                peer.tls()
+            )))
+        }
         "/host" => Ok(text(format!("{:?}", request.headers().get("host")))),
         _ => {
             let mut missing = text("");

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty};
@@ -85,6 +86,49 @@ fn http_2_is_agreed_on_by_alpn() {
     drop(runtime);
     worker.drain(LONG);
     assert_eq!(worker.drained().http.unwrap().total(), 10);
+}
+
+#[test]
+fn what_was_agreed_on_by_alpn_is_spoken_and_nothing_else() {
+    const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let issued = issue(&["a.example"]);
+    let worker = worker(&[&issued]);
+    let speaking = |protocol: &[u8]| {
+        let trust = Trust::speaking(&[&issued], rustls::ALL_VERSIONS, protocol);
+        trust.client(worker.address, "a.example")
+    };
+    let mut client = speaking(b"h2");
+    client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n");
+    assert_eq!(String::from_utf8_lossy(&client.rest()), "");
+    let mut client = speaking(b"http/1.1");
+    client.send(PREFACE);
+    let answer = client.response();
+    assert!(answer.status == 400 && answer.says_close(), "{answer:?}");
+    client.until_closed();
+    // Who agreed on nothing is known by what it says.
+    let mut silent = Trust::of(&[&issued]);
+    Arc::make_mut(&mut silent.0).alpn_protocols.clear();
+    let mut client = silent.client(worker.address, "a.example");
+    assert_eq!(client.get("/").text(), "ok\n");
+    let mut client = silent.client(worker.address, "a.example");
+    client.send(PREFACE);
+    assert!(client.hears_within(DEADLINE), "it sends its settings");
+}
+
+#[test]
+fn the_application_knows_what_was_agreed_on_with_whom() {
+    let issued = issue(&["a.example"]);
+    let worker = worker(&[&issued]);
+    let trust = Trust::speaking(&[&issued], &[&TLS12], b"http/1.1");
+    let (connection, _) = trust.shake(worker.address, "A.example").unwrap();
+    let address = connection.0.sock.local_addr().unwrap();
+    let mut client = Client::over(connection);
+    let agreed = "PeerTls { version: V1_2, server_name: Some(\"a.example\"), \
+                  protocol: Some(\"http/1.1\"), client_certificate: None }";
+    let told = format!("Some({address}) main Some({agreed})");
+    for _ in 0..2 {
+        assert_eq!(client.get("/peer").text(), told);
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The measured service as a worker: the SDK with everything on.
+//! The measured service as a worker: the SDK with everything on, except that its
+//! requests don't tell who asks, as the bare loop's don't either.
 
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use super::bare::hello;
 pub(super) fn run() -> ExitCode {
     Worker::new("prefork-bench", env!("CARGO_PKG_VERSION"))
         .on_tell(repeat)
+        .without_peer()
         .run(|_context| async { Ok(service_fn(hello)) })
 }
 
