@@ -17,7 +17,6 @@ use bytes::{Buf, Bytes};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::in_flight::Kind;
 use crate::pace::{Least, Pace};
 use crate::requests::Requests;
 use crate::serving::Serving;
@@ -263,10 +262,10 @@ impl<D: Buf> Part<D> {
         data: D,
         delivery: &mut Option<Rc<Delivery>>,
         requests: &Rc<Requests>,
-        kind: Kind,
+        is_http2: bool,
     ) -> Self {
         let taken = match data.remaining() {
-            ..=SMALL if kind != Kind::Http2 => Taken::Anyway,
+            ..=SMALL if !is_http2 => Taken::Anyway,
             ..=SMALL => Taken::Together(Rc::clone(requests)),
             bytes => Taken::Alone(Lease::of(bytes, delivery, requests)),
         };

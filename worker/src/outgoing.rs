@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use crate::ahead::{self, Delivery, Part};
 use crate::answer::panicked;
-use crate::in_flight::{InFlight, Kind};
+use crate::in_flight::InFlight;
 
 pin_project! {
     /// A response's body; the request is in flight until it is gone.
@@ -43,7 +43,7 @@ impl<B: Body> Outgoing<B> {
     /// end it by if its client does not take the rest.
     fn keeps_its_end(&self) -> bool {
         let delivery = self.delivery.as_ref();
-        self.in_flight.kind == Kind::Http2 && delivery.is_some_and(|it| !it.is_taken())
+        self.in_flight.is_http2 && delivery.is_some_and(|it| !it.is_taken())
     }
 }
 
@@ -132,8 +132,8 @@ impl<B: Body> Outgoing<B> {
         }
         let this = self.project();
         let (delivery, in_flight) = (this.delivery, this.in_flight);
-        let (requests, kind) = (&in_flight.requests, in_flight.kind);
-        let part = frame.map_data(|data| Part::new(data, delivery, requests, kind));
+        let (requests, is_http2) = (&in_flight.requests, in_flight.is_http2);
+        let part = frame.map_data(|data| Part::new(data, delivery, requests, is_http2));
         Poll::Ready(Some(Ok(part)))
     }
 }

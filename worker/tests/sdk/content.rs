@@ -122,9 +122,10 @@ fn a_status_that_is_no_answer_becomes_500() {
 
 #[test]
 fn the_bundled_servers_own_pages_have_no_content_for_head() {
-    let mut orders = Orders::default();
-    orders.kind = "web";
-    let worker = Worker::with(orders);
+    let worker = Worker::with(Orders {
+        kind: "web",
+        ..Orders::default()
+    });
     runtime().block_on(async {
         let (mut sender, _closed) = http2(&worker).await;
         for (target, status) in [("/", 200), ("/missing", 404)] {

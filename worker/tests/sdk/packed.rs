@@ -44,7 +44,7 @@ fn one_that_cannot_be_served_is_passed_over_for_get_as_for_head() {
     let worker = Worker::with(orders);
     let unreadable = root.join("page.txt.gz");
     fs::write(&unreadable, "secret").unwrap();
-    fs::set_permissions(&unreadable, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&unreadable, PermissionsExt::from_mode(0o000)).unwrap();
     fs::create_dir(root.join("page.txt.br")).unwrap();
     for codings in ["gzip", "br", "zstd", "gzip, br, zstd", "identity"] {
         let get = exchange(&worker, "GET", codings);
