@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use prefork_proto::control::{ExitReason, SlotState};
 
-use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
 use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, processes};
 
@@ -29,10 +29,13 @@ fn a_worker_that_exits_at_once_starts_at_most_ten_times_in_ten_seconds() {
     processes::send(prefork.ready_pid("app", 0), Signal::SIGKILL);
     let began = Instant::now();
 
-    eventually("the slot backs off", PATIENCE, || {
-        prefork.worker("app", 0).state == SlotState::Backoff
+    // For long enough that it is still so when it is looked at again.
+    let backing_off = eventually_some("the slot backs off", PATIENCE, || {
+        let worker = prefork.worker("app", 0);
+        let is_long = worker.backoff_seconds.is_some_and(|seconds| seconds > 2.0);
+        is_long.then_some(worker)
     });
-    let backing_off = prefork.worker("app", 0);
+    assert_eq!(backing_off.state, SlotState::Backoff);
     assert_eq!(backing_off.pid, None);
     assert!(backing_off.backoff_seconds.is_some(), "{backing_off:?}");
     let last = backing_off.last_exit.expect("it has crashed");

@@ -67,6 +67,7 @@ mod starved_worker;
 mod stop;
 mod terminals;
 mod tls;
+mod true_numbers;
 mod unheard;
 mod upgrade;
 mod worker_lines;

@@ -178,15 +178,16 @@ impl Link {
 }
 
 /// The first message.
-pub(crate) fn hello(pid: i32, protocol: u32, comes_back: bool) -> ToSupervisor {
-    let rejoin = comes_back.then_some("rejoin");
-    let capabilities = ["tell", "pause", "http_counts"].into_iter().chain(rejoin);
+pub(crate) fn hello(pid: i32, protocol: u32, comes_back: bool, counts: bool) -> ToSupervisor {
+    let mut can = vec!["tell", "pause"];
+    can.extend(counts.then_some("http_counts"));
+    can.extend(comes_back.then_some("rejoin"));
     ToSupervisor::Hello(Hello {
         protocol,
         pid,
         program: "test_worker".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        capabilities: capabilities.map(str::to_owned).collect(),
+        capabilities: can.into_iter().map(str::to_owned).collect(),
     })
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Boot {
     Slow(Duration),
     /// `write BYTES`: send these bytes instead of a `hello`.
     Write(Vec<u8>),
+    /// `uncounted`: say that it does not count what it serves.
+    Uncounted,
     /// `unready`: shake hands but never be ready.
     Unready,
     /// `hang-up`: close the channel and live on.
@@ -90,6 +92,7 @@ impl Orders {
             "mute" => Boot::Mute,
             "slow" => Boot::Slow(Duration::from_millis(number(rest))),
             "write" => Boot::Write(rest.to_vec()),
+            "uncounted" => Boot::Uncounted,
             "unready" => Boot::Unready,
             "hang-up" => Boot::HangUp,
             "listen" => Boot::Listen,

@@ -62,13 +62,15 @@ fn main() -> ExitCode {
                 .thread_block()
                 .expect("SIGTERM can be blocked");
         }
-        Boot::Well | Boot::Unready | Boot::Withhold => {}
+        Boot::Well | Boot::Unready | Boot::Withhold | Boot::Uncounted => {}
     }
     let withholds = matches!(boot, Boot::Withhold);
+    let counts = !matches!(boot, Boot::Uncounted);
     link.say(&hello(
         std::process::id().cast_signed(),
         PROTOCOL,
         withholds,
+        counts,
     ));
     let (welcome, server) = handshake(&mut link);
     if matches!(boot, Boot::Unready) {
