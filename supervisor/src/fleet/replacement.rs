@@ -60,7 +60,7 @@ pub(super) enum Progress {
     /// It waits for its turn in the pool's queue.
     Queued(Turn),
     /// The successor has been started.
-    Booting(Process),
+    Booting(Box<Process>),
     /// The current process was asked to become its own successor: to take the
     /// settings of another generation.
     Asked,
@@ -191,7 +191,7 @@ impl Fleet {
         let process = self.spawn(now, id, generation, reload && self.probation(id.pool));
         let slot = self.slot_mut(id);
         if let Some(replacement) = &mut slot.replacement {
-            replacement.progress = Progress::Booting(process);
+            replacement.progress = Progress::Booting(Box::new(process));
         }
         let step = match slot.current().map(Process::label) {
             Some(predecessor) => format!("starting the successor of {predecessor}"),
@@ -290,7 +290,7 @@ impl Fleet {
             Replacement {
                 cause,
                 progress: Progress::Booting(process),
-            } => Some((process, cause)),
+            } => Some((*process, cause)),
             other => {
                 slot.replacement = Some(other);
                 None
@@ -307,7 +307,7 @@ impl Fleet {
                 None
             }
             Progress::Asked | Progress::Waiting { .. } => None,
-            Progress::Booting(process) => Some(process),
+            Progress::Booting(process) => Some(*process),
         }
     }
 
