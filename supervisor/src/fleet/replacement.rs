@@ -52,10 +52,6 @@ impl Cause {
 /// How far a replacement has come.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "few slots are replaced at a time, and most of them boot"
-)]
 pub(super) enum Progress {
     /// It waits for its turn in the pool's queue.
     Queued(Turn),

@@ -22,8 +22,9 @@ const LATER: Duration = Duration::from_millis(400);
 
 fn worker(more: HttpLimits) -> Worker {
     let mut orders = Orders::default();
-    let time = Some(u64::try_from(TIME.as_millis()).unwrap());
-    orders.welcome.idle_grace_ms = time.unwrap();
+    let time = u64::try_from(TIME.as_millis()).unwrap();
+    orders.welcome.idle_grace_ms = time;
+    let time = Some(time);
     orders.welcome.http = Box::new(HttpLimits {
         header_timeout_ms: time,
         idle_timeout_ms: time,
