@@ -278,7 +278,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "listen = [{ address = \"[::]:1\", colour = 1 }]",
-            "unknown key `colour` in a listener (valid keys: address, backlog, permissions, mode, tls)",
+            "unknown key `colour` in a listener (valid keys: address, backlog, permissions, mode, ipv6_only, tls)",
         ),
         (
             "listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]",
