@@ -13,7 +13,7 @@ pub(super) const LOG_LEVEL: &str = "log_level";
 /// of it, since they may be secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A key of `[supervisor]`. A reload cannot take it, unless it is [`LOG_LEVEL`].
+    /// A key of `[supervisor]`. A reload cannot take it, unless it is `log_level`.
     Supervisor {
         /// The key.
         key: &'static str,
