@@ -147,17 +147,22 @@ impl Source {
         let open = self.file().clone();
         let file = match open {
             Some(file) => file,
-            None => self.reopen()?,
-        };
-        let mut bytes = vec![0; want];
-        let read = loop {
-            match file.read_at(&mut bytes, at) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other?,
+            None => {
+                let file = self.reopen()?;
+                *self.file() = Some(Arc::clone(&file));
+                file
             }
         };
-        bytes.truncate(read);
-        Ok(bytes)
+        read(&file, at, want)
+    }
+
+    /// The file, to be read at once: if its descriptor was given up, it stays so.
+    ///
+    /// # Errors
+    /// It can't be opened, or what is there now is not what was begun with.
+    pub(super) fn for_a_moment(&self) -> io::Result<Arc<File>> {
+        let open = self.file().clone();
+        open.map_or_else(|| self.reopen(), Ok)
     }
 
     fn reopen(&self) -> io::Result<Arc<File>> {
@@ -167,10 +172,24 @@ impl Source {
                 "the file was replaced while its reader stood still",
             ));
         }
-        let file = Arc::new(content.file);
-        *self.file() = Some(Arc::clone(&file));
-        Ok(file)
+        Ok(Arc::new(content.file))
     }
+}
+
+/// Reads at most so many bytes of a file, however long that takes.
+///
+/// # Errors
+/// As pread(2) says.
+pub(super) fn read(file: &File, at: u64, want: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; want];
+    let read = loop {
+        match file.read_at(&mut bytes, at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 /// A file as the file service sees it: it looks for a place in it, and what

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::content::Source;
 use crate::{ahead, sys};
 
-/// The files that are being sent, by when the last part of each was read. Beyond
+/// The files that are being sent, by when each was opened or its last part read. Beyond
 /// a number, the one that has stood for longest gives up its descriptor: clients
 /// that take nothing must not use up what others need to connect.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl OpenFiles {
         })
     }
 
-    /// A part of this one was read; its place among the others.
-    fn read(&self, place: Option<u64>, source: &Arc<Source>) -> Option<u64> {
+    /// This one was opened, or a part of it read; its place among the others.
+    fn used(&self, place: Option<u64>, source: &Arc<Source>) -> Option<u64> {
         let mut open = self.open.borrow_mut();
         open.next += 1;
         let now = open.next;
@@ -79,13 +79,15 @@ pub(super) struct Sending {
 impl Sending {
     /// So many bytes of a file, from where it begins.
     pub(super) fn new(source: Arc<Source>, length: u64, files: Rc<OpenFiles>) -> Self {
+        // It counts from now on: its tag may have to be made, and its client may want nothing.
+        let place = files.used(None, &source);
         Self {
             at: source.begin(),
             source,
             left: length,
             reading: None,
             files,
-            place: None,
+            place,
         }
     }
 
@@ -112,7 +114,7 @@ impl Sending {
         self.at += bytes;
         self.left -= bytes;
         if self.left > 0 {
-            self.place = self.files.read(self.place, &self.source);
+            self.place = self.files.used(self.place, &self.source);
         } else {
             self.source.close();
         }

@@ -8,19 +8,25 @@
 //! can set. A larger file's tag is made of that alone, which other machines do not
 //! share. Neither is trusted until the file's last change is [`SETTLED`]: until then
 //! one more change may look the same.
+//!
+//! A tag that is not there yet is made once for all who wait for it, and few are
+//! made at a time: a thousand requests for a new file must neither read it a
+//! thousand times nor hold a descriptor each.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::io;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::header::{ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 use ring::digest::{Context, SHA256};
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::spawn_blocking;
 
-use super::content::{Source, Stat};
+use super::content::{self, Source, Stat};
 
 /// The longest content that a tag is made of, in bytes.
 const HASHED: u64 = 4 << 20;
@@ -34,6 +40,9 @@ const PART: usize = 256 * 1024;
 
 /// Bytes of the digest that a tag is made of.
 const LENGTH: usize = 16;
+
+/// Contents that are read for their tags at a time.
+const AT_A_TIME: usize = 8;
 
 /// Tags that are kept; beyond that they are made again.
 const MOST_KEPT: usize = 8192;
@@ -66,50 +75,108 @@ impl Version {
 }
 
 /// The tags of a site's files, by the device and the number of each.
-#[derive(Debug, Default)]
-pub(super) struct Versions(RefCell<HashMap<(u64, u64), (Stat, HeaderValue)>>);
+#[derive(Debug)]
+pub(super) struct Versions {
+    kept: RefCell<HashMap<(u64, u64), (Stat, HeaderValue)>>,
+    /// Those that are waited for and whose content nobody has begun to read.
+    awaited: RefCell<HashMap<(u64, u64), (Stat, Weak<Awaited>)>>,
+    turns: Arc<Semaphore>,
+}
+
+/// A tag for all who wait for it; none if the content can't be read.
+type Awaited = OnceCell<Option<HeaderValue>>;
+
+impl Default for Versions {
+    fn default() -> Self {
+        Self {
+            kept: RefCell::default(),
+            awaited: RefCell::default(),
+            turns: Arc::new(Semaphore::new(AT_A_TIME)),
+        }
+    }
+}
 
 impl Versions {
     /// The version that is served.
     pub(super) async fn of(&self, served: &Arc<Source>) -> Version {
         let stat = served.stat();
-        let now = SystemTime::now();
         Version {
-            modified: modified(&stat, now),
+            modified: modified(&stat, SystemTime::now()),
             tag: match self.kept(&stat) {
                 Some(tag) => Some(tag),
-                None => self.make(served, now).await,
+                None if stat.length > HASHED => self.tag_of_stat(&stat),
+                None => self.tag_of_content(served).await,
             },
         }
     }
 
     fn kept(&self, stat: &Stat) -> Option<HeaderValue> {
-        let kept = self.0.borrow();
+        let kept = self.kept.borrow();
         let (known, tag) = kept.get(&stat.inode)?;
         (known == stat).then(|| tag.clone())
     }
 
-    async fn make(&self, served: &Arc<Source>, now: SystemTime) -> Option<HeaderValue> {
-        let stat = served.stat();
-        let settled = is_settled(&stat, now);
-        let tag = if stat.length <= HASHED {
-            let file = Arc::clone(served);
-            // It may have to wait for a disk, and takes its time in any case.
-            let digest = spawn_blocking(move || digest_of(&file, stat.length));
-            tag(&digest.await.ok()?.ok()?)?
-        } else if settled {
-            tag(&digest_of_stat(&stat))?
-        } else {
-            return None;
-        };
-        if settled {
-            let mut kept = self.0.borrow_mut();
-            if kept.len() >= MOST_KEPT {
-                kept.clear();
-            }
-            kept.insert(stat.inode, (stat, tag.clone()));
+    fn keep(&self, stat: Stat, tag: HeaderValue) {
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
         }
+        kept.insert(stat.inode, (stat, tag));
+    }
+
+    fn tag_of_stat(&self, stat: &Stat) -> Option<HeaderValue> {
+        if !is_settled(stat, SystemTime::now()) {
+            return None;
+        }
+        let tag = tag(&digest_of_stat(stat))?;
+        self.keep(*stat, tag.clone());
         Some(tag)
+    }
+
+    async fn tag_of_content(&self, served: &Arc<Source>) -> Option<HeaderValue> {
+        let stat = served.stat();
+        let awaited = self.awaited(stat);
+        // Who makes it may go meanwhile; then the next one does.
+        let made = awaited.get_or_init(async || {
+            let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+            // Whoever comes from now on may mean what is written from now on.
+            self.awaited.borrow_mut().remove(&stat.inode);
+            if let Some(tag) = self.kept(&stat) {
+                return Some(tag);
+            }
+            let settled = is_settled(&stat, SystemTime::now());
+            let file = Arc::clone(served);
+            // It may have to wait for a disk, and takes its time in any case; its turn
+            // is over when it is, also if nobody waits for it any more.
+            let digest = spawn_blocking(move || {
+                let digest = digest_of(&file, stat.length);
+                drop(turn);
+                digest
+            });
+            let tag = tag(&digest.await.ok()?.ok()?)?;
+            if settled {
+                self.keep(stat, tag.clone());
+            }
+            Some(tag)
+        });
+        made.await.clone()
+    }
+
+    /// The tag of a file that looks like this, which others may wait for already.
+    fn awaited(&self, stat: Stat) -> Rc<Awaited> {
+        let mut all = self.awaited.borrow_mut();
+        if let Some((known, awaited)) = all.get(&stat.inode)
+            && *known == stat
+            && let Some(awaited) = awaited.upgrade()
+        {
+            return awaited;
+        }
+        if all.len() == all.capacity() {
+            all.retain(|_, (_, awaited)| awaited.strong_count() > 0);
+        }
+        let awaited = Rc::default();
+        all.insert(stat.inode, (stat, Rc::downgrade(&awaited)));
+        awaited
     }
 }
 
@@ -138,10 +205,11 @@ fn time(seconds: i64, nanos: i64) -> Option<SystemTime> {
 }
 
 fn digest_of(file: &Source, length: u64) -> io::Result<[u8; LENGTH]> {
+    let file = file.for_a_moment()?;
     let mut context = Context::new(&SHA256);
     let mut at = 0;
     while at < length {
-        let read = file.read(at, PART)?;
+        let read = content::read(&file, at, PART)?;
         // It has become shorter: what there is is what is served.
         if read.is_empty() {
             break;

@@ -1,7 +1,7 @@
 //! What clients that take nothing make the bundled web server hold: a little
 //! memory for each, which goes back, and a few descriptors for all.
 
-use std::fs;
+use std::fs::{self, File};
 use std::time::Instant;
 
 use serde_json::json;
@@ -50,11 +50,11 @@ fn descriptors(worker: &Worker) -> usize {
     fs::read_dir(directory).unwrap().count()
 }
 
-/// A client of which each request for the first file stands, all of them begun.
-fn standing(worker: &Worker, stream_window: u32, of_all: u32) -> Raw {
+/// A client of which each request for this file stands, all of them begun.
+fn standing(worker: &Worker, path: &str, stream_window: u32, of_all: u32) -> Raw {
     let mut raw = Raw::connect(worker.address, stream_window, of_all);
     for stream in (1..256).step_by(2) {
-        raw.ask(stream, "/0");
+        raw.ask(stream, path);
     }
     raw
 }
@@ -71,12 +71,17 @@ fn all_have_begun(raw: &mut Raw) {
 
 #[test]
 fn streams_that_nobody_takes_hold_little_and_their_memory_goes_back() {
-    let (_directory, mut worker) = site(1, MIB as usize, None);
+    let (directory, mut worker) = site(1, MIB as usize, None);
+    // Longer than all that a kernel takes for one connection on both of its sides.
+    let long = File::create(directory.path().join("long")).unwrap();
+    long.set_len(64 * MIB).unwrap();
     let before = resident(&worker);
-    let mut clients: Vec<Raw> = (0..6).map(|_| standing(&worker, 10, WIDE)).collect();
+    let mut clients: Vec<Raw> = (0..6).map(|_| standing(&worker, "/0", 10, WIDE)).collect();
     clients.iter_mut().for_each(all_have_begun);
     // These have windows that take all, and read nothing.
-    let open: Vec<Raw> = (0..2).map(|_| standing(&worker, WIDE, WIDE)).collect();
+    let open: Vec<Raw> = (0..2)
+        .map(|_| standing(&worker, "/long", WIDE, WIDE))
+        .collect();
     worker.in_flight(8 * 128);
     // Another client is served as if they were not there.
     let mut client = Client::connect(worker.address);
@@ -136,6 +141,27 @@ fn streams_that_stand_hold_no_descriptors_that_others_need() {
         raw.want(2 * file + 1, WIDE);
         let first = std::mem::take(&mut begun[file as usize]);
         let whole = raw.rest(2 * file + 1, first).unwrap();
+        assert!(whole == content(file as usize, length), "{file}");
+    }
+}
+
+#[test]
+fn files_of_which_nothing_is_wanted_yet_hold_no_descriptors_that_others_need() {
+    let length = 3000;
+    let (_directory, worker) = site(120, length, Some("ulimit -n 64;"));
+    let mut raw = Raw::connect(worker.address, 0, WIDE);
+    for file in 0..120 {
+        raw.ask(2 * file + 1, &format!("/{file}"));
+    }
+    for _ in 0..120 {
+        raw.until(|said| matches!(said, Said::Head(_, true, false)).then_some(()));
+    }
+    assert!(descriptors(&worker) < 48, "{}", descriptors(&worker));
+    let mut client = Client::connect(worker.address);
+    assert!(client.get("/7").body == content(7, length));
+    for file in 0..120 {
+        raw.want(2 * file + 1, WIDE);
+        let whole = raw.rest(2 * file + 1, Vec::new()).unwrap();
         assert!(whole == content(file as usize, length), "{file}");
     }
 }
