@@ -276,7 +276,7 @@ fn an_unknown_message_is_counted_and_forgiven() {
 }
 
 #[test]
-fn endless_output_is_cut_into_lines_and_kept_small() {
+fn an_endless_line_is_one_entry_is_read_on_and_kept_small() {
     let script = "yes 'an endless line of output' | tr -d '\\n' >&2 & exec \"$0\"";
     let worker = crate::harness::cli::example("test_worker");
     let worker = worker.to_str().expect("the path is text");
@@ -284,10 +284,18 @@ fn endless_output_is_cut_into_lines_and_kept_small() {
     let prefork = Prefork::start(&[noisy, Pool::bundled("web", 1)]);
     let load = Load::start(prefork.address("web"), 1);
     let resident = processes::resident_bytes(prefork.pid());
-    let log = || prefork.log().len();
-    eventually("four MiB are logged", Duration::from_secs(60), || {
-        log() > 4 << 20
+    let left_out = || {
+        let metric = "prefork_worker_output_dropped_bytes_total";
+        prefork.metric(metric, &[("pool", "odd")])
+    };
+    eventually("four MiB are read", Duration::from_secs(60), || {
+        left_out() > f64::from(4 << 20)
     });
+    prefork.logged(&["an endless line of output", "[cut: a line is logged"]);
+    let log = prefork.log();
+    let entries = log.matches("[cut: a line is logged").count();
+    assert_eq!(entries, 1);
+    assert!(log.len() < 1 << 20, "{} bytes are logged", log.len());
     prefork.done(&["--timeout", "5s", "status"]);
     load.stop_flawless();
     let grown = processes::resident_bytes(prefork.pid()).saturating_sub(resident);

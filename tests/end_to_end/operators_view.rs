@@ -1,6 +1,7 @@
 //! What an operator is told: who asked, what failed, what was meant, what happened when.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -77,6 +78,18 @@ fn who_waits_where_no_supervisor_is_hears_that_none_is() {
             "{waited:?}"
         );
     }
+}
+
+#[test]
+fn who_waits_for_a_supervisor_that_comes_late_waits_for_it() {
+    let install = |dir: &Path| {
+        let config = "[supervisor]\nadmin = \"127.0.0.1:0\"\n";
+        fs::write(dir.join("prefork.toml"), config).expect("the directory is ours");
+    };
+    let start = "sleep 6; exec \"$0\" --runtime-dir \"$1\" run --listen unix:web.sock";
+    let prefork = Prefork::launch_by_shell(install, start);
+    let waited = prefork.cli(&["wait", "--for", "ready"]);
+    assert_eq!(waited.code, 0, "{waited:?}: {}", prefork.log());
 }
 
 #[test]

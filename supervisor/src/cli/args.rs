@@ -182,6 +182,8 @@ pub(crate) enum Order {
         level: Level,
     },
     /// Wait for a condition: exit 0 as soon as it holds, 5 when it does not in time.
+    ///
+    /// A supervisor that is still to come is waited for as well: exit 3 when none came in time.
     Wait {
         /// ready, drained (nothing drains or stops), or generation=N.
         #[arg(long = "for", value_name = "CONDITION")]

@@ -9,11 +9,7 @@ use super::args::Condition;
 use super::client::{Client, Deadline, Lines, read};
 use super::error::Error;
 
-/// How long a supervisor may take to appear, so that `prefork run & prefork
-/// wait --for ready` is no race.
-const APPEARANCE: Duration = Duration::from_secs(5);
-
-/// Between two tries to find it meanwhile.
+/// Between two tries to find a supervisor that is still to come.
 const APPEARANCE_PAUSE: Duration = Duration::from_millis(25);
 
 /// The longest time between two looks at the status, for changes that no event tells.
@@ -25,11 +21,11 @@ pub(super) async fn run(
     condition: Condition,
     deadline: Deadline,
 ) -> Result<(), Error> {
-    // None is there so far, which is what there is to say when the time is over.
-    let mut absent = None;
+    // Why nobody has answered so far, which is what there is to say when the time is over.
+    let mut silence = None;
     let work = async {
         // Subscribed first, looked at second: nothing falls between.
-        let mut events = match appear(client, &mut absent).await {
+        let mut events = match appear(client, deadline, &mut silence).await {
             Ok(events) => Some(events),
             // It has no place for one more who follows: looking every now and then will do.
             Err(Error::Rejected(_)) => None,
@@ -46,40 +42,37 @@ pub(super) async fn run(
     if let Some(done) = deadline.bound(work).await {
         return done;
     }
-    Err(absent.unwrap_or_else(|| Error::NotReached {
+    Err(silence.unwrap_or_else(|| Error::NotReached {
         condition: words(condition),
         after: deadline.given,
     }))
 }
 
-/// Subscribes to what happens from now on, once there is a supervisor.
-/// `absent` is why it is not there yet.
-async fn appear(client: &Client, absent: &mut Option<Error>) -> Result<Lines, Error> {
-    let patience = Deadline::after(APPEARANCE);
-    let found = patience
-        .bound(async {
-            loop {
-                let path = format!("/v1/events?since={}&follow=1", u64::MAX);
-                match client.follow(&path).await {
-                    // One that was killed just after a fork leaves its socket to the
-                    // child until that has reached its exec: whoever comes then is
-                    // cut off before the next supervisor is there.
-                    Err(error @ Error::Lost(_)) => *absent = Some(error),
-                    Err(error) if error.is_not_running() => *absent = Some(error),
-                    found => return found,
-                }
-                sleep(APPEARANCE_PAUSE).await;
+/// Subscribes to what happens from now on, once there is a supervisor, so that
+/// `prefork run & prefork wait --for ready` is no race however long the start takes.
+/// `silence` is what there is to say if that never comes to an end.
+async fn appear(
+    client: &Client,
+    deadline: Deadline,
+    silence: &mut Option<Error>,
+) -> Result<Lines, Error> {
+    let path = format!("/v1/events?since={}&follow=1", u64::MAX);
+    loop {
+        *silence = Some(Error::NoAnswer {
+            after: deadline.given,
+        });
+        match client.follow(&path).await {
+            // One that was killed just after a fork leaves its socket to the
+            // child until that has reached its exec: whoever comes then is
+            // cut off before the next supervisor is there.
+            Err(error @ Error::Lost(_)) => *silence = Some(error),
+            Err(error) if error.is_not_running() => *silence = Some(error),
+            found => {
+                *silence = None;
+                return found;
             }
-        })
-        .await;
-    match found {
-        Some(found) => {
-            *absent = None;
-            found
         }
-        None => Err(absent
-            .take()
-            .unwrap_or(Error::NoAnswer { after: APPEARANCE })),
+        sleep(APPEARANCE_PAUSE).await;
     }
 }
 

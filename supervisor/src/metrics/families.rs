@@ -226,7 +226,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         "prefork_worker_output_dropped_bytes_total",
-        "What workers printed beyond what is logged.",
+        "What workers printed that is not logged: beyond 1 MiB a second of a stream and 8 MiB at once, and beyond 16 KiB of a line.",
         Total(|n| n.output_dropped),
     ),
     counted(

@@ -64,6 +64,11 @@ impl Allowance {
         self.uncounted = self.uncounted.saturating_add(length);
     }
 
+    /// Counts what is not logged of a line that is too long. Its entry says so.
+    pub(super) fn left_out(&mut self, length: usize) {
+        self.uncounted = self.uncounted.saturating_add(length as u64);
+    }
+
     pub(super) fn news(&mut self, now: Instant) -> Option<Flood> {
         let last = self.flood?;
         if !self.is_said {

@@ -182,6 +182,7 @@ impl Output {
         self.remember(line);
         if std::mem::take(&mut self.cut) {
             // Its beginning is logged.
+            self.allowance.left_out(line.len());
         } else if self.line.is_empty() {
             self.write(line.len(), text(line).as_ref(), log);
         } else {
@@ -196,10 +197,13 @@ impl Output {
     /// and logs it once it is as long as an entry may be.
     fn begin(&mut self, part: &[u8], log: &mut impl FnMut(&str)) {
         self.remember(part);
-        if !self.cut {
+        if self.cut {
+            self.allowance.left_out(part.len());
+        } else {
             self.line.extend_from_slice(part);
             if self.line.len() >= LINE {
                 let line = std::mem::take(&mut self.line);
+                self.allowance.left_out(line.len() - LINE);
                 let entry = format!("{}{CUT}", text(whole(&line[..LINE])));
                 self.write(entry.len(), &entry, log);
                 self.cut = true;
@@ -363,6 +367,7 @@ mod tests {
         }
         assert!(output.line.is_empty());
         assert_eq!(output.tail().len(), TAIL);
+        assert_eq!(output.flood(), (None, 500_000 - LINE as u64));
         pipe.write_all(b"\nnext\n").unwrap();
         lines.extend(read(&mut output).await.0);
         let beginning = "x".repeat(LINE);

@@ -2,30 +2,40 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What has been written so far.
-#[derive(Clone)]
-pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone, Default)]
+pub(super) struct Log {
+    written: Arc<Mutex<Vec<u8>>>,
+    is_complete: Arc<AtomicBool>,
+}
 
 impl Log {
     /// Collects until the last holder of the pipe's other end is gone.
     pub(super) fn collect(mut stderr: impl Read + Send + 'static) -> Self {
-        let log = Self(Arc::default());
+        let log = Self::default();
         let kept = log.clone();
         std::thread::spawn(move || {
             let mut chunk = [0; 8192];
             while let Ok(read @ 1..) = stderr.read(&mut chunk) {
                 kept.bytes().extend_from_slice(&chunk[..read]);
             }
+            kept.is_complete.store(true, Ordering::Release);
         });
         log
     }
 
     fn bytes(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
-        self.0
+        self.written
             .lock()
             .expect("nothing panics while it holds the log")
+    }
+
+    /// Whether nobody is left who could write more, and all of it is here.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Acquire)
     }
 
     /// All of it.

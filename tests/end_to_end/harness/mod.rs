@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -121,6 +121,11 @@ impl Prefork {
     #[track_caller]
     pub(crate) fn exit_code(&mut self) -> i32 {
         let status = self.ended();
+        // Its last words may still be in the pipe, which other processes may hold open.
+        let patience = Instant::now() + Duration::from_secs(5);
+        while !self.log.is_complete() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         status
             .code()
             .unwrap_or_else(|| panic!("the supervisor died of signal {:?}", status.signal()))
