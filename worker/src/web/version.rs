@@ -74,12 +74,15 @@ impl Version {
     }
 }
 
-/// The tags of a site's files, by the device and the number of each.
+/// By the device and the number of each file, and what it looks like.
+type ByFile<T> = HashMap<(u64, u64), (Stat, T)>;
+
+/// The tags of a site's files.
 #[derive(Debug)]
 pub(super) struct Versions {
-    kept: RefCell<HashMap<(u64, u64), (Stat, HeaderValue)>>,
+    kept: RefCell<ByFile<HeaderValue>>,
     /// Those that are waited for and whose content nobody has begun to read.
-    awaited: RefCell<HashMap<(u64, u64), (Stat, Weak<Awaited>)>>,
+    awaited: RefCell<ByFile<Weak<Awaited>>>,
     turns: Arc<Semaphore>,
 }
 
