@@ -10,7 +10,6 @@ fn of_a_worker_that_prints_without_end_a_bounded_part_is_logged_and_the_rest_cou
     let order = format!("start exec timeout 60 yes {line}");
     let before = prefork.log().len();
     prefork.order("app", 0, order);
-    prefork.logged(&["app/0", "prints more than is logged"]);
     let dropped = || {
         let metric = "prefork_worker_output_dropped_bytes_total";
         prefork.metric(metric, &[("pool", "app")])
@@ -18,6 +17,8 @@ fn of_a_worker_that_prints_without_end_a_bounded_part_is_logged_and_the_rest_cou
     eventually("what is dropped is counted", PATIENCE, || {
         dropped() > 1_000_000.0
     });
+    // Only now: to look through a log of megabytes again and again starves what writes it.
+    prefork.logged(&["app/0", "prints more than is logged"]);
     let output = prefork.cli(&["--timeout", "10s", "status"]);
     assert_eq!(output.code, 0, "{output:?}");
     // 8 MiB at once, and 1 MiB each second of the waits above.
