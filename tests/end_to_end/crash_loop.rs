@@ -79,7 +79,7 @@ fn a_crash_loop_ends_as_soon_as_the_program_is_good_again() {
 fn a_first_boot_that_fails_ends_run_with_1_and_the_workers_last_words() {
     let script = "echo 'cannot read the licence' >&2; exit 9";
     let broken = Pool::command("app", &["/bin/sh", "-c", script], 2);
-    let mut prefork = Prefork::launch(&[broken, Pool::bundled("web", 1)]);
+    let mut prefork = Prefork::launch(&[broken]);
     assert_eq!(prefork.exit_code(), 1);
     eventually("its log says why", PATIENCE, || {
         prefork.log().contains("cannot read the licence")

@@ -69,7 +69,7 @@ fn what_run_found_is_what_a_reload_reads_also_when_it_is_gone() {
         fs::remove_file(&file).expect("it is there");
         refuses();
         prefork.signal(Signal::SIGHUP);
-        prefork.logged(&["asked to reload by a signal"]);
+        prefork.logged(&["asked to reload by SIGHUP"]);
         eventually("the signal's reload is refused", PATIENCE, || {
             let events = prefork.done(&["events"]);
             events.matches("stays in force").count() == 2

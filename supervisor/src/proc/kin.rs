@@ -84,6 +84,7 @@ pub(crate) fn name(pid: i32) -> String {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -96,7 +97,12 @@ mod tests {
         let (name, value) = both.split_once('=').unwrap();
         let child = Command::new("sleep").arg("60").env(name, value).spawn();
         let mut child = child.unwrap();
-        assert_eq!(marks(child.id() as i32), ["7-9001", "8-9002"]);
+        // Before it executes the program it has no environment of its own.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while marks(child.id() as i32) != ["7-9001", "8-9002"] {
+            assert!(Instant::now() < deadline, "{:?}", marks(child.id() as i32));
+            std::thread::yield_now();
+        }
         let ours = children(std::process::id() as i32);
         assert!(ours.is_err() || ours.unwrap().contains(&(child.id() as i32)));
         assert!(everyone().unwrap().contains(&(child.id() as i32)));
