@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use prefork_proto::channel::{Flush, Receive, Received, WorkerEnd};
 use prefork_proto::message::{
-    DURATION_BOUNDS, Health, Hello, HttpCounts, PROTOCOL, Rejoin, RejoinState, ToSupervisor,
-    ToWorker, Welcome,
+    DURATION_BOUNDS, Health, Hello, HttpCounts, PROTOCOL, Rejoin, RejoinOffer, RejoinState,
+    ToSupervisor, ToWorker, Welcome,
 };
 
 use crate::serve::Server;
@@ -46,13 +46,19 @@ impl Link {
     pub(crate) fn come_back(welcome: &Welcome) -> Self {
         let offer = welcome.rejoin.as_ref().expect("there is a next one");
         let begun = Instant::now();
-        let socket = loop {
+        loop {
             assert!(begun.elapsed() < PATIENCE, "no supervisor comes");
-            match UnixStream::connect(&offer.path) {
-                Ok(socket) => break socket,
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            // The socket of the one that dies may still take a connection.
+            match Self::welcomed_at(offer, welcome) {
+                Some(link) => return link,
+                None => std::thread::sleep(Duration::from_millis(20)),
             }
-        };
+        }
+    }
+
+    /// The link to who listens there; none where nobody answers.
+    fn welcomed_at(offer: &RejoinOffer, welcome: &Welcome) -> Option<Self> {
+        let socket = UnixStream::connect(&offer.path).ok()?;
         let mut link = Self {
             raw: socket.try_clone().expect("a descriptor is left"),
             end: WorkerEnd::new(socket.into()),
@@ -74,9 +80,15 @@ impl Link {
             outputs: 0,
             state: RejoinState::Ready,
         }));
-        let answer = link.hear().message;
-        assert!(matches!(answer, ToWorker::Welcome(_)), "{answer:?}");
-        link
+        while !link.closed {
+            if let Some(received) = link.heard() {
+                let answer = received.message;
+                assert!(matches!(answer, ToWorker::Welcome(_)), "{answer:?}");
+                return Some(link);
+            }
+            link.wait(Duration::from_millis(20));
+        }
+        None
     }
 
     /// Whether the supervisor has closed its end.

@@ -414,14 +414,19 @@ impl Stock {
                 of_slots.insert(saved.slot, listener);
             }
         }
-        if of_slots.is_empty() {
+        let sockets = if of_slots.is_empty() {
             match self.bind_again(listen, bound) {
-                Ok(again) => of_slots = again,
+                Ok(again) => Sockets::adopt(listen, again),
                 // The others are taken over all the same.
-                Err(error) => error!(pool, "{error}. Until then its workers wait"),
+                Err(error) => {
+                    error!(pool, "{error}. Until then its workers wait");
+                    Sockets::lost(listen, bound)
+                }
             }
-        }
-        let sockets = Rc::new(Sockets::adopt(listen, of_slots));
+        } else {
+            Sockets::adopt(listen, of_slots)
+        };
+        let sockets = Rc::new(sockets);
         self.ready.push(Rc::clone(&sockets));
         sockets
     }

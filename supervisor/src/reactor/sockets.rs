@@ -22,6 +22,9 @@ pub(crate) struct Sockets {
     /// Every slot's for `per-slot`. Where they are shared, all are every slot's:
     /// one, but for a name under which the service manager passes several.
     of_slots: RefCell<BTreeMap<u32, Rc<Listener>>>,
+    /// Where they were bound before, if that could not be had again: clients know
+    /// the port that was chosen, and no other.
+    before: Option<SocketAddr>,
 }
 
 impl Sockets {
@@ -43,6 +46,15 @@ impl Sockets {
         Self {
             listen: RefCell::new(listen.clone()),
             of_slots: RefCell::new(of_slots.collect()),
+            before: None,
+        }
+    }
+
+    /// Sockets that could not be bound yet, and where they were before.
+    pub(crate) fn lost(listen: &Listen, before: Option<SocketAddr>) -> Self {
+        Self {
+            before,
+            ..Self::adopt(listen, BTreeMap::new())
         }
     }
 
@@ -80,7 +92,8 @@ impl Sockets {
         }
         let mut listen = self.listen.borrow().clone();
         // Port 0 is chosen once, for all slots.
-        if let Some(bound) = of_slots.values().next().and_then(|first| first.bound()) {
+        let first = of_slots.values().next();
+        if let Some(bound) = first.map_or(self.before, |first| first.bound()) {
             listen.address = Address::Tcp(bound);
         }
         let listener = Rc::new(Listener::bind(&listen, !of_slots.is_empty(), &[])?);
