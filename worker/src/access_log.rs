@@ -21,7 +21,9 @@ use hyper::header::{HeaderMap, HeaderValue, REFERER, USER_AGENT};
 use hyper::{Method, Request, Uri, Version};
 use prefork_proto::message::AccessLogFormat;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
+
+use crate::moment::Moment;
 
 use request_id::Ids;
 pub(crate) use request_id::X_REQUEST_ID;
@@ -80,7 +82,7 @@ impl AccessLog {
     }
 
     /// Begins a request's entry; none where requests are not logged.
-    pub(crate) fn begin<B>(&self, request: &Request<B>, began: Instant) -> Option<Box<Entry>> {
+    pub(crate) fn begin<B>(&self, request: &Request<B>, began: Moment) -> Option<Box<Entry>> {
         if !self.is_on() {
             return None;
         }
@@ -107,7 +109,7 @@ impl AccessLog {
             return;
         }
         let entry = Entry {
-            began: Instant::now(),
+            began: Moment::now(),
             asked: None,
             id: self.ids.of(&HeaderMap::new()),
             status,
@@ -151,7 +153,7 @@ pub(crate) async fn switched(told: oneshot::Receiver<()>) {
 /// What is logged of a request.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    began: Instant,
+    began: Moment,
     /// None where what came was no request.
     asked: Option<Asked>,
     id: HeaderValue,

@@ -234,14 +234,14 @@ impl Deliveries {
 #[derive(Debug)]
 pub(crate) struct Part<D> {
     data: D,
-    taken: Taken,
+    /// Nowhere where it is small, and its connection knows what was sent. In a box,
+    /// so that such a part is as small as its data and drops as fast.
+    taken: Option<Box<Taken>>,
 }
 
 /// Where it counts what is taken of a part.
 #[derive(Debug)]
 enum Taken {
-    /// Nowhere: it is small, and its connection knows what was sent.
-    Anyway,
     /// For all streams of its connection.
     Together(Rc<Requests>),
     /// For its response as well.
@@ -265,19 +265,19 @@ impl<D: Buf> Part<D> {
         is_http2: bool,
     ) -> Self {
         let taken = match data.remaining() {
-            ..=SMALL if !is_http2 => Taken::Anyway,
-            ..=SMALL => Taken::Together(Rc::clone(requests)),
-            bytes => Taken::Alone(Lease::of(bytes, delivery, requests)),
+            ..=SMALL if !is_http2 => None,
+            ..=SMALL => Some(Box::new(Taken::Together(Rc::clone(requests)))),
+            bytes => Some(Box::new(Taken::Alone(Lease::of(bytes, delivery, requests)))),
         };
         Self { data, taken }
     }
 
     #[inline]
     fn count(&self, bytes: usize) {
-        match &self.taken {
-            Taken::Anyway => {}
-            Taken::Together(requests) => requests.take(bytes),
-            Taken::Alone(lease) => lease.delivery.take(bytes),
+        match self.taken.as_deref() {
+            None => {}
+            Some(Taken::Together(requests)) => requests.take(bytes),
+            Some(Taken::Alone(lease)) => lease.delivery.take(bytes),
         }
     }
 }

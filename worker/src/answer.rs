@@ -10,12 +10,12 @@ use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 use crate::StartError;
 use crate::admission::Turn;
 use crate::content::{self, lacks_content};
 use crate::in_flight::{Asks, InFlight};
+use crate::moment::Moment;
 use crate::outgoing::Outgoing;
 use crate::screen::is_bad_body;
 use crate::serving::Serving;
@@ -29,7 +29,7 @@ pin_project! {
         #[pin]
         pub(crate) work: Work<F>,
         pub(crate) in_flight: Option<InFlight>,
-        pub(crate) began: Instant,
+        pub(crate) began: Moment,
     }
 }
 
@@ -167,7 +167,7 @@ fn failure(error: StartError, traffic: &Traffic) -> StatusCode {
 fn answered<B: Body>(
     mut response: Response<B>,
     mut in_flight: InFlight,
-    began: Instant,
+    began: Moment,
 ) -> Response<Outgoing<B>> {
     if in_flight.requests.traffic.body_is_over() {
         return refused(StatusCode::PAYLOAD_TOO_LARGE.into(), in_flight, began);
@@ -185,7 +185,7 @@ fn answered<B: Body>(
 fn headed<B: Body>(
     response: Response<B>,
     mut in_flight: InFlight,
-    began: Instant,
+    began: Moment,
 ) -> Response<Outgoing<B>> {
     let status = response.status();
     if !content::is_answer(status, &in_flight) {
@@ -199,7 +199,7 @@ fn headed<B: Body>(
 /// An answer of the library's own. Where a request was refused, nothing that
 /// follows it on its connection can be trusted to be another one.
 #[cold]
-fn refused<B>(refusal: Refusal, mut in_flight: InFlight, began: Instant) -> Response<Outgoing<B>> {
+fn refused<B>(refusal: Refusal, mut in_flight: InFlight, began: Moment) -> Response<Outgoing<B>> {
     let status = refusal.status;
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -227,7 +227,7 @@ fn close(headers: &mut HeaderMap, in_flight: &InFlight) {
 
 /// What every response has to go through, the application's and the library's.
 #[inline(always)]
-fn finish(status: StatusCode, headers: &mut HeaderMap, in_flight: &mut InFlight, began: Instant) {
+fn finish(status: StatusCode, headers: &mut HeaderMap, in_flight: &mut InFlight, began: Moment) {
     in_flight.stop_waiting();
     if let Some((stream, uploads)) = in_flight.upload() {
         uploads.answered(stream);
@@ -238,7 +238,9 @@ fn finish(status: StatusCode, headers: &mut HeaderMap, in_flight: &mut InFlight,
         entry.answered(status.as_u16(), headers);
     }
     let serving = in_flight.requests.serving();
-    serving.tally.answered(status.as_u16(), began.elapsed());
+    serving
+        .tally
+        .answered_in(status.as_u16(), began.micros_since());
 }
 
 fn finish_head(status: StatusCode, headers: &mut HeaderMap, in_flight: &InFlight) {

@@ -18,6 +18,7 @@ use crate::output::say;
 #[inline]
 pub(crate) fn lacks_content(status: StatusCode, asks: Asks) -> bool {
     match asks {
+        Asks::Content if status == StatusCode::OK => false,
         Asks::Head => true,
         Asks::Tunnel if status.is_success() => true,
         _ => status.is_informational() || has_none(status),

@@ -11,6 +11,8 @@ use crate::authority::is_authority;
 pub(crate) struct Head {
     /// Bytes of the target: its authority and its path.
     pub(crate) target: usize,
+    /// What the target has of a path.
+    pub(crate) path: TargetPath,
     /// Bytes of the headers' names and values.
     text: usize,
     pub(crate) hosts: Hosts,
@@ -20,6 +22,16 @@ pub(crate) struct Head {
     pub(crate) body: Option<u64>,
     /// Whether there is a body.
     pub(crate) has_body: bool,
+}
+
+/// What a target has of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetPath {
+    /// None: it is an authority alone.
+    None,
+    /// `*`, the server as a whole.
+    Star,
+    Some,
 }
 
 /// What there is of `Host`.
@@ -35,10 +47,15 @@ pub(crate) enum Hosts {
 impl Head {
     pub(crate) fn of(request: &Request<Incoming>) -> Self {
         let uri = request.uri();
-        let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+        let (path, kind) = match uri.path_and_query().map(|path| path.as_str().as_bytes()) {
+            None => (0, TargetPath::None),
+            Some(b"*") => (1, TargetPath::Star),
+            Some(path) => (path.len(), TargetPath::Some),
+        };
         let authority = uri.authority().map_or(0, |name| name.as_str().len());
         let mut head = Self {
             target: authority + path,
+            path: kind,
             text: 0,
             hosts: Hosts::None,
             method: request.method().as_str().len(),

@@ -6,11 +6,11 @@ use std::task::Waker;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Version};
-use tokio::time::Instant;
 
 use crate::access_log::Entry;
 use crate::admission::Turn;
 use crate::head::Head;
+use crate::moment::Moment;
 use crate::requests::Requests;
 use crate::unanswered::BodyEnd;
 use crate::uploads::Uploads;
@@ -109,12 +109,12 @@ impl InFlight {
 
     /// The application has not answered yet and will wake this task; what is
     /// to be answered in its place, if the time is over.
-    pub(crate) fn wait(&mut self, began: Instant, waker: &Waker) -> Option<StatusCode> {
+    pub(crate) fn wait(&mut self, began: Moment, waker: &Waker) -> Option<StatusCode> {
         let unanswered = &self.requests.unanswered;
         match self.unanswered {
             Some(key) => unanswered.look_after(key, waker),
             None => {
-                let since = self.requests.serving().alarms.shown(began);
+                let since = self.requests.serving().alarms.shown(began.instant());
                 let received = self.requests.received();
                 self.unanswered = Some(unanswered.begin(since, self.body(), received, waker));
                 None

@@ -57,6 +57,7 @@ mod limits;
 mod link;
 mod listener;
 mod metrics;
+mod moment;
 mod outgoing;
 mod output;
 mod pace;

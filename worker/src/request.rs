@@ -12,13 +12,13 @@ use std::rc::Rc;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
-use tokio::time::Instant;
 
 use crate::StartError;
 use crate::admission::Admission;
 use crate::answer::{Answer, Refusal, Work, panicked};
 use crate::head::Head;
 use crate::in_flight::InFlight;
+use crate::moment::Moment;
 use crate::outgoing::Outgoing;
 use crate::requests::Requests;
 use crate::screen::screen;
@@ -49,7 +49,7 @@ where
     type Future = Answer<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let began = Instant::now();
+        let began = Moment::now();
         let requests = &self.requests;
         let (rules, serving) = (requests.rules(), requests.serving());
         let upload = match requests.uploads() {

@@ -11,7 +11,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 
 use crate::authority::{is_authority, is_same, names_port};
-use crate::head::{Head, Hosts};
+use crate::head::{Head, Hosts, TargetPath};
 use crate::limits::Limits;
 
 /// The longest method that is looked at: no registered one has more than half
@@ -31,10 +31,10 @@ pub(crate) fn screen(
     }
     if request.version() == Version::HTTP_2 {
         screen_names(request)?;
-        return screen_target(request);
+        return screen_target(request, head);
     }
     // Before the target's name gets into `Host`.
-    screen_target(request)?;
+    screen_target(request, head)?;
     screen_host(request, head.hosts)?;
     // Without a length there is a body in chunks.
     if head.body.is_none() {
@@ -46,18 +46,27 @@ pub(crate) fn screen(
 /// Which forms a target may have depends on the method (RFC 9112, 3.2): a CONNECT
 /// names a host and a port, which no other method does, and only OPTIONS may mean
 /// the server as a whole.
-fn screen_target(request: &Request<Incoming>) -> Result<(), StatusCode> {
+#[inline]
+fn screen_target(request: &Request<Incoming>, head: &Head) -> Result<(), StatusCode> {
+    let is_right = match head.path {
+        // Both have as many letters, and hardly any request is one of them.
+        path if head.method == "CONNECT".len() => is_form_of(request, path),
+        path => path == TargetPath::Some,
+    };
+    is_right.then_some(()).ok_or(StatusCode::BAD_REQUEST)
+}
+
+fn is_form_of(request: &Request<Incoming>, path: TargetPath) -> bool {
     let uri = request.uri();
-    let is_right = match *request.method() {
+    match *request.method() {
         Method::CONNECT => {
-            let is_authority = uri.scheme().is_none() && uri.path_and_query().is_none();
+            let is_authority = uri.scheme().is_none() && path == TargetPath::None;
             let target = uri.authority().filter(|_| is_authority);
             target.is_some_and(|target| names_port(target.as_str()))
         }
-        Method::OPTIONS => uri.path_and_query().is_some(),
-        _ => uri.path_and_query().is_some_and(|path| path != "*"),
-    };
-    is_right.then_some(()).ok_or(StatusCode::BAD_REQUEST)
+        Method::OPTIONS => path != TargetPath::None,
+        _ => path == TargetPath::Some,
+    }
 }
 
 fn screen_sizes(

@@ -11,6 +11,19 @@ use prefork_proto::channel::WorkerEnd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// What the monotonic clock shows, in nanoseconds (clock_gettime(2)).
+#[inline]
+pub(crate) fn monotonic_nanos() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: it writes to the one struct that it is given, and this clock is
+    // there on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
 /// Registers the channel with the runtime, which tells when it can be read.
 pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
     // SAFETY: `Channel::as_raw_fd` is the descriptor of an `OwnedFd` that the

@@ -170,11 +170,10 @@ mod tests {
     use hyper::{Method, Version};
     use proptest::prelude::*;
     use serde_json::Value;
-    use tokio::time::Instant;
 
     fn entry(target: &str, referer: &[u8], agent: &[u8]) -> Entry {
         Entry {
-            began: Instant::now(),
+            began: crate::moment::Moment::now(),
             asked: Some(Asked {
                 method: Method::GET,
                 uri: target.parse().unwrap(),
