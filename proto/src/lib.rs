@@ -17,6 +17,8 @@
 //! - [`metrics`] has the part of them that carries an application's own metrics.
 //! - [`scoreboard`] is the memory in which a worker counts and which the
 //!   supervisor reads, whatever becomes of the worker.
+//! - [`places`] is the memory in which all processes that forward to a pool count what
+//!   they have there.
 //! - [`tls`] has the certificates and keys of listeners that speak TLS.
 //! - [`listening`] has what may be done to a listener that several processes hold.
 //! - [`control`] has the shapes of the supervisor's HTTP API, which operators
@@ -56,6 +58,7 @@ pub mod error;
 pub mod listening;
 pub mod message;
 pub mod metrics;
+pub mod places;
 pub mod scoreboard;
 pub mod tls;
 

@@ -96,6 +96,18 @@ pub enum ToWorker {
     /// to a worker with the capability `access_log`: before `start`, and later in
     /// place of what it has.
     AccessLog(AccessLogOffer),
+    /// Where to count the requests that it has at each worker of a pool behind it; the
+    /// memory arrives with this line. Only to a worker with the capability `forward`:
+    /// before the first `upstreams` of that pool, and later in place of what it has.
+    Places(PlacesOffer),
+    /// Every worker of a pool behind it, in place of what it knows of that pool; wants a
+    /// `reply` when it is in force. Only to a worker with the capability `forward`:
+    /// before `start`, and later at any time.
+    Upstreams(Upstreams),
+    /// Wants a `reply` when nothing of this worker's is in flight any more at that
+    /// process of a pool behind it, which takes nothing new by then. Only to a worker
+    /// with the capability `forward`.
+    Vacate(Vacate),
     /// Stop accepting, finish what is in flight, say `drained`, leave; wants a `reply` at once.
     Drain {
         /// Chosen by the supervisor; the `reply` carries it back.
@@ -362,6 +374,75 @@ pub enum AccessLogFormat {
     Json,
 }
 
+/// The memory in which all processes that forward to a pool count what they have there,
+/// on its way to one of them; see [`places`](crate::places).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PlacesOffer {
+    /// The pool behind.
+    pub pool: String,
+    /// The row that is this process's own.
+    pub row: u32,
+    /// The layout's version.
+    pub abi: u32,
+    /// The layout's size in bytes.
+    pub bytes: u64,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
+/// The workers of a pool that requests are forwarded to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Upstreams {
+    /// Chosen by the supervisor; the `reply` carries it back.
+    pub id: u64,
+    /// The pool's name.
+    pub pool: String,
+    /// Requests that one of its workers gets at a time, from all who forward to it
+    /// together; 0: any number.
+    pub concurrency: u32,
+    /// Its workers. One that is not here gets nothing more.
+    pub workers: Vec<Upstream>,
+    /// Whether further lines for the same pool follow: their workers belong to the same
+    /// table, which is in force with the last of them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// One process of a pool behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Upstream {
+    /// Its slot's index in the pool.
+    pub slot: u32,
+    /// Which of its slot's processes it is.
+    pub incarnation: u64,
+    /// Where it listens: `unix:/PATH` or `127.0.0.1:8080`.
+    pub address: String,
+    /// Whether it is on its way out: it gets nothing more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leaving: bool,
+    /// The cell of each row in which requests at it are counted; absent where there
+    /// is none left: then each process counts by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<u32>,
+}
+
+/// A process of a pool behind that is to be left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Vacate {
+    /// Chosen by the supervisor; the `reply` carries it back.
+    pub id: u64,
+    /// The pool's name.
+    pub pool: String,
+    /// Its slot's index in the pool.
+    pub slot: u32,
+    /// Which of its slot's processes it is.
+    pub incarnation: u64,
+}
+
 /// What a worker prints to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -422,7 +503,7 @@ pub struct Hello {
     pub version: String,
     /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`,
     /// `rescue`, `scoreboard`, `rejoin`, `output`, `tls`,
-    /// `access_log`.
+    /// `access_log`, `forward`.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
@@ -661,6 +742,9 @@ impl Message for ToWorker {
         "rescue",
         "output",
         "access_log",
+        "places",
+        "upstreams",
+        "vacate",
         "drain",
         "stop",
     ];
@@ -671,6 +755,7 @@ impl Message for ToWorker {
         "rescue",
         "output",
         "access_log",
+        "places",
     ];
 
     fn kind(&self) -> &'static str {
@@ -690,6 +775,9 @@ impl Message for ToWorker {
             Self::Rescue(_) => "rescue",
             Self::Output(_) => "output",
             Self::AccessLog(_) => "access_log",
+            Self::Places(_) => "places",
+            Self::Upstreams(_) => "upstreams",
+            Self::Vacate(_) => "vacate",
             Self::Drain { .. } => "drain",
             Self::Stop { .. } => "stop",
         }
@@ -703,6 +791,7 @@ impl Message for ToWorker {
             Self::Rescue(rescue) => rescue.fds,
             Self::Output(offer) => offer.fds,
             Self::AccessLog(offer) => offer.fds,
+            Self::Places(offer) => offer.fds,
             _ => 0,
         }
     }

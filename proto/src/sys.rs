@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -157,6 +157,47 @@ pub(crate) fn map_for_good(memory: BorrowedFd<'_>) -> Result<&'static Cells<Atom
     // SAFETY: never unmapped, aligned, and large enough by this function's
     // contract. Every bit pattern is a cell, and all access is atomic.
     Ok(unsafe { at.as_ref() })
+}
+
+/// Counters shared with other processes, mapped until they are dropped.
+#[derive(Debug)]
+pub(crate) struct SharedCells {
+    at: NonNull<AtomicU32>,
+    bytes: NonZeroUsize,
+}
+
+impl SharedCells {
+    /// Maps as many bytes of memory that the caller has made sure is as large and can't
+    /// shrink.
+    pub(crate) fn map(memory: BorrowedFd<'_>, bytes: NonZeroUsize) -> Result<Self, Errno> {
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no
+        // memory that exists. It is page-aligned, which is enough for any cells.
+        let at = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, memory, 0) }?;
+        Ok(Self {
+            at: at.cast(),
+            bytes,
+        })
+    }
+}
+
+impl Deref for SharedCells {
+    type Target = [AtomicU32];
+
+    fn deref(&self) -> &[AtomicU32] {
+        let cells = self.bytes.get() / mem::size_of::<AtomicU32>();
+        // SAFETY: mapped until drop, aligned, and large enough by the contract of
+        // `map`. Every bit pattern is a cell, and all access to it is atomic.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), cells) }
+    }
+}
+
+impl Drop for SharedCells {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this size; borrows of it have ended.
+        let unmapped = unsafe { munmap(self.at.cast(), self.bytes.get()) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
 }
 
 /// Makes a socket filter of these classic BPF instructions.

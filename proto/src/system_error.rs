@@ -31,6 +31,8 @@ pub enum Call {
     Fstat,
     /// `mmap(2)`
     Mmap,
+    /// `pwrite(2)`
+    Pwrite,
 }
 
 impl Call {
@@ -48,6 +50,7 @@ impl Call {
             Self::Dup => "fcntl(F_DUPFD_CLOEXEC)",
             Self::Fstat => "fstat",
             Self::Mmap => "mmap",
+            Self::Pwrite => "pwrite",
         }
     }
 }
@@ -132,7 +135,8 @@ impl SystemError {
             | Call::Ftruncate
             | Call::AddSeals
             | Call::GetSeals
-            | Call::Fstat => false,
+            | Call::Fstat
+            | Call::Pwrite => false,
         }
     }
 
@@ -150,7 +154,8 @@ impl SystemError {
             | Call::GetSeals
             | Call::Dup
             | Call::Fstat
-            | Call::Mmap => memory_advice(self.errno),
+            | Call::Mmap
+            | Call::Pwrite => memory_advice(self.errno),
         }
     }
 }
