@@ -81,6 +81,11 @@ impl AccessLog {
         Ok(switched)
     }
 
+    /// What to know a request with these headers by, which has an entry or none.
+    pub(crate) fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        self.ids.of(headers)
+    }
+
     /// Begins a request's entry; none where requests are not logged.
     pub(crate) fn begin<B>(&self, request: &Request<B>, began: Moment) -> Option<Box<Entry>> {
         if !self.is_on() {

@@ -1,14 +1,17 @@
 //! What the application can be asked over the channel.
 
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{NEEDS_RESTART, Reply, ReplyError};
+use prefork_proto::message::{NEEDS_RESTART, PlacesOffer, Reply, ReplyError, Upstreams, Vacate};
+use prefork_proto::places::PlacesError;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::context::Context;
+use crate::forwards::Forwards;
 
 /// A command for the application: `prefork tell web COMMAND ARGS`.
 #[derive(Debug)]
@@ -93,6 +96,7 @@ pub(crate) struct Application {
     pub(crate) on_tell: Option<Handler<Tell, Value>>,
     pub(crate) on_reload: Option<Handler<Reload, ()>>,
     pub(crate) on_drain: Option<Farewell>,
+    pub(crate) forwards: Option<Rc<dyn Forwards>>,
     /// Held by the reload that is under way; the next one waits for it, so that
     /// the settings that came last are those that stay.
     reloading: Rc<Mutex<()>>,
@@ -104,6 +108,7 @@ impl Application {
         let handlers = [
             ("tell", self.on_tell.is_some()),
             ("reload", self.on_reload.is_some()),
+            ("forward", self.forwards.is_some()),
         ];
         let handled = handlers
             .into_iter()
@@ -121,6 +126,34 @@ impl Application {
             ])
             .map(str::to_owned)
             .collect()
+    }
+
+    /// Counts what it forwards in this memory from now on.
+    pub(crate) fn count_in(
+        &self,
+        offer: &PlacesOffer,
+        memory: Option<OwnedFd>,
+    ) -> Result<(), PlacesError> {
+        match (&self.forwards, memory) {
+            (Some(forwards), Some(memory)) => forwards.count_in(offer, memory),
+            // A worker that did not say that it forwards is not told.
+            _ => Ok(()),
+        }
+    }
+
+    /// Forwards to these from now on.
+    pub(crate) fn learn(&self, table: Upstreams) {
+        if let Some(forwards) = &self.forwards {
+            forwards.learn(table);
+        }
+    }
+
+    /// Answers when nothing is in flight any more at a worker behind.
+    pub(crate) fn vacate(&self, whom: &Vacate) -> LocalFuture<Answer> {
+        match &self.forwards {
+            Some(forwards) => forwards.vacate(whom),
+            None => Box::pin(std::future::ready(Ok(Value::Null))),
+        }
     }
 
     pub(crate) fn tell(&self, tell: Tell) -> LocalFuture<Answer> {

@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 
 use prefork_proto::message::{
-    AccessLogOffer, Hello, PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome,
+    AccessLogOffer, Hello, PROTOCOL, Reply, ToSupervisor, ToWorker, Upstreams, Vacate, Welcome,
 };
 use prefork_proto::scoreboard::Tally;
 use serde_json::Value;
 
 use crate::access_log::AccessLog;
+use crate::application::Application;
 use crate::error::WorkerError;
 use crate::link::{Heard, Link};
 use crate::listener::Listener;
@@ -43,6 +44,7 @@ pub(crate) async fn handshake(
     link: &mut Link,
     hello: Hello,
     access_log: &AccessLog,
+    application: &Application,
 ) -> Result<Boot<Orders>, WorkerError> {
     link.say(&ToSupervisor::Hello(hello))?;
     let Boot::Done(welcome) = welcome(link).await? else {
@@ -93,6 +95,8 @@ pub(crate) async fn handshake(
                 }));
             }
             (ToWorker::AccessLog(offer), Some(file)) => take_log(link, access_log, &offer, file)?,
+            (ToWorker::Places(offer), memory) => application.count_in(&offer, memory)?,
+            (ToWorker::Upstreams(table), _) => learn(link, application, table)?,
             (message, _) => match aside(link, message, "`listener` or `start`")? {
                 Aside::GoOn => {}
                 Aside::Leave => return Ok(Boot::Dismissed),
@@ -125,17 +129,26 @@ async fn welcome(link: &mut Link) -> Result<Boot<Welcome>, WorkerError> {
 pub(crate) async fn start_up<T>(
     link: &mut Link,
     access_log: &AccessLog,
-    application: impl Future<Output = T>,
+    application: &Application,
+    starting: impl Future<Output = T>,
 ) -> Result<Boot<T>, WorkerError> {
-    let mut application = std::pin::pin!(application);
+    let mut starting = std::pin::pin!(starting);
     loop {
         let (message, fd) = tokio::select! {
-            started = &mut application => return Ok(Boot::Done(started)),
+            started = &mut starting => return Ok(Boot::Done(started)),
             heard = hear(link) => heard?,
         };
         let message = match (message, fd) {
             (ToWorker::AccessLog(offer), Some(file)) => {
                 take_log(link, access_log, &offer, file)?;
+                continue;
+            }
+            (ToWorker::Places(offer), memory) => {
+                application.count_in(&offer, memory)?;
+                continue;
+            }
+            (ToWorker::Upstreams(table), _) => {
+                learn(link, application, table)?;
                 continue;
             }
             (message, _) => message,
@@ -165,16 +178,24 @@ fn take_log(
     Ok(link.say(&ToSupervisor::Reply(reply))?)
 }
 
+/// Forwards to these from the first request on.
+fn learn(link: &mut Link, application: &Application, table: Upstreams) -> Result<(), WorkerError> {
+    let reply = Reply::done(table.id, Value::Null);
+    application.learn(table);
+    Ok(link.say(&ToSupervisor::Reply(reply))?)
+}
+
 enum Aside {
     GoOn,
     Leave,
 }
 
-/// Takes what a supervisor may say at any time: a ping, or that it has thought
+/// Takes what a supervisor may say at any time: a ping, whether something is left in
+/// flight before anything was begun, or that it has thought
 /// better of this worker. All else is out of order.
 fn aside(link: &mut Link, message: ToWorker, expected: &'static str) -> Result<Aside, WorkerError> {
     let (id, next) = match message {
-        ToWorker::Ping { id } => (id, Aside::GoOn),
+        ToWorker::Ping { id } | ToWorker::Vacate(Vacate { id, .. }) => (id, Aside::GoOn),
         ToWorker::Stop { id } | ToWorker::Drain { id, .. } => (id, Aside::Leave),
         message => return Err(WorkerError::out_of_order(expected, &message)),
     };

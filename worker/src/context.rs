@@ -140,6 +140,11 @@ impl Context {
         self.0.serving.open()
     }
 
+    /// What everything in the process shares.
+    pub(crate) fn serving(&self) -> &'static Serving {
+        self.0.serving
+    }
+
     /// Whether the worker is on its way out.
     pub fn is_draining(&self) -> bool {
         self.0.serving.drain.is_on()

@@ -4,6 +4,7 @@ use std::io;
 
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Message, ToWorker};
+use prefork_proto::places::PlacesError;
 use prefork_proto::scoreboard::ScoreboardError;
 
 use crate::tls::TlsError;
@@ -40,6 +41,9 @@ pub(crate) enum WorkerError {
 
     #[error(transparent)]
     Scoreboard(#[from] ScoreboardError),
+
+    #[error(transparent)]
+    Places(#[from] PlacesError),
 
     #[error(transparent)]
     Tls(#[from] TlsError),

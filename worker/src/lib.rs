@@ -27,6 +27,8 @@
 //! `metrics` reports what the application counts itself. `background` is what it
 //! does beside answering.
 //!
+//! `forwards` is what a worker is told of pools behind it, if it forwards to any.
+//!
 //! [`web`] is the web server that `prefork` has inside.
 
 mod accept;
@@ -47,6 +49,7 @@ mod content;
 mod context;
 mod cut;
 mod error;
+mod forwards;
 mod frames;
 mod gate;
 mod head;

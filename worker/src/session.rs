@@ -248,6 +248,21 @@ impl Session {
                 begin(offer.id, self.take_log(&offer, fd), course);
                 return None;
             }
+            ToWorker::Places(offer) => {
+                if let Err(error) = self.application.count_in(&offer, fd) {
+                    self.remark(&format!("requests are counted as before: {error}"));
+                }
+                return None;
+            }
+            ToWorker::Upstreams(table) => {
+                let id = table.id;
+                self.application.learn(table);
+                id
+            }
+            ToWorker::Vacate(whom) => {
+                begin(whom.id, self.application.vacate(&whom), course);
+                return None;
+            }
             ToWorker::Ping { id } => id,
             ToWorker::Pause { id } => {
                 self.gate.shut();

@@ -23,6 +23,7 @@ use crate::boot::{Boot, Orders, handshake, start_up};
 use crate::connection;
 use crate::context::Context;
 use crate::error::{StartError, WorkerError};
+use crate::forwards::Forwards;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::link::Link;
@@ -121,6 +122,12 @@ impl Worker {
         Fut: Future<Output = ()> + 'static,
     {
         self.application.on_drain = Some(Rc::new(move |drain| Box::pin(handler(drain))));
+        self
+    }
+
+    /// Tells this one of the pools that requests may be forwarded to.
+    pub(crate) fn forwards(mut self, forwards: Rc<dyn Forwards>) -> Self {
+        self.application.forwards = Some(forwards);
         self
     }
 
@@ -259,7 +266,9 @@ impl Worker {
         let hello = self.hello();
         let access_log: &AccessLog = Box::leak(Box::default());
         let boot = async {
-            let Boot::Done(orders) = handshake(&mut link, hello.clone(), access_log).await? else {
+            let Boot::Done(orders) =
+                handshake(&mut link, hello.clone(), access_log, &self.application).await?
+            else {
                 return Ok(None);
             };
             let Orders {
@@ -274,8 +283,8 @@ impl Worker {
             let serving = Serving::new(tally, limits, access_log, self.tells_peer)
                 .map_err(WorkerError::Runtime)?;
             let context = Context::supervised(&welcome, serving);
-            let application = start(context.clone(), serving);
-            match start_up(&mut link, access_log, application).await? {
+            let starting = start(context.clone(), serving);
+            match start_up(&mut link, access_log, &self.application, starting).await? {
                 Boot::Done(Ok(serve)) => {
                     let booted = (welcome, listeners, tls, outputs, context, serving, serve);
                     Ok(Some(booted))

@@ -15,6 +15,7 @@ use landlock::{
 };
 
 use super::filter;
+use super::settings::Settings;
 
 /// Everything about files that can be denied, and from this version on connecting to
 /// any unix socket but those beside the next supervisor's.
@@ -36,11 +37,32 @@ pub(super) enum Bounds {
     Confined {
         /// Which directory.
         root: Option<Identity>,
+        /// What it can connect to.
+        reach: Reach,
         /// What the kernel knows of Landlock.
         abi: i32,
         /// Why it has no system call filter, where it has none.
         unfiltered: Option<String>,
     },
+}
+
+/// What the server may connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The next supervisor's socket alone.
+    Supervisor,
+    /// The sockets of the pools that it forwards to as well: those that lie beside the
+    /// next supervisor's, and those on ports.
+    Pools,
+}
+
+impl Reach {
+    pub(super) fn of(settings: &Settings) -> Self {
+        match settings.forward {
+            Some(_) => Self::Pools,
+            None => Self::Supervisor,
+        }
+    }
 }
 
 /// What a path leads to, whatever it is called: device and inode.
@@ -57,12 +79,20 @@ impl Identity {
 impl Bounds {
     /// Whether the process can go on with another root, and with being
     /// confined or not; what stands in the way.
-    pub(super) fn admit(&self, root: Option<&Path>, confined: bool) -> Result<(), &'static str> {
+    pub(super) fn admit(
+        &self,
+        root: Option<&Path>,
+        confined: bool,
+        wanted: Reach,
+    ) -> Result<(), &'static str> {
         match self {
             Self::Unavailable(_) => Ok(()),
             Self::Off(_) if confined => Err("it is to confine itself, which it does at its start"),
             Self::Off(_) => Ok(()),
             Self::Confined { .. } if !confined => Err("it has confined itself for good"),
+            Self::Confined { reach, .. } if *reach != wanted => {
+                Err("it has confined itself to what it forwards to, if anything")
+            }
             Self::Confined { root: ours, .. } => match root.map(Identity::of) {
                 Some(Ok(root)) if *ours != Some(root) => {
                     Err("it has confined itself to its root, and this is another one")
@@ -96,7 +126,7 @@ impl fmt::Display for Bounds {
 }
 
 /// Confines this process for good to reading `root`, as far as the kernel can.
-pub(super) fn confine(root: Option<&Path>, rejoin: Option<&Path>) -> Bounds {
+pub(super) fn confine(root: Option<&Path>, rejoin: Option<&Path>, reach: Reach) -> Bounds {
     // Landlock binds the thread that asks and those that it starts later.
     match fs::read_dir("/proc/self/task").map(Iterator::count) {
         Ok(1) => {}
@@ -105,13 +135,17 @@ pub(super) fn confine(root: Option<&Path>, rejoin: Option<&Path>) -> Bounds {
             return Bounds::Unavailable(format!("its threads cannot be counted: {error}"));
         }
     }
-    restrict_thread(root, rejoin).unwrap_or_else(Bounds::Unavailable)
+    restrict_thread(root, rejoin, reach).unwrap_or_else(Bounds::Unavailable)
 }
 
-fn restrict_thread(root: Option<&Path>, rejoin: Option<&Path>) -> Result<Bounds, String> {
+fn restrict_thread(
+    root: Option<&Path>,
+    rejoin: Option<&Path>,
+    reach: Reach,
+) -> Result<Bounds, String> {
     let identity = root.map(Identity::of).transpose();
     let identity = identity.map_err(|error| error.to_string())?;
-    let status = restrict(root, rejoin).map_err(|error| error.to_string())?;
+    let status = restrict(root, rejoin, reach).map_err(|error| error.to_string())?;
     let abi = match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => effective_abi as i32,
         LandlockStatus::NotEnabled => return Err("Landlock is not enabled".to_owned()),
@@ -121,9 +155,10 @@ fn restrict_thread(root: Option<&Path>, rejoin: Option<&Path>) -> Result<Bounds,
         RulesetStatus::NotEnforced => Err("the kernel's Landlock enforces none of it".to_owned()),
         _ => Ok(Bounds::Confined {
             root: identity,
+            reach,
             abi,
             // After Landlock: it has given up gaining rights, which a filter asks for.
-            unfiltered: filter::install().err(),
+            unfiltered: filter::install(reach).err(),
         }),
     }
 }
@@ -131,10 +166,16 @@ fn restrict_thread(root: Option<&Path>, rejoin: Option<&Path>) -> Result<Bounds,
 fn restrict(
     root: Option<&Path>,
     rejoin: Option<&Path>,
+    reach: Reach,
 ) -> Result<landlock::RestrictionStatus, RulesetError> {
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(FILES))?
-        .handle_access(AccessNet::from_all(TCP))?
+        .handle_access(match reach {
+            Reach::Supervisor => AccessNet::from_all(TCP),
+            // Landlock knows ports and no addresses, and which ports a program is given
+            // is not known before it is started.
+            Reach::Pools => AccessNet::BindTcp.into(),
+        })?
         .scope(Scope::from_all(SCOPES))?
         .create()?;
     if let Some(Ok(root)) = root.map(PathFd::new) {
@@ -142,7 +183,8 @@ fn restrict(
         rules = rules.add_rule(rule)?;
     }
     if let Some(Ok(rejoin)) = rejoin.map(PathFd::new) {
-        // Of the directory, since the next supervisor binds its socket anew.
+        // Of the directory, since the next supervisor binds its socket anew; the
+        // sockets of pools that are forwarded to are below it.
         rules = rules.add_rule(PathBeneath::new(rejoin, AccessFs::ResolveUnix))?;
     }
     rules.restrict_self()
@@ -158,7 +200,7 @@ mod tests {
 
     /// Whether this kernel has all that is asked of it.
     fn is_there() -> bool {
-        let bounds = thread::spawn(|| restrict_thread(None, None))
+        let bounds = thread::spawn(|| restrict_thread(None, None, Reach::Supervisor))
             .join()
             .unwrap();
         let there = matches!(bounds, Ok(Bounds::Confined { abi: 6.., .. }));
@@ -187,7 +229,7 @@ mod tests {
         let opened = fs::File::open(&outside).unwrap();
 
         let confined = thread::spawn(move || {
-            let bounds = restrict_thread(Some(&root), door.parent()).unwrap();
+            let bounds = restrict_thread(Some(&root), door.parent(), Reach::Supervisor).unwrap();
             let expected = Some(Identity::of(&root).unwrap());
             assert!(matches!(bounds, Bounds::Confined { root, .. } if root == expected));
 
@@ -220,7 +262,9 @@ mod tests {
 
     #[test]
     fn a_process_with_other_threads_is_not_said_to_be_confined() {
-        let bounds = thread::spawn(|| confine(None, None)).join().unwrap();
+        let bounds = thread::spawn(|| confine(None, None, Reach::Supervisor))
+            .join()
+            .unwrap();
         assert!(
             matches!(&bounds, Bounds::Unavailable(why) if why.contains("threads")),
             "{bounds}"

@@ -77,17 +77,7 @@ impl Files {
         if !target::is_public(request.uri.path()) {
             return self.missing(&request).await;
         }
-        let part = condition::prepare(&request.method, &mut request.headers);
-        let conditions = Conditions::take(&mut request.headers);
-        let (mut response, opened) = self.open(&request, &request.uri, &conditions, None).await;
-        if let Some(range) = part.and_then(|part| part.second_try(&response)) {
-            match range {
-                Some(range) => request.headers.insert(RANGE, range),
-                None => request.headers.remove(RANGE),
-            };
-            let again = self.open(&request, &request.uri, &conditions, opened);
-            (response, _) = again.await;
-        }
+        let (mut response, conditions) = self.look(&mut request).await;
         if response.status() == StatusCode::NOT_FOUND {
             match &self.fallback {
                 Some(page) if target::is_route(request.uri.path()) => {
@@ -99,6 +89,35 @@ impl Files {
         }
         self.finish(request.uri.path(), &mut response);
         response
+    }
+
+    /// Answers a GET or HEAD of a file that is there.
+    pub(super) async fn find(&self, mut request: Parts) -> Option<Response<Body>> {
+        if !target::is_public(request.uri.path()) {
+            return None;
+        }
+        let (mut response, _) = self.look(&mut request).await;
+        if response.status() == StatusCode::NOT_FOUND {
+            return None;
+        }
+        self.finish(request.uri.path(), &mut response);
+        Some(response)
+    }
+
+    /// What there is for a request, and the conditions that it has made.
+    async fn look(&self, request: &mut Parts) -> (Response<Body>, Conditions) {
+        let part = condition::prepare(&request.method, &mut request.headers);
+        let conditions = Conditions::take(&mut request.headers);
+        let (mut response, opened) = self.open(request, &request.uri, &conditions, None).await;
+        if let Some(range) = part.and_then(|part| part.second_try(&response)) {
+            match range {
+                Some(range) => request.headers.insert(RANGE, range),
+                None => request.headers.remove(RANGE),
+            };
+            let again = self.open(request, &request.uri, &conditions, opened);
+            (response, _) = again.await;
+        }
+        (response, conditions)
     }
 
     /// What there is at a path of the directory, for a request like this one; only

@@ -10,6 +10,7 @@ use libc::{
     SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, c_int, c_long, sock_filter,
 };
 
+use super::confine::Reach;
 use crate::sys;
 
 /// `AUDIT_ARCH_…` of linux/audit.h: whose numbers these are.
@@ -173,16 +174,16 @@ const DENIED: &[c_long] = &[
 ///
 /// # Errors
 /// Why there is none: the architecture is not known here, or what the kernel says.
-pub(super) fn install() -> Result<(), String> {
+pub(super) fn install(reach: Reach) -> Result<(), String> {
     let Some(architecture) = ARCHITECTURE else {
         return Err("the numbers of this architecture's system calls are not known".to_owned());
     };
-    let program = program(architecture, std::process::id());
+    let program = program(architecture, std::process::id(), reach);
     sys::filter_system_calls(&program).map_err(|error| error.to_string())
 }
 
 /// The filter of the process `pid`.
-fn program(architecture: u32, pid: u32) -> Vec<sock_filter> {
+fn program(architecture: u32, pid: u32, reach: Reach) -> Vec<sock_filter> {
     let mut code = vec![
         load(ARCH),
         if_equal(architecture, 1, 0),
@@ -226,12 +227,18 @@ fn program(architecture: u32, pid: u32) -> Vec<sock_filter> {
             refuse(libc::EPERM),
         ],
     );
-    // The way to the next supervisor is a unix stream; there is no other socket to make.
+    // The way to the next supervisor is a unix stream, and to the pools that are
+    // forwarded to one of that kind or of TCP; there is no other socket to make.
+    let other = match reach {
+        Reach::Supervisor => libc::AF_UNIX,
+        Reach::Pools => libc::AF_INET,
+    };
     only(
         libc::SYS_socket,
         &[
             load(argument(0)),
-            if_equal(libc::AF_UNIX.cast_unsigned(), 0, 3),
+            if_equal(libc::AF_UNIX.cast_unsigned(), 1, 0),
+            if_equal(other.cast_unsigned(), 0, 3),
             load(argument(1)),
             and(TYPE_MASK),
             if_equal(libc::SOCK_STREAM.cast_unsigned(), 1, 0),
@@ -306,10 +313,13 @@ mod tests {
     use super::*;
 
     /// What a thread does under the filter.
-    fn filtered<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let worked = thread::spawn(|| {
+    fn filtered<T: Send + 'static>(
+        reach: Reach,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let worked = thread::spawn(move || {
             nix::sys::prctl::set_no_new_privs().unwrap();
-            install().map(|()| work())
+            install(reach).map(|()| work())
         });
         worked
             .join()
@@ -323,7 +333,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let door = directory.path().join("door");
         let listener = std::os::unix::net::UnixListener::bind(&door).unwrap();
-        let Some(read) = filtered(move || {
+        let Some(read) = filtered(Reach::Supervisor, move || {
             UnixStream::connect(&door).unwrap();
             let here = std::process::id().cast_signed();
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(here), None).unwrap();
@@ -341,7 +351,7 @@ mod tests {
     fn it_starts_no_program_makes_no_other_socket_and_leaves_others_alone() {
         let parent = nix::unistd::Pid::parent();
         let denied = |result: io::Result<()>| result.unwrap_err().kind();
-        let Some(answers) = filtered(move || {
+        let Some(answers) = filtered(Reach::Supervisor, move || {
             [
                 denied(Command::new("/bin/true").status().map(drop)),
                 denied(UdpSocket::bind("127.0.0.1:0").map(drop)),

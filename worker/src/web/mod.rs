@@ -1,11 +1,12 @@
-//! The bundled web server: serves a directory, or a welcome page where it was
-//! given none.
+//! The bundled web server: serves a directory, forwards to other pools, or shows a
+//! welcome page where it was given neither.
 
 mod condition;
 mod confine;
 mod content;
 mod files;
 mod filter;
+mod forward;
 mod page;
 mod root;
 mod sending;
@@ -25,52 +26,71 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
+use prometheus::Registry;
 use serde_json::{Value, json};
 
 use crate::output::say;
 use crate::{Context, Refused, Reload, StartError, Tell, Worker};
-use confine::Bounds;
+use confine::{Bounds, Reach};
 use files::Files;
+use forward::{Forwarded, Front, Metrics, Pools};
 use sending::Sending;
 use settings::{Settings, SettingsError};
 use welcome::Welcome;
 
 type Body = Either<Full<Bytes>, Sending>;
 
+/// The same, or what another pool answers.
+type Answered = Either<Body, Forwarded>;
+
 /// What is served now; new settings replace it.
 type Current = Rc<RefCell<Rc<Site>>>;
 
 /// Runs the bundled web server as a worker. Its settings are `root`, the
-/// directory to serve; without it there is a welcome page. Under a supervisor it
+/// directory to serve, and `forward`, the pools that answer for what is no file there;
+/// without either there is a welcome page. Under a supervisor it
 /// confines itself to reading that directory, unless `confine` is false.
 pub fn main() -> ExitCode {
+    let registry = Registry::new();
+    let pools = Pools::new(Metrics::new(&registry));
+    let (behind, shown) = (Rc::clone(&pools), Rc::clone(&pools));
     let current = Current::default();
     let (told, reloaded, begun) = (current.clone(), current.clone(), current);
     let bounds = Rc::<RefCell<Bounds>>::default();
     let set = bounds.clone();
     Worker::new("prefork-web", env!("CARGO_PKG_VERSION"))
         .on_tell(move |tell| std::future::ready(obey(tell, &told.borrow())))
-        .on_reload(move |reload| std::future::ready(take(&reload, &reloaded, &bounds.borrow())))
+        .on_reload(move |reload| {
+            let taken = take(&reload, &reloaded, &bounds.borrow(), &shown);
+            std::future::ready(taken)
+        })
+        .registry(registry)
+        .forwards(pools)
         .run(move |context| async move {
-            let site = start(&context, &set)?;
+            let site = start(&context, &set, &behind)?;
             *begun.borrow_mut() = Rc::new(site);
             Ok(Web { current: begun })
         })
 }
 
 /// Opens what is served, then gives up the right to open anything else.
-fn start(context: &Context, bounds: &RefCell<Bounds>) -> Result<Site, StartError> {
+fn start(
+    context: &Context,
+    bounds: &RefCell<Bounds>,
+    pools: &Rc<Pools>,
+) -> Result<Site, StartError> {
     let settings = Settings::from_app(context.app_value())?;
     let root = settings.root.clone();
     let wanted = settings.is_confined();
-    let site = Site::new(context, settings)?;
+    let reach = Reach::of(&settings);
+    let site = Site::new(context, settings, pools)?;
     let reached = if !context.is_supervised() {
         Bounds::Off("it runs alone")
     } else if !wanted {
         Bounds::Off("its settings say so")
     } else {
-        confine::confine(root.as_deref(), context.rejoin_directory())
+        confine::confine(root.as_deref(), context.rejoin_directory(), reach)
     };
     let (pool, slot) = (context.pool(), context.slot());
     say(format_args!("{pool}/{slot}: {reached}"));
@@ -95,13 +115,22 @@ fn obey(tell: Tell, site: &Site) -> Result<Value, Refused> {
     }
 }
 
-fn take(reload: &Reload, current: &Current, bounds: &Bounds) -> Result<(), Refused> {
+fn take(
+    reload: &Reload,
+    current: &Current,
+    bounds: &Bounds,
+    pools: &Rc<Pools>,
+) -> Result<(), Refused> {
     let invalid = |error: SettingsError| Refused::new("invalid_settings", error.to_string());
     let settings = Settings::from_app(reload.app.clone()).map_err(invalid)?;
     bounds
-        .admit(settings.root.as_deref(), settings.is_confined())
+        .admit(
+            settings.root.as_deref(),
+            settings.is_confined(),
+            Reach::of(&settings),
+        )
         .map_err(Refused::needs_restart)?;
-    let site = Site::new(&reload.context, settings).map_err(invalid)?;
+    let site = Site::new(&reload.context, settings, pools).map_err(invalid)?;
     reload.context.set_status(format!("{site}, {bounds}"));
     *current.borrow_mut() = Rc::new(site);
     Ok(())
@@ -115,13 +144,28 @@ enum Site {
     Nothing,
     Welcome(Welcome),
     Files(Rc<Files>),
+    /// Files first, if there are any, and other pools for the rest.
+    Front(Option<Rc<Files>>, Rc<Front>),
 }
 
 impl Site {
-    fn new(context: &Context, mut settings: Settings) -> Result<Self, SettingsError> {
-        Ok(match settings.root.take() {
-            Some(root) => Self::Files(Rc::new(Files::new(&root, settings)?)),
-            None => Self::Welcome(Welcome::new(context)),
+    fn new(
+        context: &Context,
+        mut settings: Settings,
+        pools: &Rc<Pools>,
+    ) -> Result<Self, SettingsError> {
+        let front = settings.forward.take().map(|routes| {
+            let waits = settings.waits.clone();
+            Rc::new(Front::new(context, routes, waits, Rc::clone(pools)))
+        });
+        let files = match settings.root.take() {
+            Some(root) => Some(Rc::new(Files::new(&root, settings)?)),
+            None => None,
+        };
+        Ok(match (files, front) {
+            (files, Some(front)) => Self::Front(files, front),
+            (Some(files), None) => Self::Files(files),
+            (None, None) => Self::Welcome(Welcome::new(context)),
         })
     }
 }
@@ -132,6 +176,11 @@ impl std::fmt::Display for Site {
             Self::Nothing => f.write_str("starting"),
             Self::Welcome(_) => f.write_str("serving the welcome page"),
             Self::Files(files) => write!(f, "serving {}", files.root().display()),
+            Self::Front(None, front) => write!(f, "forwarding to {}", front.pools()),
+            Self::Front(Some(files), front) => {
+                let root = files.root().display();
+                write!(f, "serving {root}, forwarding to {}", front.pools())
+            }
         }
     }
 }
@@ -143,7 +192,7 @@ struct Web {
 }
 
 impl Service<Request<Incoming>> for Web {
-    type Response = Response<Body>;
+    type Response = Response<Answered>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -152,14 +201,17 @@ impl Service<Request<Incoming>> for Web {
             Site::Nothing => Answer::now(page::not_found(request.headers())),
             Site::Welcome(welcome) => Answer::now(welcome.answer(&request)),
             Site::Files(files) => Answer::file(Rc::clone(files), request),
+            Site::Front(files, front) => {
+                Answer::forwarded(files.clone(), Rc::clone(front), request)
+            }
         }
     }
 }
 
-/// An answer that is there, or that a file has to be opened for.
+/// An answer that is there, or that something has to be done for.
 enum Answer {
     Now(Option<Response<Full<Bytes>>>),
-    File(Pin<Box<dyn Future<Output = Response<Body>>>>),
+    Later(Pin<Box<dyn Future<Output = Response<Answered>>>>),
 }
 
 impl Answer {
@@ -172,18 +224,47 @@ impl Answer {
             return Self::now(refused);
         }
         let (request, _) = request.into_parts();
-        Self::File(Box::pin(async move { files.answer(request).await }))
+        Self::Later(Box::pin(async move {
+            files.answer(request).await.map(Either::Left)
+        }))
+    }
+
+    /// What is a file, and what a pool answers for anything else.
+    fn forwarded(files: Option<Rc<Files>>, front: Rc<Front>, request: Request<Incoming>) -> Self {
+        let Some(pool) = front.pool(request.uri().path()) else {
+            return match files {
+                Some(files) => Self::file(files, request),
+                None => Self::now(page::not_found(request.headers())),
+            };
+        };
+        Self::Later(Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let may_be_file = matches!(head.method, Method::GET | Method::HEAD);
+            if let Some(files) = files.filter(|_| may_be_file)
+                && let Some(response) = files.find(head.clone()).await
+            {
+                return response.map(Either::Left);
+            }
+            let response = front.forward(pool, Request::from_parts(head, body)).await;
+            response.map(|body| match body {
+                Either::Left(own) => Either::Left(Either::Left(own)),
+                Either::Right(forwarded) => Either::Right(forwarded),
+            })
+        }))
     }
 }
 
 impl Future for Answer {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<Answered>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         const ONCE: &str = "a future is not polled after it is done";
         Poll::Ready(Ok(match &mut *self {
-            Self::Now(response) => response.take().expect(ONCE).map(Either::Left),
-            Self::File(answer) => ready!(answer.as_mut().poll(cx)),
+            Self::Now(response) => {
+                let response = response.take().expect(ONCE);
+                response.map(|body| Either::Left(Either::Left(body)))
+            }
+            Self::Later(answer) => ready!(answer.as_mut().poll(cx)),
         }))
     }
 }

@@ -1,20 +1,26 @@
 //! `[pool.NAME.app]` of a pool that runs the bundled web server.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use serde_json::Value;
 
+use super::forward::{Routes, Waits};
 use super::root::Links;
 
 /// The keys that there are.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 10] = [
     "root",
     "symlinks",
     "not_found",
     "fallback",
     "cache_control",
     "confine",
+    "forward",
+    "queue_timeout",
+    "max_queue",
+    "upstream_timeout",
 ];
 
 /// Checked settings.
@@ -32,6 +38,10 @@ pub(super) struct Settings {
     pub(super) cache_control: Vec<(String, HeaderValue)>,
     /// Whether the server may reach more than its root.
     pub(super) unconfined: bool,
+    /// Which pools answer for what is no file.
+    pub(super) forward: Option<Routes>,
+    /// How long what is forwarded may wait.
+    pub(super) waits: Waits,
 }
 
 /// What is wrong with the settings.
@@ -53,6 +63,9 @@ pub(super) enum SettingsError {
     #[error("`{0}` needs `root`")]
     NeedsRoot(&'static str),
 
+    #[error("`{0}` needs `forward`")]
+    NeedsForward(&'static str),
+
     #[error("cannot serve root {path}: {problem}", path = path.display())]
     Root { path: PathBuf, problem: String },
 
@@ -69,6 +82,11 @@ const SYMLINKS: &str = "\"inside\" or \"anywhere\"";
 const PAGE: &str = "the path of a file in the root, such as \"404.html\"";
 const CACHE_CONTROL: &str = "a header's value such as \"max-age=3600\", or a table of them by path such as { \"/\" = \"no-cache\" }";
 
+const FORWARD: &str =
+    "the name of a pool, or a table of them by path such as { \"/api/\" = \"api\" }";
+const TIME: &str = "a duration such as \"30s\"";
+const NUMBER: &str = "a number";
+
 impl Settings {
     pub(super) fn from_app(app: Value) -> Result<Self, SettingsError> {
         let table = match app {
@@ -77,6 +95,7 @@ impl Settings {
             other => return Err(SettingsError::NotATable(other)),
         };
         let mut settings = Self::default();
+        let mut waits = None;
         for (key, value) in table {
             match key.as_str() {
                 "root" => settings.root = Some(text("root", ROOT, value)?.into()),
@@ -85,11 +104,27 @@ impl Settings {
                 "fallback" => settings.fallback = Some(page("fallback", value)?),
                 "confine" => settings.unconfined = !flag("confine", value)?,
                 "cache_control" => settings.cache_control = cache_control(value)?,
+                "forward" => settings.forward = Some(routes(value)?),
+                "queue_timeout" => {
+                    settings.waits.queue_timeout = time("queue_timeout", value)?;
+                    waits = Some("queue_timeout");
+                }
+                "upstream_timeout" => {
+                    settings.waits.upstream_timeout = time("upstream_timeout", value)?;
+                    waits = Some("upstream_timeout");
+                }
+                "max_queue" => {
+                    settings.waits.max_queue = number("max_queue", value)?;
+                    waits = Some("max_queue");
+                }
                 _ => {
                     let nearest = nearest(&key);
                     return Err(SettingsError::UnknownKey { key, nearest });
                 }
             }
+        }
+        if let (None, Some(key)) = (&settings.forward, waits) {
+            return Err(SettingsError::NeedsForward(key));
         }
         match (&settings.root, &settings.not_found, &settings.fallback) {
             (None, Some(_), _) => Err(SettingsError::NeedsRoot("not_found")),
@@ -131,6 +166,29 @@ fn links(value: Value) -> Result<Links, SettingsError> {
         Some("inside") => Ok(Links::Inside),
         Some("anywhere") => Ok(Links::Anywhere),
         _ => Err(wrong("symlinks", SYMLINKS, value)),
+    }
+}
+
+fn routes(value: Value) -> Result<Routes, SettingsError> {
+    Routes::from_setting(&value).ok_or_else(|| wrong("forward", FORWARD, value))
+}
+
+fn number(key: &'static str, value: Value) -> Result<usize, SettingsError> {
+    let number = value.as_u64().and_then(|it| usize::try_from(it).ok());
+    number.ok_or_else(|| wrong(key, NUMBER, value))
+}
+
+/// A whole number of milliseconds, seconds or minutes, more than none.
+fn time(key: &'static str, value: Value) -> Result<Duration, SettingsError> {
+    const UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1000), ("m", 60_000)];
+    let text = value.as_str().unwrap_or_default();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = UNITS.into_iter().find(|(name, _)| *name == unit);
+    let millis = unit.and_then(|(_, millis)| number.parse::<u64>().ok()?.checked_mul(millis));
+    match millis {
+        Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+        _ => Err(wrong(key, TIME, value)),
     }
 }
 
@@ -185,6 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_forwarded_may_wait_as_long_as_the_settings_say() {
+        let app = json!({
+            "forward": "shop",
+            "queue_timeout": "250ms",
+            "upstream_timeout": "2m",
+            "max_queue": 7,
+        });
+        let settings = Settings::from_app(app).unwrap();
+        assert_eq!(settings.waits.queue_timeout, Duration::from_millis(250));
+        assert_eq!(settings.waits.upstream_timeout, Duration::from_secs(120));
+        assert_eq!(settings.waits.max_queue, 7);
+    }
+
+    #[test]
     fn the_longest_path_comes_first() {
         let app = json!({ "cache_control": { "/": "no-cache", "/assets/": "immutable" } });
         let rules = Settings::from_app(app).unwrap().cache_control;
@@ -203,6 +275,17 @@ mod tests {
         assert!(say(json!({ "confine": 7 })).contains("true or false, not 7"));
         assert!(say(json!(["root"])).contains("a table"));
         assert!(say(json!({ "symlinks": true })).contains("\"inside\" or \"anywhere\", not true"));
+        for forward in [json!(7), json!({ "api": "api" })] {
+            assert!(say(json!({ "forward": forward })).contains("the name of a pool"));
+        }
+        for wait in ["", "s", "10", "0s", "10 s", "1h"] {
+            let app = json!({ "forward": "shop", "queue_timeout": wait });
+            assert!(say(app).contains("a duration such as"), "{wait}");
+        }
+        assert_eq!(
+            say(json!({ "max_queue": 7 })),
+            "`max_queue` needs `forward`"
+        );
         for page in ["", "../404.html", "/404.html", "a/../b"] {
             let app = json!({ "root": ".", "not_found": page });
             assert!(say(app).contains("a file in the root"), "{page}");

@@ -15,6 +15,7 @@ mod door;
 mod drain;
 mod files;
 mod fire;
+mod forward;
 #[path = "../../../tests/fresh.rs"]
 mod fresh;
 mod frozen;
