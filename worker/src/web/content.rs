@@ -126,6 +126,11 @@ impl Source {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it has its descriptor.
+    pub(super) fn is_open(&self) -> bool {
+        self.file().is_some()
+    }
+
     /// Gives its descriptor up.
     pub(super) fn close(&self) {
         *self.file() = None;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 
 use super::content::Source;
 use crate::{ahead, sys};
@@ -22,6 +24,9 @@ use crate::{ahead, sys};
 pub(super) struct OpenFiles {
     most: usize,
     open: RefCell<Open>,
+    /// Who opens a file again holds one until the file counts: a thousand clients
+    /// that go on at once must not open a thousand files on the way there.
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +38,12 @@ struct Open {
 /// As many are open in any case.
 const AT_LEAST: u64 = 16;
 
+/// Files that are opened again at a time.
+const OPENED_AGAIN: usize = 8;
+
+/// What a blocking thread reads, and the turn that it took.
+type Reading = Pin<Box<dyn Future<Output = io::Result<(Vec<u8>, Option<OwnedSemaphorePermit>)>>>>;
+
 impl OpenFiles {
     /// At the most a quarter of what the process may have open.
     pub(super) fn new() -> Rc<Self> {
@@ -40,6 +51,21 @@ impl OpenFiles {
         Rc::new(Self {
             most: usize::try_from(most).unwrap_or(usize::MAX),
             open: RefCell::default(),
+            turns: Arc::new(Semaphore::new(OPENED_AGAIN)),
+        })
+    }
+
+    /// Reads a part on a blocking thread, when it is its turn to open the file again
+    /// where that is closed.
+    fn read(&self, source: &Arc<Source>, at: u64, want: usize) -> Reading {
+        let (source, turns) = (Arc::clone(source), Arc::clone(&self.turns));
+        Box::pin(async move {
+            let turn = match source.is_open() {
+                true => None,
+                false => turns.acquire_owned().await.ok(),
+            };
+            let read = spawn_blocking(move || source.read(at, want));
+            Ok((read.await.map_err(io::Error::other).flatten()?, turn))
         })
     }
 
@@ -65,13 +91,12 @@ impl OpenFiles {
 }
 
 /// The body of an answer that is a file, or a range of one.
-#[derive(Debug)]
 pub(super) struct Sending {
     source: Arc<Source>,
     at: u64,
     left: u64,
-    /// What a blocking thread reads, from `at`.
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    /// What is read from `at`.
+    reading: Option<Reading>,
     files: Rc<OpenFiles>,
     place: Option<u64>,
 }
@@ -92,25 +117,31 @@ impl Sending {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
-        if self.reading.is_none() {
-            let part = ahead::part();
-            let want = usize::try_from(self.left).map_or(part, |left| left.min(part));
-            if let Some(read) = self.source.read_cached(self.at, want) {
-                return Poll::Ready(Ok(read));
+        let mut reading = match self.reading.take() {
+            Some(reading) => reading,
+            None => {
+                let part = ahead::part();
+                let want = usize::try_from(self.left).map_or(part, |left| left.min(part));
+                if let Some(read) = self.source.read_cached(self.at, want) {
+                    self.went_on(read.len());
+                    return Poll::Ready(Ok(read));
+                }
+                self.files.read(&self.source, self.at, want)
             }
-            let (source, at) = (Arc::clone(&self.source), self.at);
-            self.reading = Some(spawn_blocking(move || source.read(at, want)));
-        }
-        let Some(reading) = &mut self.reading else {
+        };
+        let Poll::Ready(read) = reading.as_mut().poll(cx) else {
+            self.reading = Some(reading);
             return Poll::Pending;
         };
-        let read = ready!(Pin::new(reading).poll(cx));
-        self.reading = None;
-        Poll::Ready(read.map_err(io::Error::other).flatten())
+        let (read, turn) = read?;
+        self.went_on(read.len());
+        drop(turn);
+        Poll::Ready(Ok(read))
     }
 
     /// So many bytes more are on their way.
-    fn went_on(&mut self, bytes: u64) {
+    fn went_on(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
         self.at += bytes;
         self.left -= bytes;
         if self.left > 0 {
@@ -118,6 +149,16 @@ impl Sending {
         } else {
             self.source.close();
         }
+    }
+}
+
+impl fmt::Debug for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending")
+            .field("source", &self.source)
+            .field("at", &self.at)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,7 +186,6 @@ impl Body for Sending {
         if read.is_empty() {
             return Poll::Ready(Some(Err(shortened())));
         }
-        this.went_on(read.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(read.into()))))
     }
 
