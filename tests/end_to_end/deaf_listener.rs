@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tempfile::TempDir;
 
 use crate::harness::deadline::{PATIENCE, eventually};
-use crate::harness::{Pool, Prefork, directory, http};
+use crate::harness::{Pool, Prefork, directory, http, processes};
 
 /// A socket that the supervisor and its workers were given, and somebody hostile.
 struct Shared {
@@ -74,6 +74,9 @@ fn one_that_was_shut_down_or_filtered_is_mended_at_the_next_look() {
         .expect("it listens");
     eventually("it is served again", PATIENCE, || shared.is_served());
     prefork.logged(&["listener systemd:http", "had shut it down"]);
+    for pid in prefork.ready_pids("web") {
+        eventually("its worker waits", PATIENCE, || processes::sleeps(pid));
+    }
     refuse_handshakes(&shared.socket).expect("the filter is attached");
     eventually("it is served again", PATIENCE, || shared.is_served());
     prefork.logged(&["listener systemd:http", "had put a filter before it"]);

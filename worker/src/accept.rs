@@ -139,11 +139,12 @@ impl<'a> Intake<'a> {
         )?;
         loop {
             let arrival = arrivals.next().await?;
-            match self.take() {
-                Ok(true) if !self.serving.has_room() => return Ok(()),
-                Ok(true) => arrival.taken()?,
-                Ok(false) => arrival.gone(),
-                Err(error) => self.wait_after(&error).await,
+            match self.take()? {
+                true if !self.serving.has_room() => return Ok(()),
+                true => arrival.taken()?,
+                // It listens again, and this watch would never believe it.
+                false if arrival.is_of_a_closed_one() => return Ok(()),
+                false => arrival.gone(),
             }
         }
     }

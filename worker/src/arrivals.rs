@@ -116,6 +116,13 @@ impl Arrival<'_, '_> {
         Ok(())
     }
 
+    /// Whether the listener was shut down since it is watched. The runtime says so for
+    /// good, whatever becomes of the listener: it has to be watched anew.
+    pub(crate) fn is_of_a_closed_one(&self) -> bool {
+        let ready = self.ready.as_ref();
+        ready.is_some_and(|ready| ready.ready().is_read_closed())
+    }
+
     /// None waits any more.
     pub(crate) fn gone(self) {
         if let Some(mut ready) = self.ready {
@@ -275,6 +282,27 @@ mod tests {
             drop(arrivals);
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", kept.as_raw_fd()));
             assert_eq!(token(&info.unwrap(), listener.as_fd()), None);
+        });
+    }
+
+    #[test]
+    fn a_listener_that_was_shut_down_is_watched_anew() {
+        runtime().block_on(async {
+            let listener = listener();
+            let epolls = Epolls::find();
+            let alarms = Alarms::start().unwrap();
+            let arrivals = Arrivals::at(listener.as_fd(), &epolls, alarms).unwrap();
+            let socket = socket2::SockRef::from(&listener);
+            socket.shutdown(std::net::Shutdown::Both).unwrap();
+            let arrival = timeout(DEADLINE, arrivals.next()).await.unwrap().unwrap();
+            socket.listen(16).unwrap();
+            assert!(arrival.is_of_a_closed_one());
+            drop(arrival);
+            drop(arrivals);
+            let arrivals = Arrivals::at(listener.as_fd(), &epolls, alarms).unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let arrival = timeout(DEADLINE, arrivals.next()).await.unwrap().unwrap();
+            assert!(arrival.ready.is_some() && !arrival.is_of_a_closed_one());
         });
     }
 

@@ -63,6 +63,11 @@ pub(crate) fn is_stopped(pid: i32) -> bool {
     field(pid, "State:").is_some_and(|state| state.starts_with('T'))
 }
 
+/// Whether the process waits for something.
+pub(crate) fn sleeps(pid: i32) -> bool {
+    field(pid, "State:").is_some_and(|state| state.starts_with('S'))
+}
+
 /// A descriptor of a process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Descriptor {
