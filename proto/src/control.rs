@@ -88,6 +88,13 @@ pub struct ListenerStatus {
     /// What its connections speak TLS with; absent where they don't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsStatus>,
+    /// The permission bits of a unix socket's file as they are now, `0660`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<String>,
+    /// The group of a unix socket's file as it is now: by name where the configuration
+    /// names it, otherwise its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Why no client can come to it, and what mends that; absent where all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

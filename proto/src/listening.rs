@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -78,12 +78,33 @@ impl SocketFile {
     /// # Errors
     /// Where another has taken its place, and as chmod(2).
     pub fn set_permissions(&self, bits: u32) -> io::Result<()> {
-        if !self.is_there() {
-            return Err(io::Error::other(
-                "the socket was removed, or another has taken its place",
-            ));
-        }
+        self.is_ours()?;
         fs::set_permissions(&self.path, Permissions::from_mode(bits))
+    }
+
+    /// Its group, as long as the path leads to it.
+    #[must_use]
+    pub fn group(&self) -> Option<u32> {
+        let found = fs::symlink_metadata(&self.path).ok()?;
+        self.is_there().then(|| found.gid())
+    }
+
+    /// Changes its group.
+    ///
+    /// # Errors
+    /// Where another has taken its place, and as chown(2).
+    pub fn set_group(&self, group: u32) -> io::Result<()> {
+        self.is_ours()?;
+        lchown(&self.path, None, Some(group))
+    }
+
+    fn is_ours(&self) -> io::Result<()> {
+        match self.is_there() {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "the socket was removed, or another has taken its place",
+            )),
+        }
     }
 }
 
@@ -154,6 +175,8 @@ mod tests {
         assert!(file.is_there());
         file.set_permissions(0o600).unwrap();
         assert_eq!(file.permissions(), Some(0o600));
+        let group = file.group().unwrap();
+        file.set_group(group).unwrap();
         // While the first file is there, its number is taken.
         fs::rename(&path, dir.join("aside")).unwrap();
         assert!(!file.is_there());
@@ -161,6 +184,8 @@ mod tests {
         assert!(!file.is_there());
         file.remove().unwrap();
         file.set_permissions(0o777).unwrap_err();
+        file.set_group(group).unwrap_err();
+        assert_eq!(file.group(), None);
         assert!(path.exists());
         let second = SocketFile::at(&path).unwrap();
         second.remove().unwrap();

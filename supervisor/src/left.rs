@@ -131,6 +131,7 @@ mod tests {
             mode,
             backlog: 16,
             permissions: None,
+            group: None,
             ipv6_only: true,
             tls: None,
         }

@@ -1,6 +1,7 @@
 //! Listening sockets. The supervisor owns each for its whole life; workers get
 //! duplicates through their channels.
 
+mod access;
 mod deaf;
 mod holder;
 mod tcp;
@@ -22,9 +23,11 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tracing::warn;
 
 use crate::activation;
-use crate::config::{Address, Listen};
+use crate::config::{Address, Listen, SOCKET_PERMISSIONS};
 use crate::left;
 use crate::sys;
+
+pub(crate) use access::Access;
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +49,13 @@ impl ListenError {
         }
     }
 
-    /// The file of a unix socket could not be given its permissions.
-    pub(crate) fn permitting(listen: &Listen, source: io::Error) -> Self {
+    /// The file of a unix socket could not be given its permissions or its group.
+    fn granting(name: &str, step: &'static str, source: io::Error) -> Self {
         Self {
-            step: "change the permissions of",
-            name: listen.name.clone(),
+            step,
+            name: name.to_owned(),
+            advice: access::advice(step, &source).to_owned(),
             source,
-            advice: String::new(),
         }
     }
 }
@@ -112,6 +115,7 @@ impl Listener {
         if let Some(socket) = left::take(listen) {
             let left = Self::take_back(listen, socket.into()).map_err(fail)?;
             if left.problem().is_none() {
+                left.grant(Access::anew(listen))?;
                 return Ok(left);
             }
             // It is in the way, and of no use.
@@ -125,7 +129,7 @@ impl Listener {
                 };
                 Self::bind_tcp(listen, *address, company).map_err(fail)
             }
-            Address::Unix(path) => Self::bind_unix(listen, path).map_err(fail),
+            Address::Unix(path) => Self::bind_unix(listen, path),
             Address::Systemd(name) => {
                 let mut inherited = Self::inherit(listen, name)?.into_iter();
                 let missing = || fail(io::ErrorKind::NotFound.into());
@@ -166,12 +170,25 @@ impl Listener {
         })
     }
 
-    fn bind_unix(listen: &Listen, path: &Path) -> io::Result<Self> {
+    fn bind_unix(listen: &Listen, path: &Path) -> Result<Self, ListenError> {
+        let fail = |source| ListenError::new(listen, source);
+        let bound = Self::bound_at(listen, path).map_err(fail)?;
+        // Nobody can connect before it listens, so there is no moment with another group.
+        bound.grant(Access::asked_for(listen))?;
+        listen_on(&SockRef::from(&bound.socket), listen.backlog).map_err(fail)?;
+        Ok(bound)
+    }
+
+    /// Bound, and not listening yet.
+    fn bound_at(listen: &Listen, path: &Path) -> io::Result<Self> {
         remove_stale_socket(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-        bind_at(&socket, path, listen.permissions)?;
+        bind_at(
+            &socket,
+            path,
+            listen.permissions.unwrap_or(SOCKET_PERMISSIONS),
+        )?;
         let file = SocketFile::at(path)?;
-        listen_on(&socket, listen.backlog)?;
         Ok(Self {
             name: listen.name.clone(),
             address: format!("unix:{}", path.display()),
@@ -196,11 +213,7 @@ impl Listener {
             (_, Some(address)) => address.to_string(),
             _ => listen.name.clone(),
         };
-        let listener = Self::adopt(listen, &address, socket.into(), None);
-        if let Some(bits) = listen.permissions {
-            listener.permit(bits)?;
-        }
-        Ok(listener)
+        Ok(Self::adopt(listen, &address, socket.into(), None))
     }
 
     /// Takes a socket that the service manager has bound.
@@ -293,20 +306,6 @@ impl Listener {
     /// The file of a unix socket that was bound here.
     pub(crate) fn file(&self) -> Option<SocketFile> {
         self.file.borrow().clone()
-    }
-
-    /// Gives the file of a unix socket these permission bits. What they were, where
-    /// they were others.
-    pub(crate) fn permit(&self, bits: u32) -> io::Result<Option<u32>> {
-        let Some(file) = self.file() else {
-            return Ok(None);
-        };
-        let before = file.permissions();
-        if before == Some(bits) {
-            return Ok(None);
-        }
-        file.set_permissions(bits)?;
-        Ok(before)
     }
 
     /// The descriptor's number, for a program that takes this one's place.
@@ -420,15 +419,6 @@ fn open_again(socket: &SockRef<'_>) -> io::Result<()> {
     }
 }
 
-/// The permission bits of a unix socket for which none are asked for: what the
-/// process's umask leaves.
-pub(crate) fn usual_permissions() -> u32 {
-    // It can only be asked for by setting it; there is one thread.
-    let mask = umask(Permissions::empty());
-    umask(mask);
-    0o777 & !mask.bits()
-}
-
 fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
@@ -440,11 +430,8 @@ pub(crate) fn is_socket(path: &Path) -> bool {
 
 /// Binds a unix socket that has its permissions from its first moment on. By its path
 /// they could be changed only afterwards, and then of whatever lies there by then.
-pub(crate) fn bind_at(socket: &Socket, path: &Path, mode: Option<u32>) -> io::Result<()> {
+pub(crate) fn bind_at(socket: &Socket, path: &Path, mode: u32) -> io::Result<()> {
     let address = SockAddr::unix(path)?;
-    let Some(mode) = mode else {
-        return socket.bind(&address);
-    };
     // What bind(2) makes has the socket's own bits, less the mask.
     fchmod(socket, Permissions::from_bits_truncate(mode))?;
     let before = umask(Permissions::empty());

@@ -310,7 +310,7 @@ fn bind(path: &Path, mode: u32) -> Result<UnixListener, RuntimeDirError> {
     }
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::UNIX, kind, None).map_err(io("make a socket for"))?;
-    bind_at(&socket, path, Some(mode)).map_err(io("bind"))?;
+    bind_at(&socket, path, mode).map_err(io("bind"))?;
     socket.listen(BACKLOG).map_err(io("listen on"))?;
     Ok(OwnedFd::from(socket).into())
 }

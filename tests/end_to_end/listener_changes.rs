@@ -1,16 +1,18 @@
 //! What may change on a listener that stays: its address from one interface to
-//! all and back, the permissions of its file, and the file itself.
+//! all and back, the permissions and the group of its file, and the file itself.
 
 use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 
+use crate::harness::cli::{binary, finish};
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http;
 use crate::harness::load::mixed::Mixed;
-use crate::harness::{Mode, Pool, Prefork};
+use crate::harness::{Mode, Pool, Prefork, directory};
 
 /// A port that is free on every address of the family, with this as its host.
 fn free_port(any: &str) -> Option<u16> {
@@ -120,6 +122,84 @@ fn permissions_change_by_reload_and_go_back_with_it() {
     eventually("its permissions are as before", PATIENCE, || {
         mode_of(&path) == unset
     });
+}
+
+#[test]
+fn whoever_reaches_a_unix_socket_may_connect_whatever_the_umask_is() {
+    for umask in ["077", "022", "000"] {
+        let script = format!("umask {umask}; exec \"$@\"");
+        let prefork = Prefork::launch_by_script(&script, "", &[unix(None)]);
+        prefork.wait_until_ready();
+        assert_eq!(mode_of(&prefork.dir().join("web.sock")), 0o666, "{umask}");
+    }
+}
+
+/// A listener whose file belongs to this group, if any.
+fn of_group(group: Option<u32>, arguments: &[&str]) -> Pool {
+    let group = group.map_or_else(String::new, |group| {
+        format!(", permissions = \"0660\", group = {group}")
+    });
+    let listen = format!("[{{ address = \"unix:./web.sock\"{group} }}]");
+    Pool::service_with("web", arguments, 1).set("listen", listen)
+}
+
+#[test]
+fn a_group_is_there_from_the_start_changes_by_reload_and_goes_back_with_it() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root gives files to groups that it is not in");
+        return;
+    }
+    let prefork = Prefork::start(&[of_group(Some(4711), &[])]);
+    let path = prefork.dir().join("web.sock");
+    let group = || fs::metadata(&path).expect("it is there").gid();
+    assert_eq!((group(), mode_of(&path)), (4711, 0o660));
+    let status = prefork.status();
+    let listener = &status.pools[0].listeners[0];
+    assert_eq!(listener.group.as_deref(), Some("4711"));
+    assert_eq!(listener.permissions.as_deref(), Some("0660"));
+    assert!(prefork.done(&["status"]).contains("shared 0660 group 4711"));
+
+    prefork.configure(&[of_group(Some(4712), &["--fail-in-slot", "0"])]);
+    assert_eq!(prefork.cli(&["reload"]).code, 1);
+    eventually("its group is as before", PATIENCE, || group() == 4711);
+
+    prefork.configure(&[of_group(Some(4712), &[])]);
+    let said = prefork.done(&["reload", "--dry-run"]);
+    assert!(said.contains("group 4711 → 4712"), "{said}");
+    prefork.done(&["reload"]);
+    assert_eq!(group(), 4712);
+
+    let usual = nix::unistd::getegid().as_raw();
+    prefork.configure(&[of_group(None, &[])]);
+    prefork.done(&["reload"]);
+    assert_eq!((group(), mode_of(&path)), (usual, 0o666));
+    let answer = http::get_unix(&path, "/").expect("it is answered");
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn a_group_that_cannot_be_given_is_an_error_that_names_it() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start prefork as another user");
+        return;
+    }
+    let dir = directory();
+    let text = "[supervisor]\nadmin = \"\"\nruntime_dir = \"run\"\n[pool.web]\n\
+        listen = [{ address = \"unix:./web.sock\", group = 0 }]\n";
+    fs::write(dir.path().join("prefork.toml"), text).expect("it is ours");
+    chown(dir.path(), Some(65534), Some(65534)).expect("we are root");
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(binary())
+        .arg("run")
+        .current_dir(dir.path());
+    let said = finish(&mut command, PATIENCE);
+    assert_eq!(said.code, 1, "{said:?}");
+    let words = "cannot change the group of unix:./web.sock: Operation not permitted (os error 1); \
+        a socket is given to a group by root, or by a member of it";
+    assert!(said.stderr.contains(words), "{said:?}");
+    assert!(!dir.path().join("web.sock").exists());
 }
 
 /// What status says of the first listener, as a table and as a document.

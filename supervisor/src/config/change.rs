@@ -204,6 +204,10 @@ fn listener_options(pools: &[String; 2], from: &Listen, to: &Listen) -> Vec<Stri
             .permissions
             .map_or("unset".to_owned(), units::show_permissions)
     };
+    let group = |listen: &Listen| {
+        let group = listen.group.as_ref();
+        group.map_or("unset".to_owned(), |group| group.name.clone())
+    };
     let options = [
         ("name", from.name.clone(), to.name.clone()),
         ("pool", pools[0].clone(), pools[1].clone()),
@@ -214,6 +218,7 @@ fn listener_options(pools: &[String; 2], from: &Listen, to: &Listen) -> Vec<Stri
         ),
         ("backlog", from.backlog.to_string(), to.backlog.to_string()),
         ("permissions", bits(from), bits(to)),
+        ("group", group(from), group(to)),
         (
             "ipv6_only",
             from.ipv6_only.to_string(),

@@ -193,6 +193,9 @@ pub struct Listen {
     pub backlog: u32,
     /// Permission bits of a unix socket.
     pub permissions: Option<u32>,
+    /// The group of a unix socket's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<SocketGroup>,
     /// Whether `[::]` is for IPv6 alone; where not, IPv4 comes to it as well.
     #[serde(
         default = "super::defaults::ipv6_only",
@@ -202,6 +205,15 @@ pub struct Listen {
     /// What its connections speak TLS with, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+}
+
+/// Who may connect to a unix socket beside its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketGroup {
+    /// As it is written in the configuration.
+    pub name: String,
+    /// Its number on this machine.
+    pub gid: u32,
 }
 
 /// `tls` of a listener.

@@ -95,6 +95,11 @@ pub(super) fn ipv6_only() -> bool {
     true
 }
 
+/// The permission bits of a unix socket for which none are asked for, whatever the umask
+/// is. Whoever reaches it may connect, as to a TCP port of this machine; its directory
+/// says who that is.
+pub(crate) const SOCKET_PERMISSIONS: u32 = 0o666;
+
 /// The listener of a run without a file and without `--listen`.
 pub(super) fn listen() -> Listen {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
@@ -104,6 +109,7 @@ pub(super) fn listen() -> Listen {
         mode: Mode::Shared,
         backlog: BACKLOG,
         permissions: None,
+        group: None,
         ipv6_only: ipv6_only(),
         tls: None,
     }

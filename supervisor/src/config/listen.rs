@@ -10,7 +10,7 @@ use super::checked::{Address, Listen, Mode};
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, expected, permissions, string};
-use super::{defaults, tls};
+use super::{defaults, program, tls};
 
 /// The longest path of a unix socket, in bytes: `sun_path` of unix(7) without its NUL.
 pub(super) const SOCKET_PATH_MAX: usize = 107;
@@ -54,6 +54,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     let listen = section.take("address", |value| parse(string(value, EXAMPLE)?, host));
     let backlog = section.integer("backlog", defaults::BACKLOG.into(), 1..=65_535);
     let bits = section.take("permissions", permissions);
+    let group = section.take("group", program::named_group);
     let mode = section.take_or("mode", Mode::Shared, mode);
     let ipv6_only = section.take_or("ipv6_only", defaults::ipv6_only(), boolean);
     let tls = section.section("tls", "`tls` of a listener");
@@ -69,6 +70,10 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     if tcp && bits.value.is_some() {
         let fault = Fault::new("`permissions` are for unix sockets; this listener is TCP");
         section.fault(bits.span, fault);
+    }
+    if tcp && group.value.is_some() {
+        let fault = Fault::new("`group` is for unix sockets; this listener is TCP");
+        section.fault(group.span, fault);
     }
     let any = |at: &SocketAddr| at.is_ipv6() && at.ip().is_unspecified();
     let of_ipv6 = matches!(&listen.value, Some(listen) if matches!(&listen.address, Address::Tcp(at) if any(at)));
@@ -97,6 +102,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         mode: mode.value,
         backlog: u32::try_from(backlog.value).unwrap_or(defaults::BACKLOG),
         permissions: bits.value,
+        group: group.value,
         ipv6_only: ipv6_only.value,
         tls,
         ..listen
@@ -105,7 +111,11 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
 
 /// A socket from systemd comes bound and listening.
 fn refuse_options_of_systemd(section: &Section<'_>) {
-    for (key, theirs) in [("backlog", "Backlog="), ("permissions", "SocketMode=")] {
+    for (key, theirs) in [
+        ("backlog", "Backlog="),
+        ("permissions", "SocketMode="),
+        ("group", "SocketGroup="),
+    ] {
         if section.has(key) {
             let fault = Fault::new(format!("`{key}` is not for a socket from systemd"));
             let help = format!("set {theirs} in its socket unit");
@@ -141,6 +151,7 @@ pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
         mode: Mode::Shared,
         backlog: defaults::BACKLOG,
         permissions: None,
+        group: None,
         ipv6_only: defaults::ipv6_only(),
         tls: None,
     })

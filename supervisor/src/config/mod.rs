@@ -38,7 +38,10 @@ mod web;
 pub use access_log::AccessLog;
 pub(crate) use access_log::open as open_access_log;
 pub use change::Change;
-pub use checked::{Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, Supervisor, Tls};
+pub use checked::{
+    Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, SocketGroup, Supervisor, Tls,
+};
+pub(crate) use defaults::SOCKET_PERMISSIONS;
 pub use diff::{InPlace, diff, taken_in_place};
 pub use error::{ConfigError, Place, Problem};
 pub(crate) use execution::own_cpus;
@@ -51,7 +54,7 @@ pub use rights::root_workers;
 pub use search::{likely_runtime_dir, load};
 pub use summary::{checked_json, render_checked};
 pub use tls::warnings;
-pub(crate) use units::parse_duration;
+pub(crate) use units::{parse_duration, show_permissions};
 
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, getgrouplist};
 use toml::de::DeValue;
 
-use super::checked::RunAs;
+use super::checked::{RunAs, SocketGroup};
 use super::error::Fault;
 use super::host::Host;
 use super::section::{integer, string};
@@ -83,12 +83,23 @@ pub(super) fn user(value: &DeValue<'_>, host: &Host) -> Result<Who, Fault> {
 
 /// A group by its name, or by its number.
 pub(super) fn group(value: &DeValue<'_>) -> Result<Gid, Fault> {
+    let group = named_group(value)?;
+    Ok(Gid::from_raw(group.gid))
+}
+
+/// The same with what it is called.
+pub(super) fn named_group(value: &DeValue<'_>) -> Result<SocketGroup, Fault> {
     let name = name_or_number(value, "a group's name such as \"www-data\", or its number")?;
+    let gid = look_up_group(&name)?.as_raw();
+    Ok(SocketGroup { name, gid })
+}
+
+fn look_up_group(name: &str) -> Result<Gid, Fault> {
     let failed = |errno| Fault::new(format!("cannot look up the group \"{name}\": {errno}"));
-    if let Some(group) = Group::from_name(&name).map_err(failed)? {
+    if let Some(group) = Group::from_name(name).map_err(failed)? {
         return Ok(group.gid);
     }
-    let number = number(&name).map(Gid::from_raw);
+    let number = number(name).map(Gid::from_raw);
     number.ok_or_else(|| Fault::new(format!("there is no group \"{}\"", name.escape_debug())))
 }
 

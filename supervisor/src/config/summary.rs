@@ -72,6 +72,7 @@ pub fn checked_json(config: &Config) -> Value {
                 "mode": listen.mode.as_str(),
                 "backlog": listen.backlog,
                 "permissions": listen.permissions.map(units::show_permissions),
+                "group": listen.group.as_ref().map(|group| &group.name),
                 "ipv6_only": listen.ipv6_only,
                 "tls": listen.tls.as_ref().map(tls_json),
             })
@@ -143,6 +144,9 @@ fn show_listen(listen: &Listen) -> String {
     }
     if let Some(bits) = listen.permissions {
         text.push_str(&format!(", permissions {}", units::show_permissions(bits)));
+    }
+    if let Some(group) = &listen.group {
+        text.push_str(&format!(", group {}", group.name));
     }
     text
 }

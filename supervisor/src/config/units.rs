@@ -151,6 +151,6 @@ pub(super) fn show_control_mode(bits: Option<u32>) -> String {
 }
 
 /// Four octal digits.
-pub(super) fn show_permissions(bits: u32) -> String {
+pub(crate) fn show_permissions(bits: u32) -> String {
     format!("{bits:04o}")
 }

@@ -90,6 +90,7 @@ mod tests {
             mode: Mode::Shared,
             backlog: 16,
             permissions: None,
+            group: None,
             ipv6_only: true,
             tls: None,
         };

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::edition::Edition;
 use super::journal::About;
 use super::process::TLS;
-use super::sockets::{Permitted, Sockets};
+use super::sockets::{Granted, Sockets};
 use super::{Reactor, unix_seconds};
 use crate::config::{self, Config};
 use crate::fleet::{Command, Plan, PlannedPool};
@@ -54,7 +54,7 @@ pub(super) type Reading = (Purpose, Result<Config, ReadError>);
 pub(super) struct Reload {
     pub(super) generation: u64,
     config: Config,
-    permitted: Vec<Permitted>,
+    granted: Vec<Granted>,
 }
 
 /// Everything that a reload needs before a worker is touched.
@@ -62,8 +62,8 @@ struct Prepared {
     plan: Plan,
     editions: Vec<Edition>,
     config: Config,
-    /// Unix sockets that have other permissions by now.
-    permitted: Vec<Permitted>,
+    /// Unix sockets that have other permissions or another group by now.
+    granted: Vec<Granted>,
 }
 
 impl Reactor {
@@ -201,13 +201,13 @@ impl Reactor {
             });
             editions.push(edition);
         }
-        let permitted = permit(&editions)?;
+        let granted = grant(&editions)?;
         let plan = Plan { generation, pools };
         Ok(Prepared {
             plan,
             editions,
             config,
-            permitted,
+            granted,
         })
     }
 
@@ -250,7 +250,7 @@ impl Reactor {
             plan,
             editions,
             config,
-            permitted,
+            granted,
         } = prepared;
         let generation = plan.generation;
         info!(
@@ -263,7 +263,7 @@ impl Reactor {
         self.reloads.current = Some(Reload {
             generation,
             config,
-            permitted,
+            granted,
         });
         self.editions.add(generation, editions);
         self.keep_listeners();
@@ -299,7 +299,7 @@ impl Reactor {
             );
         }
         if !committed {
-            take_back(&reload.permitted);
+            take_back(&reload.granted);
         }
         self.note_reload(committed, generation, why);
         let orphans = self.editions.keep_only(generation);
@@ -377,29 +377,28 @@ impl Reactor {
     }
 }
 
-/// Gives unix sockets that stay the permissions that the new generation asks for.
-fn permit(editions: &[Edition]) -> Result<Vec<Permitted>, ApiError> {
-    let mut permitted = Vec::new();
+/// Gives unix sockets that stay the permissions and groups that the new generation asks for.
+fn grant(editions: &[Edition]) -> Result<Vec<Granted>, ApiError> {
+    let mut granted = Vec::new();
     for edition in editions {
         for (listen, sockets) in edition.config.listen.iter().zip(&edition.sockets) {
-            match sockets.permit(listen) {
-                Ok(before) => permitted.extend(before),
+            match sockets.grant(listen) {
+                Ok(before) => granted.extend(before),
                 Err(error) => {
-                    take_back(&permitted);
+                    take_back(&granted);
                     let why = format!("pool {}: {error}", edition.name);
                     return Err(ApiError::new(ErrorCode::Failed, why));
                 }
             }
         }
     }
-    Ok(permitted)
+    Ok(granted)
 }
 
-fn take_back(permitted: &[Permitted]) {
-    for (listener, before) in permitted {
-        if let Err(error) = listener.permit(*before) {
-            let address = listener.address();
-            warn!("{address} keeps its new permissions: {error}");
+fn take_back(granted: &[Granted]) {
+    for (listener, before) in granted {
+        if let Err(error) = listener.grant(*before) {
+            warn!("a reload that was undone: {error}");
         }
     }
 }

@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use prefork_proto::control::{CertificateStatus, ListenerStatus, TlsStatus};
 
-use crate::config::{Address, Listen, Mode, Tls, overlap};
-use crate::listener::{self, ListenError, Listener};
+use crate::config::{Address, Listen, Mode, Tls, overlap, show_permissions};
+use crate::listener::{Access, ListenError, Listener};
 use crate::state::SavedListener;
 
-/// A unix socket whose permission bits were changed, and what they were.
-pub(crate) type Permitted = (Rc<Listener>, u32);
+/// A unix socket whose file's permissions or group were changed, and what they were.
+pub(crate) type Granted = (Rc<Listener>, Access);
 
 /// The sockets of one configured listener.
 #[derive(Debug)]
@@ -167,19 +167,13 @@ impl Sockets {
         }
     }
 
-    /// Gives the file of a unix socket the permissions that are asked for, where
-    /// others are in force. What there was before.
-    pub(crate) fn permit(&self, listen: &Listen) -> Result<Vec<Permitted>, ListenError> {
-        let bits = match (listen.permissions, self.listen.borrow().permissions) {
-            (Some(bits), _) => bits,
-            (None, Some(_)) => listener::usual_permissions(),
-            // Whoever changed them did not ask us.
-            (None, None) => return Ok(Vec::new()),
-        };
+    /// Gives the file of a unix socket the permissions and the group that are asked
+    /// for, where others are in force. What there was before.
+    pub(crate) fn grant(&self, listen: &Listen) -> Result<Vec<Granted>, ListenError> {
+        let access = Access::changed(&self.listen.borrow(), listen);
         let mut before = Vec::new();
         for listener in self.all() {
-            let was = listener.permit(bits);
-            let was = was.map_err(|source| ListenError::permitting(listen, source))?;
+            let was = listener.grant_for(access)?;
             before.extend(was.map(|was| (listener, was)));
         }
         Ok(before)
@@ -282,6 +276,7 @@ impl Sockets {
         let listen = self.listen.borrow();
         let all = self.all();
         let queues: Vec<_> = all.iter().map(|listener| listener.backlog()).collect();
+        let file = all.first().and_then(|listener| listener.file());
         let depths: Option<Vec<u64>> = queues.iter().map(|(depth, _)| *depth).collect();
         ListenerStatus {
             name: listen.name.clone(),
@@ -290,9 +285,23 @@ impl Sockets {
             backlog: depths.map(|depths| depths.iter().sum()),
             backlog_limit: Some(queues.iter().map(|(_, limit)| limit).sum()),
             tls: listen.tls.as_ref().map(tls_status),
+            permissions: file
+                .as_ref()
+                .and_then(|file| file.permissions())
+                .map(show_permissions),
+            group: file
+                .and_then(|file| file.group())
+                .map(|gid| group_name(&listen, gid)),
             problem: self.problem(),
         }
     }
+}
+
+/// The name that the configuration has for a group, or its number: a name that has to
+/// be looked up is not worth the wait.
+fn group_name(listen: &Listen, gid: u32) -> String {
+    let named = listen.group.as_ref().filter(|group| group.gid == gid);
+    named.map_or_else(|| gid.to_string(), |group| group.name.clone())
 }
 
 fn tls_status(tls: &Tls) -> TlsStatus {

@@ -1,6 +1,6 @@
 //! `prefork status`.
 
-use prefork_proto::control::{Exit, PoolStatus, Status, WorkerStatus};
+use prefork_proto::control::{Exit, ListenerStatus, PoolStatus, Status, WorkerStatus};
 
 use super::{ago, exit_words, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
@@ -57,6 +57,20 @@ fn headline(status: &Status, color: bool) -> String {
     )
 }
 
+/// How connections come to a listener, and who may connect to a unix socket.
+fn mode(listener: &ListenerStatus) -> Cell {
+    let mut words = vec![listener.mode.clone()];
+    words.extend(listener.tls.as_ref().map(|_| "tls".to_owned()));
+    words.extend(listener.permissions.clone());
+    words.extend(
+        listener
+            .group
+            .as_ref()
+            .map(|group| format!("group {group}")),
+    );
+    Cell::from(words.join(" "))
+}
+
 /// A row per listener; a pool without any has one row.
 fn pools(pools: &[PoolStatus]) -> Table<5> {
     let mut table = Table::new([
@@ -89,10 +103,7 @@ fn pools(pools: &[PoolStatus]) -> Table<5> {
                 std::mem::replace(&mut name, "".into()),
                 std::mem::replace(&mut ready, "".into()),
                 Cell::from(&listener.address),
-                match listener.tls {
-                    Some(_) => Cell::from(format!("{} tls", listener.mode)),
-                    None => Cell::from(&listener.mode),
-                },
+                mode(listener),
                 Cell::or_dash(backlog),
             ]);
         }
@@ -276,6 +287,8 @@ mod tests {
                     backlog: Some(0),
                     backlog_limit: Some(4096),
                     tls: None,
+                    permissions: None,
+                    group: None,
                     problem: None,
                 }],
                 program_on_disk: None,

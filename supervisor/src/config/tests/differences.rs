@@ -34,7 +34,7 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
     let old = r#"
         [pool.web]
         workers = 4
-        listen = ["0.0.0.0:8080", "0.0.0.0:8082", { address = "unix:/run/a", permissions = "0600" }]
+        listen = ["0.0.0.0:8080", "0.0.0.0:8082", { address = "unix:/run/a", permissions = "0600", group = 0 }]
         drain_timeout = "30s"
         env = { TOKEN = "hunter2", SAME = "same" }
         app = { cache_control = "no-cache", symlinks = "inside" }
@@ -84,7 +84,7 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
         "setting: pool web: app changes: cache_control, welcome",
         "listener: listener 0.0.0.0:8080: mode shared → per-slot, backlog 4096 → 16",
         "listener: listener 0.0.0.0:8081 would be bound",
-        "listener: listener unix:/run/a: permissions 0600 → unset",
+        "listener: listener unix:/run/a: permissions 0600 → unset, group 0 → unset",
         "listener: listener 0.0.0.0:8082 would be closed",
         "workers: pool web: 4 workers would be replaced, 2 workers would be started",
         "pool: pool old would be removed",

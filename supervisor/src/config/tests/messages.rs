@@ -277,8 +277,20 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "`permissions` are for unix sockets; this listener is TCP",
         ),
         (
+            "listen = [{ address = \"[::]:1\", group = 0 }]",
+            "`group` is for unix sockets; this listener is TCP",
+        ),
+        (
+            "listen = [{ address = \"systemd:http\", group = \"root\" }]",
+            "`group` is not for a socket from systemd (set SocketGroup= in its socket unit)",
+        ),
+        (
+            "listen = [{ address = \"unix:/run/a\", group = \"no such group\" }]",
+            "`group`: there is no group \"no such group\"",
+        ),
+        (
             "listen = [{ address = \"[::]:1\", colour = 1 }]",
-            "unknown key `colour` in a listener (valid keys: address, backlog, permissions, mode, ipv6_only, tls)",
+            "unknown key `colour` in a listener (valid keys: address, backlog, permissions, group, mode, ipv6_only, tls)",
         ),
         (
             "listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]",

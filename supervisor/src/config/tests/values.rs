@@ -128,7 +128,7 @@ fn every_key_reaches_its_value() {
         listen = [
             "0.0.0.0:8080",
             "[::]:8080",
-            { address = "unix:/run/app.sock", backlog = 16, permissions = "0666", mode = "shared" },
+            { address = "unix:/run/app.sock", backlog = 16, permissions = "0666", group = "root", mode = "shared" },
             { address = "127.0.0.1:8081", mode = "per-slot" },
         ]
         env = { RUST_LOG = "info" }
@@ -207,6 +207,10 @@ fn every_key_reaches_its_value() {
         mode: Mode::Shared,
         backlog: 16,
         permissions: Some(0o666),
+        group: Some(SocketGroup {
+            name: "root".to_owned(),
+            gid: 0,
+        }),
         ipv6_only: true,
         tls: None,
     };
@@ -354,7 +358,7 @@ fn programs_are_found_beside_the_file_and_in_the_path() {
 #[test]
 fn the_summary_shows_what_is_unusual_and_no_secrets() {
     let config = valid(
-        "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9 },\n\
+        "[pool.web]\nlisten = [\"127.0.0.1:80\", { address = \"unix:/run/a\", backlog = 9, group = 0 },\n\
          { address = \"[::1]:80\", mode = \"per-slot\" }]\n\
          env = { TOKEN = \"hunter2\" }\nmax_rss = \"1536MiB\"\ndrain_timeout = \"90s\"\n\
          kill_timeout = \"5s\"\n[pool.web.app]\ncache_control = \"hunter2\"",
@@ -370,7 +374,7 @@ pool web
   workers              4
   program              (bundled web server)
   listen               127.0.0.1:80
-  listen               unix:/run/a, backlog 9
+  listen               unix:/run/a, backlog 9, group 0
   listen               [::1]:80, mode per-slot
   env                  TOKEN
   drain_timeout        90s
