@@ -22,6 +22,8 @@ pub(crate) struct Counts {
     pub(crate) requests: u64,
     /// Connects, reads, writes that failed, and answers that came too late.
     pub(crate) socket_errors: u64,
+    /// How many of which, in wrk's words.
+    pub(crate) kinds: String,
     /// Answers that are neither 2xx nor 3xx.
     pub(crate) not_2xx: u64,
 }
@@ -88,6 +90,7 @@ fn parse(text: &str) -> Option<Counts> {
     let mut requests = None;
     for line in text.lines().map(str::trim) {
         if let Some(rest) = line.strip_prefix("Socket errors: ") {
+            counts.kinds = rest.to_owned();
             for part in rest.split(", ") {
                 counts.socket_errors += part.split(' ').nth(1)?.parse::<u64>().ok()?;
             }
@@ -110,6 +113,7 @@ fn what_wrk_counts_is_read() {
     let wanted = Counts {
         requests: 1234,
         socket_errors: 10,
+        kinds: "connect 1, read 2, write 3, timeout 4".to_owned(),
         not_2xx: 5,
     };
     assert_eq!(parse(text), Some(wanted));
