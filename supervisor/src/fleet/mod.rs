@@ -44,6 +44,8 @@ mod scale;
 mod settle;
 mod slot;
 mod snapshot;
+#[cfg(test)]
+mod states;
 mod stop;
 mod view;
 
