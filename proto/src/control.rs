@@ -198,6 +198,10 @@ pub struct WorkerStatus {
     /// What the application says of itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub status: String,
+    /// Where its process takes what a front forwards, for a program behind one:
+    /// `unix:/PATH` or `ADDRESS:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
     /// Seconds until the next start, in `backoff`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff_seconds: Option<f64>,

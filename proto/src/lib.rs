@@ -21,6 +21,8 @@
 //!   they have there.
 //! - [`tls`] has the certificates and keys of listeners that speak TLS.
 //! - [`listening`] has what may be done to a listener that several processes hold.
+//! - [`adapter`] has what a supervisor tells the adapter of a program that does not speak
+//!   the protocol.
 //! - [`control`] has the shapes of the supervisor's HTTP API, which operators
 //!   use; it shares nothing with the channel.
 //!
@@ -52,6 +54,7 @@
 //! # }
 //! ```
 
+pub mod adapter;
 pub mod channel;
 pub mod control;
 pub mod error;

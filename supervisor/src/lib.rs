@@ -48,6 +48,6 @@ pub mod tls;
 mod trust;
 mod upgrade;
 
-pub use reactor::BUNDLED_ARGUMENT;
+pub use reactor::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT};
 pub use reading::{READ_ARGUMENT, read_for_supervisor};
 pub use upgrade::{PREFLIGHT_ARGUMENT, preflight};

@@ -6,7 +6,7 @@
 pub(crate) mod signals;
 mod terms;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::sched::CpuSet;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
+use prefork_proto::adapter::PROGRAM_FD;
 use prefork_proto::channel::SupervisorEnd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -51,6 +52,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) cpus: Option<CpuSet>,
     /// Whether its descendants are to be known by their environment.
     pub(crate) mark: bool,
+    /// Becomes descriptor [`PROGRAM_FD`], for an adapter that is to execute it.
+    pub(crate) program: Option<BorrowedFd<'a>>,
 }
 
 /// What a child executes.
@@ -58,7 +61,7 @@ pub(crate) struct Image<'a> {
     /// The pinned executable; takes precedence over `path`.
     pub(crate) pinned: Option<BorrowedFd<'a>>,
     /// The path, for scripts, and for messages.
-    pub(crate) path: &'a CString,
+    pub(crate) path: &'a CStr,
     /// The argument vector.
     pub(crate) argv: &'a [CString],
     /// The environment, `NAME=value` each.
@@ -130,11 +133,17 @@ fn prepare(
     let directory = directory.transpose();
     let directory = directory.map_err(step("keeping its directory"))?;
 
+    let program = birth.program.map(dup_high).transpose();
+    let program = program.map_err(step("keeping its program"))?;
+
     place(birth.stdin, 0).map_err(step("stdin"))?;
     place(birth.stdout, 1).map_err(step("stdout"))?;
     place(birth.stderr, 2).map_err(step("stderr"))?;
     place(birth.channel, CHANNEL_FD).map_err(step("channel"))?;
     close_on_exec_from(CHANNEL_FD + 1).map_err(step("close_range"))?;
+    if let Some(program) = &program {
+        place(program.as_fd(), PROGRAM_FD).map_err(step("program"))?;
+    }
 
     limit_descriptors(birth.nofile).map_err(step("RLIMIT_NOFILE"))?;
     // While `/proc` is certainly ours to read.
@@ -190,7 +199,7 @@ fn limit_descriptors(soft: u64) -> nix::Result<()> {
 }
 
 fn dup_high(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    let fd = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(CHANNEL_FD + 1))?;
+    let fd = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(PROGRAM_FD + 1))?;
     // SAFETY: fcntl has just made this descriptor; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -54,6 +54,10 @@ impl Bench<'_> {
         let setup = Setup {
             options: Options::default(),
             config: Config {
+                supervisor: config::Supervisor {
+                    runtime_dir: self.scratch.to_owned(),
+                    ..self.config.supervisor.clone()
+                },
                 pools: vec![throwaway(pool, self.scratch)],
                 ..self.config.clone()
             },

@@ -11,6 +11,7 @@ use prefork_proto::tls::TlsVersion;
 use serde::{Deserialize, Serialize};
 
 use super::access_log::AccessLog;
+use super::adapter::Adapter;
 use super::command_line::{COMMAND_LINE, EMBEDDED};
 use super::execution::Execution;
 use crate::fleet::Policy;
@@ -135,6 +136,9 @@ pub struct Pool {
     /// What is written down of each request, if anything is.
     #[serde(default)]
     pub access_log: Option<AccessLog>,
+    /// `[pool.NAME.adapter]`: the program does not speak the channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Adapter>,
     /// `[pool.NAME.app]`: handed to the workers as it is.
     pub app: serde_json::Value,
 }

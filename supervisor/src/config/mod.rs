@@ -8,6 +8,7 @@
 //! reload from one configuration to another would change.
 
 mod access_log;
+mod adapter;
 mod app;
 mod change;
 mod checked;
@@ -37,6 +38,7 @@ mod web;
 
 pub use access_log::AccessLog;
 pub(crate) use access_log::open as open_access_log;
+pub use adapter::{Adapter, SocketKind};
 pub use change::Change;
 pub use checked::{
     Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, SocketGroup, Supervisor, Tls,

@@ -12,7 +12,7 @@ use super::checked::{Listen, Pool, Program, RunAs};
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, duration, expected, integer, string, within};
-use super::{access_log, app, defaults, execution, http, listen, program, units, web};
+use super::{access_log, adapter, app, defaults, execution, http, listen, program, units, web};
 use crate::fleet::Policy;
 use crate::proc::kin::MARK_ENV;
 
@@ -51,9 +51,11 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
         let help = "listen = [\"0.0.0.0:8080\"]";
         section.fault(section.span.clone(), fault.help(help));
     }
+    let env = read_env(&mut section);
     let pool = Pool {
         policy,
-        env: read_env(&mut section),
+        adapter: adapter::read(&mut section, &program, &env, &listen),
+        env,
         run_as: read_run_as(&mut section, host),
         execution: execution::read(&mut section, host),
         heartbeat_interval: heartbeat_interval.value,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::checked::{Address, Config, Listen, Mode, Pool, Program, Tls};
-use super::{AccessLog, defaults, http, tls, units};
+use super::{AccessLog, Adapter, defaults, http, tls, units};
 
 /// What a configuration comes to, in lines for people: every pool's workers,
 /// program and listeners, and each setting that is not its default. Values of
@@ -213,6 +213,7 @@ pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
         ("max_surge", policy.max_surge.to_string()),
         ("dump_on_hang", policy.dump_on_hang.to_string()),
     ]);
+    settings.extend(Adapter::settings(pool.adapter.as_ref()));
     settings.extend(http::settings(&pool.http));
     settings
 }

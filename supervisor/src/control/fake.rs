@@ -127,6 +127,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
         requests: Some(0),
         resident_bytes: None,
         status: String::new(),
+        upstream: None,
         backoff_seconds: None,
         draining: vec![],
         last_exit: None,

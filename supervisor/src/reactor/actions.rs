@@ -1,6 +1,7 @@
 //! Carrying out what the fleet decides.
 
 use nix::sys::signal::Signal;
+use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
 use prefork_proto::message::NEEDS_RESTART;
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,7 @@ use super::conversation::CallError;
 use super::edition::{Edition, PoolError};
 use super::grip::{Call, Order};
 use super::starvation::Look;
+use super::upstream::{self, Allotment, UpstreamError};
 use super::{Outcome, Reactor, Spawn};
 use crate::fleet::{Action, Ask, AskError, BootFailure, Event, JobId, Refusal, Worker};
 use std::time::Duration;
@@ -181,10 +183,24 @@ impl Reactor {
         let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
         let tickets = self.tickets_of(edition);
         let ties = self.ties.clone();
-        let grip = births::spawn(edition, spawn, metrics, rejoin, tickets, ties)?;
+        let allotment = self.allot(edition, spawn.worker)?;
+        let grip = births::spawn(edition, spawn, allotment, metrics, rejoin, tickets, ties)?;
         let pid = grip.pid;
         self.hold(spawn.worker, grip);
         Ok(pid)
+    }
+
+    /// What is the process's own where its program does not speak the channel.
+    fn allot(&self, edition: &Edition, worker: Worker) -> Result<Option<Allotment>, UpstreamError> {
+        let taken = self.processes.values().map(|grip| grip.upstream.as_ref());
+        let taken = taken.filter_map(|it| match it {
+            Some(UpstreamAddress::Tcp(address)) => Some(*address),
+            _ => None,
+        });
+        let pools = self.editions.newest().map(|edition| &edition.config);
+        let front = upstream::front_of(pools, &edition.name);
+        self.upstreams
+            .allot(&edition.config, worker, front, &taken.collect())
     }
 
     /// Sets up what could not be before.

@@ -120,6 +120,7 @@ impl Reactor {
         for pool in deferred {
             reactor.editions.defer(generation, pool);
         }
+        reactor.upstreams.know(&document.processes);
         reactor.names = names;
         reactor.adopted = adopted;
         reactor.next_job = document.next_job;

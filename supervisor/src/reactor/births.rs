@@ -19,6 +19,7 @@ use super::edition::{Edition, PoolError};
 use super::grip::{Grip, SlotName, Start, Ties};
 use super::place::Gone;
 use super::process;
+use super::upstream::{Allotment, UpstreamError};
 use crate::fleet::Worker;
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
@@ -65,6 +66,9 @@ pub(crate) enum BirthError {
     /// No directory that it is to serve, or to start in.
     #[error(transparent)]
     Gone(#[from] Gone),
+    /// No private address for a program behind a front.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// No process.
     #[error("cannot fork: {errno}{}", fork_advice(*.errno))]
     Fork {
@@ -106,6 +110,7 @@ fn fork_advice(errno: nix::Error) -> &'static str {
 pub(crate) fn spawn(
     edition: &Edition,
     spawn: Spawn,
+    allotment: Option<Allotment>,
     metrics: Rc<SlotMetrics>,
     rejoin: Option<RejoinOffer>,
     tickets: Vec<TicketKey>,
@@ -124,7 +129,10 @@ pub(crate) fn spawn(
         paused,
     } = spawn;
     let config = &edition.config;
-    let app = edition.places.app(config)?;
+    let upstream = allotment
+        .as_ref()
+        .and_then(|it| it.socket.address().cloned());
+    let app = app(edition, allotment)?;
     let start = edition.places.start()?;
 
     // Everything that takes a descriptor comes before the fork, so that its
@@ -182,6 +190,7 @@ pub(crate) fn spawn(
         stderr,
         prints_to,
         welcome: welcome(edition, app, worker, generation, paused, rejoin),
+        upstream,
         scoreboard,
         certificates,
         tickets,
@@ -197,6 +206,19 @@ pub(crate) fn spawn(
             step: "watch the process",
             source,
         }
+    })
+}
+
+/// The settings that a worker of this edition is told: the application's, or the
+/// adapter's where its program does not speak the channel.
+fn app(edition: &Edition, allotment: Option<Allotment>) -> Result<serde_json::Value, BirthError> {
+    let (Some(allotment), Some(adapter)) = (allotment, &edition.config.adapter) else {
+        return Ok(edition.places.app(&edition.config)?);
+    };
+    let brief = edition.program.brief(&edition.config, adapter, allotment);
+    serde_json::to_value(brief).map_err(|error| BirthError::Io {
+        step: "write down what the adapter is to do",
+        source: error.into(),
     })
 }
 

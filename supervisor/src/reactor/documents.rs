@@ -111,6 +111,7 @@ impl Reactor {
             requests: metrics.map_or(Some(0), |metrics| metrics.requests()),
             resident_bytes: usage,
             status: health.map_or_else(String::new, |health| health.status.clone()),
+            upstream: grip.and_then(|grip| Some(grip.upstream.as_ref()?.to_string())),
             backoff_seconds: slot
                 .backoff()
                 .map(|(until, _)| until.since(now).as_secs_f64()),

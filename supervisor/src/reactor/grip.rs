@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::channel::SupervisorEnd;
 use prefork_proto::message::{Health, Hello, ListenerOffer, OutputOffer, OutputStream, Welcome};
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
@@ -131,6 +132,8 @@ pub(crate) struct Start {
     /// The other ends of both, as `/proc` names them.
     pub(crate) prints_to: [Option<String>; 2],
     pub(crate) welcome: Welcome,
+    /// Where it takes what a front forwards, if it does.
+    pub(crate) upstream: Option<UpstreamAddress>,
     /// Where it can count, and the descriptor for a worker that knows how.
     pub(crate) scoreboard: (Unsealed, OwnedFd),
     /// Its certificates, if a listener speaks TLS.
@@ -198,6 +201,8 @@ pub(crate) struct Grip {
     pub(super) is_child: bool,
     /// What it prints to, as `/proc` names it.
     pub(super) outputs: [Option<String>; 2],
+    /// Where it takes what a front forwards, if it does.
+    pub(crate) upstream: Option<UpstreamAddress>,
     /// Whether its use of memory and time is known.
     pub(crate) looked_up: Cell<bool>,
     /// What its threads had done when its silence was last looked at.
@@ -225,6 +230,7 @@ impl Grip {
             pid: self.pid,
             start_ticks: self.start_ticks,
             hello: self.vitals.borrow().hello.clone(),
+            upstream: self.upstream.clone(),
         }
     }
 }

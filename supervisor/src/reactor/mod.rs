@@ -55,6 +55,7 @@ mod takeover;
 mod tenure;
 mod trees;
 mod upgrade;
+mod upstream;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -91,12 +92,13 @@ use journal::Journal;
 use oom::OutOfMemory;
 pub use place::PlaceError;
 pub(crate) use program::pin_if_elf;
-pub use program::{BUNDLED_ARGUMENT, ProgramError};
+pub use program::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, ProgramError};
 use reload::{Reading, Reloads};
 pub use signals::Signals;
 use starvation::Look;
 use trees::Trees;
 use upgrade::{Ears, Upgrades, Verdict};
+use upstream::Upstreams;
 
 /// Between two looks at the workers' memory, and at the loop's own lag.
 const PULSE: Duration = Duration::from_secs(1);
@@ -159,6 +161,7 @@ pub struct Reactor {
     journal: Journal,
     oom: OutOfMemory,
     trees: Trees,
+    upstreams: Upstreams,
     notifier: Notifier,
     log: Log,
     reserve: Rc<Reserve>,
@@ -297,6 +300,7 @@ impl Reactor {
         );
         metrics.set_detail(setup.config.metrics);
         metrics.set_max_series(setup.config.max_series);
+        let upstreams = Upstreams::below(&setup.config.supervisor.runtime_dir);
         let epoch = since_boot();
         let fleet = fleet(epoch);
         let reactor = Self {
@@ -324,6 +328,7 @@ impl Reactor {
             journal: Journal::new(),
             oom: OutOfMemory::default(),
             trees: Trees::new(),
+            upstreams,
             notifier: Notifier::from_environment(),
             log: setup.log,
             reserve: setup.reserve,
@@ -413,6 +418,7 @@ impl Reactor {
             }
         }
         self.see_trees_end().await;
+        self.upstreams.clear();
         if let Some(file) = self.keep.as_ref().and_then(|keep| keep.file.as_ref()) {
             file.remove();
         }
@@ -457,7 +463,10 @@ impl Reactor {
     }
 
     /// Looks after a process from now on, whoever started it.
-    fn hold(&mut self, worker: Worker, grip: Grip) {
+    fn hold(&mut self, worker: Worker, mut grip: Grip) {
+        if grip.upstream.is_none() {
+            grip.upstream = self.upstreams.of(grip.pid);
+        }
         self.oom.watch(worker, grip.pid);
         if self.goes_with_its_tree(worker) {
             self.trees.watch(worker, self.slot_name(worker), &grip);
@@ -484,6 +493,7 @@ impl Reactor {
     fn feed(&mut self, mut event: Event) {
         if let Event::Exited { worker, exit } = &mut event {
             self.processes.remove(worker);
+            self.upstreams.forget(&self.pool_name(*worker), *worker);
             exit.oom = self.oom.was_killed(*worker, exit);
             self.trees.died(*worker);
             // It may have hidden a stranger that ended meanwhile.

@@ -1,27 +1,38 @@
 //! What a pool's workers execute, pinned: a crash between two deploys restarts
 //! the code that was serving, not whatever lies on the disk by then.
 
-use std::ffi::{CString, NulError, OsStr};
+use std::ffi::{CStr, CString, NulError, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sched::CpuSet;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
+use prefork_proto::adapter::{Brief, Piece, pieces};
 
 use super::code;
 use super::place::Places;
-use crate::config::{self, Affinity, Pool, Program};
+use super::upstream::Allotment;
+use crate::config::{self, Adapter, Affinity, Pool, Program};
+use crate::proc::kin;
 use crate::state::SavedFile;
 use crate::sys::{self, Birth, Image, Start, Terms};
 use crate::upgrade::{FileIdentity, HANDOVER_FD_ENV, HandedProgram};
 
 /// The argument that makes the `prefork` binary the bundled web server.
 pub const BUNDLED_ARGUMENT: &str = "worker";
+
+/// The argument that makes the `prefork` binary the adapter of a program that does
+/// not speak the channel.
+pub const ADAPTER_ARGUMENT: &str = "adapter";
+
+/// This very program, whatever lies where it was by now.
+const OWN_PROGRAM: &CStr = c"/proc/self/exe";
 
 /// Why a program could not be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +79,34 @@ pub(crate) struct PinnedProgram {
     files: Vec<SavedFile>,
     /// The soft RLIMIT_NOFILE that the supervisor itself was started with.
     nofile: u64,
+    /// What starts it, where it does not speak the channel.
+    adapter: Option<AdapterImage>,
+}
+
+/// The adapter as it is executed. It is always of this supervisor's own program, so
+/// that both mean the same by what they tell each other.
+#[derive(Debug)]
+struct AdapterImage {
+    executable: Option<OwnedFd>,
+    argv: [CString; 3],
+}
+
+impl AdapterImage {
+    /// The adapter that starts this program, which is named for whoever looks at a
+    /// list of processes.
+    fn of(program: &Path) -> Result<Self, NulError> {
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        let own = Path::new(OsStr::from_bytes(OWN_PROGRAM.to_bytes()));
+        Ok(Self {
+            // Where there are no descriptors left its path has to do.
+            executable: pin_if_elf(own).ok().flatten(),
+            argv: [
+                c"prefork".to_owned(),
+                CString::new(ADAPTER_ARGUMENT)?,
+                CString::new(name.as_bytes())?,
+            ],
+        })
+    }
 }
 
 /// What of a program is pinned, and what its files were.
@@ -142,6 +181,10 @@ impl PinnedProgram {
             file,
             files,
             nofile,
+            adapter: match &pool.adapter {
+                Some(_) => Some(AdapterImage::of(&path)?),
+                None => None,
+            },
         })
     }
 
@@ -161,7 +204,10 @@ impl PinnedProgram {
         };
         let unpinned = Self::of(pool, places, nofile, nothing)?;
         // What it has become by an exec of its own takes other arguments.
-        let running = worker.filter(|pid| unpinned.is_run_by(*pid));
+        let running = match &pool.adapter {
+            Some(_) => worker.and_then(|adapter| unpinned.run_below(adapter)),
+            None => worker.filter(|pid| unpinned.is_run_by(*pid)),
+        };
         let running = running.map(|pid| PathBuf::from(format!("/proc/{pid}/exe")));
         if let Some(path) = running
             && let Ok(Some(executable)) = pin_if_elf(&path)
@@ -183,6 +229,12 @@ impl PinnedProgram {
             return Self::of(pool, places, nofile, pinned);
         }
         Self::pin(pool, places, nofile).or(Ok(unpinned))
+    }
+
+    /// The child of an adapter that is what it has started.
+    fn run_below(&self, adapter: i32) -> Option<i32> {
+        let mut children = kin::children(adapter).ok()?.into_iter();
+        children.find(|pid| self.is_run_by(*pid))
     }
 
     /// Whether a worker still is what it was started as: a wrapper script, or an
@@ -265,7 +317,21 @@ impl PinnedProgram {
             start,
             cpus: self.cpus_of(slot)?,
             mark: self.mark,
+            program: self
+                .adapter
+                .as_ref()
+                .and(self.executable.as_ref())
+                .map(AsFd::as_fd),
         };
+        if let Some(adapter) = &self.adapter {
+            let image = Image {
+                pinned: adapter.executable.as_ref().map(AsFd::as_fd),
+                path: OWN_PROGRAM,
+                argv: &adapter.argv,
+                envp: &self.envp,
+            };
+            return sys::spawn(&birth, &image);
+        }
         let image = Image {
             pinned: self.executable.as_ref().map(AsFd::as_fd),
             path: &self.path,
@@ -273,6 +339,31 @@ impl PinnedProgram {
             envp: &self.envp,
         };
         sys::spawn(&birth, &image)
+    }
+
+    /// What the adapter that starts it is told.
+    pub(crate) fn brief(&self, pool: &Pool, adapter: &Adapter, allotment: Allotment) -> Brief {
+        let has_placeholder = |word: &str| {
+            let pieces = pieces(word);
+            pieces != [Piece::Text(word)]
+        };
+        let env = pool.env.iter().filter(|(_, value)| has_placeholder(value));
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Brief {
+            program: PathBuf::from(OsStr::from_bytes(self.path.as_bytes())),
+            pinned: self.executable.is_some(),
+            argv: self.command_line(),
+            env: env
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            socket: allotment.socket,
+            notify: allotment.notify,
+            ready: adapter.ready.clone(),
+            health: adapter.health.clone(),
+            stop_signal: adapter.signal(),
+            boot_timeout_ms: millis(pool.policy.boot_timeout),
+            heartbeat_timeout_ms: millis(pool.policy.heartbeat_timeout),
+        }
     }
 
     /// Where the slot's workers may run. The machine's processors come and go, so

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::control::LastReload;
 use prefork_proto::listening::SocketFile;
 use prefork_proto::message::Hello;
@@ -124,4 +125,7 @@ pub(crate) struct SavedProcess {
     pub(crate) start_ticks: u64,
     /// What it said first.
     pub(crate) hello: Option<Hello>,
+    /// Where it takes what a front forwards, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upstream: Option<UpstreamAddress>,
 }

@@ -60,6 +60,9 @@ fn worker(describe: &Describe) -> Vec<Fact> {
     if !worker.status.is_empty() {
         facts.push(("status", Cell::from(&worker.status)));
     }
+    if let Some(upstream) = &worker.upstream {
+        facts.push(("upstream", Cell::from(upstream)));
+    }
     if let Some(wait) = worker.backoff_seconds {
         facts.push(("next start in", seconds(wait).into()));
     }
@@ -169,6 +172,7 @@ mod tests {
                 requests: Some(8812),
                 resident_bytes: Some(4_300_000),
                 status: String::new(),
+                upstream: None,
                 backoff_seconds: None,
                 draining: vec![],
                 last_exit: None,

@@ -218,6 +218,7 @@ mod tests {
             requests: Some(8812),
             resident_bytes: Some(4_300_000),
             status: String::new(),
+            upstream: None,
             backoff_seconds: None,
             draining: vec![DrainingStatus {
                 pid: 4712,

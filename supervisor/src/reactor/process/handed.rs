@@ -137,6 +137,7 @@ pub(crate) fn resume(
         start_ticks: handed.start_ticks,
         is_child,
         outputs: proc::kin::prints_to(handed.pid),
+        upstream: None,
         vitals,
         looked_up: Cell::new(false),
         schedule: RefCell::default(),
