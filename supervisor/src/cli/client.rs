@@ -70,8 +70,9 @@ impl Client {
             };
             let socket = self.socket.clone();
             return Err(match error.kind() {
-                // A unix socket whose queue is full says so at once.
-                io::ErrorKind::WouldBlock => {
+                // A unix socket whose queue is full says so at once; one that is closed
+                // while this waits in its queue resets it, and is not there next time.
+                io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset => {
                     sleep(QUEUE_PAUSE).await;
                     continue;
                 }

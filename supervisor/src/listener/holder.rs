@@ -1,6 +1,7 @@
 //! Who has an address that could not be bound, as far as that can be known:
 //! proc_pid_net(5) names the socket, and proc_pid_fd(5) the process that has it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -90,31 +91,62 @@ fn at_path(path: &Path) -> Vec<u64> {
     rows.collect()
 }
 
-/// A process that has one of these sockets open, if this user may know.
+/// A process that has one of these sockets open, if this user may know. Where this one
+/// has some of them, whoever has another is in its way: its own may have been bound
+/// before somebody took the path, and its workers have those as well.
 fn process_with(inodes: &[u64]) -> Option<u32> {
-    if inodes.is_empty() {
-        return None;
-    }
-    let names: Vec<String> = inodes.iter().map(|it| format!("socket:[{it}]")).collect();
+    let us = std::process::id();
+    let names = inodes.iter().map(|it| format!("socket:[{it}]").into());
+    let (ours, foreign): (Vec<OsString>, Vec<OsString>) =
+        names.partition(|name| has_one_of(us, std::slice::from_ref(name)));
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut pids = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| {
-        let open = fs::read_dir(format!("/proc/{pid}/fd"));
-        let mut targets = open
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|it| fs::read_link(it.path()).ok());
-        targets.any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
-    })
+    let other = match foreign.is_empty() {
+        true => None,
+        false => pids.find(|pid| has_one_of(*pid, &foreign)),
+    };
+    other.or((!ours.is_empty()).then_some(us))
+}
+
+fn has_one_of(pid: u32, names: &[OsString]) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    let open = open.into_iter().flatten().flatten();
+    let mut targets = open.filter_map(|it| fs::read_link(it.path()).ok());
+    targets.any(|target| names.iter().any(|name| target.as_os_str() == name))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
+    use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn who_took_a_path_of_ours_is_in_the_way_and_not_we() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("taken");
+        let _ours = UnixListener::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let script = "use Socket; socket(S, AF_UNIX, SOCK_STREAM, 0); \
+            bind(S, sockaddr_un($ARGV[0])) or die; listen(S, 1); $| = 1; print 1; sleep 60";
+        let taken = Command::new("perl")
+            .args(["-e", script])
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut other) = taken else {
+            eprintln!("SKIPPED: no perl to take a path with");
+            return;
+        };
+        other.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let found = process_with(&at_path(&path));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(found, Some(other.id()));
+    }
 
     #[test]
     fn whoever_listens_is_found_by_its_socket() {
