@@ -10,7 +10,7 @@ use super::error::{ConfigError, Fault, Problems};
 use super::host::Host;
 use super::listen::{clash, overlap};
 use super::section::{Section, Setting, expected};
-use super::{defaults, metrics, pool, supervisor};
+use super::{defaults, forward, metrics, pool, supervisor};
 
 /// The longest name of a pool, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -51,6 +51,7 @@ fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Probl
         problems.whole(fault.help("add [pool.web] with listen = [\"0.0.0.0:8080\"]"));
     }
     check_listeners(&pools, supervisor.admin, problems);
+    forward::check(&pools, problems);
     let default = defaults::metrics(pools.iter().map(|read| &read.pool));
     let (metrics, max_series) = metrics::read(metrics, default);
     Config {

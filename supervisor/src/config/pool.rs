@@ -30,10 +30,12 @@ const MOST_REQUESTS: u64 = i64::MAX as u64;
 
 const WORKERS: &str = "a number of workers or \"auto\"";
 
-/// A pool, and where its listeners stand in the file.
+/// A pool, and where its listeners and the pools that it names stand in the file.
 pub(super) struct Read {
     pub(super) pool: Pool,
     pub(super) listen: Vec<Setting<Listen>>,
+    /// The pools that it forwards to.
+    pub(super) forward: Vec<Setting<String>>,
 }
 
 /// Reads one pool. Problems are reported; what is returned is only as sound as
@@ -52,6 +54,7 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
         section.fault(section.span.clone(), fault.help(help));
     }
     let env = read_env(&mut section);
+    let (app, forward) = read_app(&mut section, &program, host);
     let pool = Pool {
         policy,
         adapter: adapter::read(&mut section, &program, &env, &listen),
@@ -64,12 +67,16 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
             .value,
         http: http::read(&mut section),
         access_log: access_log::read(&mut section, host),
-        app: read_app(&mut section, &program, host),
+        app,
         listen: listen.iter().map(|listen| listen.value.clone()).collect(),
         program,
     };
     section.finish();
-    Read { pool, listen }
+    Read {
+        pool,
+        listen,
+        forward,
+    }
 }
 
 fn read_policy(
@@ -286,18 +293,23 @@ fn read_run_as(section: &mut Section<'_>, host: &Host) -> Option<RunAs> {
         .ok()
 }
 
-fn read_app(section: &mut Section<'_>, program: &Program, host: &Host) -> Value {
+fn read_app(
+    section: &mut Section<'_>,
+    program: &Program,
+    host: &Host,
+) -> (Value, Vec<Setting<String>>) {
     let Some(table) = section.section("app", format!("`app` of {}", section.name)) else {
-        return Value::Object(Map::new());
+        return (Value::Object(Map::new()), Vec::new());
     };
     let mut json = app::to_json(table.table, table.problems);
     let span = table.span.clone();
-    if *program == Program::Bundled {
-        web::check(table, &mut json, host);
-    }
+    let forward = match program {
+        Program::Bundled => web::check(table, &mut json, host),
+        Program::Command { .. } => Vec::new(),
+    };
     let json = Value::Object(json);
     if let Err(fault) = app::fits(&json) {
         section.fault(span, fault);
     }
-    json
+    (json, forward)
 }

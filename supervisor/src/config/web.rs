@@ -10,15 +10,20 @@ use serde_json::{Map, Value};
 use toml::de::DeValue;
 
 use super::error::Fault;
+use super::forward;
 use super::host::Host;
-use super::section::{Section, boolean, expected, string};
+use super::section::{Section, Setting, boolean, expected, string};
 
 const PAGE: &str = "the path of a file in the root, such as \"404.html\"";
 const LINKS: [&str; 2] = ["inside", "anywhere"];
 
 /// Checks the settings, and makes the root an absolute path in `json`, which
-/// has them all.
-pub(super) fn check(mut table: Section<'_>, json: &mut Map<String, Value>, host: &Host) {
+/// has them all; the pools that they forward to.
+pub(super) fn check(
+    mut table: Section<'_>,
+    json: &mut Map<String, Value>,
+    host: &Host,
+) -> Vec<Setting<String>> {
     let root = table.take("root", |value| {
         root(
             string(value, "a directory such as \"./public\"")?.as_ref(),
@@ -38,7 +43,9 @@ pub(super) fn check(mut table: Section<'_>, json: &mut Map<String, Value>, host:
     if let Some(root) = root.value {
         json.insert("root".to_owned(), Value::from(root));
     }
+    let targets = forward::read(&mut table, json);
     table.finish();
+    targets
 }
 
 /// The directory that is served, absolute.

@@ -38,8 +38,7 @@ impl Reactor {
             }
             Action::Drain { worker, within } => {
                 self.trees.leaves(worker);
-                let sweep = self.is_last_to_accept(worker);
-                self.order(worker, Order::Drain { within, sweep });
+                self.drain(worker, within);
             }
             Action::Ask {
                 worker,

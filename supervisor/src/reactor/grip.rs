@@ -9,7 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::channel::SupervisorEnd;
-use prefork_proto::message::{Health, Hello, ListenerOffer, OutputOffer, OutputStream, Welcome};
+use prefork_proto::message::{
+    Health, Hello, ListenerOffer, OutputOffer, OutputStream, PlacesOffer, Vacate, Welcome,
+};
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
 use prefork_proto::tls::TicketKey;
 use serde_json::Value;
@@ -18,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::access_log::AccessLog;
 use super::conversation::Answer;
+use super::fronts::Table;
 use crate::fleet::{Event, Worker};
 use crate::handle::Member;
 use crate::metrics::SlotMetrics;
@@ -84,6 +87,11 @@ pub(crate) enum Order {
     Call(Call, oneshot::Sender<Answer>),
     /// Hand over keys of session tickets, now or with what else it is told first.
     Tickets(Vec<TicketKey>),
+    /// Hand over the memory in which it counts what it has at a pool behind it, now or
+    /// with what else it is told first.
+    Places(PlacesOffer, OwnedFd),
+    /// Tell it the table of a pool behind it, in the same way.
+    Upstreams(Rc<Table>),
     /// Send a signal.
     Signal(Signal),
     /// Say what is held, and do nothing more for now.
@@ -115,6 +123,8 @@ pub(crate) enum Call {
         offer: ListenerOffer,
         fd: OwnedFd,
     },
+    /// Until when it has something at a worker behind it.
+    Vacate(Vacate),
     /// To write to its edition's access log, which was opened again.
     AccessLog,
 }

@@ -16,6 +16,7 @@
 //! - `clock` is the fleet's; `signals` are reduced to what they ask for, which `heed` does.
 //! - `upgrade` has another program run in this one's place, and `takeover` is how
 //!   that one goes on.
+//! - `fronts` tells those who forward of the pools behind them.
 //! - `journal` keeps what happened; `adoption` goes on where a supervisor was
 //!   killed, and writes down what the next one needs; `oom` knows which workers
 //!   the kernel killed, `starvation` which of them get no processor; `standing` is for
@@ -35,6 +36,7 @@ mod conversation;
 mod documents;
 mod edition;
 mod editions;
+mod fronts;
 mod grip;
 mod heed;
 mod journal;
@@ -87,6 +89,7 @@ use clock::Clock;
 use conversation::BREACHES;
 pub use edition::{Edition, PoolError};
 use editions::Editions;
+use fronts::Fronts;
 use grip::{Grip, Ties};
 use journal::Journal;
 use oom::OutOfMemory;
@@ -161,6 +164,7 @@ pub struct Reactor {
     journal: Journal,
     oom: OutOfMemory,
     trees: Trees,
+    fronts: Fronts,
     upstreams: Upstreams,
     notifier: Notifier,
     log: Log,
@@ -328,6 +332,7 @@ impl Reactor {
             journal: Journal::new(),
             oom: OutOfMemory::default(),
             trees: Trees::new(),
+            fronts: Fronts::default(),
             upstreams,
             notifier: Notifier::from_environment(),
             log: setup.log,
@@ -403,15 +408,19 @@ impl Reactor {
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.deadline_came(deadline, &mut events).await,
                 () = process::at(self.state_due()) => self.write_state(),
+                () = process::at(self.fronts.due()) => self.fronts.touch(),
                 // A successor goes first.
                 () = process::at(self.trees.due()), if self.spawns.is_empty() => self.end_trees(),
                 () = std::future::ready(()), if !self.spawns.is_empty() => {
                     self.spawn_next();
+                    // A front has its pools' tables before it has said a word.
+                    self.see_to_fronts();
                     // A thousand forks in a row must not keep anyone waiting.
                     tokio::task::yield_now().await;
                 }
             }
             self.look_at_silent();
+            self.see_to_fronts();
             self.notify_changes();
             if self.upgrades.is_new() {
                 self.rehearse_upgrade(&mut events).await;
@@ -493,6 +502,7 @@ impl Reactor {
     fn feed(&mut self, mut event: Event) {
         if let Event::Exited { worker, exit } = &mut event {
             self.processes.remove(worker);
+            self.fronts.ended(*worker);
             self.upstreams.forget(&self.pool_name(*worker), *worker);
             exit.oom = self.oom.was_killed(*worker, exit);
             self.trees.died(*worker);
@@ -517,6 +527,7 @@ impl Reactor {
         if !usual || !actions.iter().all(is_look) {
             self.touch_state();
             self.ties.rest.stir();
+            self.fronts.touch();
         }
         self.carry_out(actions);
         if ended {

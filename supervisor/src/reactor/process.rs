@@ -2,6 +2,7 @@
 //! its pidfd and its output (`burial`), in one task that lives exactly as long as
 //! it does.
 
+mod behind;
 mod burial;
 mod closing;
 mod handed;
@@ -19,7 +20,7 @@ use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
     Health, Hello, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer, TlsOffer,
-    ToSupervisor, ToWorker, Welcome,
+    ToSupervisor, ToWorker, Vacate, Welcome,
 };
 use prefork_proto::scoreboard::{self, Unsealed};
 use prefork_proto::tls::TicketKey;
@@ -43,6 +44,7 @@ use crate::state;
 use crate::sys::{self, Reaped};
 use crate::tls;
 
+use behind::Behind;
 use closing::{AFTER_CLOSE, Closing};
 pub(crate) use handed::{Secrets, resume};
 pub(crate) use link::TLS;
@@ -110,6 +112,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         listeners: Vec::new(),
         outputs: Vec::new(),
         access_log: adopted.access_log,
+        behind: Behind::default(),
         metrics: adopted.metrics,
         heartbeat_timeout: adopted.heartbeat_timeout,
         vitals,
@@ -166,6 +169,8 @@ struct Process {
     /// The reading ends of what it prints to, which it is to keep.
     outputs: Vec<(OutputOffer, OwnedFd)>,
     access_log: Option<Rc<AccessLog>>,
+    /// What it is told of pools behind it with all else that comes before `start`.
+    behind: Behind,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
     vitals: Rc<RefCell<Vitals>>,
@@ -226,6 +231,7 @@ impl Process {
             listeners: start.listeners,
             outputs: start.outputs,
             access_log: start.access_log,
+            behind: Behind::default(),
             metrics: start.metrics,
             heartbeat_timeout: start.heartbeat_timeout,
             vitals,
@@ -312,6 +318,8 @@ impl Process {
             Order::Dismiss { .. } => self.obey(Order::Stop),
             Order::Call(call, answer) => self.call(call, answer),
             Order::Tickets(keys) => self.take_tickets(keys),
+            Order::Places(offer, memory) => self.hand_places_over(offer, memory),
+            Order::Upstreams(table) => self.tell_upstreams(table),
             Order::Signal(signal) => self.signal(signal),
             // Dropped: the asker finds that it is not answered.
             Order::HoldStill(_) => {}
@@ -341,8 +349,14 @@ impl Process {
             let _ = answer.send(Ok(Value::Null));
             return;
         }
-        // A log is taken also by a worker that is not ready yet.
-        let is_up = self.conversation.is_up() || matches!(call, Call::AccessLog);
+        if matches!(call, Call::Vacate(_)) && self.has_nothing_behind() {
+            let _ = answer.send(Ok(Value::Null));
+            return;
+        }
+        // A log is taken also by a worker that is not ready yet, and so is what is to be
+        // known of pools behind it.
+        let early = matches!(call, Call::AccessLog | Call::Vacate(_));
+        let is_up = self.conversation.is_up() || early;
         if !is_up || self.channel.is_none() {
             let why = "its channel is not up".to_owned();
             let _ = answer.send(Err(CallError::Unreachable(why)));
@@ -369,6 +383,7 @@ impl Process {
             Call::Certificates(tls::Copy { memory, bytes, .. }) => {
                 (ToWorker::Tls(TlsOffer { id, bytes, fds: 1 }), Some(memory))
             }
+            Call::Vacate(whom) => (ToWorker::Vacate(Vacate { id, ..whom }), None),
             Call::Rescue { offer, fd } => (rescue(id, offer), Some(fd)),
         };
         if let Err(why) = self.send_with(&message, fd) {

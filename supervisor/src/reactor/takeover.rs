@@ -12,7 +12,7 @@ use super::journal::About;
 use super::place::Places;
 use super::program::PinnedProgram;
 use super::{Inbox, Reactor, Setup, process};
-use crate::fleet::{Snapshot, Time};
+use crate::fleet::{Snapshot, Time, Worker};
 use crate::state::SavedEdition;
 use crate::sys::claim;
 use crate::upgrade::{HandedProcess, HandedProgram, Handover};
@@ -42,9 +42,12 @@ impl Reactor {
         metrics.same_process(handover.started_at);
         metrics.upgraded();
         let processes = handover.processes.len();
+        let told = handover.processes.iter().filter(|it| it.talk.draining);
+        let told: Vec<Worker> = told.map(|it| it.worker).collect();
         for handed in handover.processes {
             reactor.go_on_with_process(handed);
         }
+        reactor.go_on_asking_fronts(&told);
         let message = format!(
             "version {} took over {processes} processes",
             env!("CARGO_PKG_VERSION")

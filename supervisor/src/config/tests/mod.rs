@@ -2,6 +2,7 @@
 
 mod differences;
 mod execution;
+mod forward;
 mod messages;
 mod sources;
 mod tls;

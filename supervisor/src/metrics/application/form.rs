@@ -187,6 +187,10 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     if !is_name(name, "_:") {
         return Err(Refusal::InvalidName);
     }
+    // What a front counts is reported as an application's metrics are.
+    if name.starts_with("prefork_upstream_") {
+        return Ok(());
+    }
     let reserved = ["prefork_", "process_"];
     if reserved.iter().any(|prefix| name.starts_with(prefix)) {
         return Err(Refusal::ReservedName);

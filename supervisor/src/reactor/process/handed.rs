@@ -114,6 +114,7 @@ pub(crate) fn resume(
         listeners,
         outputs,
         access_log,
+        behind: Behind::default(),
         metrics,
         heartbeat_timeout,
         vitals: Rc::clone(&vitals),

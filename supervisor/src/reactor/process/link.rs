@@ -291,7 +291,11 @@ impl Process {
             let offer = ToWorker::Listener(offer);
             channel.queue_with_fd(&offer, fd).map_err(text)?;
         }
-        channel.queue(&ToWorker::Start).map_err(text)
+        self.queue_behind()?;
+        let Some(channel) = &mut self.channel else {
+            return Ok(());
+        };
+        channel.get_mut().queue(&ToWorker::Start).map_err(text)
     }
 
     /// Hands keys of session tickets over, once the worker has said `hello`.

@@ -13,6 +13,7 @@ use super::connection::{Connection, IDLE};
 use super::failure::Failure;
 use super::measure::Measured;
 use super::pool::{Member, Place};
+use crate::alarm::Alarms;
 
 /// A request's place at a worker and the connection that it is on. Dropped before its
 /// end, it takes the connection with it, by which the worker learns that nobody waits.
@@ -23,6 +24,7 @@ pub(super) struct Exchange {
     /// Whether the connection may be used again.
     keeps: bool,
     measured: Measured,
+    alarms: &'static Alarms,
 }
 
 /// What became of a request that was to be sent.
@@ -49,6 +51,7 @@ impl Exchange {
         place: Place,
         is_fresh: bool,
         measured: Measured,
+        alarms: &'static Alarms,
     ) -> Result<Box<Self>, Place> {
         let keeps = !place.pool.is_serial();
         let known = match is_fresh {
@@ -70,6 +73,7 @@ impl Exchange {
             connection,
             keeps,
             measured,
+            alarms,
         }))
     }
 
@@ -133,11 +137,12 @@ impl Exchange {
             mut connection,
             keeps,
             measured,
+            alarms,
         } = self;
         measured.ends();
         if keeps && place.member.stays() {
             connection.rest();
-            keep(&place.member, connection);
+            keep(&place.member, connection, alarms);
         }
     }
 
@@ -164,14 +169,14 @@ fn usable(member: &Member) -> Option<Connection> {
 }
 
 /// Keeps a connection for another request, for a while.
-fn keep(member: &Rc<Member>, connection: Connection) {
+fn keep(member: &Rc<Member>, connection: Connection, alarms: &'static Alarms) {
     let mut idle = member.idle.borrow_mut();
     idle.push(connection);
     if idle.len() == 1 {
         let member = Rc::downgrade(member);
         spawn_local(async move {
             loop {
-                tokio::time::sleep(IDLE).await;
+                alarms.at(alarms.now() + IDLE).await;
                 let Some(member) = member.upgrade() else {
                     return;
                 };

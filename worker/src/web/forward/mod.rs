@@ -266,7 +266,7 @@ impl Job<'_> {
             };
             let member = Rc::clone(&place.member);
             let measured = self.series.begins(member.slot, since);
-            let exchange = Exchange::begin(place, is_fresh, measured).await;
+            let exchange = Exchange::begin(place, is_fresh, measured, alarms).await;
             let tried = match exchange {
                 Ok(exchange) => self.try_at(exchange).await,
                 Err(_) => Tried::Unsent { connected: false },

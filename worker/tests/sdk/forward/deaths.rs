@@ -1,5 +1,6 @@
 //! What a request costs at which the program fails.
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::program::{HELLO, before, get, learn, post};
@@ -127,7 +128,7 @@ fn one_that_says_nothing_is_given_up() {
 #[test]
 fn one_that_cannot_be_reached_has_its_requests_go_to_others() {
     let (mut front, programs) = before(json!({ "queue_timeout": "100ms" }), 0, 1);
-    let gone = super::program::Program::listen().address();
+    let gone = "unix:/nowhere/at/all".to_owned();
     learn(&mut front, 0, &[gone.clone(), programs[0].address()]);
     for _ in 0..4 {
         let mut client = post(&front);
@@ -164,4 +165,28 @@ fn a_connection_that_the_program_has_closed_is_not_used_again() {
     second.until("size");
     second.send(HELLO);
     assert_eq!(client.response().status, 200);
+}
+
+#[test]
+fn nor_is_one_that_it_closes_at_the_very_moment() {
+    let (front, programs) = before(json!({}), 0, 1);
+    let mut client = Client::connect(front.address);
+    let ask = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nsize";
+    for _ in 0..20 {
+        client.send(ask);
+        let mut program = programs[0].accept();
+        program.until("size");
+        program.send(HELLO);
+        client.response();
+        // The front finds both when it runs again: a request, and a connection closed.
+        front.process.signal(Signal::SIGSTOP);
+        front.process.until_stopped();
+        client.send(ask);
+        drop(program);
+        front.process.signal(Signal::SIGCONT);
+        let mut program = programs[0].accept();
+        program.until("size");
+        program.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+    }
 }

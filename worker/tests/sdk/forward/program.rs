@@ -111,6 +111,22 @@ pub(super) fn replied(front: &mut Worker, id: u64) -> Reply {
     })
 }
 
+/// What it has replied by now, but for an answer to a ping.
+pub(super) fn replies_so_far(front: &mut Worker) -> Vec<u64> {
+    const PING: u64 = 999;
+    front.say(&ToWorker::Ping { id: PING });
+    let mut replies = Vec::new();
+    front.until(|message| {
+        match message {
+            ToSupervisor::Reply(reply) if reply.id == PING => return Some(()),
+            ToSupervisor::Reply(reply) => replies.push(reply.id),
+            _ => {}
+        }
+        None
+    });
+    replies
+}
+
 pub(super) fn get(front: &Worker) -> Client {
     let mut client = Client::connect(front.address);
     client.ask("/shoes");
