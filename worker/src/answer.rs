@@ -125,7 +125,10 @@ where
                 WorkProjection::Running { future } => {
                     let answer = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
                     return match answer {
-                        Ok(Poll::Pending) => Poll::Pending,
+                        Ok(Poll::Pending) => {
+                            in_flight.invite_body();
+                            Poll::Pending
+                        }
                         Ok(Poll::Ready(Ok(response))) => Poll::Ready(Ok(response)),
                         Ok(Poll::Ready(Err(error))) => {
                             let traffic = &in_flight.requests.traffic;

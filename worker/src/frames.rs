@@ -27,19 +27,19 @@ const VALUE_LENGTH: usize = 16 + 8;
 const PREFACE: usize = 24;
 
 /// A frame's header: the length of what follows, type, flags and stream.
-const HEADER: usize = 9;
+pub(crate) const HEADER: usize = 9;
 
 /// The largest frame that hyper takes.
 const LARGEST: usize = 16 << 10;
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(crate) const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
 /// What a client's frames have come to.
@@ -266,7 +266,7 @@ fn cut(stream: u32) -> [u8; HEADER] {
 }
 
 /// The header of a frame that ends a head, or trailers.
-fn header(length: usize, kind: u8, stream: u32) -> [u8; HEADER] {
+pub(crate) fn header(length: usize, kind: u8, stream: u32) -> [u8; HEADER] {
     let [a, b, c] = length_of(length);
     let [d, e, f, g] = stream.to_be_bytes();
     [a, b, c, kind, END_HEADERS, d, e, f, g]

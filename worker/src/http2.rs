@@ -1,6 +1,7 @@
 //! Serves one HTTP/2 connection.
 
 use std::cell::OnceCell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use tokio::task::AbortHandle;
 
 use crate::StartError;
 use crate::alarm::{Alarm, Alarms};
-use crate::frames::Frames;
 use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::request::Counted;
 use crate::requests::Requests;
@@ -47,7 +47,8 @@ where
 {
     let serving = requests.serving();
     let uploads = Arc::new(Uploads::under(requests.limits()));
-    stream.speaks_http2(Frames::new(Arc::clone(&uploads)));
+    uploads.written_by(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    stream.speaks_http2(&uploads);
     requests.come_on_streams(uploads);
     let mut watch = Watch::new(Protocol::Http2, requests);
     let mut connection =

@@ -40,6 +40,9 @@ pub(crate) struct InFlight {
     /// HTTP/2 knows neither `Connection` nor a change of protocol.
     pub(crate) is_http2: bool,
     has_body: bool,
+    /// Whether its client waits for a 100 (Continue) that is for this library to
+    /// send. Over HTTP/1, hyper sends it.
+    pub(crate) expects_continue: bool,
     /// Whether more of its response was given than was asked for since.
     offers: bool,
 }
@@ -93,6 +96,7 @@ impl InFlight {
             asks: Asks::of(request),
             is_http2,
             has_body: head.has_body,
+            expects_continue: false,
             offers: false,
         }
     }
@@ -127,6 +131,17 @@ impl InFlight {
     pub(crate) fn is_over(&self, waker: &Waker) -> bool {
         self.upload()
             .is_some_and(|(stream, uploads)| uploads.is_over(stream, waker))
+    }
+
+    /// The application works on it and has not answered at once: that is when a
+    /// client that waits for a 100 (Continue) gets it. That the application reads
+    /// the body is not to be seen before there is one.
+    pub(crate) fn invite_body(&mut self) {
+        if std::mem::take(&mut self.expects_continue)
+            && let Some((stream, uploads)) = self.upload()
+        {
+            uploads.owe_continue(stream);
+        }
     }
 
     /// What is known of its body where there are streams.

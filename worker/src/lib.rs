@@ -56,6 +56,7 @@ mod head;
 mod http1;
 mod http2;
 mod in_flight;
+mod interim;
 mod limits;
 mod link;
 mod listener;

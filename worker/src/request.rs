@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use hyper::body::{Body, Incoming};
+use hyper::header::EXPECT;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 
@@ -59,6 +60,7 @@ where
         let head = Head::of(&request);
         let mut in_flight = InFlight::begin(Rc::clone(requests), &request, &head);
         in_flight.upload = upload.unwrap_or(None);
+        in_flight.expects_continue = in_flight.upload.is_some() && expects_continue(&request);
         in_flight.entry = serving.access_log.begin(&request, began);
         let screened = upload.and_then(|_| screen(&mut request, &head, &rules.limits));
         if let Some(entry) = &in_flight.entry {
@@ -89,6 +91,12 @@ where
             began,
         }
     }
+}
+
+/// Whether its client keeps the body back until it is told to go on (RFC 9110, 10.1.1).
+fn expects_continue(request: &Request<Incoming>) -> bool {
+    let expected = request.headers().get(EXPECT);
+    expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Has the application begin to work on a request.

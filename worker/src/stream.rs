@@ -20,8 +20,10 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use crate::frames::Frames;
+use crate::interim::Interim;
 use crate::peer::{Origin, PeerTls};
 use crate::serving::Serving;
+use crate::uploads::Uploads;
 use crate::wire::{Socket, Wire};
 
 /// How long a connection whose sending side is closed waits for the client to
@@ -232,6 +234,27 @@ impl Transport {
     }
 }
 
+impl Transport {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(wire) => Pin::new(wire).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    #[inline(always)]
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(wire) => Pin::new(wire).poll_write_vectored(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+        }
+    }
+}
+
 impl AsRawFd for Transport {
     fn as_raw_fd(&self) -> RawFd {
         match self {
@@ -255,6 +278,8 @@ pub(crate) struct Stream {
     prefix: Bytes,
     /// What is read are HTTP/2 frames.
     frames: Option<Box<Frames>>,
+    /// What is written are HTTP/2 frames, and interim responses between them.
+    interim: Option<Box<Interim>>,
     sending_closed: bool,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -286,6 +311,7 @@ impl Stream {
             traffic,
             prefix: Bytes::new(),
             frames: None,
+            interim: None,
             sending_closed: false,
             linger: None,
         }
@@ -348,10 +374,13 @@ impl Stream {
         self.traffic.http1.store(true, Relaxed);
     }
 
-    /// From here on, what is read are the frames of HTTP/2, from the preface on.
-    pub(crate) fn speaks_http2(&mut self, mut frames: Frames) {
+    /// From here on, what is read and written are the frames of HTTP/2, from the
+    /// preface on.
+    pub(crate) fn speaks_http2(&mut self, uploads: &Arc<Uploads>) {
+        let mut frames = Frames::new(Arc::clone(uploads));
         self.prefix = frames.rewrite(&self.prefix);
         self.frames = Some(Box::new(frames));
+        self.interim = Some(Box::new(Interim::new(Arc::clone(uploads))));
     }
 
     /// Puts bytes back that were read but not used.
@@ -470,6 +499,37 @@ impl Stream {
             .map(Ok)
     }
 
+    /// Writes the interim responses that can go where the output is.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(waiting) = self.interim.as_mut().and_then(|it| it.waiting()) {
+            match ready!(self.transport.poll_write(cx, waiting))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => waiting.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes frames of hyper's, up to where an interim response is to go.
+    fn poll_write_frames(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
+        let Some(interim) = &mut self.interim else {
+            return self.transport.poll_write_vectored(cx, bytes);
+        };
+        let result = match interim.rest_of_frame(bytes) {
+            Some(rest) => self.transport.poll_write(cx, rest),
+            None => self.transport.poll_write_vectored(cx, bytes),
+        };
+        if let Poll::Ready(Ok(written)) = result {
+            interim.wrote(bytes, written);
+        }
+        result
+    }
+
     /// To be called before `offered` bytes are written, which begin with
     /// `first`. Where no answer of the application's is among them, they are
     /// hyper's answer to what was no request, of which nothing else tells. It is
@@ -554,12 +614,12 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.interim.is_some() {
+            return this.poll_write_frames(cx, &[io::IoSlice::new(bytes)]);
+        }
         let offered = bytes.len() as u64;
         this.offer(bytes, offered);
-        let result = match &mut this.transport {
-            Transport::Plain(wire) => Pin::new(wire).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        };
+        let result = this.transport.poll_write(cx, bytes);
         this.wrote(offered, &result);
         result
     }
@@ -570,12 +630,12 @@ impl AsyncWrite for Stream {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.interim.is_some() {
+            return this.poll_write_frames(cx, bytes);
+        }
         let offered = bytes.iter().map(|part| part.len() as u64).sum();
         this.offer(bytes.first().map_or(&[], |first| first), offered);
-        let result = match &mut this.transport {
-            Transport::Plain(wire) => Pin::new(wire).poll_write_vectored(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-        };
+        let result = this.transport.poll_write_vectored(cx, bytes);
         this.wrote(offered, &result);
         result
     }
@@ -585,7 +645,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        ready!(this.poll_interim(cx))?;
+        match &mut this.transport {
             Transport::Plain(wire) => Pin::new(wire).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }

@@ -6,8 +6,8 @@
 //! that answers, too; there is a lock since an upgradeable stream has to be `Send`.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use hyper::body::{Body as _, Incoming};
@@ -45,6 +45,9 @@ pub(crate) struct Uploads {
     granted: AtomicU64,
     /// By their streams, which only grow.
     bodies: Mutex<Vec<Body>>,
+    /// Whether the client may be owed a 100 (Continue), and whom to wake to write it.
+    owes: AtomicBool,
+    writer: OnceLock<Waker>,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,18 @@ struct Body {
     received: u64,
     ended: bool,
     stage: Stage,
+    interim: Interim,
+}
+
+/// What becomes of the 100 (Continue) that a client may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interim {
+    /// It is not owed.
+    None,
+    /// It is to be written.
+    Owed,
+    /// It can't be sent: the stream was reset.
+    Never,
 }
 
 /// How far the request is that a body belongs to.
@@ -97,6 +112,8 @@ impl Uploads {
             opening: AtomicU32::new(0),
             granted: AtomicU64::new(FIRST_WINDOW),
             bodies: Mutex::default(),
+            owes: AtomicBool::new(false),
+            writer: OnceLock::new(),
         }
     }
 
@@ -174,6 +191,7 @@ impl Uploads {
             received: 0,
             ended: false,
             stage: Stage::Opened,
+            interim: Interim::None,
         });
     }
 
@@ -185,6 +203,7 @@ impl Uploads {
         };
         let body = &mut bodies[at];
         body.received += bytes;
+        body.interim = Interim::None;
         if body.received <= self.most {
             return Part::Pass;
         }
@@ -257,6 +276,65 @@ impl Uploads {
         let mut bodies = self.bodies();
         if let Some(at) = find(&bodies, stream) {
             bodies[at].stage = Stage::Answered;
+        }
+    }
+
+    /// This task writes what the connection's client is owed.
+    pub(crate) fn written_by(&self, task: Waker) {
+        // A connection is served by one task from its beginning to its end.
+        let _ = self.writer.set(task);
+    }
+
+    /// A stream with a body begins, whose request is there at once.
+    #[cfg(test)]
+    pub(crate) fn begin(&self, stream: u32) {
+        self.open(stream);
+        assert!(self.claim(stream));
+    }
+
+    /// The client waits for a 100 (Continue) before it sends this body, and is to
+    /// have one, unless some of the body or its end is there without it.
+    pub(crate) fn owe_continue(&self, stream: u32) {
+        let mut bodies = self.bodies();
+        let Some(at) = find(&bodies, stream) else {
+            return;
+        };
+        let body = &mut bodies[at];
+        if body.received > 0 || body.ended || body.interim != Interim::None {
+            return;
+        }
+        body.interim = Interim::Owed;
+        self.owes.store(true, Relaxed);
+        if let Some(writer) = self.writer.get() {
+            writer.wake_by_ref();
+        }
+    }
+
+    /// Whether a client may be owed a 100 (Continue).
+    pub(crate) fn owes_continue(&self) -> bool {
+        self.owes.load(Relaxed)
+    }
+
+    /// The next stream on which a 100 (Continue) is owed, which is to be written
+    /// now. None is owed any more once the response has begun.
+    pub(crate) fn take_owed(&self) -> Option<u32> {
+        let mut bodies = self.bodies();
+        let owed = bodies.iter_mut().find(|body| {
+            body.interim == Interim::Owed
+                && !body.ended
+                && matches!(body.stage, Stage::Unanswered(_))
+        });
+        self.owes.store(owed.is_some(), Relaxed);
+        let body = owed?;
+        body.interim = Interim::None;
+        Some(body.stream)
+    }
+
+    /// The server has reset this stream: nothing may be sent on it any more.
+    pub(crate) fn reset(&self, stream: u32) {
+        let mut bodies = self.bodies();
+        if let Some(at) = find(&bodies, stream) {
+            bodies[at].interim = Interim::Never;
         }
     }
 
@@ -362,5 +440,35 @@ mod tests {
             }
         }
         assert!((100..=MOST_LEFT).contains(&uploads.bodies().len()));
+    }
+
+    #[test]
+    fn a_client_is_owed_a_continue_until_its_body_comes_or_its_answer_does() {
+        let uploads = uploads(10);
+        let (task, waker) = Task::with_waker();
+        uploads.written_by(waker);
+        for stream in [1, 3, 5, 7, 9, 11] {
+            uploads.open(stream);
+        }
+        // A stream may be reset before anybody sees its request.
+        uploads.reset(1);
+        for stream in [1, 3, 5, 7, 9, 11] {
+            assert!(uploads.claim(stream));
+        }
+        uploads.receive(3, 1);
+        uploads.end(5);
+        for stream in [1, 3, 5] {
+            uploads.owe_continue(stream);
+        }
+        assert!(!task.was_woken() && !uploads.owes_continue());
+        for stream in [7, 9, 11] {
+            uploads.owe_continue(stream);
+        }
+        assert!(task.was_woken() && uploads.owes_continue());
+        uploads.answered(7);
+        uploads.leave(9);
+        assert_eq!(uploads.take_owed(), Some(11));
+        assert_eq!(uploads.take_owed(), None);
+        assert!(!uploads.owes_continue());
     }
 }

@@ -46,16 +46,32 @@ impl Frames {
     }
 
     fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
+        let frame = frame(kind, flags, stream, payload);
         self.stream.write_all(&frame).unwrap();
     }
 
     /// Sends a request's head; gives back its stream.
     pub(crate) fn ask(&mut self, fields: &[(&str, &str)], ends: bool) -> u32 {
+        let (stream, head) = self.head(fields, ends);
+        self.stream.write_all(&head).unwrap();
+        stream
+    }
+
+    /// Sends a request's head with some of its body; gives back its stream.
+    pub(crate) fn ask_with(&mut self, fields: &[(&str, &str)], body: &[u8]) -> u32 {
+        let (stream, mut frames) = self.head(fields, false);
+        frames.extend(frame(DATA, 0, stream, body));
+        self.stream.write_all(&frames).unwrap();
+        stream
+    }
+
+    /// Sends more of a request's body.
+    pub(crate) fn data(&mut self, stream: u32, bytes: &[u8], ends: bool) {
+        self.write(DATA, if ends { END_STREAM } else { 0 }, stream, bytes);
+    }
+
+    /// A request's head, and the stream that is its.
+    fn head(&mut self, fields: &[(&str, &str)], ends: bool) -> (u32, Vec<u8>) {
         let stream = self.next;
         self.next += 2;
         let mut block = Vec::new();
@@ -68,8 +84,7 @@ impl Frames {
             }
         }
         let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
-        self.write(HEADERS, flags, stream, &block);
-        stream
+        (stream, frame(HEADERS, flags, stream, &block))
     }
 
     /// Reads on until something has happened to this stream that was not told yet.
@@ -104,6 +119,15 @@ impl Frames {
             self.seen.entry(stream).or_default().push(Event::End);
         }
     }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
 }
 
 /// The status in a response's first field (RFC 7541, 6.1, and appendix A).

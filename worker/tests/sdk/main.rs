@@ -13,6 +13,7 @@ mod content;
 mod deadlines;
 mod door;
 mod drain;
+mod expect;
 mod files;
 mod fire;
 mod forward;

@@ -77,6 +77,13 @@ impl Raw {
         self.frame(HEADERS, END_HEADERS, stream, &head(0x83, path));
     }
 
+    /// Begins a request whose body waits until it is asked for.
+    pub(crate) fn post_if_wanted(&mut self, stream: u32, path: &str) {
+        let expect = b"\x0f\x14\x0c100-continue"; // `expect` is number 35.
+        let head = [&head(0x83, path)[..], expect].concat();
+        self.frame(HEADERS, END_HEADERS, stream, &head);
+    }
+
     /// Begins so many at once, on the odd streams from 1 on.
     pub(crate) fn post_at_once(&mut self, requests: u32, path: &str) {
         let head = head(0x83, path);
