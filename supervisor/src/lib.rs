@@ -9,7 +9,8 @@
 //! - [`notify`] tells the service manager how things stand.
 //! - [`config`] turns text into checked values, [`cli`] the command line into
 //!   requests, [`metrics`] numbers into the exposition.
-//! - `reading` has a process of its own read the configuration for a reload.
+//! - `reading` has a process of its own read the configuration for a reload; another one
+//!   reads what workers print.
 //! - `state` keeps what the next supervisor needs, should this one be killed;
 //!   `recovery` finds what it left, and the workers come back by `rejoin`.
 //! - [`tls`] has the certificates and ticket keys of workers that speak TLS.
@@ -48,6 +49,8 @@ pub mod tls;
 mod trust;
 mod upgrade;
 
-pub use reactor::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT};
+pub use reactor::{
+    ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, READ_OUTPUT_ARGUMENT, read_output_for_supervisor,
+};
 pub use reading::{READ_ARGUMENT, read_for_supervisor};
 pub use upgrade::{PREFLIGHT_ARGUMENT, preflight};

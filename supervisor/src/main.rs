@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use prefork_supervisor::{
-    BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT, cli, preflight, read_for_supervisor,
+    BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT, READ_OUTPUT_ARGUMENT, cli, preflight,
+    read_for_supervisor, read_output_for_supervisor,
 };
 
 fn main() -> ExitCode {
@@ -15,6 +16,8 @@ fn main() -> ExitCode {
         Some(word) if word == PREFLIGHT_ARGUMENT => preflight(),
         // Nor does who reads a configuration for a running supervisor.
         Some(word) if word == READ_ARGUMENT => read_for_supervisor(),
+        // Nor does who reads what workers print.
+        Some(word) if word == READ_OUTPUT_ARGUMENT => read_output_for_supervisor(),
         _ => cli::main(),
     }
 }

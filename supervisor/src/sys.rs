@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+mod shared_word;
 pub(crate) mod signals;
 mod terms;
 
@@ -21,7 +22,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::proc;
 use crate::proc::kin::{self, MARK_ENV};
-pub(crate) use terms::{Start, Terms, least_nice};
+pub(crate) use shared_word::SharedWord;
+pub(crate) use terms::{Start, Terms, drop_capabilities, least_nice};
 
 /// More than NGROUPS_MAX (65536, limits.h) is nothing the kernel can say.
 const MOST_GROUPS: usize = 65_536;
@@ -271,6 +273,23 @@ pub(crate) fn claim(number: RawFd) -> OwnedFd {
     // SAFETY: the document's check has found it open, and by its order to call
     // this once nobody else in this program owns it.
     unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// What a process was started with instead of stdin, stdout and stderr, at numbers of their
+/// own and close-on-exec. To whoever looks at the process it prints to none of them.
+pub(crate) fn take_standard_descriptors() -> io::Result<[OwnedFd; 3]> {
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    let take = |number: RawFd| -> nix::Result<OwnedFd> {
+        // SAFETY: the Rust runtime has opened them at start where they were not.
+        let taken = dup_high(unsafe { BorrowedFd::borrow_raw(number) })?;
+        // SAFETY: both are plain numbers to the kernel, and `null` is open.
+        nix::Error::result(unsafe { libc::dup2(null.as_raw_fd(), number) })?;
+        Ok(taken)
+    };
+    Ok([take(0)?, take(1)?, take(2)?])
 }
 
 /// A descriptor for a process. Of a child that is not reaped yet the number

@@ -31,6 +31,7 @@ mod exit_codes;
 mod families;
 mod full_disk;
 mod given_paths;
+mod held_output;
 mod hostile;
 mod http_limits;
 mod hung_worker;

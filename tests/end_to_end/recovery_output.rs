@@ -141,6 +141,56 @@ fn no_request_that_prints_breaks_and_no_line_is_lost_when_the_supervisor_is_kill
     }
 }
 
+/// What a reader may have been told to take out when it dies, in bytes.
+const IN_FLIGHT: usize = 16 * 1024;
+
+#[test]
+fn no_line_is_lost_when_the_process_that_reads_them_is_killed_often() {
+    let prefork = logging(&[Pool::service("web", WORKERS)]);
+    let printers = Printers::start(prefork.address("web"), 8);
+    let kills = 20;
+    let mut last = None;
+    for _ in 0..kills {
+        printers.print(100);
+        eventually("another one reads", PATIENCE, || {
+            let readers = readers_of(prefork.pid());
+            let new = readers.iter().copied().find(|pid| Some(*pid) != last);
+            last = new.or(last);
+            new.is_some_and(|reader| {
+                processes::send(reader, Signal::SIGKILL);
+                true
+            })
+        });
+    }
+    let count = printers.stop();
+    for stream in STREAMS {
+        eventually("all that was printed is logged", PATIENCE, || {
+            printed(&log(&prefork), stream).len() as u64 >= count
+        });
+        let words = printed(&log(&prefork), stream);
+        assert_eq!(words.len() as u64, count, "there are no halves of lines");
+        let again = words.iter().map(|(word, times)| {
+            let line = stream.len() + ": ".len() + word.len() + 1;
+            (*times as usize - 1) * line
+        });
+        let again: usize = again.sum();
+        assert!(again <= kills * IN_FLIGHT, "{again} bytes came twice");
+    }
+}
+
+/// The processes that read for a supervisor.
+fn readers_of(supervisor: i32) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"));
+    let children = children.expect("the supervisor lives");
+    let children = children.split_ascii_whitespace().flat_map(str::parse);
+    children
+        .filter(|pid: &i32| {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            words.is_ok_and(|words| words.contains("read-output"))
+        })
+        .collect()
+}
+
 #[test]
 fn what_is_printed_without_a_supervisor_is_logged_and_kept_for_the_certificate() {
     let mut prefork = Prefork::start(&[Pool::service("web", 1)]);

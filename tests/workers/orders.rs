@@ -66,6 +66,10 @@ pub(crate) enum Order {
     Become(String),
     /// `hang-up`: close the channel and live on.
     HangUp,
+    /// `hold TEXT`: write the text to stderr out of memory that does not come.
+    Hold(String),
+    /// `let-go`: have that memory come.
+    LetGo,
     /// `start COMMAND`: have a shell run it as a child, with a listener as its stdin.
     Start(String),
 }
@@ -129,6 +133,8 @@ impl Orders {
             "become" => Order::Become(text(rest)),
             "hang-up" => Order::HangUp,
             "start" => Order::Start(text(rest)),
+            "hold" => Order::Hold(text(rest)),
+            "let-go" => Order::LetGo,
             other => panic!("no such order: {other}"),
         })
     }

@@ -7,6 +7,7 @@
 //! carried out once, so that the process which follows is a good one again.
 //! See `orders.rs` for what can be ordered.
 
+mod hole;
 mod link;
 mod orders;
 mod serve;
@@ -21,6 +22,7 @@ use nix::time::{ClockId, clock_gettime};
 use prefork_proto::message::{PROTOCOL, Reply, ToSupervisor, ToWorker, Welcome};
 use serde_json::{Value, json};
 
+use hole::Hole;
 use link::{Link, health, hello};
 use orders::{Boot, Order, Orders};
 use serve::Server;
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         draining: false,
         seq: 0,
         ballast: Vec::new(),
+        hole: None,
     };
     worker.run()
 }
@@ -147,6 +150,8 @@ struct Worker {
     seq: u64,
     /// What `grow` has taken.
     ballast: Vec<u8>,
+    /// What `hold` writes out of.
+    hole: Option<Hole>,
 }
 
 impl Worker {
@@ -279,6 +284,19 @@ impl Worker {
                 self.link.say_with_descriptors(&report, number);
             }
             Order::Grow(bytes) => self.ballast.resize(bytes, 1),
+            Order::Hold(text) => match Hole::new(&format!("{text}\n")) {
+                Ok(hole) => {
+                    // The supervisor has a reason to look at the pipe.
+                    eprintln!("about to hold it");
+                    hole.write_out_of_it();
+                    self.hole = Some(hole);
+                }
+                Err(error) => {
+                    println!("no memory that does not come: {error}");
+                    return Some(ExitCode::FAILURE);
+                }
+            },
+            Order::LetGo => self.hole.take().expect("there is a hole").fill(),
             Order::Start(command) => {
                 let listener = self.server.a_listener();
                 let mut child = std::process::Command::new("/bin/sh")

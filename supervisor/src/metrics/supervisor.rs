@@ -46,6 +46,9 @@ pub struct SupervisorMetrics {
     reload_failures: IntCounter,
     upgrades: IntCounter,
     upgrade_failures: IntCounter,
+    output_readers: IntGauge,
+    output_reader_starts: IntCounter,
+    outputs_held: IntCounter,
     last_reload_ok: IntGauge,
     last_reload_at: Gauge,
     process: ProcessMetrics,
@@ -136,6 +139,21 @@ impl SupervisorMetrics {
                 "prefork_upgrade_failures_total",
                 "Upgrades that were refused or that failed; nothing changed.",
             ),
+            output_readers: registered(
+                registry,
+                IntGauge::new(
+                    "prefork_supervisor_output_readers",
+                    "Processes that read what workers print: one, and one for each pipe that is held.",
+                ),
+            ),
+            output_reader_starts: counter(
+                "prefork_supervisor_output_reader_starts_total",
+                "Processes that were started to read what workers print.",
+            ),
+            outputs_held: counter(
+                "prefork_supervisor_output_held_total",
+                "Times that a worker's write held its pipe for more than a second.",
+            ),
             last_reload_ok: registered(
                 registry,
                 IntGauge::new(
@@ -210,6 +228,15 @@ impl SupervisorMetrics {
         }
     }
 
+    /// So many processes read what workers print; since the last call so many were started,
+    /// and so often a pipe was held.
+    pub fn output_readers(&self, readers: usize, started: u64, held: u64) {
+        let readers = i64::try_from(readers).unwrap_or(i64::MAX);
+        self.output_readers.set(readers);
+        self.output_reader_starts.inc_by(started);
+        self.outputs_held.inc_by(held);
+    }
+
     /// A reload ended then.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.reloads.inc();
@@ -232,6 +259,8 @@ impl SupervisorMetrics {
             reload_failures: self.reload_failures.get(),
             upgrades: self.upgrades.get(),
             upgrade_failures: self.upgrade_failures.get(),
+            output_reader_starts: self.output_reader_starts.get(),
+            outputs_held: self.outputs_held.get(),
             last_reload_ok: self.last_reload_ok.get() == 1,
             last_reload_at: self.last_reload_at.get(),
             cpu_seconds: self.process.cpu.get(),
@@ -248,6 +277,8 @@ impl SupervisorMetrics {
         self.reload_failures.inc_by(saved.reload_failures);
         self.upgrades.inc_by(saved.upgrades);
         self.upgrade_failures.inc_by(saved.upgrade_failures);
+        self.output_reader_starts.inc_by(saved.output_reader_starts);
+        self.outputs_held.inc_by(saved.outputs_held);
         self.last_reload_ok.set(saved.last_reload_ok.into());
         self.last_reload_at.set(saved.last_reload_at);
         self.process.go_on_from(saved.cpu_seconds);

@@ -320,6 +320,7 @@ impl Reactor {
 
     /// Writes down what the next supervisor has to know.
     pub(super) fn write_state(&mut self) {
+        self.count_readers();
         self.read_scoreboards();
         self.keep_secrets();
         let refusals = self.keep.as_ref().map(|keep| keep.door.take_refusals());

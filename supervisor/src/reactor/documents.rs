@@ -11,6 +11,7 @@ use prefork_proto::control::{
 };
 
 use super::grip::{Grip, SlotName};
+use super::output::Readers;
 use super::{Edition, Reactor, since_boot};
 use crate::fleet::{PoolView, SlotView, Worker};
 use crate::metrics::{PoolMetrics, SlotMetrics};
@@ -204,6 +205,7 @@ impl Reactor {
             self.looked_up = Some(Instant::now());
         }
         self.look_up_usage(all);
+        self.count_readers();
         self.read_scoreboards();
         self.read_backlogs();
         for pool in self.fleet.pools() {
@@ -219,6 +221,13 @@ impl Reactor {
                 }
             }
         }
+    }
+
+    /// What the processes that read for this one have come to.
+    pub(super) fn count_readers(&self) {
+        let now = Readers::shared().take_numbers();
+        let metrics = self.metrics.supervisor();
+        metrics.output_readers(now.readers, now.started, now.held);
     }
 
     /// What waits in the listeners' queues.

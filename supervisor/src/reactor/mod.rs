@@ -3,9 +3,8 @@
 //! one thread and one loop.
 //!
 //! - `process` is the task that belongs to one worker process, with its
-//!   `conversation` (what may be said when) and its `output`, of which it takes a
-//!   `peek` before it takes anything out; the reactor has a
-//!   `grip` on it.
+//!   `conversation` (what may be said when) and its `output`, which other processes
+//!   read; the reactor has a `grip` on it.
 //! - `births` makes processes of what an `edition` holds: a generation's pinned
 //!   `program` and `sockets`.
 //! - `reload` prepares a new generation and cleans up after it; `queues` sees to
@@ -42,7 +41,6 @@ mod heed;
 mod journal;
 mod oom;
 mod output;
-mod peek;
 mod place;
 mod process;
 mod program;
@@ -93,6 +91,7 @@ use fronts::Fronts;
 use grip::{Grip, Ties};
 use journal::Journal;
 use oom::OutOfMemory;
+pub use output::{READ_OUTPUT_ARGUMENT, read_output_for_supervisor};
 pub use place::PlaceError;
 pub(crate) use program::pin_if_elf;
 pub use program::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, ProgramError};

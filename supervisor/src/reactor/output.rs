@@ -1,42 +1,52 @@
 //! What a worker writes to stdout and stderr: into the log line by line, and
 //! the last of stderr kept for the death certificate.
 //!
+//! - `reader` is the process that touches the pipes, which `readers` starts and asks in
+//!   the words of `wire`; it takes a `peek` before it takes anything out.
+//!
 //! A line is taken out of the pipe when it is in the log: what a supervisor has not
 //! logged that is killed is still there for the next one. One line at most is
 //! logged twice by that.
 
+mod peek;
+mod reader;
+mod readers;
+mod wire;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prefork_proto::channel::parts::Octets;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 
 use super::allowance::{Allowance, Flood};
-use super::peek::Peek;
 use super::process::at;
 use crate::sys;
 use crate::upgrade::HandedOutput;
+
+pub use reader::{READ_OUTPUT_ARGUMENT, read_output_for_supervisor};
+use readers::{Look, Outcome, Pipe, Task};
+pub(crate) use readers::{Readers, Writer};
+use wire::Found;
 
 /// How much of stderr a death certificate keeps.
 const TAIL: usize = 8 * 1024;
 
 /// What is logged of one line, in bytes; the rest of a longer one is left out. This much
 /// is looked at in one turn, so that a chatty worker takes its own.
-const LINE: usize = 16 * 1024;
+const LINE: usize = wire::MOST;
 
 /// What stands at the end of an entry that is not the whole line.
 const CUT: &str = " [cut: a line is logged up to 16 KiB]";
 
-/// What a pipe holds that nobody has changed, in bytes (pipe(7)).
-const CAPACITY: i32 = 64 * 1024;
+/// Turns after the worker's end: a grandchild may hold the pipe and write for ever.
+const LAST_READS: usize = 64;
 
 /// Before more is read of what is not logged anyway.
 const FLOOD_PAUSE: Duration = Duration::from_millis(10);
@@ -44,10 +54,12 @@ const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 /// One of a worker's two output pipes.
 #[derive(Debug)]
 pub(crate) struct Output {
-    pipe: AsyncFd<OwnedFd>,
-    peek: Rc<Peek>,
+    pipe: Rc<Pipe>,
+    turn: Turn,
     /// The worker may have made it larger.
     is_large: bool,
+    /// Nothing more will be written that is waited for.
+    is_last: bool,
     /// The beginning of a line that has been taken out.
     line: Vec<u8>,
     /// What comes until the next newline is of a line that was too long.
@@ -58,13 +70,38 @@ pub(crate) struct Output {
     paused: Option<Instant>,
 }
 
+/// How far the reading has come.
+#[derive(Debug)]
+enum Turn {
+    /// The pipe is looked at when the kernel says that something has come.
+    Waiting,
+    /// There may be more than was seen.
+    Next,
+    /// A reader is at it.
+    Asked(oneshot::Receiver<Outcome>, Errand),
+    /// It has been.
+    Answered(Outcome, Errand),
+}
+
+/// What a reader is at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Errand {
+    /// It takes out what has been logged.
+    takes: bool,
+    /// It does not look, and there may be more.
+    leaves_more: bool,
+    /// It may have looked before the worker's end.
+    is_early: bool,
+}
+
 impl Output {
     /// Reads from this end of a pipe.
-    pub(crate) fn new(pipe: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(pipe: OwnedFd, writer: Writer) -> io::Result<Self> {
         Ok(Self {
-            peek: Peek::shared()?,
-            pipe: sys::watch_fd(pipe)?,
+            pipe: Rc::new(Pipe::new(pipe, writer)?),
+            turn: Turn::Waiting,
             is_large: false,
+            is_last: false,
             line: Vec::new(),
             cut: false,
             tail: VecDeque::new(),
@@ -74,21 +111,21 @@ impl Output {
     }
 
     /// Reads from what a worker says is the end of a pipe.
-    pub(crate) fn taken_over(pipe: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn taken_over(pipe: OwnedFd, writer: Writer) -> io::Result<Self> {
         let pipe = File::from(pipe);
         if !pipe.metadata()?.file_type().is_fifo() {
             return Err(io::Error::other("it brought something that is no pipe"));
         }
         Ok(Self {
             is_large: true,
-            ..Self::new(pipe.into())?
+            ..Self::new(pipe.into(), writer)?
         })
     }
 
-    /// What the next program has to know of it.
+    /// What the next program has to know of it. Nothing may be on its way out of the pipe.
     pub(crate) fn hand_over(&self) -> HandedOutput {
         HandedOutput {
-            pipe: self.pipe.as_raw_fd(),
+            pipe: self.pipe().as_raw_fd(),
             line: Octets(self.line.clone()),
             tail: Octets(self.tail.iter().copied().collect()),
             cut: self.cut,
@@ -96,26 +133,48 @@ impl Output {
     }
 
     /// Goes on with a pipe that the program before this one read from.
-    pub(crate) fn go_on(handed: HandedOutput) -> io::Result<Self> {
+    pub(crate) fn go_on(handed: HandedOutput, writer: Writer) -> io::Result<Self> {
         Ok(Self {
             line: handed.line.0,
             tail: handed.tail.0.into(),
             cut: handed.cut,
-            ..Self::new(sys::claim(handed.pipe))?
+            ..Self::new(sys::claim(handed.pipe), writer)?
         })
     }
 
-    /// The end that is read from.
+    /// The end that is read from. Nothing may be done with it that takes the pipe's lock.
     pub(crate) fn pipe(&self) -> &OwnedFd {
-        self.pipe.get_ref()
+        self.pipe.end().get_ref()
     }
 
-    /// Waits until there is something to read.
-    pub(crate) async fn readable(&self) {
+    /// Waits until there is something to [`read`](Self::read), or to ask for.
+    pub(crate) async fn readable(&mut self) {
+        match &mut self.turn {
+            Turn::Answered(..) => return,
+            Turn::Asked(outcome, errand) => {
+                // Nobody answers where the loop ends.
+                let outcome = outcome.await.unwrap_or(Outcome::Lost);
+                self.turn = Turn::Answered(outcome, *errand);
+                return;
+            }
+            Turn::Waiting | Turn::Next => {}
+        }
         if self.paused.is_some_and(|until| until > Instant::now()) {
             at(self.paused).await;
         }
-        sys::readable(&self.pipe).await;
+        if matches!(self.turn, Turn::Waiting) {
+            sys::readable(self.pipe.end()).await;
+        }
+    }
+
+    /// Waits until what has been logged is taken out of the pipe, or that is hopeless.
+    pub(crate) async fn settle(&mut self, within: Duration) -> bool {
+        while matches!(self.turn, Turn::Asked(_, Errand { takes: true, .. })) {
+            if tokio::time::timeout(within, self.readable()).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// What has come of the bound on what is logged since the last call: whether there
@@ -125,59 +184,122 @@ impl Output {
         (self.allowance.news(Instant::now()), dropped)
     }
 
-    /// Hands what complete lines there are to `log`, a turn's worth.
-    pub(crate) fn read(&mut self, mut log: impl FnMut(&str)) -> Progress {
-        let mut chunk = [0; LINE];
-        let peek = Rc::clone(&self.peek);
-        let cut = self.cut;
-        let looked = self.pipe.try_io(Interest::READABLE, |pipe| {
-            let seen = peek.look(pipe.as_fd(), &mut chunk)?;
-            let has_line = chunk[..seen.length].contains(&b'\n');
+    /// Hands what complete lines have been seen to `log`, a turn's worth, or has a reader
+    /// look for them. To be called when it is [`readable`](Self::readable).
+    pub(crate) fn read(&mut self, log: impl FnMut(&str)) -> Progress {
+        match std::mem::replace(&mut self.turn, Turn::Waiting) {
+            Turn::Answered(Outcome::Seen(look), errand) => self.heed(look, errand, log),
+            Turn::Answered(Outcome::Held, _) => Progress::Held,
+            // It is seen again, and logged again if nobody has taken it out.
+            Turn::Answered(Outcome::Lost, _) => self.look(),
+            asked @ Turn::Asked(..) => {
+                self.turn = asked;
+                Progress::Asked
+            }
+            Turn::Waiting | Turn::Next => self.look(),
+        }
+    }
+
+    fn look(&mut self) -> Progress {
+        // Before it is looked at: what comes later is told anew.
+        let told = |_: &OwnedFd| Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = self.pipe.end().try_io(Interest::READABLE, told);
+        let task = Task {
+            look: true,
+            ..Task::default()
+        };
+        let outcome = Readers::shared().ask(&self.pipe, task);
+        self.turn = Turn::Asked(outcome, Errand::default());
+        Progress::Asked
+    }
+
+    /// Logs what was seen, and has it taken out.
+    fn heed(&mut self, look: Look, errand: Errand, mut log: impl FnMut(&str)) -> Progress {
+        match look.found {
+            Found::Bytes => {}
+            Found::Nothing if errand.leaves_more || errand.is_early => return self.go_on_looking(),
+            Found::Nothing => {
+                self.shrink(look);
+                return Progress::Blocked;
+            }
+            Found::End => return Progress::Ended,
+        }
+        let (mut rest, lease) = (look.bytes.as_slice(), &look.lease);
+        let has_line = rest.contains(&b'\n');
+        let is_over = !look.has_writer || self.is_last && look.is_all && !errand.is_early;
+        let goes_on = !has_line && !is_over;
+        if goes_on && look.is_all && !self.cut {
+            if errand.is_early {
+                return self.go_on_looking();
+            }
             // The rest of the line comes with what wakes the loop again.
-            let goes_on = !has_line && seen.length > 0 && has_writer(pipe);
-            if goes_on && seen.is_all && !cut {
-                return Err(io::ErrorKind::WouldBlock.into());
+            return Progress::Blocked;
+        }
+        let mut taken = 0;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = rest.split_at(end + 1);
+            self.take(line, &mut log);
+            taken += line.len();
+            lease.logged(taken);
+            rest = after;
+        }
+        // After a line it is seen again, with what is still to come.
+        if !has_line {
+            if goes_on {
+                self.begin(rest, &mut log);
+            } else {
+                self.take(rest, &mut log);
             }
-            Ok((seen.length, goes_on))
-        });
-        match looked {
-            Ok((0, _)) => Progress::Ended,
-            Ok((length, goes_on)) => {
-                let mut rest = &chunk[..length];
-                let mut has_line = false;
-                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                    let (line, after) = rest.split_at(end + 1);
-                    self.take(line, &mut log);
-                    rest = after;
-                    has_line = true;
-                }
-                match (has_line, goes_on) {
-                    // It is seen again, with what is still to come.
-                    (true, _) => {}
-                    (false, true) => self.begin(rest, &mut log),
-                    (false, false) => self.take(rest, &mut log),
-                }
-                Progress::Read
+            taken += rest.len();
+            lease.logged(taken);
+        }
+        let is_more = !look.is_all || !look.has_writer || self.is_last;
+        self.take_out(look, taken, is_more);
+        Progress::Read
+    }
+
+    /// Has what is logged taken out, and looks again where there may be more.
+    fn take_out(&mut self, look: Look, taken: usize, is_more: bool) {
+        let now = Instant::now();
+        let is_paused = self.paused.is_some_and(|until| until > now);
+        // One that prints without end takes turns with the others.
+        let looks = is_more && !is_paused && !Readers::shared().are_wanted();
+        let task = Task {
+            take: taken,
+            look: looks,
+            shrink: false,
+        };
+        let errand = Errand {
+            takes: true,
+            leaves_more: is_more && !looks,
+            is_early: false,
+        };
+        self.turn = Turn::Asked(look.lease.go_on(&self.pipe, task), errand);
+    }
+
+    fn go_on_looking(&mut self) -> Progress {
+        self.turn = Turn::Next;
+        Progress::Read
+    }
+
+    /// The worker has ended: logs what there is now, whether or not it ends with a newline.
+    pub(crate) async fn finish(&mut self, mut log: impl FnMut(&str)) {
+        self.is_last = true;
+        if let Turn::Asked(_, errand) | Turn::Answered(_, errand) = &mut self.turn {
+            errand.is_early = true;
+        }
+        for _ in 0..LAST_READS {
+            match self.read(&mut log) {
+                Progress::Read | Progress::Asked => self.readable().await,
+                Progress::Blocked | Progress::Ended | Progress::Held => break,
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.shrink();
-                Progress::Blocked
-            }
-            Err(_) => Progress::Ended,
+        }
+        if !self.line.is_empty() {
+            self.take(b"", &mut log);
         }
     }
 
-    /// Logs what is left, a turn's worth, whether or not it is a line.
-    pub(crate) fn finish(&mut self, mut log: impl FnMut(&str)) {
-        let mut chunk = [0; LINE];
-        match self.peek.look(self.pipe.as_fd(), &mut chunk) {
-            Ok(seen) if seen.length > 0 => self.take(&chunk[..seen.length], &mut log),
-            _ if !self.line.is_empty() => self.take(b"", &mut log),
-            _ => {}
-        }
-    }
-
-    /// Logs a line, or its end, and then takes it out of the pipe.
+    /// Logs a line, or its end.
     fn take(&mut self, line: &[u8], log: &mut impl FnMut(&str)) {
         self.remember(line);
         if std::mem::take(&mut self.cut) {
@@ -190,11 +312,10 @@ impl Output {
             let line = std::mem::take(&mut self.line);
             self.write(line.len(), text(&line).as_ref(), log);
         }
-        self.peek.take(self.pipe.as_fd(), line.len());
     }
 
-    /// Takes the beginning of a line, or what is in the middle of it, out of the pipe,
-    /// and logs it once it is as long as an entry may be.
+    /// Keeps the beginning of a line, or what is in the middle of it, and logs it once it
+    /// is as long as an entry may be.
     fn begin(&mut self, part: &[u8], log: &mut impl FnMut(&str)) {
         self.remember(part);
         if self.cut {
@@ -209,7 +330,6 @@ impl Output {
                 self.cut = true;
             }
         }
-        self.peek.take(self.pipe.as_fd(), part.len());
     }
 
     /// Logs an entry that was so long, unless there have been too many.
@@ -231,10 +351,14 @@ impl Output {
 
     /// Gives back the memory that a worker took in need; all pipes of a user
     /// count together.
-    fn shrink(&mut self) {
+    fn shrink(&mut self, look: Look) {
         if std::mem::take(&mut self.is_large) {
-            // Where more is in it already it stays large.
-            let _ = fcntl(&self.pipe, FcntlArg::F_SETPIPE_SZ(CAPACITY));
+            let task = Task {
+                shrink: true,
+                ..Task::default()
+            };
+            let outcome = look.lease.go_on(&self.pipe, task);
+            self.turn = Turn::Asked(outcome, Errand::default());
         }
     }
 
@@ -276,156 +400,20 @@ fn text(line: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(&line[..end.map_or(0, |end| end + 1)])
 }
 
-/// Whether anybody can still write to the pipe.
-fn has_writer(pipe: &OwnedFd) -> bool {
-    let mut ready = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
-    let known = poll(&mut ready, PollTimeout::ZERO).is_ok();
-    let events = ready[0].revents().filter(|_| known);
-    !events.is_some_and(|events| events.contains(PollFlags::POLLHUP))
-}
-
 /// What a read came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// Something was read.
     Read,
+    /// A reader is at it.
+    Asked,
     /// There is nothing now.
     Blocked,
     /// There will be nothing more.
     Ended,
+    /// A writer holds the pipe, as too many others do theirs.
+    Held,
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn output() -> (Output, File) {
-        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-        (Output::new(reader).unwrap(), writer.into())
-    }
-
-    /// Reads all that can be read now.
-    async fn read(output: &mut Output) -> (Vec<String>, Progress) {
-        let mut lines = Vec::new();
-        output.readable().await;
-        loop {
-            match output.read(|line| lines.push(line.to_owned())) {
-                Progress::Read => {}
-                end => return (lines, end),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn lines_are_whole_however_the_bytes_come() {
-        let (mut output, mut pipe) = output();
-        let mut lines = Vec::new();
-        for piece in ["one\ntw", "o\r\n", "thr", "ee"] {
-            pipe.write_all(piece.as_bytes()).unwrap();
-            let (read, end) = read(&mut output).await;
-            assert_eq!(end, Progress::Blocked);
-            lines.extend(read);
-        }
-        assert_eq!(lines, ["one", "two"]);
-        drop(pipe);
-        assert_eq!(
-            read(&mut output).await,
-            (vec!["three".to_owned()], Progress::Ended)
-        );
-        assert_eq!(output.tail(), "one\ntwo\r\nthree");
-    }
-
-    #[tokio::test]
-    async fn what_is_not_logged_is_left_in_the_pipe() {
-        let (mut output, mut pipe) = output();
-        pipe.write_all(b"one\ntwo\nthr").unwrap();
-        let again = output.pipe().try_clone().unwrap();
-        output.readable().await;
-        let logging = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            output.read(|line| assert_eq!(line, "one", "this is where it dies"));
-        }));
-        assert!(logging.is_err());
-        drop(output);
-        let mut next = Output::taken_over(again).unwrap();
-        assert_eq!(
-            read(&mut next).await,
-            (vec!["two".to_owned()], Progress::Blocked)
-        );
-        next.finish(|line| assert_eq!(line, "thr"));
-        assert_eq!(next.tail(), "two\nthr");
-    }
-
-    #[tokio::test]
-    async fn neither_a_long_line_nor_a_long_life_makes_it_grow() {
-        let (mut output, mut pipe) = output();
-        let mut lines = Vec::new();
-        for _ in 0..100 {
-            pipe.write_all(&[b'x'; 5000]).unwrap();
-            lines.extend(read(&mut output).await.0);
-        }
-        assert!(output.line.is_empty());
-        assert_eq!(output.tail().len(), TAIL);
-        assert_eq!(output.flood(), (None, 500_000 - LINE as u64));
-        pipe.write_all(b"\nnext\n").unwrap();
-        lines.extend(read(&mut output).await.0);
-        let beginning = "x".repeat(LINE);
-        assert_eq!(lines, [format!("{beginning}{CUT}"), "next".to_owned()]);
-    }
-
-    #[tokio::test]
-    async fn a_line_that_is_too_long_is_one_entry_that_is_cut_at_a_character() {
-        for shift in 0..4 {
-            let (mut output, mut pipe) = output();
-            let long = format!("{}{}", "x".repeat(shift), "世🦀é".repeat(3_000));
-            pipe.write_all(format!("{long}\nnext\n").as_bytes())
-                .unwrap();
-            let (lines, _) = read(&mut output).await;
-            let [cut, next] = &lines[..] else {
-                panic!("{} entries", lines.len());
-            };
-            let kept = cut.strip_suffix(CUT).unwrap();
-            assert!(
-                long.starts_with(kept) && kept.len() > LINE - 4,
-                "{}",
-                kept.len()
-            );
-            assert_eq!(next, "next");
-            assert!(!output.tail().contains('\u{fffd}'));
-        }
-        assert_eq!(whole(b"a\xff\xe4\xb8"), b"a\xff");
-        assert_eq!(whole(b"\xff\xff"), b"\xff\xff");
-    }
-
-    #[tokio::test]
-    async fn a_line_that_is_just_short_enough_is_whole() {
-        let (mut output, mut pipe) = output();
-        let line = "x".repeat(LINE - 1);
-        pipe.write_all(format!("{line}\n").as_bytes()).unwrap();
-        assert_eq!(read(&mut output).await.0, [line]);
-    }
-
-    #[tokio::test]
-    async fn pieces_that_are_not_joined_in_the_pipe_hold_nothing_up() {
-        let (mut output, mut pipe) = output();
-        let packets = nix::fcntl::OFlag::O_DIRECT;
-        fcntl(&pipe, FcntlArg::F_SETFL(packets)).unwrap();
-        let capacity = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
-        let mut logged = 0;
-        for _ in 0..capacity / 4096 {
-            pipe.write_all(b"x").unwrap();
-        }
-        output.readable().await;
-        while output.read(|line| logged += line.len()) == Progress::Read {}
-        output.finish(|line| logged += line.len());
-        assert_eq!(logged, usize::try_from(capacity / 4096).unwrap());
-    }
-
-    #[tokio::test]
-    async fn only_a_pipe_is_taken_over() {
-        let file = File::open("/dev/zero").unwrap();
-        let error = Output::taken_over(file.into()).unwrap_err();
-        assert!(error.to_string().contains("no pipe"), "{error}");
-    }
-}
+mod tests;

@@ -36,7 +36,7 @@ use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
 use super::grip::{Adopted, Call, Grip, Order, SlotName, Start, Ties, Vitals};
-use super::output::{Output, Progress};
+use super::output::{Output, Progress, Writer};
 use crate::fleet::{Death, Event, SPEAK, Worker};
 use crate::metrics::SlotMetrics;
 use crate::proc;
@@ -199,7 +199,7 @@ enum Wake {
     Order(Order),
     Died,
     Readable,
-    Output,
+    Output(OutputStream),
     Timer,
 }
 
@@ -211,6 +211,8 @@ impl Process {
         orders: mpsc::UnboundedReceiver<Order>,
         ties: Ties,
     ) -> io::Result<Self> {
+        let pipes = [start.stdout, start.stderr];
+        let [stdout, stderr] = burial::read_from(&start.slot, start.pid, pipes)?;
         Ok(Self {
             worker: start.worker,
             slot: start.slot,
@@ -220,8 +222,8 @@ impl Process {
             is_child: true,
             channel: Some(sys::watch_channel(start.channel)?),
             conversation: Conversation::new(start.pid, Instant::now()),
-            stdout: Some(Output::new(start.stdout)?),
-            stderr: Some(Output::new(start.stderr)?),
+            stdout: Some(stdout),
+            stderr: Some(stderr),
             stderr_ended: false,
             welcome: Some(start.welcome),
             scoreboard: Some(start.scoreboard),
@@ -255,7 +257,7 @@ impl Process {
                 Wake::Order(order) => self.obey(order),
                 Wake::Died => break,
                 Wake::Readable => self.listen().await,
-                Wake::Output => self.read_output().await,
+                Wake::Output(stream) => self.read_output(stream).await,
                 Wake::Timer => self.on_timer().await,
             }
         }
@@ -280,8 +282,10 @@ impl Process {
             () = heard(reading) => Wake::Readable,
             () = at(timer) => Wake::Timer,
             // Last, since there may be no end to it.
-            () = readable(self.stderr.as_ref()), if !self.stderr_ended => Wake::Output,
-            () = readable(self.stdout.as_ref()) => Wake::Output,
+            () = readable(self.stderr.as_mut()), if !self.stderr_ended => {
+                Wake::Output(OutputStream::Stderr)
+            }
+            () = readable(self.stdout.as_mut()) => Wake::Output(OutputStream::Stdout),
         }
     }
 
@@ -435,7 +439,7 @@ async fn heard(channel: Option<&AsyncFd<SupervisorEnd>>) {
     }
 }
 
-async fn readable(output: Option<&Output>) {
+async fn readable(output: Option<&mut Output>) {
     match output {
         Some(output) => output.readable().await,
         None => std::future::pending().await,

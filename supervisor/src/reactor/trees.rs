@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::Reactor;
 use super::grip::{Grip, SlotName};
 use super::journal::About;
+use super::output::Readers;
 use crate::fleet::Worker;
 use crate::proc::{self, Stat, kin};
 use crate::recovery::Departed;
@@ -426,7 +427,9 @@ impl Reactor {
     /// Ends what dead workers have left, a turn's worth of it.
     pub(super) fn end_trees(&mut self) {
         let workers: HashSet<i32> = self.processes.values().map(|grip| grip.pid).collect();
-        let told = self.trees.turn(|pid| workers.contains(&pid));
+        let readers = Readers::shared();
+        let is_known = |pid| workers.contains(&pid) || readers.are_run_by(pid);
+        let told = self.trees.turn(is_known);
         for Told {
             slot,
             pid,

@@ -363,6 +363,7 @@ impl Reactor {
         processes: Vec<HandedProcess>,
         program: &NewProgram,
     ) -> Result<(Vec<u8>, Vec<RawFd>), String> {
+        self.count_readers();
         self.read_scoreboards();
         let handover = self
             .handover(processes, program)
@@ -444,7 +445,8 @@ fn told(processes: &[HandedProcess]) -> Option<BTreeSet<i32>> {
 }
 
 /// Why the state could not be had.
-const RESTLESS: &str = "the workers' channels gave no quiet moment to write the state down";
+const RESTLESS: &str =
+    "the workers' channels and pipes gave no quiet moment to write the state down";
 
 /// What a command is called, as on the command line.
 pub(super) fn name_of(command: &Command) -> &'static str {

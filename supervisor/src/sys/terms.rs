@@ -159,6 +159,11 @@ fn set_priority(nice: i32) -> nix::Result<()> {
     nix::Error::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
 }
 
+/// Drops every capability of this process.
+pub(crate) fn drop_capabilities() -> nix::Result<()> {
+    keep_only(0)
+}
+
 /// Has exactly these capabilities, now and across exec (capabilities(7): what
 /// is ambient is permitted and effective afterwards, whoever the user is).
 fn keep_only(kept: u64) -> nix::Result<()> {

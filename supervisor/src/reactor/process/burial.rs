@@ -6,9 +6,37 @@ use super::*;
 /// and write for ever.
 const LAST_MESSAGES: usize = 4096;
 
-/// Output reads after the process's end: a grandchild may hold the pipe and
-/// write for ever.
-const LAST_READS: usize = 64;
+/// How long its last words may take together: a grandchild may hold the pipe's lock.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What is said of a worker that is ended for that.
+const HOLDS: &str = "it holds the pipe that it prints to, as too many others do";
+
+fn name_of(stream: OutputStream) -> &'static str {
+    match stream {
+        OutputStream::Stdout => "stdout",
+        OutputStream::Stderr => "stderr",
+    }
+}
+
+/// The stdout and stderr of a process that was started here.
+pub(super) fn read_from(slot: &SlotName, pid: i32, pipes: [OwnedFd; 2]) -> io::Result<[Output; 2]> {
+    let [stdout, stderr] = pipes;
+    let read = |pipe, stream| Output::new(pipe, writer(slot, pid, stream));
+    Ok([
+        read(stdout, OutputStream::Stdout)?,
+        read(stderr, OutputStream::Stderr)?,
+    ])
+}
+
+/// Who writes to a stream.
+pub(super) fn writer(slot: &SlotName, pid: i32, stream: OutputStream) -> Writer {
+    Writer {
+        slot: slot.clone(),
+        pid,
+        stream: name_of(stream),
+    }
+}
 
 /// Reads on from what a worker that came back prints to: stdout and stderr, as far
 /// as it has brought them.
@@ -23,7 +51,7 @@ pub(super) fn go_on_reading(
             OutputStream::Stdout => &mut stdout,
             OutputStream::Stderr => &mut stderr,
         };
-        match Output::taken_over(pipe) {
+        match Output::taken_over(pipe, writer(slot, pid, stream)) {
             Ok(output) => *place = Some(output),
             Err(error) => warn!(%slot, pid, "what it prints is not logged: {error}"),
         }
@@ -32,37 +60,34 @@ pub(super) fn go_on_reading(
 }
 
 impl Process {
-    /// Reads what was printed, a turn's worth of each: the loop has others to
-    /// attend to, however much there is.
-    pub(super) async fn read_output(&mut self) {
-        self.read_stdout();
-        if !self.stderr_ended {
-            self.read_stderr();
+    /// Logs what was printed to a stream, a turn's worth: the loop has others to attend
+    /// to, however much there is.
+    pub(super) async fn read_output(&mut self, stream: OutputStream) {
+        let (slot, pid) = (&self.slot, self.pid);
+        let log = |line: &str| log_line(slot, pid, name_of(stream), line);
+        let output = match stream {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        };
+        match output.as_mut().map(|output| output.read(log)) {
+            Some(Progress::Ended) => match stream {
+                OutputStream::Stdout => self.stdout = None,
+                OutputStream::Stderr => self.stderr_ended = true,
+            },
+            Some(Progress::Held) => {
+                warn!(slot = %self.slot, pid, "{HOLDS}");
+                self.tell(Event::Misbehaved {
+                    worker: self.worker,
+                    rule: HOLDS.to_owned(),
+                })
+                .await;
+            }
+            _ => {}
         }
         self.count_dropped();
         // A pipe that is full makes its worker wait.
         self.ties.rest.stir();
         tokio::task::yield_now().await;
-    }
-
-    fn read_stdout(&mut self) {
-        let Some(stdout) = &mut self.stdout else {
-            return;
-        };
-        let (slot, pid) = (&self.slot, self.pid);
-        if stdout.read(|line| log_line(slot, pid, "stdout", line)) == Progress::Ended {
-            self.stdout = None;
-        }
-    }
-
-    fn read_stderr(&mut self) {
-        let Some(stderr) = &mut self.stderr else {
-            return;
-        };
-        let (slot, pid) = (&self.slot, self.pid);
-        if stderr.read(|line| log_line(slot, pid, "stderr", line)) == Progress::Ended {
-            self.stderr_ended = true;
-        }
     }
 
     /// Counts what is not logged of a worker that prints without measure, and says so.
@@ -99,17 +124,7 @@ impl Process {
         if let Some(counted) = self.vitals.borrow().counted() {
             self.metrics.counted(self.worker.incarnation, &counted);
         }
-        let (slot, pid) = (self.slot.clone(), self.pid);
-        for (stream, output) in [
-            ("stdout", self.stdout.as_mut()),
-            ("stderr", self.stderr.as_mut()),
-        ] {
-            let Some(output) = output else { continue };
-            let log = |line: &str| log_line(&slot, pid, stream, line);
-            let mut reads = 0..LAST_READS;
-            while reads.next().is_some() && output.read(log) == Progress::Read {}
-            output.finish(log);
-        }
+        self.hear_last_words().await;
         self.count_dropped();
 
         // A zombie's processor time is final, and it has nothing else. A successor
@@ -130,6 +145,27 @@ impl Process {
             peak_memory_bytes: reaped.map_or(0, |reaped| reaped.peak_memory_bytes),
             stderr: self.stderr.as_ref().map_or_else(String::new, Output::tail),
             at_unix_ms: crate::reactor::unix_ms(),
+        }
+    }
+
+    /// Logs what is still in its pipes.
+    async fn hear_last_words(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        let (slot, pid) = (&self.slot, self.pid);
+        let outputs = [
+            ("stdout", self.stdout.as_mut()),
+            (
+                "stderr",
+                self.stderr.as_mut().filter(|_| !self.stderr_ended),
+            ),
+        ];
+        for (stream, output) in outputs {
+            let Some(output) = output else { continue };
+            let log = |line: &str| log_line(slot, pid, stream, line);
+            let heard = tokio::time::timeout_at(deadline.into(), output.finish(log)).await;
+            if heard.is_err() {
+                warn!(%slot, pid, stream, "its last words are lost: another process holds the pipe");
+            }
         }
     }
 

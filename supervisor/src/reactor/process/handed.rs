@@ -23,6 +23,9 @@ pub(crate) enum ResumeError {
     Channel(#[from] PartsError),
 }
 
+/// How long what is on its way out of a pipe is waited for.
+const SETTLING: Duration = Duration::from_millis(50);
+
 /// What no document says: it is made anew of what the generation has.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
@@ -82,8 +85,12 @@ pub(crate) fn resume(
         handed.worker.incarnation,
         channel.is_some() && conversation.is_up(),
     );
-    let output = |handed: Option<_>| handed.map(Output::go_on).transpose();
-    let (stdout, stderr) = (output(handed.stdout)?, output(handed.stderr)?);
+    let output = |output: Option<_>, stream| {
+        let writer = burial::writer(&slot, handed.pid, stream);
+        output.map(|it| Output::go_on(it, writer)).transpose()
+    };
+    let stdout = output(handed.stdout, OutputStream::Stdout)?;
+    let stderr = output(handed.stderr, OutputStream::Stderr)?;
     let outputs = match (&stdout, &stderr) {
         (Some(stdout), Some(stderr)) if welcomed_later => {
             output_ends([stdout.pipe(), stderr.pipe()])?
@@ -151,6 +158,13 @@ impl Process {
     /// the best case that never comes.
     pub(super) async fn hold_still(&mut self, HoldStill { held, mut until }: HoldStill) {
         self.publish();
+        for output in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            // What is on its way out of a pipe would be logged again. A quiet moment may
+            // still come.
+            if !output.settle(SETTLING).await {
+                return;
+            }
+        }
         if held.send(self.hand_over()).is_ok() {
             while until.changed().await.is_ok() {}
         }

@@ -1,10 +1,8 @@
 //! What is in a pipe, seen without taking it out (tee(2)).
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::{Rc, Weak};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice, tee};
@@ -29,28 +27,19 @@ pub(super) struct Seen {
     pub(super) is_all: bool,
 }
 
-thread_local! {
-    static SHARED: RefCell<Weak<Peek>> = const { RefCell::new(Weak::new()) };
-}
-
 impl Peek {
-    /// The one of this thread.
+    /// An empty one.
     ///
     /// # Errors
-    /// There is none yet, and no descriptor is left for it.
-    pub(super) fn shared() -> io::Result<Rc<Self>> {
-        if let Some(peek) = SHARED.with_borrow(Weak::upgrade) {
-            return Ok(peek);
-        }
+    /// No descriptor is left for it.
+    pub(super) fn new() -> io::Result<Self> {
         let (copy, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let nowhere = File::options().write(true).open("/dev/null")?;
-        let peek = Rc::new(Self {
+        Ok(Self {
             copy,
             into,
             nowhere,
-        });
-        SHARED.set(Rc::downgrade(&peek));
-        Ok(peek)
+        })
     }
 
     /// What the next read would give. It does not wait, whatever others have made
