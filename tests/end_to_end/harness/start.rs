@@ -7,9 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::Log;
 use super::pool::Pool;
@@ -305,8 +307,31 @@ fn start(command: Command, dir: &Path, marker: &str, args: &[&str]) -> (Child, L
     (supervisor, Log::collect(stderr))
 }
 
+/// Has what is started from here hear SIGHUP: under nohup(1) it is ignored, and so it
+/// would be in every supervisor. What a program handles, and what it handles alone, is at
+/// its default again in the program that it executes (execve(2)).
+fn hear_hangups() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").expect("it is there");
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = u64::from_str_radix(ignored.expect("it is there").trim(), 16);
+        if ignored.expect("it is a number") & 1 == 0 {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build();
+        // The handler stays when whoever waits for the signal has gone.
+        runtime.expect("a runtime").block_on(async {
+            drop(signal(SignalKind::hangup()).expect("it may be handled"));
+        });
+    });
+}
+
 /// Gives `command` an environment that depends on nothing of this machine's.
 pub(super) fn environment(mut command: Command, marker: &str) -> Command {
+    hear_hangups();
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("PREFORK_") || name == "RUNTIME_DIRECTORY" || name == "RUST_LOG" {
