@@ -71,7 +71,7 @@ fn render_pool(page: &mut String, pool: &PoolStatus) {
     }
     page.push_str(
         "<table>\n<tr><th>slot<th>state<th>pid<th>generation<th>uptime<th>restarts\
-         <th>in flight<th>connections<th>requests<th>memory<th>says</tr>\n",
+         <th>crashes<th>in flight<th>connections<th>requests<th>memory<th>says</tr>\n",
     );
     for worker in &pool.workers {
         render_worker(page, worker);
@@ -84,12 +84,13 @@ fn render_worker(page: &mut String, worker: &WorkerStatus) {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
     let _ = writeln!(
         page,
-        "<tr><td>{}<td class={state}>{state}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+        "<tr><td>{}<td class={state}>{state}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
         worker.slot,
         or_dash(worker.pid.map(|pid| pid.to_string())),
         or_dash(worker.generation.map(|generation| generation.to_string())),
         or_dash(worker.uptime_seconds.map(seconds)),
         worker.restarts,
+        worker.crashes,
         worker.in_flight,
         worker.connections,
         or_dash(worker.requests.map(|requests| requests.to_string())),
@@ -117,6 +118,16 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::control::fake::status;
+
+    #[test]
+    fn crashes_are_told_apart_from_restarts() {
+        let mut status = status(1, 1);
+        status.pools[0].workers[0].restarts = 71;
+        status.pools[0].workers[0].crashes = 13;
+        let page = render(&status);
+        assert!(page.contains("<th>restarts<th>crashes<th>"), "{page}");
+        assert!(page.contains("<td>71<td>13<td>"), "{page}");
+    }
 
     #[test]
     fn what_a_worker_says_stays_text() {

@@ -232,7 +232,8 @@ impl Fleet {
             .current()
             .is_some_and(|process| process.generation != generation)
         {
-            self.replace_for_command(id);
+            self.drop_replacement(id);
+            self.enqueue(id, Cause::Reload { failures: 0 });
         }
     }
 
@@ -257,16 +258,11 @@ impl Pool {
 }
 
 impl super::slot::Slot {
-    /// Forgets a replacement whose place in a queue is gone, or whose reload is; a
-    /// recycle finds its reason again.
+    /// Forgets a replacement whose place in a queue is gone; a recycle finds its reason
+    /// again, and what a reload has left is brought back when the fleet goes on.
     fn forget_jobs(&mut self) {
         self.replacement
             .take_if(|it| !matches!(it.progress, Progress::Booting(_)));
-        if let Some(replacement) = &mut self.replacement
-            && matches!(replacement.cause, Cause::Reload { .. })
-        {
-            replacement.cause = Cause::Restart;
-        }
     }
 
     /// Begins every heartbeat anew: nobody was there to hear it.
@@ -404,6 +400,24 @@ mod tests {
         assert!(driver.slot(0).successor().is_some() && driver.slot(1).successor().is_none());
         driver.say_ready(worker(0, 2));
         driver.say_ready(worker(1, 2));
+        assert!(driver.fleet.is_ready() && driver.fleet.is_uniform());
+        for slot in [0, 1] {
+            driver.exit(worker(slot, 1), code(0));
+            assert_eq!(driver.last_reason(slot), ExitReason::Reload, "nobody asked");
+        }
+    }
+
+    #[test]
+    fn one_that_can_not_be_brought_back_is_tried_again() {
+        let mut driver = Driver::ready(policy("web", 1));
+        let slot = &mut driver.fleet.pool_mut(PoolId(0)).slots[0];
+        slot.current_mut().unwrap().generation = 2;
+        hand_over(&mut driver, &[policy("web", 1)]);
+        resume(&mut driver);
+        driver.exit(worker(0, 2), code(7));
+        assert_eq!(driver.current(0), worker(0, 1), "it goes on serving");
+        driver.pass(1.0);
+        driver.say_ready(worker(0, 3));
         assert!(driver.fleet.is_ready() && driver.fleet.is_uniform());
     }
 
