@@ -331,6 +331,9 @@ pub struct Exit {
     pub uptime_seconds: f64,
     /// Requests it served, by its last report.
     pub requests: u64,
+    /// Whether it counted no requests, so that `requests` says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
     /// The most resident memory it had.
     pub peak_memory_bytes: u64,
     /// One sentence more: the broken rule, the errno, what `bye` said.
@@ -338,6 +341,14 @@ pub struct Exit {
     pub detail: String,
     /// The last of what it wrote to stderr, 8 KiB at most.
     pub stderr: String,
+}
+
+impl Exit {
+    /// Requests it served; none where it counted none.
+    #[must_use]
+    pub fn served(&self) -> Option<u64> {
+        (!self.uncounted).then_some(self.requests)
+    }
 }
 
 /// One slot in full: `GET /v1/workers/{pool}/{slot}`.

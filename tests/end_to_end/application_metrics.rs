@@ -187,3 +187,49 @@ fn an_applications_totals_go_on_when_everyone_is_killed() {
     order(&prefork, &[2.5; 3]);
     exported(&prefork, 23.0, 57.5, 2.5);
 }
+
+#[test]
+fn two_pools_use_one_name_each_in_its_own_way() {
+    let program = cli::example("metrics");
+    let program = program.to_str().expect("the path is text");
+    let prefork = Prefork::start(&[
+        Pool::command("shop", &[program], 1).text("heartbeat_interval", "100ms"),
+        Pool::test_worker("depot", 1),
+    ]);
+    // The shop's orders are told by till and its prices by 1, 10 and 100.
+    prefork.order(
+        "depot",
+        0,
+        concat!(
+            r#"write {"type":"metrics","seq":1,"families":["#,
+            r#"{"name":"shop_orders_total","help":"Orders.","type":"counter","series":[{"value":4.0}]},"#,
+            r#"{"name":"shop_order_euros","help":"Prices.","type":"histogram","#,
+            r#""series":[{"buckets":[[7.0,4]],"sum":12.0,"count":4}]}]}"#,
+            "\n"
+        ),
+    );
+    order(&prefork, &[2.5; 10]);
+    exported(&prefork, 10.0, 25.0, 2.5);
+    let depots = || {
+        let depot = [("pool", "depot")];
+        let of = |name| prefork.metric(name, &depot);
+        (of("shop_orders_total"), of("shop_order_euros_sum"))
+    };
+    eventually("the depot's are exported beside", PATIENCE, || {
+        depots() == (4.0, 12.0)
+    });
+    let bounds = |pool| {
+        let scrape = prefork.scrape();
+        let buckets = scrape.matching("shop_order_euros_bucket", &[("pool", pool)]);
+        buckets.len()
+    };
+    assert_eq!((bounds("shop"), bounds("depot")), (4, 2));
+    // All of a pool's workers are new, and the other's totals are there still, as its own are.
+    for pool in ["depot", "shop"] {
+        prefork.done(&["restart", pool]);
+        exported(&prefork, 10.0, 25.0, if pool == "shop" { 0.0 } else { 2.5 });
+        assert_eq!(depots(), (4.0, 12.0));
+    }
+    let refused = prefork.metric("prefork_application_families_refused_total", &[]);
+    assert_eq!(refused, 0.0);
+}

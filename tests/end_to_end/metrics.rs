@@ -169,7 +169,24 @@ fn promtool_has_nothing_to_say() {
             return;
         }
     };
-    let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::test_worker("app", 2)]);
+    let prefork = Prefork::start(&[
+        Pool::bundled("web", 2),
+        Pool::test_worker("app", 2),
+        Pool::test_worker("other", 1),
+    ]);
+    // One name, and other labels and buckets.
+    for (pool, labels, bounds) in [
+        ("app", r#"{"till":"1"}"#, "[1.0,1]"),
+        ("other", "{}", "[5.0,1]"),
+    ] {
+        let report = format!(
+            r#"write {{"type":"metrics","seq":1,"families":[{{"name":"jobs_total","help":"Jobs.","type":"counter","series":[{{"labels":{labels},"value":3.0}}]}},{{"name":"job_seconds","help":"Times.","type":"histogram","series":[{{"buckets":[{bounds}],"sum":0.5,"count":1}}]}}]}}"#
+        );
+        prefork.order(pool, 0, report + "\n");
+        eventually("it is exported", PATIENCE, || {
+            prefork.metric("job_seconds_count", &[("pool", pool)]) == 1.0
+        });
+    }
     let old = prefork.ready_pid("web", 0);
     processes::send(old, Signal::SIGKILL);
     prefork.replaced("web", 0, old);

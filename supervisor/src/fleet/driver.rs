@@ -74,6 +74,7 @@ pub(super) fn worker(slot: u32, incarnation: u64) -> Worker {
 pub(super) fn code(code: i32) -> Death {
     Death {
         code: Some(code),
+        requests: Some(0),
         stderr: format!("stderr of the exit with {code}"),
         ..Death::default()
     }

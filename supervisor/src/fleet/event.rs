@@ -158,8 +158,8 @@ pub struct Death {
     pub signal: Option<i32>,
     /// Whether the kernel killed it for want of memory.
     pub oom: bool,
-    /// Requests it served, by its last report.
-    pub requests: u64,
+    /// Requests it served, by its last report; none where it counts none.
+    pub requests: Option<u64>,
     /// The most resident memory it had.
     pub peak_memory_bytes: u64,
     /// The last of its stderr.

@@ -79,6 +79,8 @@ pub(super) struct SavedSlot {
     pub(super) output_dropped: u64,
     pub(super) starts: u64,
     pub(super) exits: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) uncounted: bool,
     pub(super) http: HttpCounts,
     pub(super) cpu: Duration,
     /// By incarnation.
@@ -89,6 +91,11 @@ pub(super) struct SavedSlot {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What one live process has counted.

@@ -244,6 +244,11 @@ impl SlotMetrics {
         }
     }
 
+    /// The slot's first process has been started: nobody knows yet whether it counts.
+    pub fn awaits_first_hello(&self) {
+        self.counts_http(false, false);
+    }
+
     /// What is on a process's scoreboard.
     pub fn counted(&self, incarnation: u64, counted: &Snapshot) {
         self.on(incarnation, |numbers, process| {
@@ -327,6 +332,7 @@ impl SlotMetrics {
             output_dropped: numbers.output_dropped,
             starts: numbers.starts,
             exits: by_name(&ExitReason::ALL.map(ExitReason::as_str), &numbers.exits),
+            uncounted: numbers.uncounted,
             http: numbers.http_base.clone(),
             cpu: numbers.cpu_base,
             live: live
@@ -361,6 +367,7 @@ impl SlotMetrics {
         numbers.output_dropped = saved.output_dropped;
         numbers.starts = saved.starts;
         numbers.exits = in_order(&ExitReason::ALL.map(ExitReason::as_str), &saved.exits);
+        numbers.uncounted = saved.uncounted;
         numbers.http_base = saved.http.clone();
         numbers.cpu_base = saved.cpu;
         let live = saved.live.iter();
@@ -427,11 +434,13 @@ impl SlotMetrics {
         failures.map(|(_, count)| count).sum()
     }
 
-    /// Requests that one live process has served, by its last report.
-    pub fn requests_of(&self, incarnation: u64) -> u64 {
+    /// Requests that one live process has served, by its last report; none where they
+    /// are not counted.
+    pub fn requests_of(&self, incarnation: u64) -> Option<u64> {
         let numbers = self.numbers();
         let process = numbers.live.get(&incarnation);
-        process.map_or(0, |process| process.http.counts().total())
+        let served = process.map_or(0, |process| process.http.counts().total());
+        (served > 0 || !numbers.uncounted).then_some(served)
     }
 
     /// What one live process uses, as it was last looked up.

@@ -203,7 +203,7 @@ impl Reactor {
         let metrics = self
             .metrics
             .known_slot(&self.pool_name(worker), worker.slot);
-        let requests = metrics.map_or(0, |metrics| metrics.requests_of(worker.incarnation));
+        let requests = metrics.and_then(|metrics| metrics.requests_of(worker.incarnation));
         let exit = Death {
             requests,
             at_unix_ms: unix_ms(),

@@ -109,7 +109,7 @@ impl Reactor {
             crashes: metrics.map_or(0, |metrics| metrics.crashes()),
             in_flight,
             connections,
-            requests: metrics.map_or(Some(0), |metrics| metrics.requests()),
+            requests: metrics.and_then(|metrics| metrics.requests()),
             resident_bytes: usage,
             status: health.map_or_else(String::new, |health| health.status.clone()),
             upstream: grip.and_then(|grip| Some(grip.upstream.as_ref()?.to_string())),

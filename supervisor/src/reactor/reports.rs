@@ -14,12 +14,11 @@ impl Reactor {
         match report {
             Report::Started { worker, pid } => {
                 let generation = self.fleet.process(worker).map_or(0, |it| it.generation());
-                self.slot_metrics(worker).started(
-                    worker.incarnation,
-                    pid,
-                    generation,
-                    SystemTime::now(),
-                );
+                let metrics = self.slot_metrics(worker);
+                metrics.started(worker.incarnation, pid, generation, SystemTime::now());
+                if worker.incarnation == 1 {
+                    metrics.awaits_first_hello();
+                }
                 self.tell("starting", worker, Some(pid), "started".to_owned());
             }
             Report::Ready { worker, boot } => {
@@ -207,11 +206,12 @@ fn describe_exit(exit: &Exit, why: &str) -> String {
         (None, Some(signal)) => format!("ended by signal {}", signal_name(signal)),
         (None, None) => "ended".to_owned(),
     };
+    let served = exit
+        .served()
+        .map_or_else(String::new, |served| format!(", {served} requests"));
     let mut message = format!(
-        "{how} after {}, {} requests: {}",
-        seconds(exit.uptime_seconds),
-        exit.requests,
-        why
+        "{how} after {}{served}: {why}",
+        seconds(exit.uptime_seconds)
     );
     if !exit.detail.is_empty() {
         message.push_str(&format!(" ({})", exit.detail));

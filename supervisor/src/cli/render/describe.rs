@@ -121,14 +121,16 @@ fn channel(channel: &ChannelStatus, now: f64) -> Vec<Fact> {
 
 /// A death certificate, with the worker's last words set off.
 fn certificate(exit: &Exit, now: f64, color: bool) -> String {
+    let served = exit
+        .served()
+        .map_or_else(String::new, |served| format!("served {served} requests, "));
     let mut out = format!(
-        "  #{} pid {}: {}, {}; lived {}, served {} requests, took {} at most\n",
+        "  #{} pid {}: {}, {}; lived {}, {served}took {} at most\n",
         exit.incarnation,
         exit.pid,
         Style::Bad.paint(&exit_words(exit), color),
         ago(now, exit.at),
         seconds(exit.uptime_seconds),
-        exit.requests,
         bytes(exit.peak_memory_bytes),
     );
     if !exit.detail.is_empty() {
@@ -210,6 +212,7 @@ mod tests {
                 at: 988.0,
                 uptime_seconds: 41.0,
                 requests: 5120,
+                uncounted: false,
                 peak_memory_bytes: 5_242_880,
                 detail: String::new(),
                 stderr: "thread panicked\n\x1b[2Jbye\n".to_owned(),

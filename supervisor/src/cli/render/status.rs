@@ -253,6 +253,7 @@ mod tests {
                 at: 1000.0,
                 uptime_seconds: 0.25,
                 requests: 0,
+                uncounted: false,
                 peak_memory_bytes: 0,
                 detail: "cannot bind".to_owned(),
                 stderr: String::new(),
