@@ -1,8 +1,10 @@
 //! What an operator is told: who asked, what failed, what was meant, what happened when.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -10,6 +12,7 @@ use prefork_proto::control::Event;
 
 use crate::harness::cli::{binary, example, finish, run_alone};
 use crate::harness::{Pool, Prefork, directory, processes};
+use crate::terminals::terminal;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -61,7 +64,7 @@ fn who_waits_where_no_supervisor_is_hears_that_none_is() {
     let dir = directory();
     let runtime_dir = dir.path().join("run");
     let runtime_dir = runtime_dir.to_str().unwrap();
-    for timeout in ["300ms", "10s"] {
+    for timeout in ["300ms", "3s"] {
         let wait = [
             "--runtime-dir",
             runtime_dir,
@@ -73,6 +76,8 @@ fn who_waits_where_no_supervisor_is_hears_that_none_is() {
         ];
         let waited = run_alone(dir.path(), &wait);
         assert_eq!(waited.code, 3, "{waited:?}");
+        let said = format!("waiting for up to 3.0s for a supervisor that answers at {runtime_dir}");
+        assert_eq!(waited.stderr.contains(&said), timeout == "3s", "{waited:?}");
         assert!(
             waited.stderr.contains("no supervisor is running"),
             "{waited:?}"
@@ -156,7 +161,7 @@ fn events_can_be_read_and_chosen() {
     let prefork = Prefork::start(&[Pool::bundled("web", 1), Pool::bundled("api", 1)]);
     prefork.done(&["restart", "web"]);
     let lines = |args: &[&str]| -> Vec<String> {
-        let said = prefork.done(&[&["events"], args].concat());
+        let said = prefork.done(&[&["--output", "table", "events"], args].concat());
         said.lines().map(str::to_owned).collect()
     };
     let all = lines(&[]);
@@ -175,11 +180,114 @@ fn events_can_be_read_and_chosen() {
     assert_eq!(ready.len(), 1, "{ready:?}");
     assert_eq!(lines(&["--since", "1h"]), all);
     assert_eq!(lines(&["--since", "3"]), all[2..]);
-    let json = prefork.done(&["--output", "json", "events", "--kind", "ready"]);
+    // A program need not ask for what a program reads.
+    let json = prefork.done(&["events", "--kind", "ready"]);
+    assert_eq!(json.lines().count(), 3, "{json}");
     for line in json.lines() {
         let event: Event = serde_json::from_str(line).unwrap();
         assert_eq!(event.kind, "ready");
     }
+    let asked = prefork.done(&["--output", "json", "events", "--kind", "ready"]);
+    assert_eq!(json, asked);
+}
+
+#[test]
+fn events_on_a_terminal_are_for_people() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let (ours, theirs) = terminal();
+    let mut command = Command::new(binary());
+    command
+        .args(["events", "--kind", "ready"])
+        .env("PREFORK_RUNTIME_DIR", prefork.runtime_dir())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .stdout(theirs);
+    let mut child = command.spawn().expect("it starts");
+    // The terminal's other end is closed with it.
+    drop(command);
+    assert!(child.wait().expect("it is ours").success());
+    let mut shown = Vec::new();
+    // EIO is a terminal's way to say that nobody has it open.
+    let _ = File::from(OwnedFd::from(ours)).read_to_end(&mut shown);
+    let shown = String::from_utf8_lossy(&shown);
+    let line = shown.lines().next().expect("a line");
+    assert!(line.contains("web/0") && !line.contains('{'), "{line}");
+}
+
+/// What a shell's function offers after these words, as it prints it.
+fn offered(shell: &str, script: &str, prefork: &Prefork) -> Option<Vec<String>> {
+    let exists = Command::new(shell).arg("-c").arg("exit 0").status();
+    if exists.is_err() {
+        eprintln!("SKIPPED: {shell} is not installed");
+        return None;
+    }
+    let mut command = Command::new(shell);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let ours = binary();
+    let directory = ours.parent().expect("it lies in one");
+    command
+        .args(["-c", script])
+        .env("PATH", format!("{}:{path}", directory.display()))
+        .env("HOME", prefork.dir())
+        .env("PREFORK_RUNTIME_DIR", prefork.runtime_dir());
+    let said = finish(&mut command, SOON);
+    assert_eq!(said.code, 0, "{said:?}");
+    Some(said.stdout.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn zsh_completes_the_same() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("api", 1)]);
+    // Names come by compadd, and everything else from clap's function.
+    let script = r#"
+        compdef() { :; }
+        eval "$(prefork completions zsh)"
+        compadd() { print -r -- "${(P)2}"; }
+        _prefork_words() { print "clap"; }
+        after() { words=("$@"); CURRENT=$#; _prefork; }
+        after prefork kill ""
+        after prefork --timeout 1s restart ""
+        after prefork kill --all ""
+        after prefork scale ""
+        after prefork events --pool ""
+        after prefork kill --
+        after prefork sta
+    "#;
+    let Some(lines) = offered("zsh", script, &prefork) else {
+        return;
+    };
+    let expected = [
+        "web/0 web/1 api/0",
+        "web web/0 web/1 api api/0",
+        "web api",
+        "web api",
+        "web api",
+        "clap",
+        "clap",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn fish_completes_the_same() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("api", 1)]);
+    let script = r#"
+        prefork completions fish | source
+        for line in "kill " "restart w" "kill --all " "scale a" "events --pool "
+            string join " " -- (complete -C "prefork $line" | string split -f1 \t)
+        end
+    "#;
+    let Some(lines) = offered("fish", script, &prefork) else {
+        return;
+    };
+    let expected = [
+        "api/0 web/0 web/1",
+        "web web/0 web/1",
+        "api web",
+        "api",
+        "api web",
+    ];
+    assert_eq!(lines, expected);
 }
 
 #[test]

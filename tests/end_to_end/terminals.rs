@@ -16,7 +16,7 @@ const NOTE: &str = "echo $! > pid.new; mv pid.new pid";
 
 /// The two ends of a terminal, neither of which any process inherits: it is closed
 /// when the test closes its end.
-fn terminal() -> (PtyMaster, OwnedFd) {
+pub(crate) fn terminal() -> (PtyMaster, OwnedFd) {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let ours = posix_openpt(flags).expect("there are pseudo-terminals");
     grantpt(&ours).expect("it is ours");

@@ -46,9 +46,9 @@ pub(crate) struct Global {
     /// By default 10s for questions and `tell`, 5m for `reload`, 60s for everything else.
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
-    /// Tables for people, or the API's JSON for programs.
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: Format,
+    /// Tables for people, which is the default, or the API's JSON for programs.
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,7 +92,8 @@ pub(crate) enum Question {
     },
     /// Show the channels between supervisor and workers.
     Channels,
-    /// Show what happened: a line for each event, or with `--output json` JSON lines.
+    /// Show what happened: a line for each event on a terminal or with `--output table`,
+    /// otherwise JSON lines.
     Events(Events),
     /// Ask for health, for probes: exit 0 or 1.
     Health {
@@ -494,7 +495,7 @@ mod tests {
         ] {
             let global = parse(line).unwrap().global;
             assert_eq!(global.timeout, Some(Duration::from_millis(500)));
-            assert_eq!(global.output, Format::Json);
+            assert_eq!(global.output, Some(Format::Json));
         }
     }
 

@@ -54,6 +54,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Where it asks.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// A client of the supervisor that runs in `runtime_dir`.
     pub(crate) fn new(runtime_dir: &Path) -> Self {
         Self {

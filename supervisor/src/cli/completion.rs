@@ -13,8 +13,9 @@ use super::error::Error;
 use super::local::command;
 use super::terminal::Terminal;
 
-/// Who types waits no longer for a supervisor that does not answer.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Who types waits no longer for a supervisor that does not answer. One that does, on a
+/// machine with much to do, takes longer than a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fits the names of pools and workers into what clap makes for bash.
 const BASH: &str = r#"
@@ -49,25 +50,67 @@ complete -F _prefork_with_names -o nosort -o bashdefault -o default prefork 2> /
     complete -F _prefork_with_names -o bashdefault -o default prefork
 "#;
 
+/// The same for zsh, around the function that clap makes.
+const ZSH: &str = r#"
+# The pools and workers that there are, asked of the supervisor.
+_prefork() {
+    local kind="" index
+    local -a directory names
+    for ((index = 2; index < CURRENT; index++)); do
+        case "${words[index]}" in
+            --runtime-dir) directory=(--runtime-dir "${words[index + 1]}") ;;
+            describe | pause | resume | drain | kill) kind="${kind:-workers}" ;;
+            restart | tell) kind="${kind:-targets}" ;;
+            scale) kind="${kind:-pools}" ;;
+            --all) [[ -n "$kind" ]] && kind=pools ;;
+        esac
+    done
+    case "${words[CURRENT - 1]}" in
+        --pool) kind=pools ;;
+        --all | describe | pause | resume | drain | kill | restart | tell | scale) ;;
+        *) kind="" ;;
+    esac
+    if [[ -z "$kind" || "${words[CURRENT]}" == -* ]]; then
+        _prefork_words "$@"
+        return
+    fi
+    names=(${(f)"$("${words[1]}" "${directory[@]}" __complete "$kind" 2> /dev/null)"})
+    compadd -a names
+}
+"#;
+
+/// How clap's function for zsh begins, and what comes after its last one.
+const ZSH_FUNCTION: &str = "\n_prefork() {\n";
+const ZSH_END: &str = "\nif [ \"$funcstack[1]\"";
+
 /// The same for fish.
 const FISH: &str = r#"
 # The pools and workers that there are, asked of the supervisor.
-complete -c prefork -n "__fish_seen_subcommand_from describe pause resume drain kill" -f -a "(prefork __complete workers 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from describe pause resume drain kill; and not __fish_contains_opt all" -f -a "(prefork __complete workers 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from pause resume drain kill; and __fish_contains_opt all" -f -a "(prefork __complete pools 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from restart tell" -f -a "(prefork __complete targets 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from scale" -f -a "(prefork __complete pools 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from events" -l pool -x -a "(prefork __complete pools 2> /dev/null)"
 "#;
 
 /// `prefork completions`.
 pub(super) fn script(shell: Shell, terminal: Terminal) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "prefork", &mut script);
-    let names = match shell {
-        Shell::Bash => BASH,
-        Shell::Fish => FISH,
-        _ => "",
-    };
-    script.extend_from_slice(names.as_bytes());
+    match shell {
+        Shell::Bash => script.extend_from_slice(BASH.as_bytes()),
+        Shell::Fish => script.extend_from_slice(FISH.as_bytes()),
+        Shell::Zsh => script = around(&String::from_utf8_lossy(&script)).into_bytes(),
+        _ => {}
+    }
     terminal.data(script)
+}
+
+/// Clap's script for zsh with our function in the place of its own, which is called for
+/// all but names. A file of functions is run by its end, so ours comes before that.
+fn around(script: &str) -> String {
+    let renamed = script.replacen(ZSH_FUNCTION, "\n_prefork_words() {\n", 1);
+    renamed.replacen(ZSH_END, &format!("{ZSH}{ZSH_END}"), 1)
 }
 
 /// Prints the names that there are, a line for each; none where no supervisor answers.

@@ -37,7 +37,7 @@ use args::{Command, CommandLine, Order, Question};
 use client::{Client, Deadline};
 use error::Error;
 use query::Query;
-use terminal::{Format, Terminal};
+use terminal::Terminal;
 
 /// The default of `--timeout` for questions, and for `tell`.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(300);
 pub fn main() -> ExitCode {
     // The program before this one had our arguments: it may have known others.
     if let Some(handover) = crate::upgrade::receive() {
-        let terminal = Terminal::new(Format::Table);
+        let terminal = Terminal::new(None);
         let done = crate::run::go_on(handover).map_err(Error::from);
         return ExitCode::from(done.map_or_else(|error| report(&error, terminal), |()| 0));
     }

@@ -30,7 +30,7 @@ pub(super) async fn carry_out(
             return upgrade::run(client, program, terminal, deadline).await;
         }
         Order::Stop { now } => return stop::run(client, now, terminal, deadline).await,
-        Order::Wait { condition } => return wait::run(client, condition, deadline).await,
+        Order::Wait { condition } => return wait::run(client, condition, terminal, deadline).await,
         Order::Scale { pool, workers } => (
             format!("{}/scale", pool.path()),
             json!(match workers {

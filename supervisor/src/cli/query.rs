@@ -142,7 +142,7 @@ impl Query<'_> {
             if !is_wanted(&event) {
                 continue;
             }
-            if self.terminal.is_json() {
+            if self.terminal.has_json_lines() {
                 self.terminal.data([&line[..], b"\n"].concat())?;
             } else {
                 self.terminal

@@ -19,7 +19,8 @@ pub(crate) enum Format {
 /// The process's stdout and stderr, and how to use them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
-    pub(crate) format: Format,
+    /// As it was asked for, if it was.
+    pub(crate) format: Option<Format>,
     pub(crate) color: bool,
     /// Whether stdout is a screen that can be drawn anew.
     pub(crate) screen: bool,
@@ -27,7 +28,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Looks at stdout and the environment (<https://no-color.org>).
-    pub(crate) fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Option<Format>) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let screen = io::stdout().is_terminal() && !dumb;
@@ -39,7 +40,17 @@ impl Terminal {
     }
 
     pub(crate) fn is_json(self) -> bool {
-        self.format == Format::Json
+        self.format == Some(Format::Json)
+    }
+
+    /// Whether what comes line by line is JSON: for a program that was not asked how it
+    /// likes it, as for one that was.
+    pub(crate) fn has_json_lines(self) -> bool {
+        let default = match io::stdout().is_terminal() {
+            true => Format::Table,
+            false => Format::Json,
+        };
+        self.format.unwrap_or(default) == Format::Json
     }
 
     /// Writes data, and flushes it: a reader at a pipe's other end may wait for it.

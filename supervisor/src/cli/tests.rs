@@ -10,12 +10,12 @@ use super::args::Condition;
 use super::client::{Client, Deadline, read};
 use super::error::Error;
 use super::reload::{self, Wanted};
-use super::terminal::{Format, Terminal};
+use super::terminal::Terminal;
 use super::{job, stop, wait};
 use crate::control::fake::{Fake, done, failed, progress, status};
 
 const TERMINAL: Terminal = Terminal {
-    format: Format::Table,
+    format: None,
     color: false,
     screen: false,
 };
@@ -208,10 +208,13 @@ fn wait_ends_with_the_event_that_makes_it_true() {
         let fake = Fake::start();
         fake.change(|it| *it = status(2, 1));
         let client = Client::new(fake.dir.path());
-        let (waited, ()) = tokio::join!(wait::run(&client, Condition::Ready, soon()), async {
-            tokio::task::yield_now().await;
-            fake.change(|it| *it = status(2, 2));
-        });
+        let (waited, ()) = tokio::join!(
+            wait::run(&client, Condition::Ready, TERMINAL, soon()),
+            async {
+                tokio::task::yield_now().await;
+                fake.change(|it| *it = status(2, 2));
+            }
+        );
         waited.unwrap();
 
         fake.change(|it| {
@@ -222,18 +225,18 @@ fn wait_ends_with_the_event_that_makes_it_true() {
             });
         });
         let short = Deadline::after(Duration::from_millis(100));
-        let drained = wait::run(&client, Condition::Drained, short).await;
+        let drained = wait::run(&client, Condition::Drained, TERMINAL, short).await;
         assert_eq!(code(&drained), 5);
         fake.change(|it| it.pools[0].workers[0].draining.clear());
-        wait::run(&client, Condition::Drained, soon())
+        wait::run(&client, Condition::Drained, TERMINAL, soon())
             .await
             .unwrap();
 
-        wait::run(&client, Condition::Generation(1), soon())
+        wait::run(&client, Condition::Generation(1), TERMINAL, soon())
             .await
             .unwrap();
         let short = Deadline::after(Duration::from_millis(100));
-        let later = wait::run(&client, Condition::Generation(2), short).await;
+        let later = wait::run(&client, Condition::Generation(2), TERMINAL, short).await;
         assert_eq!(
             later.unwrap_err().to_string(),
             "not at generation 2 within 0.1s"
@@ -247,12 +250,15 @@ fn wait_gives_a_supervisor_time_to_appear() {
         let dir = tempfile::tempdir().unwrap();
         let late = dir.path().join("late");
         let client = Client::new(&late);
-        let (waited, _fake) = tokio::join!(wait::run(&client, Condition::Ready, soon()), async {
-            tokio::task::yield_now().await;
-            let fake = Fake::start();
-            std::os::unix::fs::symlink(fake.dir.path(), &late).unwrap();
-            fake
-        });
+        let (waited, _fake) = tokio::join!(
+            wait::run(&client, Condition::Ready, TERMINAL, soon()),
+            async {
+                tokio::task::yield_now().await;
+                let fake = Fake::start();
+                std::os::unix::fs::symlink(fake.dir.path(), &late).unwrap();
+                fake
+            }
+        );
         waited.unwrap();
     });
 }
