@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use prefork_supervisor::{
-    BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT, READ_OUTPUT_ARGUMENT, cli, preflight,
-    read_for_supervisor, read_output_for_supervisor,
+    ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT, READ_OUTPUT_ARGUMENT,
+    cli, preflight, read_for_supervisor, read_output_for_supervisor,
 };
 
 fn main() -> ExitCode {
@@ -12,6 +12,8 @@ fn main() -> ExitCode {
     // pass through the command line, which is for people.
     match std::env::args_os().nth(1) {
         Some(word) if word == BUNDLED_ARGUMENT => prefork_worker::web::main(),
+        // So is what starts a program that does not speak the channel.
+        Some(word) if word == ADAPTER_ARGUMENT => prefork_worker::adapter::main(),
         // Nor does a new program that is tried out on a running one's state.
         Some(word) if word == PREFLIGHT_ARGUMENT => preflight(),
         // Nor does who reads a configuration for a running supervisor.

@@ -3,6 +3,7 @@
 
 pub(crate) mod kin;
 pub mod schedule;
+pub(crate) mod tree;
 
 use std::fs;
 use std::io;
@@ -36,6 +37,8 @@ pub struct Stat {
     pub session: i32,
     /// Processor time of all its threads, in user and kernel mode.
     pub cpu: Duration,
+    /// The same of those of its descendants that have ended and were waited for.
+    pub reaped_cpu: Duration,
     /// When it started, in clock ticks since boot. With the process id it
     /// names a process for good, since a process id alone is used again.
     pub start_ticks: u64,
@@ -165,12 +168,17 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let field = |number: usize| fields.get(number - 3).copied();
     let number = |index: usize| field(index)?.parse::<u64>().ok();
     let ticks = number(14)?.saturating_add(number(15)?);
+    let reaped_ticks = number(16)?.saturating_add(number(17)?);
+    let time = |ticks: u64| {
+        Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64)
+    };
     Some(Stat {
         state: field(3)?.chars().next()?,
         is_exiting: number(9)? & PF_EXITING != 0,
         parent: field(4)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
-        cpu: Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64),
+        cpu: time(ticks),
+        reaped_cpu: time(reaped_ticks),
         start_ticks: number(22)?,
         // The last field; kernels before 3.5 have none.
         exit_status: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),

@@ -9,6 +9,7 @@ mod fresh;
 mod harness;
 
 mod access_log;
+mod adapter;
 mod application_metrics;
 mod backlog;
 mod boot_check;

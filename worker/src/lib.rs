@@ -29,10 +29,12 @@
 //!
 //! `forwards` is what a worker is told of pools behind it, if it forwards to any.
 //!
-//! [`web`] is the web server that `prefork` has inside.
+//! [`web`] is the web server that `prefork` has inside, [`adapter`] the worker that it is
+//! for a program that does not speak the channel.
 
 mod accept;
 mod access_log;
+pub mod adapter;
 mod admission;
 mod ahead;
 mod alarm;

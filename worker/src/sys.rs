@@ -1,6 +1,8 @@
 //! The only place with unsafe code.
 #![allow(unsafe_code)]
 
+mod program;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -10,6 +12,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use prefork_proto::channel::WorkerEnd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+pub(crate) use program::{Image, claim, end_by, inode, spawn_program};
 
 /// What the monotonic clock shows, in nanoseconds (clock_gettime(2)).
 #[inline]
@@ -37,6 +41,13 @@ pub(crate) fn watch(channel: WorkerEnd) -> io::Result<AsyncFd<WorkerEnd>> {
 pub(crate) fn watch_readable(watched: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: a `BorrowedFd` is open for as long as it lives and never changes
     // its number.
+    Ok(unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }?)
+}
+
+/// The same of a descriptor that is kept.
+pub(crate) fn watch_owned(watched: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open for as long as it lives and never changes its number;
+    // who holds the `AsyncFd` takes no `&mut` to it.
     Ok(unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }?)
 }
 

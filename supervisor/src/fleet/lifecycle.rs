@@ -12,7 +12,8 @@ use super::slot::{Place, Seat, SlotId};
 
 /// What to do about a program that says no `hello`.
 pub(crate) const SPEAK: &str = "a worker has to speak prefork's protocol on descriptor \
-                         PREFORK_CHANNEL_FD: use the worker library, or see proto/README.md";
+                         PREFORK_CHANNEL_FD: use the worker library, or see proto/README.md; \
+                         for a program that does not, write [pool.NAME.adapter]";
 
 /// The end of a process that nobody had asked to leave.
 pub(super) struct Failure {

@@ -265,7 +265,12 @@ impl Reactor {
                 .metrics
                 .known_slot(&self.pool_name(*worker), worker.slot);
             // A process that has just ended is looked up by its own task.
-            if let (Some(metrics), Ok(usage)) = (metrics, proc::usage(Pid::from_raw(grip.pid))) {
+            let pid = Pid::from_raw(grip.pid);
+            let usage = match self.has_adapter(*worker) {
+                true => proc::tree::usage_of_all(pid),
+                false => proc::usage(pid),
+            };
+            if let (Some(metrics), Ok(usage)) = (metrics, usage) {
                 metrics.process(worker.incarnation, usage);
             }
         }

@@ -643,10 +643,21 @@ impl Reactor {
         edition.is_some_and(|edition| edition.config.policy.max_rss.is_some())
     }
 
-    /// The memory that a process alone holds.
+    /// The memory that a process, or an adapter with its program, holds alone.
     fn holds(&self, worker: Worker) -> Option<u64> {
         let pid = Pid::from_raw(self.processes.get(&worker)?.pid);
-        Some(crate::proc::memory(pid).ok()?.private_bytes)
+        match self.has_adapter(worker) {
+            true => crate::proc::tree::private_bytes(pid).ok(),
+            false => Some(crate::proc::memory(pid).ok()?.private_bytes),
+        }
+    }
+
+    /// Whether the process is an adapter: what its program uses is the worker's.
+    fn has_adapter(&self, worker: Worker) -> bool {
+        let process = self.fleet.process(worker);
+        let generation = process.map_or(self.fleet.generation(), |it| it.generation());
+        let edition = self.editions.of(&self.pool_name(worker), generation);
+        edition.is_some_and(|edition| edition.config.adapter.is_some())
     }
 }
 

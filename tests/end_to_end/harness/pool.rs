@@ -111,6 +111,11 @@ impl Pool {
         self.set("listen", listen)
     }
 
+    /// Leaves `listen` out, as a pool behind a front does.
+    pub(crate) fn without_listeners(self) -> Self {
+        self.set("listen", "")
+    }
+
     /// Sets a key to a TOML string.
     pub(crate) fn text(self, key: &'static str, value: &str) -> Self {
         self.set(key, format!("{value:?}"))
@@ -141,7 +146,8 @@ impl Pool {
             writeln!(section, "listen = [\"127.0.0.{}:0\"]", index + 1)
                 .expect("strings take all that is written");
         }
-        for (key, value) in &self.keys {
+        let given = self.keys.iter().filter(|(_, value)| !value.is_empty());
+        for (key, value) in given {
             writeln!(section, "{key} = {value}").expect("strings take all that is written");
         }
         section

@@ -639,3 +639,65 @@ fn check_any(text: &str) {
         );
     }
 }
+
+#[test]
+fn what_an_adapter_is_told_wrong_is_said_where_it_stands() {
+    let shop = |program: &str, rest: &str| {
+        let program = format!("program = [\"/bin/sh\", \"{program}\"]");
+        message(&format!("[pool.shop]\n{program}\n{rest}"))
+    };
+    let adapter = "[pool.shop.adapter]\n";
+    for (program, rest, said) in [
+        ("{sockt}", adapter, "there is no placeholder {sockt}"),
+        (
+            "{sockt}",
+            adapter,
+            "did you mean `socket`?; {{sockt}} stands for {sockt}",
+        ),
+        ("{socket}{port}", adapter, "a program has one socket"),
+        ("{host}", adapter, "{host} needs {port} beside it"),
+        (
+            "{socket}",
+            "listen = [\"0.0.0.0:80\"]\n[pool.shop.adapter]",
+            "as {fd} alone",
+        ),
+        (
+            "x",
+            "listen = [\"0.0.0.0:80\"]\n[pool.shop.adapter]",
+            "its program has no {fd}",
+        ),
+        (
+            "x",
+            "app = {}\n[pool.shop.adapter]",
+            "`app` does not go with `adapter`",
+        ),
+        (
+            "{fd}",
+            "listen = [\"0.0.0.0:80\"]\n[pool.shop.adapter]\nhealth = \"http:/\"",
+            "prefork.toml:5:10: `health`: a pool with `listen` cannot be asked over HTTP",
+        ),
+        (
+            "{socket}",
+            "[pool.shop.adapter]\nredy = \"2s\"\nstop_signal = \"KILL\"\nready = \"http:x\"",
+            "did you mean `ready`?",
+        ),
+        (
+            "{socket}",
+            "[pool.shop.adapter]\nstop_signal = \"KILL\"",
+            "`stop_signal`: \"KILL\" is no signal that asks a program to leave",
+        ),
+        (
+            "{socket}",
+            "[pool.shop.adapter]\nready = \"http:x\"",
+            "`ready`: \"x\" is no path",
+        ),
+    ] {
+        let whole = shop(program, rest);
+        assert!(whole.contains(said), "no {said:?} in\n{whole}");
+    }
+    let bundled = message("[pool.web]\nlisten = [\"0.0.0.0:80\"]\n[pool.web.adapter]");
+    assert!(
+        bundled.contains("`adapter` of [pool.web] needs a program"),
+        "{bundled}"
+    );
+}
