@@ -30,6 +30,7 @@ mod exact_counters;
 mod examples;
 mod exit_codes;
 mod families;
+mod fronts;
 mod full_disk;
 mod given_paths;
 mod held_output;

@@ -248,12 +248,7 @@ pub(super) fn front_of<'a>(
     name: &str,
 ) -> Option<&'a RunAs> {
     let forwards_to_it = |pool: &&config::Pool| {
-        let forward = pool.app.get("forward");
-        pool.program == Program::Bundled
-            && forward.is_some_and(|forward| match forward.as_object() {
-                Some(table) => table.values().any(|to| to.as_str() == Some(name)),
-                None => forward.as_str() == Some(name),
-            })
+        pool.program == Program::Bundled && config::forwards_to(&pool.app, name)
     };
     pools.find(forwards_to_it)?.run_as.as_ref()
 }
