@@ -9,10 +9,12 @@ use super::error::Error;
 use super::terminal::Terminal;
 use crate::config;
 use crate::recovery::configuration_in_force;
+use crate::sys;
 
 /// `prefork run`.
 pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
     let options = run.into_options(runtime_dir);
+    let late = sys::signals::say_if_late();
     let config = config::load(&options).or_else(|error| {
         // A mistake in the file must not end a service whose workers live and
         // wait for a supervisor.
@@ -27,6 +29,7 @@ pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
             None => Err(error),
         }
     })?;
+    drop(late);
     Ok(crate::run::run(options, config)?)
 }
 

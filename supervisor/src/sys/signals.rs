@@ -134,3 +134,41 @@ pub(crate) fn outlive_file_limit() -> nix::Result<()> {
     // SAFETY: the handler does nothing.
     unsafe { sigaction(Signal::SIGXFSZ, &action) }.map(drop)
 }
+
+/// What is said of a configuration that is long in coming.
+const LATE: &str = "prefork: reading the configuration takes longer than a second: a directory service that \
+    knows its users, or a file system that it lies on, does not answer; waiting for it\n";
+
+/// As long as there is one, it is about to be said.
+#[derive(Debug)]
+pub(crate) struct SaidIfLate(());
+
+/// Says on stderr what is waited for, if the configuration is not read within a second.
+/// There is no loop yet, and no thread beside this one: the kernel's clock has to do.
+pub(crate) fn say_if_late() -> nix::Result<SaidIfLate> {
+    extern "C" fn say(_: libc::c_int) {
+        // Only what signal-safety(7) allows.
+        let before = Errno::last_raw();
+        // SAFETY: so many bytes are there, and for ever.
+        unsafe { libc::write(libc::STDERR_FILENO, LATE.as_ptr().cast(), LATE.len()) };
+        Errno::set_raw(before);
+    }
+    let action = SigAction::new(
+        SigHandler::Handler(say),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does only what a handler may.
+    unsafe { sigaction(Signal::SIGALRM, &action) }?;
+    nix::unistd::alarm::set(1);
+    Ok(SaidIfLate(()))
+}
+
+impl Drop for SaidIfLate {
+    fn drop(&mut self) {
+        nix::unistd::alarm::cancel();
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: no handler is installed. One that is there does no harm.
+        let _ = unsafe { sigaction(Signal::SIGALRM, &default) };
+    }
+}
