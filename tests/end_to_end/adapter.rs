@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use prefork_proto::control::{Exit, ExitReason, SlotState};
 
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
+use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, cli, http, processes};
 
 /// A pool `app` of the plain program with these arguments, behind nothing.
@@ -90,7 +91,9 @@ fn a_program_that_binds_its_socket_is_ready_when_it_listens() {
     prefork.done(&["reload"]);
     let new = prefork.ready_pid("app", 0);
     assert_ne!(new, old);
-    assert!(!socket.exists(), "the old one's socket is removed");
+    eventually("the old one's socket is removed", PATIENCE, || {
+        !socket.exists()
+    });
     assert_eq!(last_exit(&prefork).signal, Some(15), "as the program ended");
     let refused = prefork.cli(&["pause", "app/0"]);
     assert_ne!(refused.code, 0, "{refused:?}");
@@ -291,4 +294,34 @@ fn a_program_that_is_stopped_is_found_and_replaced() {
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout, "{exit:?}");
     assert!(!processes::alive(program));
     prefork.logged(&["its program is not well: it was stopped by a signal"]);
+}
+
+#[test]
+fn one_command_line_is_a_front_and_the_program_behind_it() {
+    let program = cli::example("plain_http");
+    let program = program.to_str().expect("the path is text");
+    let words = [
+        "--admin",
+        "127.0.0.1:0",
+        "--workers",
+        "2",
+        "--listen",
+        "127.0.0.1:0",
+        "--",
+        program,
+        "--uds",
+        "{socket}",
+    ];
+    let prefork = Prefork::launch_args(&words);
+    prefork.wait_until_ready();
+    assert_eq!(prefork.pool("app").ready, 2);
+    let page = http::get(prefork.address("web"), "/")
+        .expect("the front answers")
+        .body;
+    assert_eq!(fact(&page, "LISTEN_FDS"), "0");
+    let load = Load::start(prefork.address("web"), 4);
+    load.serves(50);
+    prefork.done(&["reload"]);
+    load.serves(50);
+    load.stop_flawless();
 }

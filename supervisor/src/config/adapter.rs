@@ -74,6 +74,27 @@ impl Adapter {
     }
 }
 
+/// The adapter of a command line with placeholders; `None` where it has none, since
+/// its program speaks the channel then.
+pub(super) fn of_command_line(words: &[String]) -> Result<Option<Adapter>, Fault> {
+    let has = |wanted: &dyn Fn(&str) -> bool| {
+        let mut pieces = words.iter().flat_map(|word| pieces(word));
+        pieces.any(|piece| matches!(piece, Piece::Placeholder(name) if wanted(name)))
+    };
+    if !has(&|name| PLACEHOLDERS.contains(&name)) {
+        return Ok(None);
+    }
+    // Who takes the descriptor accepts from `--listen` itself.
+    let direct = has(&|name| name == "fd");
+    Ok(Some(Adapter {
+        ready: Ready::First,
+        health: Health::Listening,
+        stop_signal: "TERM".to_owned(),
+        concurrency: 0,
+        socket: socket_kind(words.iter().map(String::as_str), direct)?,
+    }))
+}
+
 fn show_ready(ready: &Ready) -> String {
     match ready {
         Ready::First => "notify or listening".to_owned(),

@@ -1,8 +1,10 @@
-//! A one-pool configuration from the command line alone.
+//! A configuration from the command line alone: one pool, or two where a program is
+//! behind a front.
 
 use std::net::SocketAddr;
 
-use super::checked::{Address, Config, Listen, Program};
+use super::adapter::{self, SocketKind};
+use super::checked::{Address, Config, Listen, Pool, Program};
 use super::error::{ConfigError, Fault, Problems};
 use super::host::Host;
 use super::{Options, defaults, listen, pool, program, supervisor, web};
@@ -26,6 +28,9 @@ impl Options {
     }
 }
 
+/// The name of the pool behind the front, where the program binds a socket of its own.
+const BEHIND: &str = "app";
+
 /// The pool `web` as the flags describe it; without any, the embedded default.
 pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigError> {
     let mut web = defaults::pool("web", host.cpus);
@@ -33,19 +38,22 @@ pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigErr
         web.policy.workers =
             pool::workers(text, host.cpus).map_err(|fault| fault.of_flag("--workers"))?;
     }
+    let adapter = adapter::of_command_line(&options.program);
+    web.adapter = adapter.map_err(|fault| fault.of_flag("-- PROGRAM"))?;
     if let Some((name, args)) = options.program.split_first() {
-        if options.root.is_some() {
-            return Err(ConfigError::Usage(
-                "--root is for the bundled web server and cannot go with -- PROGRAM".to_owned(),
-            ));
-        }
         let path = program::find(name, host).map_err(|fault| fault.of_flag("-- PROGRAM"))?;
         let args = args.to_vec();
         web.program = Program::Command { path, args };
     }
+    let mut behind = take_behind(&mut web, host);
+    if options.root.is_some() && web.program != Program::Bundled {
+        return Err(ConfigError::Usage(
+            "--root is for the bundled web server and cannot go with -- PROGRAM".to_owned(),
+        ));
+    }
     if let Some(root) = &options.root {
         let root = web::root(root.as_os_str(), host).map_err(|fault| fault.of_flag("--root"))?;
-        web.app = serde_json::json!({ "root": root });
+        web.app["root"] = root.into();
     }
     for text in &options.listen {
         let listen = listen::parse(text, host).map_err(|fault| fault.of_flag("--listen"))?;
@@ -71,11 +79,25 @@ pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigErr
     check_admin(&web.listen, supervisor.admin)?;
     problems.result(Config {
         supervisor,
-        metrics: defaults::metrics([&web]),
+        metrics: defaults::metrics(behind.iter().chain([&web])),
         max_series: defaults::MAX_SERIES,
-        pools: vec![web],
+        pools: std::iter::once(web).chain(behind.take()).collect(),
         source: source.to_owned(),
     })
+}
+
+/// Where the program binds a socket of its own: makes the pool a front, and gives the
+/// program's pool, which has the workers that were asked for.
+fn take_behind(web: &mut Pool, host: &Host) -> Option<Pool> {
+    let adapter = web.adapter.as_ref()?;
+    if adapter.socket == SocketKind::Listeners {
+        return None;
+    }
+    let mut front = defaults::pool(&web.policy.name, host.cpus);
+    front.app = serde_json::json!({ "forward": BEHIND });
+    let mut behind = std::mem::replace(web, front);
+    behind.policy.name = BEHIND.to_owned();
+    Some(behind)
 }
 
 fn check_admin(listen: &[Listen], admin: Option<SocketAddr>) -> Result<(), ConfigError> {

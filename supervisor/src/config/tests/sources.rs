@@ -221,3 +221,34 @@ fn a_file_that_is_too_long_is_refused_before_it_is_parsed() {
     let error = load(&options).unwrap_err().to_string();
     assert!(error.contains("longer than 4194304 bytes"), "{error}");
 }
+
+#[test]
+fn a_program_with_placeholders_is_behind_a_front_or_takes_the_descriptor_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        workers: Some("3".to_owned()),
+        root: Some(directory.path().to_owned()),
+        ..flags(&["127.0.0.1:0"], &["sh", "{socket}"])
+    };
+    let config = command_line(&options).unwrap();
+    let [front, behind] = config.pools.as_slice() else {
+        panic!("two pools, not {:?}", config.pools);
+    };
+    assert_eq!(
+        (&*front.policy.name, &front.program),
+        ("web", &Program::Bundled)
+    );
+    assert_eq!(front.app["forward"], "app");
+    assert!(front.app["root"].is_string() && front.adapter.is_none());
+    assert_eq!((&*behind.policy.name, behind.policy.workers), ("app", 3));
+    assert_eq!((front.listen.len(), behind.listen.len()), (1, 0));
+    assert!(behind.adapter.is_some());
+
+    let direct = command_line(&flags(&[], &["sh", "{fd}"])).unwrap();
+    let [direct] = direct.pools.as_slice() else {
+        panic!("one pool, not {:?}", direct.pools);
+    };
+    assert!(direct.adapter.is_some() && direct.listen.len() == 1);
+    let wrong = command_line(&flags(&[], &["sh", "{fd}", "{socket}"])).unwrap_err();
+    assert!(wrong.contains("-- PROGRAM"), "{wrong}");
+}
