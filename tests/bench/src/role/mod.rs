@@ -41,6 +41,8 @@ pub(crate) enum Role {
     EpollPool,
     /// The same service as a worker of the SDK.
     Worker,
+    /// That worker, except that its requests don't tell who asks.
+    Peerless,
     /// Says hello on the socket at descriptor 0 and waits for its end.
     Hello,
     /// Starts and kills one `hello` after the other.
@@ -85,6 +87,7 @@ pub(crate) fn from_arguments() -> Option<ExitCode> {
 fn play(role: Role, number: usize) -> Result<ExitCode> {
     match role {
         Role::Worker => return Ok(worker::run()),
+        Role::Peerless => return Ok(worker::run_peerless()),
         Role::Bare => bare::serve(stdin()?)?,
         Role::BarePool => pool(Role::Bare, number)?,
         Role::Epoll => epoll::serve(stdin()?)?,

@@ -1,5 +1,4 @@
-//! The measured service as a worker: the SDK with everything on, except that its
-//! requests don't tell who asks, as the bare loop's don't either.
+//! The measured service as a worker: the SDK as it is without any settings.
 
 use std::process::ExitCode;
 
@@ -10,10 +9,20 @@ use serde_json::Value;
 use super::bare::hello;
 
 pub(super) fn run() -> ExitCode {
-    Worker::new("prefork-bench", env!("CARGO_PKG_VERSION"))
-        .on_tell(repeat)
-        .without_peer()
-        .run(|_context| async { Ok(service_fn(hello)) })
+    serve(worker())
+}
+
+/// The same, but its requests don't tell who asks, as the bare loop's don't either.
+pub(super) fn run_peerless() -> ExitCode {
+    serve(worker().without_peer())
+}
+
+fn worker() -> Worker {
+    Worker::new("prefork-bench", env!("CARGO_PKG_VERSION")).on_tell(repeat)
+}
+
+fn serve(worker: Worker) -> ExitCode {
+    worker.run(|_context| async { Ok(service_fn(hello)) })
 }
 
 async fn repeat(tell: Tell) -> Result<Value, Refused> {

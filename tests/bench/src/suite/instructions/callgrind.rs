@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn count(role: Role, times: usize) -> Result<u64> {
     let dir = scratch::dir()?;
     match role {
-        Role::Worker | Role::Bare => count_served(role, times, &dir),
+        Role::Worker | Role::Peerless | Role::Bare => count_served(role, times, &dir),
         _ => {
             let mut run = under_callgrind(role, Stdio::null(), &dir)?;
             run.arg(times.to_string());
