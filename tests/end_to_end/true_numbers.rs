@@ -1,10 +1,13 @@
 //! Numbers that would say something else than what is so: a limit below what a program
 //! needs is no leak, and what nobody counts is not zero.
 
+use std::fs::File;
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 
 use crate::harness::deadline::{PATIENCE, eventually};
-use crate::harness::{Pool, Prefork, processes};
+use crate::harness::{Pool, Prefork, directory, processes};
 
 #[test]
 fn a_worker_that_is_over_its_limit_at_birth_is_said_once_and_not_recycled() {
@@ -83,4 +86,57 @@ fn what_a_worker_will_count_is_not_known_before_it_has_said_hello() {
         !prefork.describe("mute", 0).exits.is_empty()
     });
     assert_eq!(prefork.describe("mute", 0).exits[0].served(), None);
+}
+
+/// A worker that maps a file and touches each page of it once it is ready.
+const MAPS_A_FILE: &str = r#"
+import json, mmap, os, socket, sys, time
+channel = socket.socket(fileno=int(os.environ["PREFORK_CHANNEL_FD"]))
+def say(**message):
+    channel.sendall(json.dumps(message).encode() + b"\n")
+say(type="hello", protocol=1, pid=os.getpid(), program="maps", version="1", capabilities=[])
+heard, kept = b"", []
+while b'"start"' not in heard:
+    data, descriptors, *_ = socket.recv_fds(channel, 65536, 16)
+    heard += data
+    kept += descriptors
+say(type="ready")
+with open(sys.argv[1], "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+touched = sum(mapped[page] for page in range(0, len(mapped), 4096))
+for seq in range(1, 10**9):
+    say(type="health", seq=seq, in_flight=0, connections=0, loop_lag_us=0, status=f"touched {touched}")
+    time.sleep(0.2)
+"#;
+
+#[test]
+fn pages_of_a_file_that_a_worker_maps_are_no_memory_that_it_holds() {
+    let python = Command::new("python3").args(["-c", "import mmap"]).status();
+    if !python.is_ok_and(|status| status.success()) {
+        return eprintln!("SKIPPED: there is no python3");
+    }
+    let large = 256 << 20;
+    let dir = directory();
+    let file = dir.path().join("large");
+    let made = File::create(&file).and_then(|file| file.set_len(large));
+    made.expect("a file with holes needs no room");
+    let file = file.to_str().expect("it is text");
+    let program = ["python3", "-c", MAPS_A_FILE, file];
+    let pool = Pool::command("app", &program, 1).text("max_rss", "64MiB");
+    let prefork = Prefork::start(&[pool]);
+    let pid = prefork.ready_pid("app", 0);
+    let resident = || processes::resident_bytes(pid);
+    eventually("the file's pages are resident", PATIENCE, || {
+        resident() > large
+    });
+    // Its memory is looked at once a second.
+    let uptime = || prefork.worker("app", 0).uptime_seconds.unwrap_or(0.0);
+    let since = uptime();
+    eventually("it has been looked at", PATIENCE, || uptime() > since + 5.0);
+    assert_eq!(prefork.ready_pid("app", 0), pid);
+    assert!(resident() > large);
+    assert!(
+        !prefork.log().contains("max_rss is"),
+        "nor is it said to be large"
+    );
 }
