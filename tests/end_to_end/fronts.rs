@@ -86,7 +86,7 @@ fn a_program_stays_until_it_has_answered_what_it_was_given() {
     let mut connection = Connection::open(prefork.address("web")).expect("it is accepted");
     for slowly in [&["restart", "shop"][..], &["reload"], &["restart", "web"]] {
         connection
-            .send("POST", "/slow/1000", "")
+            .send("POST", "/slow/4000", "")
             .expect("it is sent");
         eventually_busy(&prefork);
         prefork.done(slowly);
@@ -216,7 +216,7 @@ fn a_stop_finishes_what_fronts_have_at_programs() {
     let mut prefork = Prefork::start(&pools(1, 0));
     let mut connection = Connection::open(prefork.address("web")).expect("it is accepted");
     connection
-        .send("GET", "/slow/1000", "")
+        .send("GET", "/slow/4000", "")
         .expect("it is sent");
     eventually_busy(&prefork);
     prefork.signal(Signal::SIGTERM);
