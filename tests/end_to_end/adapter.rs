@@ -94,7 +94,9 @@ fn a_program_that_binds_its_socket_is_ready_when_it_listens() {
     eventually("the old one's socket is removed", PATIENCE, || {
         !socket.exists()
     });
-    assert_eq!(last_exit(&prefork).signal, Some(15), "as the program ended");
+    let exit = last_exit(&prefork);
+    assert_eq!(exit.signal, Some(15), "as the program ended");
+    assert_eq!(exit.reason, ExitReason::Reload, "and as it was asked to");
     let refused = prefork.cli(&["pause", "app/0"]);
     assert_ne!(refused.code, 0, "{refused:?}");
 }

@@ -297,7 +297,6 @@ mod tests {
             let arrival = timeout(DEADLINE, arrivals.next()).await.unwrap().unwrap();
             socket.listen(16).unwrap();
             assert!(arrival.is_of_a_closed_one());
-            drop(arrival);
             drop(arrivals);
             let arrivals = Arrivals::at(listener.as_fd(), &epolls, alarms).unwrap();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -280,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn who_has_drained_may_end_by_the_signal_that_it_was_asked_by() {
+        for (death, reason) in [
+            (signal(libc::SIGTERM), ExitReason::ScaleDown),
+            (signal(libc::SIGQUIT), ExitReason::ScaleDown),
+            (signal(libc::SIGSEGV), ExitReason::Signal),
+            (signal(libc::SIGKILL), ExitReason::Signal),
+        ] {
+            let mut driver = draining();
+            driver.step(Event::Drained {
+                worker: worker(1, 1),
+            });
+            driver.exit(worker(1, 1), death.clone());
+            assert_eq!(driver.last_reason(1), reason, "{death:?}");
+        }
+    }
+
+    #[test]
     fn how_long_it_drained_is_reported() {
         let mut driver = draining();
         driver.pass(3.0);

@@ -271,12 +271,24 @@ impl Leave {
     }
 }
 
+/// Signals by which programs are asked to leave; others are accidents.
+const REQUESTS: [i32; 6] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
+
 impl Leaving {
     /// Who caused the death of a process that was leaving. The cause for
     /// which it had to leave, unless something else was quicker.
     pub(super) fn reason(&self, death: &Death) -> ExitReason {
         let ours = match self.stage {
-            Leave::Draining { .. } | Leave::Drained { .. } => death.signal.is_none(),
+            Leave::Draining { .. } => death.signal.is_none(),
+            // A program behind an adapter was asked by a signal, and may end by that.
+            Leave::Drained { .. } => death.signal.is_none_or(|it| REQUESTS.contains(&it)),
             Leave::Stopping { .. } => death.signal.is_none_or(|signal| signal == libc::SIGTERM),
             Leave::Aborting { .. } | Leave::Killed { .. } | Leave::Stuck => true,
         };
