@@ -22,7 +22,7 @@ fn main() {
             "--uds" => {
                 let listener = UnixListener::bind(value()).expect("the path is free");
                 accept = Some(Box::new(move || {
-                    serve(listener.accept().expect("accept").0)
+                    serve(listener.accept().expect("accept").0);
                 }));
             }
             "--port" => {
@@ -34,7 +34,7 @@ fn main() {
                 };
                 let listener = TcpListener::bind(at).expect("the port is free");
                 accept = Some(Box::new(move || {
-                    serve(listener.accept().expect("accept").0)
+                    serve(listener.accept().expect("accept").0);
                 }));
             }
             "--fd" => {
@@ -45,7 +45,7 @@ fn main() {
                 let listener = unsafe { TcpListener::from_raw_fd(number) };
                 listener.set_nonblocking(false).expect("it is a socket");
                 accept = Some(Box::new(move || {
-                    serve(listener.accept().expect("accept").0)
+                    serve(listener.accept().expect("accept").0);
                 }));
             }
             "--notify-after" => notify_after(&value()),
