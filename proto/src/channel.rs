@@ -1,6 +1,7 @@
 //! One end of the link between a supervisor and a worker.
 
 mod environment;
+mod in_flight;
 pub mod parts;
 
 use std::fmt;
@@ -13,6 +14,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 pub use crate::error::ChannelError;
+pub use in_flight::has_room_in_flight;
+
 pub use crate::line::LINE_LIMIT;
 pub use crate::outbox::QUEUE_LIMIT;
 
@@ -20,7 +23,7 @@ use crate::error::{Call, SystemError};
 use crate::inbox::{Fill, Inbox};
 use crate::line::{self, Line};
 use crate::message::{Message, ToSupervisor, ToWorker};
-use crate::outbox::Outbox;
+use crate::outbox::{Attached, Outbox};
 
 /// One end of a channel, which sends `Out` and receives `In`.
 ///
@@ -32,6 +35,8 @@ pub struct Channel<Out, In> {
     socket: OwnedFd,
     outbox: Outbox,
     inbox: Inbox,
+    /// What this process was born with for lines to come.
+    inherited: Vec<OwnedFd>,
     counters: Counters,
     direction: PhantomData<fn(Out) -> In>,
 }
@@ -119,6 +124,7 @@ impl<Out: Message, In: Message> Channel<Out, In> {
             socket: fd,
             outbox: Outbox::new(),
             inbox: Inbox::new(),
+            inherited: Vec::new(),
             counters: Counters {
                 sent: vec![0; Out::KINDS.len()],
                 received: vec![0; In::KINDS.len() + 1],
@@ -141,7 +147,7 @@ impl<Out: Message, In: Message> Channel<Out, In> {
     /// [`FdCount`](ChannelError::FdCount) for a message that announces a
     /// descriptor. The queue is then as it was.
     pub fn queue(&mut self, message: &Out) -> Result<(), ChannelError> {
-        self.outbox.push(message, None)
+        self.outbox.push(message, Attached::Nothing)
     }
 
     /// Puts a message and the descriptor that it announces at the end of the
@@ -150,7 +156,17 @@ impl<Out: Message, In: Message> Channel<Out, In> {
     /// # Errors
     /// As [`Self::queue`]; `fd` is then closed.
     pub fn queue_with_fd(&mut self, message: &Out, fd: OwnedFd) -> Result<(), ChannelError> {
-        self.outbox.push(message, Some(fd))
+        self.outbox.push(message, Attached::Fd(fd))
+    }
+
+    /// Puts a message at the end of the queue whose descriptor the other side was born
+    /// with, by this number. Only to a worker with the capability
+    /// [`INHERIT`](crate::message::INHERIT).
+    ///
+    /// # Errors
+    /// As [`Self::queue`].
+    pub fn queue_inherited(&mut self, message: &Out, number: RawFd) -> Result<(), ChannelError> {
+        self.outbox.push(message, Attached::Inherited(number))
     }
 
     /// Bytes that wait to be sent, at most [`QUEUE_LIMIT`].
@@ -228,8 +244,19 @@ impl<Out: Message, In: Message> Channel<Out, In> {
     /// Gives a line its descriptors and counts both.
     fn settle(&mut self, line: Line<In>) -> Result<Receive<In>, ChannelError> {
         match line {
-            Line::Known { message, kind, fds } => {
-                let fd = self.inbox.claim(fds, In::KINDS[kind])?;
+            Line::Known {
+                message,
+                kind,
+                fds,
+                inherited,
+            } => {
+                let fd = match inherited {
+                    None => self.inbox.claim(fds, In::KINDS[kind])?,
+                    Some(number) => {
+                        self.inbox.claim(0, In::KINDS[kind])?;
+                        Some(self.inherited(number)?)
+                    }
+                };
                 self.counters.fds_received += u64::from(fd.is_some());
                 self.counters.received[kind] += 1;
                 Ok(Receive::Message(Received { message, fd }))
@@ -241,6 +268,23 @@ impl<Out: Message, In: Message> Channel<Out, In> {
                 Ok(Receive::Unknown { kind, id })
             }
         }
+    }
+
+    /// Closes what this process was born with and no line has named.
+    pub fn close_inherited(&mut self) {
+        self.inherited = Vec::new();
+    }
+
+    /// Takes a descriptor out of those that this process was born with.
+    fn inherited(&mut self, number: RawFd) -> Result<OwnedFd, ChannelError> {
+        let place = self
+            .inherited
+            .iter()
+            .position(|fd| fd.as_raw_fd() == number);
+        let place = place.ok_or_else(|| ChannelError::BadField {
+            detail: format!("`inherited` is {number}, which was not handed down"),
+        })?;
+        Ok(self.inherited.swap_remove(place))
     }
 
     /// Waits until there is something to receive, or, if `for_writing`, until

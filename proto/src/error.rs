@@ -167,6 +167,9 @@ pub enum EnvironmentProblem {
         "the descriptor is not a unix stream socket: the variable is left over from another process"
     )]
     NotAUnixStream,
+    /// `PREFORK_INHERITED` names descriptors that are not open.
+    #[error("not all descriptors are open that PREFORK_INHERITED names")]
+    NotInherited,
     /// The kernel would not make it close-on-exec.
     #[error("the descriptor cannot be made close-on-exec")]
     NotCloseOnExec,

@@ -1,6 +1,7 @@
 //! One line of the channel: bytes in, a typed message out.
 
 use std::borrow::Cow;
+use std::os::fd::RawFd;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -29,6 +30,8 @@ pub(crate) enum Line<In> {
         kind: usize,
         /// How many descriptors it announces.
         fds: u32,
+        /// Which of those that its receiver was born with that is, if none is sent.
+        inherited: Option<RawFd>,
     },
     /// Of any other `type`.
     Unknown {
@@ -50,6 +53,8 @@ struct Head<'a> {
     id: Option<u64>,
     #[serde(default)]
     fds: u32,
+    #[serde(default)]
+    inherited: Option<RawFd>,
 }
 
 /// Reads one line, without its newline.
@@ -71,6 +76,11 @@ pub(crate) fn parse<In: Message>(bytes: &[u8]) -> Result<Line<In>, ChannelError>
     if head.kind.is_empty() {
         return Err(ChannelError::NoType);
     }
+    if head.inherited.is_some() && head.fds == 0 {
+        return Err(ChannelError::BadField {
+            detail: "`inherited` is there, and `fds` is not".to_owned(),
+        });
+    }
     if head.fds > FDS_PER_LINE {
         return Err(ChannelError::BadField {
             detail: format!("`fds` is {}, at most {FDS_PER_LINE} is allowed", head.fds),
@@ -80,7 +90,8 @@ pub(crate) fn parse<In: Message>(bytes: &[u8]) -> Result<Line<In>, ChannelError>
         return Ok(Line::Unknown {
             kind: excerpt(&head.kind),
             id: head.id,
-            fds: head.fds,
+            // One that was born with stays where it is.
+            fds: head.inherited.map_or(head.fds, |_| 0),
         });
     };
     let expected = u32::from(In::KINDS_WITH_FD.contains(&In::KINDS[kind]));
@@ -94,6 +105,7 @@ pub(crate) fn parse<In: Message>(bytes: &[u8]) -> Result<Line<In>, ChannelError>
         message,
         kind,
         fds: head.fds,
+        inherited: head.inherited,
     })
 }
 

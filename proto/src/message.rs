@@ -18,6 +18,14 @@ pub const PROTOCOL: u32 = 1;
 /// The environment variable that holds the number of the worker's channel descriptor.
 pub const CHANNEL_FD_ENV: &str = "PREFORK_CHANNEL_FD";
 
+/// The environment variable that says which descriptors a worker was born with beside
+/// its channel, for lines that say `inherited`: `FIRST-LAST`.
+pub const INHERITED_ENV: &str = "PREFORK_INHERITED";
+
+/// The capability of a worker that knows `inherited`: it takes the descriptor that a
+/// line belongs to from those that it was born with.
+pub const INHERIT: &str = "inherit";
+
 /// The code of a worker's answer to `reload` that it can take these settings
 /// only as a new process; the supervisor replaces it then.
 pub const NEEDS_RESTART: &str = "needs_restart";

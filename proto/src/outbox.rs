@@ -39,6 +39,16 @@ pub(crate) struct Outbox {
     lines: VecDeque<Queued>,
 }
 
+/// The descriptor that belongs to a line.
+pub(crate) enum Attached {
+    /// None does.
+    Nothing,
+    /// This one goes with it.
+    Fd(OwnedFd),
+    /// The receiver was born with it, by this number.
+    Inherited(RawFd),
+}
+
 /// What one send did.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Sent {
@@ -100,10 +110,11 @@ impl Outbox {
     pub(crate) fn push<Out: Message>(
         &mut self,
         message: &Out,
-        fd: Option<OwnedFd>,
+        attached: Attached,
     ) -> Result<(), ChannelError> {
         let kind = message.kind();
-        let (announced, given) = (message.fds(), u32::from(fd.is_some()));
+        let given = u32::from(!matches!(attached, Attached::Nothing));
+        let announced = message.fds();
         if announced != given {
             return Err(ChannelError::FdCount {
                 kind,
@@ -113,7 +124,13 @@ impl Outbox {
         }
         self.compact();
         let before = self.bytes.len();
-        let written = self.write(message).and_then(|()| self.check(kind, before));
+        let (fd, inherited) = match attached {
+            Attached::Nothing => (None, None),
+            Attached::Fd(fd) => (Some(fd), None),
+            Attached::Inherited(number) => (None, Some(number)),
+        };
+        let written = self.write(message, inherited);
+        let written = written.and_then(|()| self.check(kind, before));
         if written.is_err() {
             self.bytes.truncate(before);
             return written;
@@ -126,13 +143,23 @@ impl Outbox {
         Ok(())
     }
 
-    fn write<Out: Message>(&mut self, message: &Out) -> Result<(), ChannelError> {
+    fn write<Out: Message>(
+        &mut self,
+        message: &Out,
+        inherited: Option<RawFd>,
+    ) -> Result<(), ChannelError> {
         serde_json::to_writer(&mut self.bytes, message).map_err(|error| {
             ChannelError::NotEncodable {
                 kind: message.kind(),
                 detail: error.to_string(),
             }
         })?;
+        if let Some(number) = inherited {
+            // A message is an object with at least its type in it.
+            self.bytes.pop();
+            let field = format!(",\"inherited\":{number}}}");
+            self.bytes.extend_from_slice(field.as_bytes());
+        }
         self.bytes.push(b'\n');
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! proc_pid_statm(5), proc_pid_fd(5).
 
 pub(crate) mod kin;
+pub mod parked;
 pub mod schedule;
 pub(crate) mod tree;
 

@@ -17,6 +17,7 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
 use prefork_proto::adapter::PROGRAM_FD;
 use prefork_proto::channel::SupervisorEnd;
+use prefork_proto::message::INHERITED_ENV;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -31,6 +32,9 @@ const MOST_GROUPS: usize = 65_536;
 /// The number that a worker's channel has in the worker.
 pub(crate) const CHANNEL_FD: RawFd = 3;
 
+/// The first number of what a worker is born with beside all that.
+pub(crate) const INHERITED_FD: RawFd = PROGRAM_FD + 1;
+
 /// The last step of becoming a worker.
 const EXEC: &str = "exec";
 
@@ -44,6 +48,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
     /// Becomes descriptor [`CHANNEL_FD`].
     pub(crate) channel: BorrowedFd<'a>,
+    /// Become the descriptors from [`INHERITED_FD`] on.
+    pub(crate) inherited: &'a [BorrowedFd<'a>],
     /// Soft RLIMIT_NOFILE, unless the terms say otherwise; the hard limit stays.
     pub(crate) nofile: u64,
     /// Whom it runs as and with what.
@@ -129,6 +135,14 @@ fn prepare(
     reset_signals().map_err(step("resetting signals"))?;
 
     // The pinned program could sit where the channel has to go.
+    let first_free = INHERITED_FD + birth.inherited.len() as RawFd;
+    let dup_high = |fd| dup_from(fd, first_free);
+    let inherited: Vec<OwnedFd> = birth
+        .inherited
+        .iter()
+        .map(|fd| dup_high(*fd))
+        .collect::<Result<_, _>>()
+        .map_err(step("keeping what it is to inherit"))?;
     let pinned = image.pinned.map(dup_high).transpose();
     let pinned = pinned.map_err(step("keeping the pinned program"))?;
     let directory = birth.start.map(|start| dup_high(start.directory));
@@ -146,10 +160,13 @@ fn prepare(
     if let Some(program) = &program {
         place(program.as_fd(), PROGRAM_FD).map_err(step("program"))?;
     }
+    for (number, fd) in (INHERITED_FD..).zip(&inherited) {
+        place(fd.as_fd(), number).map_err(step("what it inherits"))?;
+    }
 
     limit_descriptors(birth.nofile).map_err(step("RLIMIT_NOFILE"))?;
     // While `/proc` is certainly ours to read.
-    let marked = birth.mark.then(|| marked(image.envp)).flatten();
+    let environment = environment(birth, image.envp);
     let start = birth
         .start
         .zip(directory.as_ref())
@@ -161,10 +178,23 @@ fn prepare(
 
     let image = Image {
         pinned: pinned.as_ref().map(AsFd::as_fd),
-        envp: marked.as_deref().unwrap_or(image.envp),
+        envp: environment.as_deref().unwrap_or(image.envp),
         ..*image
     };
     execute(&image).map_err(step(EXEC))
+}
+
+/// The environment with what is this process's alone; none where nothing is.
+fn environment(birth: &Birth<'_>, envp: &[CString]) -> Option<Vec<CString>> {
+    let marked = birth.mark.then(|| marked(envp)).flatten();
+    let count = birth.inherited.len();
+    if count == 0 {
+        return marked;
+    }
+    let mut envp = marked.unwrap_or_else(|| envp.to_vec());
+    let last = INHERITED_FD as usize + count - 1;
+    envp.extend(CString::new(format!("{INHERITED_ENV}={INHERITED_FD}-{last}")).ok());
+    Some(envp)
 }
 
 /// The environment with this process's mark in it; none where there is no `/proc`.
@@ -200,8 +230,8 @@ fn limit_descriptors(soft: u64) -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)
 }
 
-fn dup_high(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    let fd = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(PROGRAM_FD + 1))?;
+fn dup_from(fd: BorrowedFd<'_>, first: RawFd) -> nix::Result<OwnedFd> {
+    let fd = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(first))?;
     // SAFETY: fcntl has just made this descriptor; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -284,7 +314,7 @@ pub(crate) fn take_standard_descriptors() -> io::Result<[OwnedFd; 3]> {
         .open("/dev/null")?;
     let take = |number: RawFd| -> nix::Result<OwnedFd> {
         // SAFETY: the Rust runtime has opened them at start where they were not.
-        let taken = dup_high(unsafe { BorrowedFd::borrow_raw(number) })?;
+        let taken = dup_from(unsafe { BorrowedFd::borrow_raw(number) }, INHERITED_FD)?;
         // SAFETY: both are plain numbers to the kernel, and `null` is open.
         nix::Error::result(unsafe { libc::dup2(null.as_raw_fd(), number) })?;
         Ok(taken)

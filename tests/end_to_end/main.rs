@@ -22,6 +22,7 @@ mod config_errors;
 mod confinement;
 mod control;
 mod crash_loop;
+mod crowded_descriptors;
 mod crowds;
 mod deaf_listener;
 mod death;

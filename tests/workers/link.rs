@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use prefork_proto::channel::{Flush, Receive, Received, WorkerEnd};
 use prefork_proto::message::{
@@ -186,6 +188,34 @@ impl Link {
             let _ = poll(&mut nothing, PollTimeout::from(100u8));
         }
         ExitCode::SUCCESS
+    }
+}
+
+/// Leaves as many descriptors unread as the kernel allows this user, whose limit is raised
+/// as far as it goes; they are there for as long as what comes back is.
+pub(crate) fn park() -> Vec<UnixStream> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("every process has limits");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit all may");
+    let null = File::open("/dev/null").expect("/dev/null is there");
+    let mut parked = Vec::new();
+    loop {
+        let (one, other) = UnixStream::pair().expect("descriptors are left");
+        parked.extend([one, other]);
+        let into = parked[parked.len() - 2].as_raw_fd();
+        let sent = loop {
+            let fds = [null.as_raw_fd(); 64];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            let sent = sendmsg::<()>(into, &[IoSlice::new(b"p")], &rights, flags, None);
+            if sent.is_err() {
+                break sent;
+            }
+        };
+        match sent {
+            Err(Errno::ETOOMANYREFS) => return parked,
+            Err(Errno::EAGAIN) => {}
+            other => panic!("cannot park: {other:?}"),
+        }
     }
 }
 

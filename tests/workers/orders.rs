@@ -70,6 +70,8 @@ pub(crate) enum Order {
     Hold(String),
     /// `let-go`: have that memory come.
     LetGo,
+    /// `park`: leave as many descriptors unread in sockets as the kernel allows.
+    Park,
     /// `start COMMAND`: have a shell run it as a child, with a listener as its stdin.
     Start(String),
 }
@@ -132,6 +134,7 @@ impl Orders {
             "grow" => Order::Grow(usize::try_from(number(rest)).expect("a size fits")),
             "become" => Order::Become(text(rest)),
             "hang-up" => Order::HangUp,
+            "park" => Order::Park,
             "start" => Order::Start(text(rest)),
             "hold" => Order::Hold(text(rest)),
             "let-go" => Order::LetGo,

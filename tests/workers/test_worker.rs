@@ -12,6 +12,7 @@ mod link;
 mod orders;
 mod serve;
 
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         seq: 0,
         ballast: Vec::new(),
         hole: None,
+        parked: Vec::new(),
     };
     worker.run()
 }
@@ -152,6 +154,8 @@ struct Worker {
     ballast: Vec<u8>,
     /// What `hold` writes out of.
     hole: Option<Hole>,
+    /// Where `park` has left descriptors.
+    parked: Vec<UnixStream>,
 }
 
 impl Worker {
@@ -297,6 +301,10 @@ impl Worker {
                 }
             },
             Order::LetGo => self.hole.take().expect("there is a hole").fill(),
+            Order::Park => {
+                self.parked = link::park();
+                println!("nothing more can be parked");
+            }
             Order::Start(command) => {
                 let listener = self.server.a_listener();
                 let mut child = std::process::Command::new("/bin/sh")

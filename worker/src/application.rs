@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{NEEDS_RESTART, PlacesOffer, Reply, ReplyError, Upstreams, Vacate};
+use prefork_proto::message::{
+    INHERIT, NEEDS_RESTART, PlacesOffer, Reply, ReplyError, Upstreams, Vacate,
+};
 use prefork_proto::places::PlacesError;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -123,6 +125,7 @@ impl Application {
                 "output",
                 "tls",
                 "access_log",
+                INHERIT,
             ])
             .map(str::to_owned)
             .collect()

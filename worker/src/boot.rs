@@ -86,6 +86,7 @@ pub(crate) async fn handshake(
                 outputs.push(End { stream, pipe });
             }
             (ToWorker::Start, _) => {
+                link.close_inherited();
                 return Ok(Boot::Done(Orders {
                     welcome,
                     tally: tally.unwrap_or_else(Tally::private),

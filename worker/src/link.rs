@@ -54,6 +54,11 @@ impl Link {
         self.channel.get_ref().as_fd()
     }
 
+    /// Closes what this process was born with and the supervisor has not named.
+    pub(crate) fn close_inherited(&mut self) {
+        self.channel.get_mut().close_inherited();
+    }
+
     /// Whether all that was said has been taken.
     pub(crate) fn is_clear(&self) -> bool {
         self.again.is_none()

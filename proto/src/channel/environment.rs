@@ -1,6 +1,7 @@
 //! How a worker comes by its end of the channel.
 
 use std::env;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +10,7 @@ use nix::sys::socket::{SockType, UnixAddr, getsockname, getsockopt, sockopt};
 
 use super::WorkerEnd;
 use crate::error::{ChannelError, EnvironmentProblem};
-use crate::message::CHANNEL_FD_ENV;
+use crate::message::{CHANNEL_FD_ENV, INHERITED_ENV};
 use crate::sys;
 
 /// Whether this process has taken its channel. The variable itself stays: an
@@ -36,12 +37,34 @@ impl WorkerEnd {
             value: value.into_owned(),
             problem,
         })?;
+        let others = handed_down().map_err(|problem| ChannelError::Environment {
+            value: fd.to_string(),
+            problem,
+        })?;
         if TAKEN.swap(true, Ordering::AcqRel) {
             return Err(ChannelError::AlreadyTaken);
         }
-        // It is open, and nobody else has come this far.
-        Ok(Some(Self::new(sys::adopt(fd))))
+        // They are open, and nobody else has come this far.
+        let mut channel = Self::new(sys::adopt(fd));
+        channel.inherited = others.map(sys::adopt).collect();
+        Ok(Some(channel))
     }
+}
+
+/// The numbers that this process was born with besides, made close-on-exec.
+fn handed_down() -> Result<RangeInclusive<RawFd>, EnvironmentProblem> {
+    let Some(named) = env::var_os(INHERITED_ENV) else {
+        return Ok(RangeInclusive::new(0, -1));
+    };
+    let named = named.to_str().and_then(|named| named.split_once('-'));
+    let number = |text: &str| text.parse().ok().filter(|fd| *fd > libc::STDERR_FILENO);
+    let range = named.and_then(|(first, last)| Some(number(first)?..=number(last)?));
+    let range = range.ok_or(EnvironmentProblem::NotInherited)?;
+    for fd in range.clone() {
+        let close = |fd: BorrowedFd<'_>| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        sys::with_inherited(fd, close).map_err(|_| EnvironmentProblem::NotInherited)?;
+    }
+    Ok(range)
 }
 
 /// The number of a descriptor that is fit to be a channel.

@@ -67,6 +67,13 @@ pub enum Event {
         /// Who.
         worker: Worker,
     },
+    /// What it is to be told cannot be sent for now, which is not its fault.
+    Hindered {
+        /// Who.
+        worker: Worker,
+        /// Why, with who is to blame.
+        why: String,
+    },
     /// It said `ready`.
     Ready {
         /// Who.

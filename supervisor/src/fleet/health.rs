@@ -42,7 +42,7 @@ impl Fleet {
         if let Some((id, place)) = self.find(worker)
             && let Some(process) = self.slot_mut(id).process_mut(place)
         {
-            process.farewell = Some(reason);
+            process.farewell = Some(reason.into_boxed_str());
         }
     }
 
@@ -166,6 +166,9 @@ impl Fleet {
             phrase.push_str(": it never said hello on its channel; ");
             phrase.push_str(SPEAK);
         }
+        let process = self.slot_mut(id).process_mut(place);
+        let hindered = process.and_then(|process| process.hindered.take());
+        phrase.extend(hindered.map(|it| format!(": {}", it.why)));
         let cause = ExitReason::BootTimeout;
         self.expel(now, id, place, cause, How::Kill, &phrase);
     }
@@ -288,6 +291,19 @@ mod tests {
         driver.exit(worker, signal(9));
         let detail = &driver.last_exit(0).detail;
         assert!(detail.ends_with("not ready within 30s"), "{detail}");
+
+        driver.pass(1.0);
+        let worker = driver.current(0);
+        driver.step(Event::Greeted { worker });
+        let why = "what it is to be told waits".to_owned();
+        driver.step(Event::Hindered { worker, why });
+        driver.pass(30.0);
+        driver.exit(worker, signal(9));
+        let detail = &driver.last_exit(0).detail;
+        assert!(
+            detail.ends_with("within 30s: what it is to be told waits"),
+            "{detail}"
+        );
     }
 
     #[test]

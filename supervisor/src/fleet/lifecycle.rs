@@ -7,7 +7,9 @@ use prefork_proto::control::Exit;
 use super::Fleet;
 use super::event::{Action, Death, Report, Time, Worker};
 use super::patience::Patience;
-use super::process::{Limits, Process, Serving, Stage, certificate, how_it_ended, unasked_reason};
+use super::process::{
+    Hindrance, Limits, Process, Serving, Stage, certificate, how_it_ended, unasked_reason,
+};
 use super::slot::{Place, Seat, SlotId};
 
 /// What to do about a program that says no `hello`.
@@ -78,6 +80,7 @@ impl Fleet {
             limits: Limits::draw(now, &policy, &mut self.rng),
             patience: Patience::default(),
             greeted: false,
+            hindered: None,
             farewell: None,
             stage: Stage::Starting,
             policy,
@@ -132,6 +135,16 @@ impl Fleet {
         };
         if let Some(process) = self.slot_mut(id).process_mut(place) {
             process.greeted = true;
+        }
+    }
+
+    /// What a process is to be told could not be sent.
+    pub(super) fn hindered(&mut self, worker: Worker, why: String) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        if let Some(process) = self.slot_mut(id).process_mut(place) {
+            process.hindered = Some(Box::new(Hindrance { why }));
         }
     }
 

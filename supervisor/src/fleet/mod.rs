@@ -169,6 +169,7 @@ impl Fleet {
             Event::Spawned { worker, pid } => self.spawned(now, worker, pid),
             Event::SpawnFailed { worker, error } => self.spawn_failed(now, worker, &error),
             Event::Greeted { worker } => self.greeted(worker),
+            Event::Hindered { worker, why } => self.hindered(worker, why),
             Event::Ready { worker } => self.ready(now, worker),
             Event::Health {
                 worker,

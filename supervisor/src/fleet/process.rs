@@ -36,10 +36,20 @@ pub(super) struct Process {
     /// Whether it said `hello`; otherwise it speaks no protocol as far as is known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) greeted: bool,
+    /// Why what it is to be told could not be sent, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hindered: Option<Box<Hindrance>>,
     /// What it said in `bye`.
-    pub(super) farewell: Option<String>,
+    pub(super) farewell: Option<Box<str>>,
     /// How far it has come.
     pub(super) stage: Stage,
+}
+
+/// Why what a process is to be told could not be sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hindrance {
+    /// With who is to blame.
+    pub(super) why: String,
 }
 
 /// When a process is due for a successor, drawn once so that a pool that

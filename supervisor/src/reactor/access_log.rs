@@ -52,7 +52,12 @@ impl AccessLog {
             format: self.settings.format,
             fds: 1,
         };
-        Ok((offer, self.file.borrow().try_clone()?))
+        Ok((offer, self.copy()?))
+    }
+
+    /// A descriptor of the file that is written to now.
+    pub(crate) fn copy(&self) -> io::Result<OwnedFd> {
+        self.file.borrow().try_clone()
     }
 }
 

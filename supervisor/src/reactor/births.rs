@@ -17,6 +17,7 @@ use prefork_proto::tls::TicketKey;
 use super::Spawn;
 use super::edition::{Edition, PoolError};
 use super::grip::{Grip, SlotName, Start, Ties};
+use super::inherited::Inherited;
 use super::place::Gone;
 use super::process;
 use super::upstream::{Allotment, UpstreamError};
@@ -157,16 +158,38 @@ pub(crate) fn spawn(
         .try_clone()
         .map_err(io("keep a place for the pidfd"))?;
 
+    let access_log = edition
+        .access_log
+        .as_ref()
+        .map(|log| log.copy())
+        .transpose();
+    let access_log = access_log.map_err(io("duplicate the access log"))?;
+    let (inherited, handed_down) = if channel::has_room_in_flight() {
+        Default::default()
+    } else {
+        let sent_later = [
+            Some(&scoreboard.1),
+            certificates.as_ref().map(|it| &it.memory),
+        ];
+        let outputs = outputs.iter().map(|(_, fd)| fd);
+        let listeners = listeners.iter().map(|(_, fd)| fd);
+        let fds = sent_later
+            .into_iter()
+            .flatten()
+            .chain(outputs)
+            .chain(listeners);
+        Inherited::of(fds, access_log.as_ref())
+    };
+
+    let standard = [
+        edition.null.as_fd(),
+        stdout_writer.as_fd(),
+        stderr_writer.as_fd(),
+        theirs.as_fd(),
+    ];
     let pid = edition
         .program
-        .spawn(
-            worker.slot,
-            start,
-            edition.null.as_fd(),
-            stdout_writer.as_fd(),
-            stderr_writer.as_fd(),
-            theirs.as_fd(),
-        )
+        .spawn(worker.slot, start, standard, &handed_down)
         .map_err(|errno| BirthError::Fork { errno })?;
     drop(place);
     let pidfd = sys::pidfd_open(pid).map_err(|errno| {
@@ -197,6 +220,7 @@ pub(crate) fn spawn(
         listeners,
         outputs,
         access_log: edition.access_log.clone(),
+        inherited,
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,
     };

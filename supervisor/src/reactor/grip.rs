@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::access_log::AccessLog;
 use super::conversation::Answer;
 use super::fronts::Table;
+use super::inherited::Inherited;
 use crate::fleet::{Event, Worker};
 use crate::handle::Member;
 use crate::metrics::SlotMetrics;
@@ -156,6 +157,8 @@ pub(crate) struct Start {
     pub(crate) outputs: Vec<(OutputOffer, OwnedFd)>,
     /// Its edition's access log.
     pub(crate) access_log: Option<Rc<AccessLog>>,
+    /// What of all that it was born with.
+    pub(crate) inherited: Inherited,
     pub(crate) metrics: Rc<SlotMetrics>,
     /// A `health` that comes this long after a ping without answer doesn't count.
     pub(crate) heartbeat_timeout: Duration,

@@ -6,7 +6,7 @@
 //!   `conversation` (what may be said when) and its `output`, which other processes
 //!   read; the reactor has a `grip` on it.
 //! - `births` makes processes of what an `edition` holds: a generation's pinned
-//!   `program` and `sockets`.
+//!   `program` and `sockets`. What can't be sent to a worker is `inherited` by it.
 //! - `reload` prepares a new generation and cleans up after it; `queues` sees to
 //!   connections that wait where nobody accepts any more, and `tenure` knows where
 //!   that is.
@@ -38,6 +38,7 @@ mod editions;
 mod fronts;
 mod grip;
 mod heed;
+mod inherited;
 mod journal;
 mod oom;
 mod output;

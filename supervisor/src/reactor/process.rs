@@ -5,6 +5,7 @@
 mod behind;
 mod burial;
 mod closing;
+mod crowded;
 mod handed;
 mod link;
 mod unheard;
@@ -19,8 +20,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
-    Health, Hello, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer, TlsOffer,
-    ToSupervisor, ToWorker, Vacate, Welcome,
+    Health, Hello, INHERIT, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer,
+    TlsOffer, ToSupervisor, ToWorker, Vacate, Welcome,
 };
 use prefork_proto::scoreboard::{self, Unsealed};
 use prefork_proto::tls::TicketKey;
@@ -36,6 +37,7 @@ use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
 use super::grip::{Adopted, Call, Grip, Order, SlotName, Start, Ties, Vitals};
+use super::inherited::Inherited;
 use super::output::{Output, Progress, Writer};
 use crate::fleet::{Death, Event, SPEAK, Worker};
 use crate::metrics::SlotMetrics;
@@ -113,6 +115,8 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         outputs: Vec::new(),
         access_log: adopted.access_log,
         behind: Behind::default(),
+        inherited: Inherited::default(),
+        crowded: None,
         metrics: adopted.metrics,
         heartbeat_timeout: adopted.heartbeat_timeout,
         vitals,
@@ -171,6 +175,11 @@ struct Process {
     access_log: Option<Rc<AccessLog>>,
     /// What it is told of pools behind it with all else that comes before `start`.
     behind: Behind,
+    /// What of what it is told it was born with.
+    inherited: Inherited,
+    /// Until then nothing is said of a descriptor for it that waits, because of too many
+    /// on their way.
+    crowded: Option<Instant>,
     metrics: Rc<SlotMetrics>,
     heartbeat_timeout: Duration,
     vitals: Rc<RefCell<Vitals>>,
@@ -234,6 +243,8 @@ impl Process {
             outputs: start.outputs,
             access_log: start.access_log,
             behind: Behind::default(),
+            inherited: start.inherited,
+            crowded: None,
             metrics: start.metrics,
             heartbeat_timeout: start.heartbeat_timeout,
             vitals,
@@ -349,6 +360,10 @@ impl Process {
     }
 
     fn call(&mut self, call: Call, answer: oneshot::Sender<Answer>) {
+        if matches!(call, Call::AccessLog) {
+            // The one that it was born with is the file before.
+            self.inherited.forget_access_log();
+        }
         if matches!(call, Call::AccessLog) && self.has_no_log_to_change() {
             let _ = answer.send(Ok(Value::Null));
             return;

@@ -297,21 +297,21 @@ impl PinnedProgram {
         self.executable.is_some()
     }
 
-    /// Forks a worker for a slot, with these ends of its pipes and its channel.
+    /// Forks a worker for a slot, with these ends of its pipes and its channel, and
+    /// what it is to inherit besides.
     pub(crate) fn spawn(
         &self,
         slot: u32,
         start: Option<Start<'_>>,
-        stdin: BorrowedFd<'_>,
-        stdout: BorrowedFd<'_>,
-        stderr: BorrowedFd<'_>,
-        channel: BorrowedFd<'_>,
+        [stdin, stdout, stderr, channel]: [BorrowedFd<'_>; 4],
+        inherited: &[BorrowedFd<'_>],
     ) -> nix::Result<nix::unistd::Pid> {
         let birth = Birth {
             stdin,
             stdout,
             stderr,
             channel,
+            inherited,
             nofile: self.nofile,
             terms: &self.terms,
             start,
@@ -489,7 +489,7 @@ fn of_user(who: &config::RunAs) -> Vec<(&'static str, Option<&OsStr>)> {
 /// What the supervisor inherited, less what is meant for it alone, plus the
 /// pool's `env` and the channel's number.
 fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
-    const OURS: [&str; 10] = [
+    const OURS: [&str; 11] = [
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
         "WATCHDOG_PID",
@@ -501,6 +501,7 @@ fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
         "PREFORK_CONFIG",
         HANDOVER_FD_ENV,
         prefork_proto::message::CHANNEL_FD_ENV,
+        prefork_proto::message::INHERITED_ENV,
     ];
     let inherited = std::env::vars_os().filter(|(name, _)| {
         !OURS.iter().any(|ours| name == OsStr::new(ours))

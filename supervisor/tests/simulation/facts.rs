@@ -109,6 +109,7 @@ impl Facts {
             Event::Spawned { worker, .. }
             | Event::SpawnFailed { worker, .. }
             | Event::Greeted { worker }
+            | Event::Hindered { worker, .. }
             | Event::Ready { worker }
             | Event::Health { worker, .. }
             | Event::Looked { worker, .. }

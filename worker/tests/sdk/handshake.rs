@@ -25,7 +25,8 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "rejoin",
             "output",
             "tls",
-            "access_log"
+            "access_log",
+            "inherit"
         ]
     );
 
@@ -44,7 +45,8 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "rejoin",
             "output",
             "tls",
-            "access_log"
+            "access_log",
+            "inherit"
         ]
     );
 }

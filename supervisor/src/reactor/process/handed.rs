@@ -122,6 +122,9 @@ pub(crate) fn resume(
         outputs,
         access_log,
         behind: Behind::default(),
+        // What it is told from here on is sent to it.
+        inherited: Inherited::default(),
+        crowded: None,
         metrics,
         heartbeat_timeout,
         vitals: Rc::clone(&vitals),

@@ -2,6 +2,7 @@
 //! what follows from it.
 
 use super::closing::Closing;
+use super::crowded::TOO_MANY_IN_FLIGHT;
 use super::*;
 
 /// Messages handled before the other tasks get their turn.
@@ -86,6 +87,9 @@ impl Process {
             Err(error) => {
                 self.metrics.send_error(error.reason());
                 debug!(slot = %self.slot, pid = self.pid, "cannot send: {error}");
+                if error.reason() == TOO_MANY_IN_FLIGHT {
+                    self.tell_of_crowd();
+                }
                 // A link that broke says so to the reader, after what came before.
                 !error.breaks_link()
             }
@@ -252,6 +256,10 @@ impl Process {
     ) -> Result<(), String> {
         let access_log = self.access_log.clone().filter(|_| self.can(ACCESS_LOG));
         let keeps_output = self.can(OUTPUT);
+        let inherited = match self.can(INHERIT) {
+            true => std::mem::take(&mut self.inherited),
+            false => Inherited::default(),
+        };
         let Some(channel) = &mut self.channel else {
             return Ok(());
         };
@@ -264,13 +272,13 @@ impl Process {
                 bytes: scoreboard::BYTES,
                 fds: 1,
             });
-            channel.queue_with_fd(&offer, fd).map_err(text)?;
+            inherited.queue(channel, &offer, fd).map_err(text)?;
             self.unsealed = Some(unsealed);
         }
         if let Some(tls::Copy { memory, bytes, .. }) = self.certificates.take() {
             let id = self.conversation.order();
             let offer = ToWorker::Tls(TlsOffer { id, bytes, fds: 1 });
-            channel.queue_with_fd(&offer, memory).map_err(text)?;
+            inherited.queue(channel, &offer, memory).map_err(text)?;
             let keys = std::mem::take(&mut self.tickets);
             channel.queue(&ToWorker::Tickets { keys }).map_err(text)?;
         }
@@ -278,18 +286,18 @@ impl Process {
             let id = self.conversation.order();
             let (offer, fd) = access_log.offer(id).map_err(|error| error.to_string())?;
             let offer = ToWorker::AccessLog(offer);
-            channel.queue_with_fd(&offer, fd).map_err(text)?;
+            inherited.queue(channel, &offer, fd).map_err(text)?;
         }
         if keeps_output {
             for (offer, fd) in self.outputs.drain(..) {
                 let offer = ToWorker::Output(offer);
-                channel.queue_with_fd(&offer, fd).map_err(text)?;
+                inherited.queue(channel, &offer, fd).map_err(text)?;
             }
         }
         self.outputs = Vec::new();
         for (offer, fd) in self.listeners.drain(..) {
             let offer = ToWorker::Listener(offer);
-            channel.queue_with_fd(&offer, fd).map_err(text)?;
+            inherited.queue(channel, &offer, fd).map_err(text)?;
         }
         self.queue_behind()?;
         let Some(channel) = &mut self.channel else {
