@@ -118,6 +118,11 @@ fn the_supervisor_holds_no_more_descriptors_after_500_crashes() {
         .text("backoff_initial", "10ms")
         .text("backoff_max", "10ms");
     let prefork = Prefork::start(&[pool]);
+    // The reader of outputs is there from the first one that there was something to
+    // read from.
+    let first = prefork.ready_pid("app", 0);
+    processes::send(first, Signal::SIGKILL);
+    prefork.replaced("app", 0, first);
     let held = || processes::descriptors(prefork.pid()).len();
     let before = held();
     let resident = processes::resident_bytes(prefork.pid());

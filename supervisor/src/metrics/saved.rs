@@ -38,9 +38,9 @@ pub(super) struct SavedSupervisor {
     pub(super) upgrades: u64,
     #[serde(default)]
     pub(super) upgrade_failures: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) output_reader_starts: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) outputs_held: u64,
     pub(super) last_reload_ok: bool,
     pub(super) last_reload_at: f64,
