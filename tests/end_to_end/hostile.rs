@@ -251,8 +251,11 @@ fn a_worker_that_hangs_up_while_it_lives_is_replaced() {
     prefork.order("odd", 0, "hang-up");
     prefork.replaced("odd", 0, old);
     eventually("the old one is gone", PATIENCE, || !processes::alive(old));
-    let exits = prefork.describe("odd", 0).exits;
-    let exit = exits.iter().find(|exit| exit.pid == old).expect("it died");
+    // Its last words are waited for before its certificate is made out.
+    let exit = eventually_some("it has its certificate", PATIENCE, || {
+        let exits = prefork.describe("odd", 0).exits;
+        exits.into_iter().find(|exit| exit.pid == old)
+    });
     assert_eq!(exit.reason, ExitReason::ProtocolError);
 }
 
