@@ -52,6 +52,7 @@ fn a_request_that_is_not_safe_is_sent_once_and_its_failure_has_a_name() {
     // Its connection goes on.
     client.ask("/");
     let mut program = programs.iter().cycle().find_map(|it| it.accepts()).unwrap();
+    program.until("\r\n\r\n");
     program.send(HELLO);
     assert_eq!(client.response().status, 200);
 }
@@ -160,6 +161,7 @@ fn a_connection_that_the_program_has_closed_is_not_used_again() {
         "the first one was to be used"
     );
     drop(first);
+    programs[0].is_known_to_have_closed();
     client.send(ask);
     let mut second = programs[0].accept();
     second.until("size");
@@ -183,6 +185,7 @@ fn nor_is_one_that_it_closes_at_the_very_moment() {
         front.process.until_stopped();
         client.send(ask);
         drop(program);
+        programs[0].is_known_to_have_closed();
         front.process.signal(Signal::SIGCONT);
         let mut program = programs[0].accept();
         program.until("size");

@@ -36,6 +36,28 @@ impl Program {
         }
     }
 
+    /// Waits until the front's ends of all connections have heard that they are closed:
+    /// what it sends before that is as lost as it is with any server.
+    pub(super) fn is_known_to_have_closed(&self) {
+        let port = self.0.local_addr().unwrap().port();
+        let deadline = Instant::now() + DEADLINE;
+        // The second field is the other end's address, the third the state
+        // (proc_pid_net(5)); 01 is ESTABLISHED.
+        let is_open = |row: &str| {
+            let mut fields = row.split_ascii_whitespace().skip(2);
+            let peer = fields.next().unwrap_or_default();
+            peer.ends_with(&format!(":{port:04X}")) && fields.next() == Some("01")
+        };
+        while std::fs::read_to_string("/proc/net/tcp")
+            .unwrap()
+            .lines()
+            .any(is_open)
+        {
+            assert!(Instant::now() < deadline, "the front's end is open");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// The next connection, if there is one.
     pub(super) fn accepts(&self) -> Option<Client> {
         match self.0.accept() {

@@ -87,9 +87,12 @@ fn one_that_waits_for_too_long_or_among_too_many_is_told_to_come_again() {
     busy.in_flight(2);
     let full = get(&busy).response();
     assert_eq!((full.status, full.header("retry-after")), (503, Some("1")));
+    program.until("\r\n\r\n");
     program.send(HELLO);
     served.response();
-    programs[0].accept().send(HELLO);
+    let mut next = programs[0].accept();
+    next.until("\r\n\r\n");
+    next.send(HELLO);
     assert_eq!(waits.response().status, 200);
 }
 
