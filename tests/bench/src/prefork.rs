@@ -162,7 +162,7 @@ pub(crate) fn admin(server: &Server, path: &str) -> Result<String> {
 
 /// One `GET` on a connection of its own; the body of the answer.
 fn ask(mut stream: impl Read + Write, path: &str) -> Result<String> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: prefork\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
