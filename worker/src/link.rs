@@ -138,6 +138,13 @@ impl Link {
         }
     }
 
+    /// Takes leave for this reason, if there is anyone to take leave of.
+    pub(crate) async fn farewell(&mut self, reason: String) {
+        if self.say(&ToSupervisor::Bye { reason }).is_ok() {
+            self.finish().await;
+        }
+    }
+
     /// Gives the supervisor a moment to take what was said last.
     pub(crate) async fn finish(&mut self) {
         let _ = timeout(LAST_WORDS, async {
@@ -153,7 +160,7 @@ impl Link {
 }
 
 /// Waits until then, or for ever.
-async fn at(time: Option<Instant>) {
+pub(crate) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,

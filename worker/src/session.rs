@@ -31,7 +31,7 @@ use crate::tls::Tls;
 use crate::uplink::{Above, Uplink};
 
 /// The drain's deadline where nobody names one.
-const DRAIN: Duration = Duration::from_secs(30);
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 
 /// How a worker that was ready left.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -300,11 +300,12 @@ impl Worker {
         let (welcome, listeners, tls, outputs, context, serving, serve) = match booted {
             Ok(Some(booted)) => booted,
             Ok(None) => {
-                farewell(&mut link, "asked to leave before it was ready".to_owned()).await;
+                link.farewell("asked to leave before it was ready".to_owned())
+                    .await;
                 return Ok(ExitCode::SUCCESS);
             }
             Err(error) => {
-                farewell(&mut link, error.to_string()).await;
+                link.farewell(error.to_string()).await;
                 return Err(error);
             }
         };
@@ -318,7 +319,7 @@ impl Worker {
             Ok(keeper) => keeper,
             Err(error) => {
                 let error = WorkerError::Output(error);
-                farewell(&mut link, error.to_string()).await;
+                link.farewell(error.to_string()).await;
                 return Err(error);
             }
         };
@@ -403,13 +404,6 @@ impl Worker {
             version: self.version.clone(),
             capabilities: self.application.capabilities(),
         }
-    }
-}
-
-async fn farewell(link: &mut Link, reason: String) {
-    // Where the link is broken there is no one to take leave of.
-    if link.say(&ToSupervisor::Bye { reason }).is_ok() {
-        link.finish().await;
     }
 }
 

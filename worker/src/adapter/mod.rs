@@ -91,11 +91,11 @@ async fn run() -> Result<Ended, WorkerError> {
         Ok(Start::Ready(started)) => *started,
         Ok(Start::Ended(ended)) => {
             let reason = format!("its program {ended} before it was ready");
-            farewell(&mut link, reason).await;
+            link.farewell(reason).await;
             return Ok(ended);
         }
         Err(error) => {
-            farewell(&mut link, error.to_string()).await;
+            link.farewell(error.to_string()).await;
             return Err(error);
         }
     };
@@ -193,12 +193,6 @@ async fn start(
 
 fn start_error(error: StartError) -> WorkerError {
     WorkerError::Start(error)
-}
-
-async fn farewell(link: &mut Link, reason: String) {
-    if link.say(&ToSupervisor::Bye { reason }).is_ok() {
-        link.finish().await;
-    }
 }
 
 /// It says whose adapter it is; of its program nothing more is known.

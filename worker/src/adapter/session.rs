@@ -15,17 +15,14 @@ use crate::application::LocalFuture;
 use crate::boot::unknown;
 use crate::context::Context;
 use crate::gate::Gate;
-use crate::link::Heard;
+use crate::link::{Heard, at};
 use crate::listener::Listener;
 use crate::output::{Keeper, say};
 use crate::rejoin::{Answer, Papers};
 use crate::serving::Serving;
-use crate::session::Pace;
+use crate::session::{DRAIN, Pace};
 use crate::signals::Signals;
 use crate::uplink::{Above, Uplink};
-
-/// How long a drain may take that no supervisor has asked for.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// An adapter with a program that is ready.
 pub(super) struct Session {
@@ -316,13 +313,6 @@ async fn listens(address: adapter::UpstreamAddress, waits: Rc<Cell<bool>>) -> Re
 async fn pending(check: &mut Option<LocalFuture<Result<(), String>>>) -> Result<(), String> {
     match check {
         Some(check) => check.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
