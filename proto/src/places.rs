@@ -85,6 +85,17 @@ pub enum PlacesError {
     },
 }
 
+/// What a process that forwards to this pool and has this row is told with the memory.
+pub fn offer(pool: &str, row: u32) -> PlacesOffer {
+    PlacesOffer {
+        pool: pool.to_owned(),
+        row,
+        abi: ABI,
+        bytes: BYTES,
+        fds: 1,
+    }
+}
+
 /// The supervisor's side: gives out rows and clears them.
 #[derive(Debug)]
 pub struct Ledger {
@@ -227,19 +238,9 @@ fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
 mod tests {
     use super::*;
 
-    fn offer(row: u32) -> PlacesOffer {
-        PlacesOffer {
-            pool: "shop".to_owned(),
-            row,
-            abi: ABI,
-            bytes: BYTES,
-            fds: 1,
-        }
-    }
-
     fn row_of(ledger: &mut Ledger) -> (u32, Row) {
         let row = ledger.take().unwrap().unwrap();
-        let mapped = Row::map(&offer(row), ledger.duplicate().unwrap()).unwrap();
+        let mapped = Row::map(&offer("shop", row), ledger.duplicate().unwrap()).unwrap();
         (row, mapped)
     }
 
@@ -285,15 +286,18 @@ mod tests {
         let map = |offer, memory| Row::map(&offer, memory).unwrap_err();
         let old = PlacesOffer {
             abi: ABI + 1,
-            ..offer(0)
+            ..offer("shop", 0)
         };
         let refused = map(old, ledger.duplicate().unwrap());
         assert!(matches!(refused, PlacesError::Layout { abi: 2, .. }));
-        let refused = map(offer(ROWS), ledger.duplicate().unwrap());
+        let refused = map(offer("shop", ROWS), ledger.duplicate().unwrap());
         assert_eq!(refused, PlacesError::Row { row: ROWS });
         let loose = memfd_create(c"loose", MFdFlags::MFD_ALLOW_SEALING).unwrap();
         ftruncate(&loose, BYTES as i64).unwrap();
-        assert!(matches!(map(offer(0), loose), PlacesError::Seals { .. }));
+        assert!(matches!(
+            map(offer("shop", 0), loose),
+            PlacesError::Seals { .. }
+        ));
     }
 
     #[test]

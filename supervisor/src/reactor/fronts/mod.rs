@@ -116,14 +116,7 @@ impl Behind {
         let Some(row) = ledger.take()? else {
             return Ok(None);
         };
-        let offer = PlacesOffer {
-            pool: pool.to_owned(),
-            row,
-            abi: places::ABI,
-            bytes: places::BYTES,
-            fds: 1,
-        };
-        Ok(Some((offer, memory)))
+        Ok(Some((places::offer(pool, row), memory)))
     }
 }
 

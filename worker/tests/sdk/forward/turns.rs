@@ -2,21 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use prefork_proto::message::{PlacesOffer, ToWorker};
-use prefork_proto::places::{ABI, BYTES, Ledger, Row};
+use prefork_proto::message::ToWorker;
+use prefork_proto::places::{Ledger, Row, offer};
 use serde_json::json;
 
 use super::program::{HELLO, Program, before, front, get, learn, replied, replies_so_far, vacate};
-
-fn offer(row: u32) -> PlacesOffer {
-    PlacesOffer {
-        pool: "shop".to_owned(),
-        row,
-        abi: ABI,
-        bytes: BYTES,
-        fds: 1,
-    }
-}
 
 #[test]
 fn a_worker_that_has_enough_gets_the_next_when_it_is_done() {
@@ -37,7 +27,7 @@ fn a_worker_that_has_enough_gets_the_next_when_it_is_done() {
 fn what_other_fronts_have_is_seen_and_left_when_they_have_it_no_more() {
     let mut ledger = Ledger::create().unwrap();
     let [ours, theirs] = [(); 2].map(|()| ledger.take().unwrap().unwrap());
-    let other = Row::map(&offer(theirs), ledger.duplicate().unwrap()).unwrap();
+    let other = Row::map(&offer("shop", theirs), ledger.duplicate().unwrap()).unwrap();
     let program = Program::listen();
     let mut front = front(json!({}));
     hand_over(&mut front, ours, ledger.duplicate().unwrap());
@@ -57,7 +47,7 @@ fn what_other_fronts_have_is_seen_and_left_when_they_have_it_no_more() {
 }
 
 fn hand_over(front: &mut crate::supervisor::Worker, row: u32, memory: OwnedFd) {
-    let places = ToWorker::Places(offer(row));
+    let places = ToWorker::Places(offer("shop", row));
     front.end.queue_with_fd(&places, memory).unwrap();
     front.end.flush().unwrap();
 }

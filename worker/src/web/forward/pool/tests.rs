@@ -1,5 +1,4 @@
-use prefork_proto::message::PlacesOffer;
-use prefork_proto::places::{ABI, BYTES, Ledger};
+use prefork_proto::places::{Ledger, offer};
 
 use super::*;
 
@@ -33,14 +32,7 @@ fn pool(concurrency: u32, workers: u32) -> Rc<Pool> {
 /// Has a pool count in the next row of a ledger.
 fn share(ledger: &mut Ledger, pool: &Pool) -> u32 {
     let row = ledger.take().unwrap().unwrap();
-    let offer = PlacesOffer {
-        pool: "shop".to_owned(),
-        row,
-        abi: ABI,
-        bytes: BYTES,
-        fds: 1,
-    };
-    pool.share(Row::map(&offer, ledger.duplicate().unwrap()).unwrap());
+    pool.share(Row::map(&offer("shop", row), ledger.duplicate().unwrap()).unwrap());
     row
 }
 
