@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// number after the channel's.
 pub const PROGRAM_FD: i32 = 4;
 
-/// The most bytes of a unix socket's path (`sun_path` of unix(7), with its NUL).
+/// The most bytes of a unix socket's path: `sun_path` of unix(7) without its NUL.
 pub const SOCKET_PATH_LIMIT: usize = 107;
 
 /// Where one incarnation of a program behind a front takes requests. As text it is
@@ -241,7 +241,11 @@ mod tests {
         for said in ["unix:/run/a b.sock", "127.1.2.3:5000"] {
             assert_eq!(said.parse::<UpstreamAddress>().unwrap().to_string(), said);
         }
-        for wrong in ["unix:a.sock", "localhost:80", "127.0.0.1"] {
+        let unix = "unix:/run/shop.sock".parse();
+        assert_eq!(unix, Ok(UpstreamAddress::Unix("/run/shop.sock".into())));
+        let tcp = "127.0.0.2:8080".parse();
+        assert_eq!(tcp, Ok(UpstreamAddress::Tcp(([127, 0, 0, 2], 8080).into())));
+        for wrong in ["", "unix:a.sock", "localhost:80", "127.0.0.1"] {
             assert!(wrong.parse::<UpstreamAddress>().is_err(), "{wrong}");
         }
     }

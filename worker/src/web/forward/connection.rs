@@ -1,9 +1,7 @@
 //! Connections to the workers of a pool behind.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -14,11 +12,13 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use prefork_proto::adapter::UpstreamAddress;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
 use super::body::Upload;
+use crate::wire::Socket;
 
 /// How long a connection may have been idle to be used again. It is less than any
 /// program waits before it closes one, so that no request is sent into a connection that
@@ -31,32 +31,16 @@ const MAX_HEAD: usize = 64 << 10;
 /// The most headers of a response.
 const MAX_HEADERS: usize = 256;
 
-/// Where a worker listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
-    Unix(PathBuf),
-    Tcp(SocketAddr),
-}
-
-impl Address {
-    /// `unix:/PATH`, or an IP address and a port.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("unix:") {
-            Some(path) => path.starts_with('/').then(|| Self::Unix(path.into())),
-            None => text.parse().ok().map(Self::Tcp),
+/// Connects to where a worker listens.
+async fn connect(address: &UpstreamAddress) -> io::Result<Socket> {
+    Ok(match address {
+        UpstreamAddress::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+        UpstreamAddress::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Socket::Tcp(stream)
         }
-    }
-
-    async fn connect(&self) -> io::Result<Socket> {
-        Ok(match self {
-            Self::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
-            Self::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Socket::Tcp(stream)
-            }
-        })
-    }
+    })
 }
 
 /// A connection to a worker; closed when it is dropped.
@@ -93,8 +77,8 @@ impl Connection {
     ///
     /// # Errors
     /// What connect(2) says.
-    pub(super) async fn open(address: &Address) -> io::Result<Self> {
-        let socket = address.connect().await?;
+    pub(super) async fn open(address: &UpstreamAddress) -> io::Result<Self> {
+        let socket = connect(address).await?;
         let wire = Arc::new(Wire {
             fd: AtomicI32::new(socket.as_raw_fd()),
             received: AtomicU64::new(0),
@@ -146,22 +130,6 @@ impl Connection {
         let fd = self.wire.fd.load(Relaxed);
         let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         fd >= 0 && recv(fd, &mut [0], look) == Err(Errno::EAGAIN)
-    }
-}
-
-/// A connected socket.
-#[derive(Debug)]
-enum Socket {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Unix(stream) => stream.as_raw_fd(),
-            Self::Tcp(stream) => stream.as_raw_fd(),
-        }
     }
 }
 
@@ -231,22 +199,6 @@ impl AsyncWrite for Watched {
         match &mut self.socket {
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_path_or_an_ip_address_with_a_port() {
-        let unix = Address::parse("unix:/run/shop.sock");
-        assert_eq!(unix, Some(Address::Unix("/run/shop.sock".into())));
-        let tcp = Address::parse("127.0.0.2:8080").unwrap();
-        assert_eq!(tcp, Address::Tcp("127.0.0.2:8080".parse().unwrap()));
-        for wrong in ["", "unix:shop.sock", "localhost:80", "127.0.0.1"] {
-            assert_eq!(Address::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! One request at one worker, from the moment it has a place there.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -188,9 +187,4 @@ fn keep(member: &Rc<Member>, connection: Connection, alarms: &'static Alarms) {
             }
         });
     }
-}
-
-/// When a request began to be dealt with.
-pub(super) fn now() -> Instant {
-    Instant::now()
 }

@@ -23,7 +23,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -238,7 +238,7 @@ enum Tried {
 
 impl Job<'_> {
     async fn run(&mut self) -> Result<Response<Body>, Failure> {
-        let since = exchange::now();
+        let since = Instant::now();
         let alarms = self.front.serving.alarms;
         let patience = pool::Patience {
             alarms,

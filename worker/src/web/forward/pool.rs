@@ -8,12 +8,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::message::{Upstream, Upstreams, Vacate};
 use prefork_proto::places::{CELLS, Row};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
-use super::connection::{Address, Connection};
+use super::connection::Connection;
 use super::counts::Counts;
 use super::failure::Failure;
 use crate::alarm::Alarms;
@@ -50,7 +51,7 @@ pub(in crate::web) struct Pool {
 pub(super) struct Member {
     pub(super) slot: u32,
     incarnation: u64,
-    pub(super) address: Address,
+    pub(super) address: UpstreamAddress,
     place: Option<u32>,
     leaving: Cell<bool>,
     /// Of this process's requests.
@@ -255,7 +256,7 @@ impl Member {
         Some(Self {
             slot: upstream.slot,
             incarnation: upstream.incarnation,
-            address: Address::parse(&upstream.address)?,
+            address: upstream.address.parse().ok()?,
             place: upstream.place.filter(|place| *place < CELLS),
             leaving: Cell::new(false),
             in_flight: Cell::new(0),
@@ -266,7 +267,7 @@ impl Member {
 
     fn is(&self, upstream: &Upstream) -> bool {
         (self.slot, self.incarnation) == (upstream.slot, upstream.incarnation)
-            && Address::parse(&upstream.address).as_ref() == Some(&self.address)
+            && upstream.address.parse().as_ref() == Ok(&self.address)
     }
 
     /// Gets nothing more from here on.
