@@ -14,6 +14,7 @@ use super::access_log::AccessLog;
 use super::adapter::Adapter;
 use super::command_line::{COMMAND_LINE, EMBEDDED};
 use super::execution::Execution;
+use super::forward::forwards_to;
 use crate::fleet::Policy;
 use crate::tls::Certificate;
 
@@ -148,6 +149,16 @@ impl Pool {
     pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
         let tls = self.listen.iter().filter_map(|listen| listen.tls.as_ref());
         tls.flat_map(|tls| &tls.certificates)
+    }
+
+    /// Whether its workers forward requests to that pool.
+    pub(crate) fn is_before(&self, pool: &str) -> bool {
+        self.program == Program::Bundled && forwards_to(&self.app, pool)
+    }
+
+    /// Whether its workers take requests from others that forward to them.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.adapter.is_some() && self.listen.is_empty()
     }
 }
 

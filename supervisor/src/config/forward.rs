@@ -125,7 +125,7 @@ fn takes_requests(name: &str, from: &Read, pools: &[Read]) -> Result<(), Fault> 
 }
 
 /// Whether these settings of the bundled web server forward anything to a pool.
-pub(crate) fn forwards_to(app: &Value, pool: &str) -> bool {
+pub(super) fn forwards_to(app: &Value, pool: &str) -> bool {
     match app.get("forward") {
         Some(Value::Object(routes)) => routes.values().any(|to| to == pool),
         Some(to) => to == pool,

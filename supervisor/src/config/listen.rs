@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use prefork_proto::adapter::SOCKET_PATH_LIMIT;
 use toml::de::DeValue;
 
 use super::checked::{Address, Listen, Mode};
@@ -11,9 +12,6 @@ use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, expected, permissions, string};
 use super::{defaults, program, tls};
-
-/// The longest path of a unix socket, in bytes: `sun_path` of unix(7) without its NUL.
-pub(super) const SOCKET_PATH_MAX: usize = 107;
 
 const EXAMPLE: &str = "an address such as \"0.0.0.0:8080\"";
 
@@ -164,9 +162,9 @@ fn unix_address(path: &str, host: &Host) -> Result<Address, Fault> {
     }
     let path = host.resolve(Path::new(path));
     let bytes = path.as_os_str().as_bytes().len();
-    if bytes > SOCKET_PATH_MAX {
+    if bytes > SOCKET_PATH_LIMIT {
         return Err(Fault::new(format!(
-            "{} has {bytes} bytes; the kernel takes {SOCKET_PATH_MAX} for a unix socket",
+            "{} has {bytes} bytes; the kernel takes {SOCKET_PATH_LIMIT} for a unix socket",
             path.display()
         )));
     }

@@ -50,7 +50,6 @@ pub use error::{ConfigError, Place, Problem};
 pub(crate) use execution::own_cpus;
 pub use execution::{Affinity, Capabilities, Execution, Limit};
 pub use file::parse;
-pub(crate) use forward::forwards_to;
 pub(crate) use given::own_program;
 pub use host::{Host, runtime_dir};
 pub(crate) use listen::overlap;

@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use prefork_proto::adapter::SOCKET_PATH_LIMIT;
 use toml::de::DeValue;
 
 use super::checked::Supervisor;
 use super::defaults;
 use super::error::{Fault, Problems};
 use super::host::Host;
-use super::listen::{SOCKET_PATH_MAX, socket_address};
+use super::listen::socket_address;
 use super::section::{Section, boolean, permissions, string};
 use crate::log::LEVELS;
 
@@ -126,11 +127,11 @@ fn host_name(value: &DeValue<'_>) -> Result<String, Fault> {
 pub(super) fn fits_socket(runtime_dir: &Path) -> Result<(), Fault> {
     let socket = runtime_dir.join("control.sock");
     let bytes = socket.as_os_str().as_bytes().len();
-    if bytes <= SOCKET_PATH_MAX {
+    if bytes <= SOCKET_PATH_LIMIT {
         return Ok(());
     }
     Err(Fault::new(format!(
-        "the control socket's path {} has {bytes} bytes; the kernel takes {SOCKET_PATH_MAX}",
+        "the control socket's path {} has {bytes} bytes; the kernel takes {SOCKET_PATH_LIMIT}",
         socket.display()
     )))
 }

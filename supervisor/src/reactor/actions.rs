@@ -191,6 +191,9 @@ impl Reactor {
 
     /// What is the process's own where its program does not speak the channel.
     fn allot(&self, edition: &Edition, worker: Worker) -> Result<Option<Allotment>, UpstreamError> {
+        let Some(adapter) = &edition.config.adapter else {
+            return Ok(None);
+        };
         let taken = self.processes.values().map(|grip| grip.upstream.as_ref());
         let taken = taken.filter_map(|it| match it {
             Some(UpstreamAddress::Tcp(address)) => Some(*address),
@@ -198,8 +201,10 @@ impl Reactor {
         });
         let pools = self.editions.newest().map(|edition| &edition.config);
         let front = upstream::front_of(pools, &edition.name);
+        let taken = taken.collect();
         self.upstreams
-            .allot(&edition.config, worker, front, &taken.collect())
+            .allot(&edition.config, adapter.socket, worker, front, &taken)
+            .map(Some)
     }
 
     /// Sets up what could not be before.

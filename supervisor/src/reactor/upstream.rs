@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use prefork_proto::adapter::{SOCKET_PATH_LIMIT, Socket, UpstreamAddress};
 
-use crate::config::{self, Program, RunAs, SocketKind};
+use crate::config::{self, RunAs, SocketKind};
 use crate::fleet::Worker;
 use crate::state::SavedProcess;
 
@@ -103,18 +103,16 @@ impl Upstreams {
         self.known.remove(&pid)
     }
 
-    /// What a new incarnation gets; `None` where its program speaks the channel.
-    /// `front` is whom the front's processes run as that is before it.
+    /// What a new incarnation gets that comes to its socket so. `front` is whom the
+    /// front's processes run as that is before it.
     pub(super) fn allot(
         &self,
         pool: &config::Pool,
+        socket_kind: SocketKind,
         worker: Worker,
         front: Option<&RunAs>,
         taken: &HashSet<SocketAddr>,
-    ) -> Result<Option<Allotment>, UpstreamError> {
-        let Some(adapter) = &pool.adapter else {
-            return Ok(None);
-        };
+    ) -> Result<Allotment, UpstreamError> {
         let directory = self.directory.join(&pool.policy.name);
         let [socket, notify] = paths(&directory, worker);
         for path in [&socket, &notify] {
@@ -125,14 +123,14 @@ impl Upstreams {
         self.prepare(&directory, pool.run_as.as_ref(), front)?;
         self.forget(&pool.policy.name, worker);
         let tcp = |host: Ipv4Addr| free(host.into(), taken).map(UpstreamAddress::Tcp);
-        let socket = match adapter.socket {
+        let socket = match socket_kind {
             SocketKind::Path => Socket::Bound(UpstreamAddress::Unix(socket)),
             SocketKind::Passed => Socket::Passed(UpstreamAddress::Unix(socket)),
             SocketKind::Port => Socket::Bound(tcp(Ipv4Addr::LOCALHOST)?),
             SocketKind::HostPort => Socket::Bound(tcp(own_host())?),
             SocketKind::Listeners => Socket::Listeners,
         };
-        Ok(Some(Allotment { socket, notify }))
+        Ok(Allotment { socket, notify })
     }
 
     /// Makes the directory of a pool what it is to be, whatever it was.
@@ -241,16 +239,12 @@ fn ephemeral_ports() -> Option<(u16, u16)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Whom those run as that forward to this pool: the bundled web server's `forward`
-/// is a pool's name, or a table of them by path.
+/// Whom those run as that forward to this pool.
 pub(super) fn front_of<'a>(
     mut pools: impl Iterator<Item = &'a config::Pool>,
     name: &str,
 ) -> Option<&'a RunAs> {
-    let forwards_to_it = |pool: &&config::Pool| {
-        pool.program == Program::Bundled && config::forwards_to(&pool.app, name)
-    };
-    pools.find(forwards_to_it)?.run_as.as_ref()
+    pools.find(|pool| pool.is_before(name))?.run_as.as_ref()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::config::forward::forwards_to;
 
 /// A front with these settings, before a program, a worker and a program that has
 /// its clients itself.

@@ -21,7 +21,6 @@ use tracing::warn;
 
 use super::Reactor;
 use super::grip::{Grip, Order};
-use crate::config::{Pool, Program, forwards_to};
 use crate::fleet::Worker;
 use departure::Departures;
 pub(crate) use table::Table;
@@ -140,8 +139,7 @@ impl Reactor {
 
     /// Every pool that takes requests from fronts, by its editions or its processes.
     fn pools_behind(&self) -> Vec<Rc<str>> {
-        let is_behind = |pool: &Pool| pool.adapter.is_some() && pool.listen.is_empty();
-        let editions = self.editions.all().filter(|it| is_behind(&it.config));
+        let editions = self.editions.all().filter(|it| it.config.is_behind());
         let mut pools: Vec<_> = editions.map(|edition| Rc::clone(&edition.name)).collect();
         let processes = self.processes.iter();
         let upstream = processes.filter(|(_, grip)| grip.upstream.is_some());
@@ -153,17 +151,15 @@ impl Reactor {
 
     /// Takes in the processes that forward to a pool and were not told of it yet.
     fn admit_fronts(&mut self, pool: &Rc<str>) {
-        let living: Vec<Worker> = self.processes.keys().copied().collect();
-        let known = self.fronts.behind.entry(Rc::clone(pool)).or_default();
-        let unknown = living
-            .into_iter()
-            .filter(|it| !known.fronts.contains_key(it));
-        let unknown: Vec<Worker> = unknown.collect();
-        for front in unknown {
-            let edition = self.started_from(front);
-            if !edition.is_some_and(|edition| is_before(&edition.config, pool)) {
-                continue;
-            }
+        let known = self.fronts.behind.get(pool).map(|behind| &behind.fronts);
+        let is_unknown = |it: &Worker| known.is_none_or(|known| !known.contains_key(it));
+        let is_front = |it: &Worker| {
+            self.started_from(*it)
+                .is_some_and(|edition| edition.config.is_before(pool))
+        };
+        let living = self.processes.keys().copied();
+        let fronts: Vec<Worker> = living.filter(is_unknown).filter(is_front).collect();
+        for front in fronts {
             let behind = self.fronts.behind.entry(Rc::clone(pool)).or_default();
             let places = behind.admit(pool, front);
             let told = behind.told.clone();
@@ -241,9 +237,4 @@ impl Reactor {
             .filter_map(|front| self.processes.get(front))
             .collect()
     }
-}
-
-/// Whether a pool's workers forward to another.
-fn is_before(config: &Pool, pool: &str) -> bool {
-    config.program == Program::Bundled && forwards_to(&config.app, pool)
 }
