@@ -17,6 +17,15 @@ use super::terminal::Terminal;
 /// machine with much to do, takes longer than a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What is named after each command, for bash and zsh.
+const KINDS: &str = r#"            describe | pause | resume | drain | kill) kind="${kind:-workers}" ;;
+            restart | tell) kind="${kind:-targets}" ;;
+            scale) kind="${kind:-pools}" ;;
+            --all) [[ -n "$kind" ]] && kind=pools ;;"#;
+
+/// Where they go.
+const KINDS_HERE: &str = "@KINDS@";
+
 /// Fits the names of pools and workers into what clap makes for bash.
 const BASH: &str = r#"
 # The pools and workers that there are, asked of the supervisor.
@@ -28,10 +37,7 @@ _prefork_with_names() {
         word="${COMP_WORDS[index]}"
         case "$word" in
             --runtime-dir) directory=(--runtime-dir "${COMP_WORDS[index + 1]}") ;;
-            describe | pause | resume | drain | kill) kind="${kind:-workers}" ;;
-            restart | tell) kind="${kind:-targets}" ;;
-            scale) kind="${kind:-pools}" ;;
-            --all) [[ -n "$kind" ]] && kind=pools ;;
+@KINDS@
         esac
     done
     word="${COMP_WORDS[COMP_CWORD]}"
@@ -59,10 +65,7 @@ _prefork() {
     for ((index = 2; index < CURRENT; index++)); do
         case "${words[index]}" in
             --runtime-dir) directory=(--runtime-dir "${words[index + 1]}") ;;
-            describe | pause | resume | drain | kill) kind="${kind:-workers}" ;;
-            restart | tell) kind="${kind:-targets}" ;;
-            scale) kind="${kind:-pools}" ;;
-            --all) [[ -n "$kind" ]] && kind=pools ;;
+@KINDS@
         esac
     done
     case "${words[CURRENT - 1]}" in
@@ -98,7 +101,7 @@ pub(super) fn script(shell: Shell, terminal: Terminal) -> Result<(), Error> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "prefork", &mut script);
     match shell {
-        Shell::Bash => script.extend_from_slice(BASH.as_bytes()),
+        Shell::Bash => script.extend(BASH.replace(KINDS_HERE, KINDS).bytes()),
         Shell::Fish => script.extend_from_slice(FISH.as_bytes()),
         Shell::Zsh => script = around(&String::from_utf8_lossy(&script)).into_bytes(),
         _ => {}
@@ -110,7 +113,8 @@ pub(super) fn script(shell: Shell, terminal: Terminal) -> Result<(), Error> {
 /// all but names. A file of functions is run by its end, so ours comes before that.
 fn around(script: &str) -> String {
     let renamed = script.replacen(ZSH_FUNCTION, "\n_prefork_words() {\n", 1);
-    renamed.replacen(ZSH_END, &format!("{ZSH}{ZSH_END}"), 1)
+    let ours = ZSH.replace(KINDS_HERE, KINDS);
+    renamed.replacen(ZSH_END, &format!("{ours}{ZSH_END}"), 1)
 }
 
 /// Prints the names that there are, a line for each; none where no supervisor answers.
