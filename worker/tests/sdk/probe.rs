@@ -103,6 +103,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
         )))),
         // Reads on whatever becomes of the request.
         "/detached" => {
+            println!("reads");
             tokio::task::spawn_local(async move {
                 let mut read = 0;
                 let end = loop {

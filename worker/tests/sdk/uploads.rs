@@ -188,9 +188,14 @@ fn what_reads_on_without_its_request_is_held_to_the_limit_and_what_was_on_its_wa
         http2_stream_window: Some(100_000),
         ..HttpLimits::default()
     });
+    let stdout = worker.process.0.stdout.take().unwrap();
+    let mut lines = BufReader::new(stdout).lines();
     runtime().block_on(async {
         let sender = connect(&worker).await;
         let (body, answer) = post(&sender, "/detached");
+        assert!(send(&body, 1000).await);
+        // A request whose body is too large before it has begun is never begun.
+        assert_eq!(lines.next().unwrap().unwrap(), "reads");
         let (status, _) = async {
             while !answer.is_finished() && send(&body, 1000).await {}
             end(answer).await
@@ -204,10 +209,8 @@ fn what_reads_on_without_its_request_is_held_to_the_limit_and_what_was_on_its_wa
         }
         assert_eq!(whole(&sender, 1, 10).await, (200, 10));
     });
-    let mut said = String::new();
-    let stdout = worker.process.0.stdout.take().unwrap();
-    BufReader::new(stdout).read_line(&mut said).unwrap();
-    let read = said.trim().strip_suffix(" bytes to an error");
+    let said = lines.next().unwrap().unwrap();
+    let read = said.strip_suffix(" bytes to an error");
     let read: u64 = read
         .and_then(|it| it.strip_prefix("read "))
         .expect(&said)
