@@ -46,12 +46,16 @@ fn is_confined(prefork: &Prefork) -> bool {
 mod hand {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
+    use std::time::Instant;
 
     use nix::errno::Errno;
+    use nix::libc::user_regs_struct;
     use nix::sys::ptrace;
     use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::Pid;
+
+    use crate::harness::deadline::PATIENCE;
 
     /// x86-64's number of openat(2), and its `AT_FDCWD`.
     const OPENAT: u64 = 257;
@@ -74,17 +78,13 @@ mod hand {
         arguments: impl FnOnce(u64) -> [u64; 4],
     ) -> Result<(), Errno> {
         let pid = Pid::from_raw(pid);
-        ptrace::attach(pid).expect("a root can trace");
-        assert!(matches!(
-            waitpid(pid, None).expect("it is traced"),
-            WaitStatus::Stopped(_, Signal::SIGSTOP)
-        ));
-        let before = ptrace::getregs(pid).expect("it is stopped");
-        let at = (before.rsp - RED_ZONE - 4096) & !15;
         let memory = File::options()
+            .read(true)
             .write(true)
             .open(format!("/proc/{pid}/mem"))
-            .expect("it is traced");
+            .expect("a root can trace");
+        let before = stop_behind_a_call(pid, &memory);
+        let at = (before.rsp - RED_ZONE - 4096) & !15;
         let text = [text.as_bytes(), b"\0"].concat();
         memory.write_all_at(&text, at).expect("its stack is there");
 
@@ -97,7 +97,7 @@ mod hand {
         [call.rdi, call.rsi, call.rdx, call.r10] = arguments(at);
         ptrace::setregs(pid, call).expect("it is stopped");
         ptrace::step(pid, None).expect("it is stopped");
-        waitpid(pid, None).expect("it is traced");
+        stopped_by(pid, Signal::SIGTRAP);
         let answer = ptrace::getregs(pid)
             .expect("it is stopped")
             .rax
@@ -108,6 +108,34 @@ mod hand {
             0.. => Ok(()),
             errno => Err(Errno::from_raw(i32::try_from(-errno).expect("it is small"))),
         }
+    }
+
+    /// Stops a process right behind a `syscall`, which is where one stands that
+    /// waits. It may be on its way between two calls: then it is let go, and
+    /// stopped again.
+    fn stop_behind_a_call(pid: Pid, memory: &File) -> user_regs_struct {
+        const SYSCALL: [u8; 2] = [0x0f, 0x05];
+        let end = Instant::now() + PATIENCE;
+        loop {
+            ptrace::attach(pid).expect("a root can trace");
+            stopped_by(pid, Signal::SIGSTOP);
+            let registers = ptrace::getregs(pid).expect("it is stopped");
+            let mut behind = [0; 2];
+            memory
+                .read_exact_at(&mut behind, registers.rip - 2)
+                .expect("its code is there");
+            if behind == SYSCALL {
+                return registers;
+            }
+            ptrace::detach(pid, None).expect("it is stopped");
+            assert!(Instant::now() < end, "{pid} never waits in a call");
+        }
+    }
+
+    #[track_caller]
+    fn stopped_by(pid: Pid, signal: Signal) {
+        let status = waitpid(pid, None).expect("it is traced");
+        assert_eq!(status, WaitStatus::Stopped(pid, signal));
     }
 }
 

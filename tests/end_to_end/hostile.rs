@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::ExitReason;
+use prefork_proto::control::{Exit, ExitReason};
 use serde_json::json;
 
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
@@ -129,34 +129,35 @@ fn a_hello_that_lies_or_comes_late_is_a_protocol_error() {
         format!("write {hello}\n")
     };
     let lies = [
-        ("another's pid", hello(1, 1)),
-        ("a negative pid", hello(1, -1)),
-        ("a protocol that doesn't exist", hello(77, 1)),
+        (hello(1, 1), "says pid 1,"),
+        (hello(1, -1), "says pid -1,"),
+        (hello(77, 1), "protocol 77"),
         (
-            "ready before hello",
             "write {\"type\":\"ready\"}\n".to_owned(),
+            "ready out of order: hello must come first",
         ),
         (
-            "health before hello",
             "write {\"type\":\"drained\"}\n".to_owned(),
+            "drained out of order: hello must come first",
         ),
     ];
-    for (lie, order) in lies {
-        let errors = || {
-            let reason = [("pool", "odd"), ("reason", "protocol_error")];
-            prefork.metric("prefork_worker_exits_total", &reason)
-        };
-        let before = errors();
+    for (order, rule) in lies {
         let good = prefork.ready_pid("odd", 0);
+        let buried = || prefork.describe("odd", 0).exits;
+        let before: Vec<i32> = buried().iter().map(|exit| exit.pid).collect();
         prefork.order_boot("odd", &order);
         processes::send(good, Signal::SIGKILL);
-        eventually(lie, PATIENCE, || errors() > before);
-        let last = prefork.worker("odd", 0).last_exit.expect("it has died");
-        assert_eq!(last.reason, ExitReason::ProtocolError, "{lie}");
-        assert!(!last.detail.is_empty(), "{lie}: {last:?}");
+        let exit = eventually_some(rule, PATIENCE, || {
+            let told = |exit: &Exit| exit.detail.contains(rule) && !before.contains(&exit.pid);
+            buried().into_iter().find(told)
+        });
+        assert_eq!(exit.reason, ExitReason::ProtocolError, "{exit:?}");
         prefork.clear_boot("odd");
         prefork.ready_pid("odd", 0);
     }
+    let reason = [("pool", "odd"), ("reason", "protocol_error")];
+    let errors = prefork.metric("prefork_worker_exits_total", &reason);
+    assert!(errors >= 5.0, "{errors}");
     load.stop_flawless();
 }
 

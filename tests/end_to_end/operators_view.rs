@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use prefork_proto::control::Event;
 
 use crate::harness::cli::{binary, example, finish, run_alone};
+use crate::harness::deadline::{PATIENCE, eventually_some};
 use crate::harness::{Pool, Prefork, directory, processes};
 use crate::terminals::terminal;
 
@@ -54,8 +55,9 @@ fn the_last_exit_comes_with_the_workers_own_words() {
     let program = ["/bin/sh", "-c", script, worker.to_str().expect("text")];
     let prefork = Prefork::start(&[Pool::command("app", &program, 1)]);
     prefork.done(&["reload"]);
-    let said = prefork.done(&["status"]);
-    assert!(said.contains("last exit: reload"), "{said}");
+    let said = eventually_some("it has left", PATIENCE, || {
+        Some(prefork.done(&["status"])).filter(|said| said.contains("last exit: reload"))
+    });
     assert!(said.contains("(using the old database)"), "{said}");
 }
 
