@@ -99,6 +99,24 @@ fn streams_that_nobody_takes_hold_little_and_their_memory_goes_back() {
     until_small(&mut worker, before + 8 * MIB);
 }
 
+/// As many as have pinned gigabytes in servers that bound each connection alone.
+#[test]
+fn two_hundred_clients_that_take_nothing_share_what_one_worker_gives() {
+    let (_directory, mut worker) = site(1, MIB as usize, Some("ulimit -n 1024;"));
+    let before = resident(&worker);
+    let mut clients: Vec<Raw> = (0..200)
+        .map(|_| standing(&worker, "/0", 10, WIDE))
+        .collect();
+    clients.iter_mut().for_each(all_have_begun);
+    let held = resident(&worker).saturating_sub(before);
+    assert!(held < 512 * MIB, "{held}");
+    let mut client = Client::connect(worker.address);
+    assert!(client.get("/0").body == content(0, MIB as usize));
+    drop(clients);
+    worker.in_flight(0);
+    until_small(&mut worker, before + 16 * MIB);
+}
+
 /// Waits until it holds no more than this.
 fn until_small(worker: &mut Worker, most: u64) {
     let begun = Instant::now();
