@@ -67,6 +67,7 @@ mod service_manager;
 mod serving;
 mod signals;
 mod slow_directory;
+mod slow_disk;
 mod starved_worker;
 mod stop;
 mod terminals;
