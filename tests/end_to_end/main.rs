@@ -35,6 +35,7 @@ mod fronts;
 mod full_disk;
 mod given_paths;
 mod held_output;
+mod hidden_processes;
 mod hostile;
 mod http_limits;
 mod hung_worker;

@@ -13,7 +13,7 @@ use crate::harness::{Pool, Prefork, processes};
 
 /// Ways to start something that outlives its parent. Each writes its process id
 /// to `$file`.
-const WAYS: [(&str, &str); 5] = [
+pub(crate) const WAYS: [(&str, &str); 5] = [
     ("child", "echo $$ > $file; exec sleep 600"),
     (
         "session",
@@ -41,7 +41,7 @@ fn file(prefork: &Prefork, name: &str) -> PathBuf {
 
 /// Has the test worker start something; gives its process id.
 #[track_caller]
-fn start(prefork: &Prefork, (name, command): (&str, &str)) -> i32 {
+pub(crate) fn start(prefork: &Prefork, (name, command): (&str, &str)) -> i32 {
     let file = file(prefork, name);
     let file = file.to_str().expect("the path is text");
     let command = format!("start export file={file}; {command}");
@@ -52,7 +52,7 @@ fn start(prefork: &Prefork, (name, command): (&str, &str)) -> i32 {
 }
 
 #[track_caller]
-fn gone(pids: &[i32]) {
+pub(crate) fn gone(pids: &[i32]) {
     eventually("what it had started is gone", PATIENCE, || {
         pids.iter().all(|pid| !processes::alive(*pid))
     });

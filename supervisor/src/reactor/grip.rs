@@ -27,7 +27,7 @@ use crate::handle::Member;
 use crate::metrics::SlotMetrics;
 use crate::proc::schedule::Schedule;
 use crate::rest::Rest;
-use crate::state::SavedProcess;
+use crate::state::{SavedProcess, StartTime};
 use crate::tls;
 use crate::upgrade::HandedProcess;
 
@@ -208,7 +208,7 @@ impl std::fmt::Display for SlotName {
 #[derive(Debug)]
 pub(crate) struct Grip {
     pub(crate) pid: i32,
-    pub(super) start_ticks: u64,
+    pub(super) started: StartTime,
     pub(crate) vitals: Rc<RefCell<Vitals>>,
     /// Whether it is this process's child.
     pub(super) is_child: bool,
@@ -228,7 +228,7 @@ impl Grip {
     pub(super) fn member(&self) -> Member {
         Member {
             pid: self.pid,
-            start_ticks: self.start_ticks,
+            start_ticks: self.started.ticks(),
         }
     }
 
@@ -241,7 +241,7 @@ impl Grip {
     pub(crate) fn save(&self) -> SavedProcess {
         SavedProcess {
             pid: self.pid,
-            start_ticks: self.start_ticks,
+            start_ticks: self.started.ticks(),
             hello: self.vitals.borrow().hello.clone(),
             upstream: self.upstream.clone(),
         }

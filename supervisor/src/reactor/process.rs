@@ -42,7 +42,7 @@ use super::output::{Output, Progress, Writer};
 use crate::fleet::{Death, Event, SPEAK, Worker};
 use crate::metrics::SlotMetrics;
 use crate::proc;
-use crate::state;
+use crate::state::StartTime;
 use crate::sys::{self, Reaped};
 use crate::tls;
 
@@ -59,7 +59,7 @@ pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
     let vitals = Rc::new(RefCell::new(Vitals::default()));
     let grip = Grip {
         pid: start.pid,
-        start_ticks: state::start_ticks(start.pid)?,
+        started: StartTime::of(start.pid),
         is_child: true,
         outputs: start.prints_to.clone(),
         upstream: start.upstream.clone(),
@@ -68,7 +68,7 @@ pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
         schedule: RefCell::default(),
         orders,
     };
-    let process = Process::new(start, grip.start_ticks, vitals, received, ties)?;
+    let process = Process::new(start, grip.started.clone(), vitals, received, ties)?;
     tokio::task::spawn_local(process.run());
     Ok(grip)
 }
@@ -81,9 +81,10 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         health: None,
         board: adopted.board,
     }));
+    let started = StartTime::known(adopted.pid, adopted.start_ticks);
     let grip = Grip {
         pid: adopted.pid,
-        start_ticks: adopted.start_ticks,
+        started: started.clone(),
         is_child: false,
         outputs: proc::kin::prints_to(adopted.pid),
         upstream: None,
@@ -98,7 +99,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         worker: adopted.worker,
         slot: adopted.slot,
         pid: adopted.pid,
-        start_ticks: adopted.start_ticks,
+        started,
         pidfd: sys::watch_fd(adopted.pidfd)?,
         is_child: false,
         channel,
@@ -149,7 +150,7 @@ struct Process {
     worker: Worker,
     slot: SlotName,
     pid: i32,
-    start_ticks: u64,
+    started: StartTime,
     pidfd: AsyncFd<OwnedFd>,
     /// Whether it is ours to reap; one that was adopted is not.
     is_child: bool,
@@ -215,7 +216,7 @@ enum Wake {
 impl Process {
     fn new(
         start: Start,
-        start_ticks: u64,
+        started: StartTime,
         vitals: Rc<RefCell<Vitals>>,
         orders: mpsc::UnboundedReceiver<Order>,
         ties: Ties,
@@ -226,7 +227,7 @@ impl Process {
             worker: start.worker,
             slot: start.slot,
             pid: start.pid,
-            start_ticks,
+            started,
             pidfd: sys::watch_fd(start.pidfd)?,
             is_child: true,
             channel: Some(sys::watch_channel(start.channel)?),

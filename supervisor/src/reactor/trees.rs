@@ -23,6 +23,7 @@ use super::output::Readers;
 use crate::fleet::Worker;
 use crate::proc::{self, Stat, kin};
 use crate::recovery::Departed;
+use crate::state::StartTime;
 use crate::sys;
 
 /// Processes that are looked at in one turn of the loop.
@@ -77,7 +78,7 @@ type Name = (i32, u64);
 struct Root {
     slot: SlotName,
     pid: i32,
-    start_ticks: u64,
+    started: StartTime,
     /// What it prints to.
     outputs: [Option<String>; 2],
     /// What it had started when it was told to leave.
@@ -130,7 +131,7 @@ impl Trees {
         let root = Root {
             slot,
             pid: grip.pid,
-            start_ticks: grip.start_ticks,
+            started: grip.started.clone(),
             outputs: grip.outputs.clone(),
             known: HashSet::new(),
             ours: grip.is_child && self.subreaper,
@@ -171,7 +172,7 @@ impl Trees {
         self.end(Root {
             slot,
             pid,
-            start_ticks,
+            started: StartTime::known(pid, start_ticks),
             outputs: [None, None],
             known: HashSet::new(),
             ours: false,
@@ -180,7 +181,7 @@ impl Trees {
     }
 
     fn end(&mut self, root: Root) {
-        let mark = kin::mark(root.pid, root.start_ticks);
+        let mark = kin::mark(root.pid, root.started.ticks());
         self.dead.push(Dead {
             root: Rc::new(root),
             mark,
@@ -357,7 +358,7 @@ impl Trees {
 /// Whether somebody else has a dead worker's number by now.
 fn is_used_again(root: &Root) -> bool {
     let stat = proc::stat(Pid::from_raw(root.pid));
-    stat.is_ok_and(|stat| stat.start_ticks != root.start_ticks)
+    stat.is_ok_and(|stat| stat.start_ticks != root.started.ticks())
 }
 
 /// Kills exactly the process that started then.

@@ -1,7 +1,9 @@
 //! Who is who: a process id alone is used again, and so is a boot's clock.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::rc::Rc;
 
 use nix::unistd::Pid;
 
@@ -18,6 +20,45 @@ pub(crate) fn boot_id() -> io::Result<String> {
 /// When a process started, in clock ticks since boot.
 pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
     proc::stat(Pid::from_raw(pid)).map(|stat| stat.start_ticks)
+}
+
+/// When a worker's process started, which tells it from all others of its number.
+///
+/// `/proc` may hide processes from who may not trace them (`ProtectProc=invisible`), and
+/// one that has not become its program yet is closed to tracing as the supervisor is
+/// that it is still a copy of. So it may be known only later.
+#[derive(Debug, Clone)]
+pub(crate) struct StartTime {
+    pid: i32,
+    ticks: Rc<Cell<u64>>,
+}
+
+/// No process has started then but the kernel's own.
+const UNKNOWN: u64 = 0;
+
+impl StartTime {
+    /// That of a child that nobody has reaped.
+    pub(crate) fn of(pid: i32) -> Self {
+        let time = Self::known(pid, UNKNOWN);
+        time.ticks();
+        time
+    }
+
+    /// One that is known.
+    pub(crate) fn known(pid: i32, ticks: u64) -> Self {
+        let ticks = Rc::new(Cell::new(ticks));
+        Self { pid, ticks }
+    }
+
+    /// In clock ticks since boot; 0 as long as it can't be seen.
+    pub(crate) fn ticks(&self) -> u64 {
+        if self.ticks.get() == UNKNOWN
+            && let Ok(ticks) = start_ticks(self.pid)
+        {
+            self.ticks.set(ticks);
+        }
+        self.ticks.get()
+    }
 }
 
 /// Whether the process is there, is the one that started then, and is no

@@ -15,4 +15,4 @@ pub(crate) use document::{
     VERSION,
 };
 pub(crate) use file::{Found, StateFile, living_supervisor, read, set_aside};
-pub(crate) use identity::{boot_id, lives, new_secret, start_ticks};
+pub(crate) use identity::{StartTime, boot_id, lives, new_secret, start_ticks};

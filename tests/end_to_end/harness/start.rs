@@ -113,13 +113,12 @@ impl Prefork {
         let dir = directory();
         let config = configure(dir.path(), supervisor, pools);
         let config = config.to_str().expect("the path is text").to_owned();
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-c", script, "sh"])
-            .arg(cli::binary())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        Self::spawn_by(command, dir, &["run", "--config", &config])
+        Self::spawn_by(by_script(script), dir, &["run", "--config", &config])
+    }
+
+    /// Starts it again by such a script.
+    pub(crate) fn start_again_by_script(&mut self, script: &str) {
+        self.start_again_by(by_script(script));
     }
 
     /// A supervisor of these pools whose standard output is this.
@@ -285,6 +284,17 @@ fn configure(dir: &Path, supervisor: &str, pools: &[Pool]) -> PathBuf {
 fn prefork() -> Command {
     let mut command = Command::new(cli::binary());
     command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// A shell that runs a script which ends by running the supervisor.
+fn by_script(script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", script, "sh"])
+        .arg(cli::binary())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command
 }
 

@@ -119,6 +119,8 @@ impl Process {
             }
         }
         self.publish();
+        // What it has started is known by it, and a zombie is hidden from nobody.
+        self.started.ticks();
         self.metrics.channel_up(self.worker.incarnation, false);
         // Nobody counts any more: this is all, however it died.
         if let Some(counted) = self.vitals.borrow().counted() {
@@ -196,7 +198,7 @@ impl Process {
         let told = || sys::pidfd_exit_status(self.pidfd.get_ref()).ok().flatten();
         let shown = || {
             let stat = proc::stat(Pid::from_raw(self.pid)).ok()?;
-            let same = stat.start_ticks == self.start_ticks && stat.exit_status != 0;
+            let same = stat.start_ticks == self.started.ticks() && stat.exit_status != 0;
             same.then_some(stat.exit_status)
         };
         // It may be reaped between the first two.

@@ -101,11 +101,12 @@ pub(crate) fn resume(
     let unsent = channel
         .as_ref()
         .is_some_and(|it| it.get_ref().queued_bytes() > 0);
+    let started = StartTime::known(handed.pid, handed.start_ticks);
     let mut process = Process {
         worker: handed.worker,
         slot,
         pid: handed.pid,
-        start_ticks: handed.start_ticks,
+        started: started.clone(),
         pidfd: sys::watch_fd(claim(handed.pidfd))?,
         is_child: handed.is_child,
         channel,
@@ -145,7 +146,7 @@ pub(crate) fn resume(
     tokio::task::spawn_local(process.run());
     Ok(Grip {
         pid: handed.pid,
-        start_ticks: handed.start_ticks,
+        started,
         is_child,
         outputs: proc::kin::prints_to(handed.pid),
         upstream: None,
@@ -181,7 +182,7 @@ impl Process {
         HandedProcess {
             worker: self.worker,
             pid: self.pid,
-            start_ticks: self.start_ticks,
+            start_ticks: self.started.ticks(),
             is_child: self.is_child,
             pidfd: number(self.pidfd.get_ref()),
             hello: vitals.hello.clone(),
