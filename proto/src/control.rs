@@ -56,6 +56,10 @@ pub struct PoolStatus {
     pub name: String,
     /// How many workers it should have.
     pub desired: u32,
+    /// How many the configuration in force says, of which an operator may have scaled it
+    /// away; absent from supervisors that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured: Option<u32>,
     /// How many are ready.
     pub ready: u32,
     /// The sockets its workers accept from.
@@ -595,7 +599,7 @@ impl ErrorCode {
 }
 
 /// Body of `POST /v1/pools/{pool}/scale`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleBody {
     /// How many workers the pool is to have.
@@ -604,6 +608,9 @@ pub struct ScaleBody {
     /// How many more it is to have than it has, or fewer; in the place of `workers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<i32>,
+    /// Whether it is to have as many as configured; in the place of both.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub file: bool,
 }
 
 /// Body of `POST /v1/pools/{pool}/tell` and `POST /v1/workers/{pool}/{slot}/tell`.

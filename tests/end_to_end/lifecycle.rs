@@ -459,3 +459,41 @@ fn a_pool_is_scaled_by_what_is_to_be_added_or_taken_away() {
     assert_eq!(prefork.cli(&["scale", "web", "+"]).code, 2);
     assert_eq!(prefork.pool("web").desired, 2);
 }
+
+#[test]
+fn what_a_pool_was_scaled_to_outlives_a_reload_an_upgrade_and_the_supervisor() {
+    let mut prefork = Prefork::start(&[Pool::bundled("web", 2)]);
+    let load = Load::start(prefork.address("web"), 2);
+    prefork.done(&["scale", "web", "3"]);
+    let is_kept = |prefork: &Prefork| {
+        let pool = prefork.pool("web");
+        assert_eq!(
+            (pool.ready, pool.desired, pool.configured),
+            (3, 3, Some(2)),
+            "{pool:?}"
+        );
+        let status = prefork.done(&["status"]);
+        assert!(status.contains("3/3 (file: 2)"), "{status}");
+    };
+    is_kept(&prefork);
+    let told = prefork.cli(&["reload"]);
+    let keeps = "web keeps the 3 that it was scaled to (configured: 2)";
+    assert!(told.stderr.contains(keeps), "{told:?}");
+    is_kept(&prefork);
+    prefork.done(&["upgrade"]);
+    is_kept(&prefork);
+    prefork.killed();
+    prefork.ready_again();
+    is_kept(&prefork);
+    prefork.done(&["scale", "web", "--file"]);
+    assert_eq!(prefork.pool("web").desired, 2);
+    prefork.done(&["scale", "web", "1"]);
+    prefork.configure(&[Pool::bundled("web", 4)]);
+    let planned = prefork.done(&["reload", "--dry-run"]);
+    let change = "1 worker would be replaced, 3 workers would be started";
+    assert!(planned.contains(change), "{planned}");
+    prefork.done(&["reload"]);
+    let pool = prefork.pool("web");
+    assert_eq!((pool.desired, pool.configured), (4, Some(4)));
+    load.stop_flawless();
+}

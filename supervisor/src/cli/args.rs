@@ -126,8 +126,11 @@ pub(crate) enum Order {
         /// The pool.
         pool: PoolName,
         /// How many workers; with a sign, how many more (+2) or fewer (-1).
-        #[arg(allow_negative_numbers = true)]
-        workers: Workers,
+        #[arg(allow_negative_numbers = true, required_unless_present = "file")]
+        workers: Option<Workers>,
+        /// As many as the configuration file says.
+        #[arg(long, conflicts_with = "workers")]
+        file: bool,
     },
     /// Let a worker accept no new connections.
     Pause {
@@ -508,6 +511,7 @@ mod tests {
             ("prefork scale web --2", "--2"),
             ("prefork scale web +", "+2"),
             ("prefork scale web", "<WORKERS>"),
+            ("prefork scale web 4 --file", "cannot be used with"),
             ("prefork wait --for generation=+1", "generation=N"),
             ("prefork status --timeout 10", "unit"),
             ("prefork status --timeout 0s", "longer"),
@@ -541,7 +545,7 @@ mod tests {
             let Command::Order(Order::Scale { workers, .. }) = line.command else {
                 panic!("not scale");
             };
-            assert_eq!(workers, wanted, "{text}");
+            assert_eq!(workers, Some(wanted), "{text}");
         }
     }
 

@@ -31,19 +31,23 @@ pub(super) async fn carry_out(
         }
         Order::Stop { now } => return stop::run(client, now, terminal, deadline).await,
         Order::Wait { condition } => return wait::run(client, condition, terminal, deadline).await,
-        Order::Scale { pool, workers } => (
-            format!("{}/scale", pool.path()),
-            json!(match workers {
-                Workers::Exactly(workers) => ScaleBody {
-                    workers: Some(workers),
-                    by: None,
-                },
-                Workers::By(by) => ScaleBody {
-                    workers: None,
-                    by: Some(by),
-                },
-            }),
-        ),
+        Order::Scale {
+            pool,
+            workers,
+            file,
+        } => {
+            let (exactly, by) = match workers {
+                Some(Workers::Exactly(workers)) => (Some(workers), None),
+                Some(Workers::By(by)) => (None, Some(by)),
+                None => (None, None),
+            };
+            let body = ScaleBody {
+                workers: exactly,
+                by,
+                file,
+            };
+            (format!("{}/scale", pool.path()), json!(body))
+        }
         Order::LogLevel { level } => {
             let level = level.as_str().to_owned();
             ("/v1/log-level".to_owned(), json!(LogLevelBody { level }))

@@ -145,6 +145,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
         pools: vec![PoolStatus {
             name: "web".to_owned(),
             desired,
+            configured: None,
             ready,
             listeners: vec![],
             program_on_disk: None,

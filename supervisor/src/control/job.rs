@@ -58,23 +58,30 @@ impl Job {
         let name = order.name();
         let job = match order {
             Order::Scale { pool } => {
-                let example = r#"{"workers": 4} or {"by": -1}"#;
+                let example = r#"{"workers": 4}, {"by": -1} or {"file": true}"#;
                 Self::Fleet(match required(name, body, example)? {
                     ScaleBody {
                         workers: Some(workers),
                         by: None,
+                        file: false,
                     } => Command::Scale { pool, workers },
                     ScaleBody {
                         workers: None,
                         by: Some(by),
+                        file: false,
                     } => {
                         let pool = Some(pool);
                         Command::ScaleBy { pool, by }
                     }
-                    ScaleBody { workers, .. } => {
-                        let problem = match workers {
-                            Some(_) => "`workers` and `by` exclude each other",
-                            None => "missing field `workers`",
+                    ScaleBody {
+                        workers: None,
+                        by: None,
+                        file: true,
+                    } => Command::ScaleAsConfigured { pool },
+                    body => {
+                        let problem = match body == ScaleBody::default() {
+                            false => "`workers`, `by` and `file` exclude each other",
+                            true => "missing field `workers`",
                         };
                         return Err(unexpected(name, &problem, example));
                     }
@@ -132,6 +139,7 @@ impl Job {
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::Fleet(Command::Scale { workers, .. }) => Some(workers.to_string()),
+            Self::Fleet(Command::ScaleAsConfigured { .. }) => Some("as configured".to_owned()),
             Self::Fleet(Command::ScaleBy { by, .. }) => Some(format!("{by:+}")),
             Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
             Self::Reload { dry_run: true } => Some("dry-run".to_owned()),

@@ -31,6 +31,11 @@ impl Fleet {
                 let pool = self.pool_named(&pool)?;
                 self.scale(now, job, pool, workers)
             }
+            Command::ScaleAsConfigured { pool } => {
+                let pool = self.pool_named(&pool)?;
+                let workers = self.policy(pool).workers;
+                self.scale(now, job, pool, workers)
+            }
             Command::ScaleBy { pool: None, by } => self.scale_first_by(now, job, by),
             Command::ScaleBy {
                 pool: Some(pool),

@@ -216,6 +216,11 @@ pub enum Command {
         /// How many.
         workers: u32,
     },
+    /// Give the pool as many workers as configured.
+    ScaleAsConfigured {
+        /// The pool's name.
+        pool: String,
+    },
     /// Give the pool some workers more or fewer than it has.
     ScaleBy {
         /// The pool's name; the first one without it (TTIN, TTOU), which then

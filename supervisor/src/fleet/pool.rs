@@ -128,6 +128,11 @@ impl Pool {
         }
     }
 
+    /// How many workers an operator wants that are not as many as configured.
+    pub(super) fn scaled_by_hand(&self) -> Option<u32> {
+        (self.desired != self.policy.workers).then_some(self.desired)
+    }
+
     /// How many slots may be replaced at a time.
     pub(super) fn max_surge(&self) -> u32 {
         let policy = self.part.as_ref().map_or(&self.policy, |part| &part.policy);

@@ -6,6 +6,7 @@ use prefork_proto::control::ExitReason;
 
 use super::event::{Action, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
 use super::leave::How;
+use super::policy::Policy;
 use super::rollout::{Batch, Part, Rollout, Stage};
 use super::{Fleet, Phase};
 
@@ -85,12 +86,15 @@ impl Fleet {
         let policy = Rc::new(planned.policy);
         let known = self.pools.named(&policy.name);
         let before = known.map(|pool| pool.desired);
+        let scaled = known.and_then(|pool| pool.scaled_by_hand());
+        let is_news = known.is_some_and(|pool| pool.policy.workers != policy.workers);
         let id = match known {
             Some(pool) => pool.id,
             None => self.pools.add(Rc::clone(&policy), generation),
         };
         self.pool_mut(id).part = Some(Part {
             policy,
+            scaled: scaled.filter(|_| !is_news),
             in_place: planned.in_place,
             before,
             batch: Batch::Waiting,
@@ -110,7 +114,7 @@ impl Fleet {
                 self.dissolve(now, id);
                 continue;
             };
-            let workers = part.policy.workers;
+            let workers = part.workers();
             pool.policy = part.policy;
             self.resize(now, id, workers, ExitReason::ScaleDown);
         }
@@ -128,12 +132,21 @@ impl Fleet {
     }
 
     fn in_force(&self) -> String {
-        let message = format!("generation {} is in force", self.generation);
+        let mut message = format!("generation {} is in force", self.generation);
         match self.draining() {
-            0 => message,
-            1 => format!("{message}; 1 worker still drains"),
-            draining => format!("{message}; {draining} workers still drain"),
+            0 => {}
+            1 => message += "; 1 worker still drains",
+            draining => message += &format!("; {draining} workers still drain"),
         }
+        for pool in self.pools.staying() {
+            let Policy { name, workers, .. } = &*pool.policy;
+            if let Some(scaled) = pool.scaled_by_hand() {
+                message += &format!(
+                    "; {name} keeps the {scaled} that it was scaled to (configured: {workers})"
+                );
+            }
+        }
+        message
     }
 
     /// Has a pool go: it disappears when its last process is gone.
@@ -291,6 +304,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_pool_was_scaled_to_stays_until_another_size_is_configured() {
+        let mut driver = Driver::ready(policy("web", 2));
+        driver.command(Command::Scale {
+            pool: "web".to_owned(),
+            workers: 3,
+        });
+        driver.say_ready(worker(2, 1));
+        let same = driver.reload(plan(2, vec![policy("web", 2)]));
+        for (slot, incarnation) in [(0, 2), (1, 2), (2, 2)] {
+            driver.say_ready(worker(slot, incarnation));
+        }
+        let message = "generation 2 is in force; 3 workers still drain; \
+             web keeps the 3 that it was scaled to (configured: 2)";
+        assert_eq!(driver.result(same), Some(&Ok(message.to_owned())));
+        // One that is undone leaves it as well.
+        driver.reload(plan(3, vec![policy("web", 1)]));
+        driver.exit(worker(0, 3), code(1));
+        assert_eq!(pools(&driver), [("web".to_owned(), 3)]);
+        driver.pass(60.0);
+        let other = driver.reload(plan(4, vec![policy("web", 1)]));
+        driver.say_ready(driver.slot(0).successor().unwrap().worker());
+        assert!(driver.is_done(other));
+        assert_eq!(pools(&driver), [("web".to_owned(), 1)]);
+    }
+
+    #[test]
     fn a_worker_is_held_to_the_deadlines_of_its_own_generation() {
         let mut driver = Driver::ready(policy("web", 1));
         let mut strict = policy("web", 1);
@@ -374,7 +413,10 @@ mod tests {
         }));
         driver.say_ready(worker(0, 3));
         driver.say_ready(worker(1, 2));
+        // The size that was wanted is still wanted.
+        driver.say_ready(worker(2, 2));
         assert_eq!(driver.reloaded(), [(2, true, "")]);
+        assert_eq!(pools(&driver), [("web".to_owned(), 3)]);
     }
 
     #[test]

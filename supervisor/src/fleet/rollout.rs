@@ -60,6 +60,10 @@ pub(super) struct Rollback {
 pub(super) struct Part {
     /// The numbers that the new generation is run by.
     pub(super) policy: Rc<Policy>,
+    /// How many workers an operator has scaled it to, where the new generation asks for
+    /// as many as the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scaled: Option<u32>,
     /// Whether workers are asked to take the new settings in place.
     pub(super) in_place: bool,
     /// How many slots the pool had before; none if it is new.
@@ -82,6 +86,13 @@ pub(super) enum Batch {
     Proven,
 }
 
+impl Part {
+    /// How many workers the pool is to have once the new generation is in force.
+    pub(super) fn workers(&self) -> u32 {
+        self.scaled.unwrap_or(self.policy.workers)
+    }
+}
+
 impl Rollout {
     pub(super) fn is_forward(&self) -> bool {
         !matches!(self.stage, Stage::Back(_))
@@ -94,7 +105,7 @@ impl Rollout {
         standing.behind = wanted
             && match self.stage {
                 Stage::Back(_) => !self.is_restored(slot),
-                _ => slot.id.index < part.policy.workers && !self.has_arrived(slot),
+                _ => slot.id.index < part.workers() && !self.has_arrived(slot),
             };
     }
 
@@ -192,7 +203,7 @@ impl Fleet {
         }
         if part.batch == Batch::Trial && surging == 0 {
             part.batch = Batch::Proven;
-            let workers = part.policy.workers;
+            let workers = part.workers();
             let desired = self.pool_mut(pool).desired;
             self.resize(now, pool, workers.max(desired), ExitReason::Reload);
             self.admit(now, pool);
@@ -240,7 +251,7 @@ impl Fleet {
                 continue;
             };
             part.batch = Batch::First;
-            for index in 0..before.min(part.policy.workers) {
+            for index in 0..before.min(part.workers()) {
                 self.enqueue(SlotId { pool, index }, Cause::Reload { failures: 0 });
             }
             self.admit(now, pool);

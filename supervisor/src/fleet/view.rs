@@ -5,6 +5,7 @@ use prefork_proto::control::{Exit, SlotState};
 use super::event::{PoolId, Time, Worker};
 use super::pool::Pool;
 use super::process::{Leaving, Process, Stage};
+use super::rollout::Part;
 use super::slot::{Seat, Slot, SlotId};
 use super::{Fleet, Phase};
 
@@ -82,6 +83,19 @@ impl<'a> PoolView<'a> {
     /// How many workers it should have.
     pub fn desired(self) -> u32 {
         self.pool.desired
+    }
+
+    /// How many the configuration in force says.
+    pub fn configured(self) -> u32 {
+        self.pool.policy.workers
+    }
+
+    /// How many it will have once the reload in progress is in force.
+    pub fn coming(self) -> u32 {
+        self.pool
+            .part
+            .as_ref()
+            .map_or(self.pool.desired, Part::workers)
     }
 
     /// How many of its slots accept connections.

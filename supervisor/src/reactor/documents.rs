@@ -60,6 +60,7 @@ impl Reactor {
         PoolStatus {
             name: pool.name().to_owned(),
             desired: pool.desired(),
+            configured: Some(pool.configured()),
             ready: pool.ready(),
             listeners: edition
                 .iter()

@@ -699,7 +699,8 @@ fn starts(command: &Command) -> Option<String> {
         Command::Restart { pool, .. }
         | Command::Kill { pool, .. }
         | Command::Drain { pool, .. }
-        | Command::Scale { pool, .. } => Some(pool.clone()),
+        | Command::Scale { pool, .. }
+        | Command::ScaleAsConfigured { pool } => Some(pool.clone()),
         Command::ScaleBy { pool, .. } => pool.clone(),
         Command::Pause { .. }
         | Command::Resume { .. }

@@ -143,7 +143,8 @@ impl Reactor {
     fn compare(&self, read: Result<Config, ApiError>, asker: &UnboundedSender<JobLine>) {
         let result = match read {
             Ok(config) => {
-                let changes = config::diff(&self.config_as_scaled(), &config);
+                let (from, to) = self.as_scaled(config);
+                let changes = config::diff(&from, &to);
                 let count = changes.len();
                 for change in changes {
                     let _ = asker.send(JobLine::Change {
@@ -167,17 +168,23 @@ impl Reactor {
         let _ = asker.send(JobLine::Result(result));
     }
 
-    /// The configuration in force, with the workers that operators have scaled to.
-    fn config_as_scaled(&self) -> Config {
-        let mut config = self.config.clone();
-        for pool in &mut config.pools {
-            let view = self
-                .fleet
-                .pools()
-                .find(|view| view.name() == pool.policy.name);
-            pool.policy.workers = view.map_or(pool.policy.workers, |view| view.desired());
+    /// The configuration in force and another one, with the workers that there are and
+    /// that there would be: what operators have scaled stays where nothing new is said.
+    fn as_scaled(&self, mut to: Config) -> (Config, Config) {
+        let mut from = self.config.clone();
+        for pool in &mut from.pools {
+            let named = |name: &str| name == pool.policy.name;
+            let Some(view) = self.fleet.pools().find(|view| named(view.name())) else {
+                continue;
+            };
+            let configured = std::mem::replace(&mut pool.policy.workers, view.desired());
+            for new in to.pools.iter_mut().filter(|it| named(&it.policy.name)) {
+                if new.policy.workers == configured {
+                    new.policy.workers = view.desired();
+                }
+            }
         }
-        config
+        (from, to)
     }
 
     /// Everything that can go wrong before a worker is touched.

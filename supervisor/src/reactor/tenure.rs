@@ -8,7 +8,7 @@ use prefork_proto::control::SlotState;
 
 use super::Reactor;
 use super::sockets::Sockets;
-use crate::fleet::{ProcessView, Worker};
+use crate::fleet::{PoolView, ProcessView, Worker};
 
 impl Reactor {
     /// Whether a generation that is in force, or is about to be, accepts from
@@ -19,11 +19,15 @@ impl Reactor {
         self.editions
             .that_have(sockets)
             .any(|(generation, edition)| {
-                let desired = self.desired(&edition.name);
                 let workers = match generation {
-                    _ if generation == in_force => desired,
+                    _ if generation == in_force => {
+                        self.workers_of(&edition.name, |pool| pool.desired())
+                    }
                     // Its pool may not have grown to that yet.
-                    _ if Some(generation) == coming => desired.max(edition.config.policy.workers),
+                    _ if Some(generation) == coming => {
+                        let most = |pool: PoolView<'_>| pool.desired().max(pool.coming());
+                        self.workers_of(&edition.name, most)
+                    }
                     _ => return false,
                 };
                 !sockets.are_own() || slot < workers
@@ -76,10 +80,10 @@ impl Reactor {
         })
     }
 
-    /// How many workers the pool of this name should have now.
-    fn desired(&self, pool: &str) -> u32 {
+    /// How many workers the pool of this name should have.
+    fn workers_of(&self, pool: &str, count: impl Fn(PoolView<'_>) -> u32) -> u32 {
         let pools = self.fleet.pools().filter(|view| view.name() == pool);
         // One on its way out may have the same name.
-        pools.map(|view| view.desired()).max().unwrap_or(0)
+        pools.map(count).max().unwrap_or(0)
     }
 }

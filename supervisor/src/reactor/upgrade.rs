@@ -451,7 +451,9 @@ const RESTLESS: &str =
 /// What a command is called, as on the command line.
 pub(super) fn name_of(command: &Command) -> &'static str {
     match command {
-        Command::Scale { .. } | Command::ScaleBy { .. } => "scale",
+        Command::Scale { .. } | Command::ScaleAsConfigured { .. } | Command::ScaleBy { .. } => {
+            "scale"
+        }
         Command::Restart { .. } => "restart",
         Command::Pause { .. } => "pause",
         Command::Resume { .. } => "resume",

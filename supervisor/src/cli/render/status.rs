@@ -71,6 +71,15 @@ fn mode(listener: &ListenerStatus) -> Cell {
     Cell::from(words.join(" "))
 }
 
+/// How many workers are ready of how many, and how many it would be by the file.
+fn readiness(pool: &PoolStatus) -> String {
+    let ready = format!("{}/{}", pool.ready, pool.desired);
+    match pool.configured {
+        Some(configured) if configured != pool.desired => format!("{ready} (file: {configured})"),
+        _ => ready,
+    }
+}
+
 /// A row per listener; a pool without any has one row.
 fn pools(pools: &[PoolStatus]) -> Table<5> {
     let mut table = Table::new([
@@ -87,7 +96,7 @@ fn pools(pools: &[PoolStatus]) -> Table<5> {
             Style::Bad
         };
         let mut name = Cell::from(&pool.name);
-        let mut ready = Cell::styled(format!("{}/{}", pool.ready, pool.desired), style);
+        let mut ready = Cell::styled(readiness(pool), style);
         if pool.listeners.is_empty() {
             table.row([name, ready, "-".into(), "".into(), "".into()]);
             continue;
@@ -281,6 +290,7 @@ mod tests {
             pools: vec![PoolStatus {
                 name: "web".to_owned(),
                 desired: 2,
+                configured: Some(2),
                 ready: 1,
                 listeners: vec![ListenerStatus {
                     name: "0.0.0.0:8080".to_owned(),
