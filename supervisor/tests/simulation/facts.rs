@@ -141,6 +141,11 @@ impl Facts {
                 return;
             }
             Command::Scale { pool, workers } => return self.scaled(fleet, pool, *workers),
+            Command::ScaleAsConfigured { pool } => {
+                let known = self.pools.iter().find(|it| it.is_named(pool));
+                let workers = known.map_or(0, |it| it.policy.workers);
+                return self.scaled(fleet, pool, workers);
+            }
             Command::ScaleBy { pool: None, by } => {
                 let first = fleet.pools().next().expect("there is always one");
                 let workers = first.desired().saturating_add_signed(*by).max(1);

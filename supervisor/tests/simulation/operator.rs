@@ -22,7 +22,7 @@ pub(crate) fn think(world: &mut World) -> Command {
     };
     // One in so many slots does not exist.
     let slot = rng.u32(0..desired + 1);
-    match rng.u8(0..16) {
+    match rng.u8(0..17) {
         0..=2 => Command::Scale {
             pool,
             workers: rng.u32(0..=initial * 2),
@@ -31,6 +31,7 @@ pub(crate) fn think(world: &mut World) -> Command {
             pool: rng.bool().then_some(pool),
             by: rng.i32(-2..=2),
         },
+        16 => Command::ScaleAsConfigured { pool },
         4..=5 => Command::Restart { pool, slot: None },
         6..=7 => Command::Restart {
             pool,

@@ -68,11 +68,12 @@ impl Facts {
         self.happened.reloads += 1;
         let before = fleet.pools().map(sized);
         let after = plan.pools.iter().map(|pool| &pool.policy);
+        let after = after.map(|it| (it.name.clone(), self.size_by(it)));
         self.reload = Some(Reload {
             job,
             generation: plan.generation,
             before: before.filter(|(_, desired)| *desired > 0).collect(),
-            after: after.map(|it| (it.name.clone(), it.workers)).collect(),
+            after: after.collect(),
             failed: false,
             told: None,
             newcomers: HashSet::new(),
@@ -82,6 +83,14 @@ impl Facts {
         for pool in &plan.pools {
             self.plan(&pool.policy);
         }
+    }
+
+    /// How many workers a pool has once this is in force: as many as before where it
+    /// says nothing new of that.
+    fn size_by(&self, policy: &Policy) -> u32 {
+        let known = self.pools.iter().find(|pool| pool.is_named(&policy.name));
+        let same = known.filter(|pool| pool.policy.workers == policy.workers);
+        same.map_or(policy.workers, |pool| pool.desired)
     }
 
     fn plan(&mut self, policy: &Policy) {
