@@ -1,10 +1,11 @@
 //! A log on a disk that is full for a while: lines are lost and counted, and those
-//! that are there are whole.
+//! that are there are whole. A state file on such a disk is written all the same.
 //!
-//! The disk is a tmpfs of 64 KiB in a mount namespace of the supervisor's own, so it
-//! goes with it.
+//! The disk of a log is a tmpfs of 64 KiB in a mount namespace of the supervisor's own, so it
+//! goes with it. That of a state outlives its supervisor.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -13,8 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::deadline::eventually;
-use crate::harness::http;
-use crate::harness::{Pool, Prefork};
+use crate::harness::{Pool, Prefork, http, processes};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -115,4 +115,80 @@ fn the_supervisors_own_log_does_the_same() {
         let begins = line.starts_with("prefork: ") || line.starts_with("20");
         assert!(is_whole && begins && line.len() < 3200, "{line}");
     }
+}
+
+/// Mounts a small disk where the runtime directory is to be, and starts prefork.
+const STATE_ON_SMALL_DISK: &str = r#"
+    mkdir run && mount -t tmpfs -o size=1m,mode=0755 none run && exec "$@""#;
+
+/// The disk under a runtime directory; unmounted when dropped.
+struct RuntimeDisk(PathBuf);
+
+impl RuntimeDisk {
+    /// Writes to it until it takes no byte more.
+    fn fill(&self) {
+        let mut ballast = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(self.0.join("ballast"))
+            .expect("the disk is ours");
+        for piece in [4096, 1] {
+            while ballast.write_all(&vec![b'x'; piece]).is_ok() {}
+        }
+    }
+}
+
+impl Drop for RuntimeDisk {
+    fn drop(&mut self) {
+        // Those who still have files there keep them.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Has the worker replaced, and returns the process id of the new one.
+fn replaced(prefork: &Prefork) -> i32 {
+    let old = prefork.ready_pid("web", 0);
+    processes::send(old, Signal::SIGKILL);
+    prefork.replaced("web", 0, old)
+}
+
+fn write_failures(prefork: &Prefork) -> f64 {
+    prefork.metric("prefork_supervisor_state_write_failures_total", &[])
+}
+
+#[test]
+fn a_state_is_written_on_a_disk_that_others_have_filled() {
+    if !can_mount() {
+        return;
+    }
+    let pool = Pool::bundled("web", 1);
+    let mut prefork = Prefork::launch_by_script(STATE_ON_SMALL_DISK, "", &[pool]);
+    let disk = RuntimeDisk(prefork.runtime_dir());
+    prefork.wait_until_ready();
+    disk.fill();
+    replaced(&prefork);
+    // Nor is what the last state held to be had.
+    disk.fill();
+    let serving = replaced(&prefork);
+    // Before it answers, a scrape has the state written.
+    assert_eq!(write_failures(&prefork), 0.0);
+    prefork.killed();
+    prefork.ready_again();
+    assert_eq!(prefork.ready_pid("web", 0), serving);
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_counted_until_it_can() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let spare = prefork.runtime_dir().join("state.json.new");
+    let other_name = prefork.dir().join("other-name");
+    eventually("there is room for the next state", SOON, || {
+        fs::hard_link(&spare, &other_name).is_ok()
+    });
+    eventually("writes fail and are counted", SOON, || {
+        write_failures(&prefork) > 0.0
+    });
+    prefork.logged(&["cannot write", "state.json", "has other names"]);
+    fs::remove_file(&other_name).unwrap();
+    prefork.logged(&["state.json", "is written again"]);
 }

@@ -35,6 +35,7 @@ const COUNTERS: &[&str] = &[
     "config_reload_failures_total",
     "upgrades_total",
     "upgrade_failures_total",
+    "supervisor_state_write_failures_total",
     "control_commands_total",
     "control_command_failures_total",
 ];

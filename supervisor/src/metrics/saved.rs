@@ -42,6 +42,8 @@ pub(super) struct SavedSupervisor {
     pub(super) output_reader_starts: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) outputs_held: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) state_write_failures: u64,
     pub(super) last_reload_ok: bool,
     pub(super) last_reload_at: f64,
     pub(super) cpu_seconds: f64,

@@ -49,6 +49,7 @@ pub struct SupervisorMetrics {
     output_readers: IntGauge,
     output_reader_starts: IntCounter,
     outputs_held: IntCounter,
+    state_write_failures: IntCounter,
     last_reload_ok: IntGauge,
     last_reload_at: Gauge,
     process: ProcessMetrics,
@@ -154,6 +155,10 @@ impl SupervisorMetrics {
                 "prefork_supervisor_output_held_total",
                 "Times that a worker's write held its pipe for more than a second.",
             ),
+            state_write_failures: counter(
+                "prefork_supervisor_state_write_failures_total",
+                "Times that state.json, which the next supervisor goes on from, could not be written.",
+            ),
             last_reload_ok: registered(
                 registry,
                 IntGauge::new(
@@ -237,6 +242,11 @@ impl SupervisorMetrics {
         self.outputs_held.inc_by(held);
     }
 
+    /// `state.json` could not be written.
+    pub fn state_not_written(&self) {
+        self.state_write_failures.inc();
+    }
+
     /// A reload ended then.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.reloads.inc();
@@ -261,6 +271,7 @@ impl SupervisorMetrics {
             upgrade_failures: self.upgrade_failures.get(),
             output_reader_starts: self.output_reader_starts.get(),
             outputs_held: self.outputs_held.get(),
+            state_write_failures: self.state_write_failures.get(),
             last_reload_ok: self.last_reload_ok.get() == 1,
             last_reload_at: self.last_reload_at.get(),
             cpu_seconds: self.process.cpu.get(),
@@ -279,6 +290,7 @@ impl SupervisorMetrics {
         self.upgrade_failures.inc_by(saved.upgrade_failures);
         self.output_reader_starts.inc_by(saved.output_reader_starts);
         self.outputs_held.inc_by(saved.outputs_held);
+        self.state_write_failures.inc_by(saved.state_write_failures);
         self.last_reload_ok.set(saved.last_reload_ok.into());
         self.last_reload_at.set(saved.last_reload_at);
         self.process.go_on_from(saved.cpu_seconds);

@@ -333,8 +333,9 @@ impl Reactor {
         let Some(mut file) = self.keep.as_mut().and_then(|keep| keep.file.take()) else {
             return;
         };
-        if let Some(document) = self.document() {
-            file.write(&document);
+        let written = self.document().map(|document| file.write(&document));
+        if written == Some(false) {
+            self.metrics.supervisor().state_not_written();
         }
         if let Some(keep) = &mut self.keep {
             keep.file = Some(file);

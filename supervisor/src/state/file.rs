@@ -1,9 +1,10 @@
 //! `state.json` on the disk. It is replaced by rename, so that whoever reads it
 //! finds a whole one whenever the writer was killed; it is never synced, since
-//! after a crash of the machine nothing in it is of use.
+//! after a crash of the machine nothing in it is of use. The room for the next one
+//! is kept beside it, see [`replacement`](super::replacement).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::document::{Document, VERSION};
-use super::identity;
+use super::{identity, replacement};
 use crate::fleet::Snapshot;
 
 /// Its name in the runtime directory.
@@ -34,9 +35,6 @@ const GAP_FACTOR: u32 = 20;
 const COUNTERS: Duration = Duration::from_secs(1);
 const COUNTERS_GAP_FACTOR: u32 = 1000;
 const COUNTERS_LONGEST_GAP: Duration = Duration::from_secs(10);
-
-/// Written at once.
-const PIECE: usize = 64 * 1024;
 
 /// No state is larger; what is was not written by a supervisor.
 const MOST_BYTES: u64 = 1 << 30;
@@ -111,10 +109,12 @@ fn document(path: &Path) -> Result<Document<Snapshot>, StateError> {
 }
 
 fn text(path: &Path) -> Result<Vec<u8>, StateError> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
+    let mut file = replacement::settled(|| {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+    })?;
     let found = file.metadata()?;
     if !found.is_file() || found.len() > MOST_BYTES {
         return Err(StateError::NotOurs);
@@ -212,11 +212,13 @@ impl StateFile {
             .map_or(wanted, |earliest| earliest.max(wanted))
     }
 
-    /// Writes it. A disk that takes nothing is a warning: the workers serve, and
-    /// only a supervisor that is killed now has an old state to go on from.
-    pub(crate) fn write(&mut self, document: &impl Serialize) {
+    /// Writes it, and says whether it is on the disk. A disk that takes nothing is a
+    /// warning: the workers serve, and only a supervisor that is killed now has an old
+    /// state to go on from.
+    pub(crate) fn write(&mut self, document: &impl Serialize) -> bool {
         let begun = Instant::now();
-        match self.replace(document) {
+        let written = replacement::replace(&self.path, document);
+        match &written {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
                     info!("{} is written again", self.path.display());
@@ -234,48 +236,14 @@ impl StateFile {
         let took = now - begun;
         self.written = Some(Written { at: now, took });
         self.not_before = Some(now + (took * GAP_FACTOR).max(LEAST_GAP));
-    }
-
-    fn replace(&self, document: &impl Serialize) -> io::Result<()> {
-        let new = self.path.with_extension("json.new");
-        let written = create(&new).and_then(|file| {
-            // Piece by piece: the whole of it can be megabytes.
-            let mut file = BufWriter::with_capacity(PIECE, file);
-            serde_json::to_writer(&mut file, document)?;
-            file.flush()
-        });
-        match written.and_then(|()| fs::rename(&new, &self.path)) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let _ = fs::remove_file(&new);
-                Err(error)
-            }
-        }
+        written.is_ok()
     }
 
     /// Removes it: nothing is left to go on from.
     pub(crate) fn remove(&self) {
         let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(replacement::spare(&self.path));
     }
-}
-
-/// It holds the secret, and the whole configuration.
-fn create(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() || found.nlink() != 1 {
-        // Emptying it would empty another's file.
-        let why = "what lies in its place is no file, or has other names";
-        return Err(io::Error::other(why));
-    }
-    file.set_len(0)?;
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -352,7 +320,8 @@ mod tests {
         assert!(matches!(read(dir.path()), Found::State(state) if state.pid == 4711));
         let mode = fs::metadata(dir.path().join(NAME)).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let names = fs::read_dir(dir.path()).unwrap();
+        assert_eq!(names.count(), 2, "the state, and room for the next");
     }
 
     #[test]
