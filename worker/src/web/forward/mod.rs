@@ -31,7 +31,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use prefork_proto::message::{PlacesOffer, Upstreams, Vacate};
 use prefork_proto::places::{PlacesError, Row};
 use serde_json::Value;
@@ -335,7 +335,9 @@ impl Job<'_> {
                 is_silent: false,
             });
         }
-        let version = response.version();
+        // The client is spoken to in the front's own version (RFC 9112, 2.3), and a worker of
+        // HTTP/1.0 doesn't end the client's connection with each answer.
+        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
         head::response(response.headers_mut(), version, is_upgrade);
         if let Some(client) = upgrade {
             tunnel::begin(client, &mut response, exchange);
