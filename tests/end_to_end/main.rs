@@ -54,6 +54,7 @@ mod partial_boot;
 mod pinned_program;
 mod privileges;
 mod process_trees;
+mod programs;
 mod recovery;
 mod recovery_door;
 mod recovery_listeners;
