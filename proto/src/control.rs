@@ -252,6 +252,8 @@ pub enum ExitReason {
     Oom,
     /// It was not ready in time.
     BootTimeout,
+    /// It did not answer the check of new workers as it should.
+    CheckFailed,
     /// It stopped reporting.
     HeartbeatTimeout,
     /// It did not finish draining in time.
@@ -270,13 +272,14 @@ impl ExitReason {
                 | Self::Signal
                 | Self::Oom
                 | Self::BootTimeout
+                | Self::CheckFailed
                 | Self::HeartbeatTimeout
                 | Self::ProtocolError
         )
     }
 
     /// Every reason, in the order in which they are documented.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Reload,
         Self::ScaleDown,
         Self::MaxRequests,
@@ -288,6 +291,7 @@ impl ExitReason {
         Self::Signal,
         Self::Oom,
         Self::BootTimeout,
+        Self::CheckFailed,
         Self::HeartbeatTimeout,
         Self::DrainTimeout,
         Self::ProtocolError,
@@ -307,6 +311,7 @@ impl ExitReason {
             Self::Signal => "signal",
             Self::Oom => "oom",
             Self::BootTimeout => "boot_timeout",
+            Self::CheckFailed => "check_failed",
             Self::HeartbeatTimeout => "heartbeat_timeout",
             Self::DrainTimeout => "drain_timeout",
             Self::ProtocolError => "protocol_error",

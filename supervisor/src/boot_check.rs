@@ -73,6 +73,15 @@ pub(crate) enum BootError {
         /// The last of its stderr.
         stderr: String,
     },
+    /// It was ready, and says itself that it fails.
+    #[error(
+        "its worker came up but answered GET / with {status}; where that is right, say in \
+         `check` what it has to answer"
+    )]
+    Fails {
+        /// The status of its answer.
+        status: u16,
+    },
     /// The time that was given is over.
     #[error("not done within {}", seconds(.after.as_secs_f64()))]
     TimedOut {
@@ -96,7 +105,7 @@ impl BootError {
             Self::NotReady { stderr, .. }
             | Self::NoAnswer { stderr, .. }
             | Self::TimedOut { stderr, .. } => stderr,
-            Self::Pool(_) | Self::Blind(_) | Self::Interrupted => "",
+            Self::Pool(_) | Self::Fails { .. } | Self::Blind(_) | Self::Interrupted => "",
         }
     }
 }

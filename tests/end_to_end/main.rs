@@ -14,6 +14,7 @@ mod application_metrics;
 mod backlog;
 mod boot_check;
 mod broken_reload;
+mod checks;
 mod closed_control;
 mod closed_files;
 mod closed_memory;

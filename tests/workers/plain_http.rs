@@ -3,7 +3,7 @@
 //!
 //! `--uds PATH`, `--port [HOST:]PORT` or `--fd NUMBER` say what it accepts from. With
 //! `--notify-after FILE` it says READY=1 as soon as the file is there, and with `--deaf`
-//! it never listens. `GET /exit/N` ends it with that exit code; every other path is
+//! it never listens. `GET /exit/N` ends it with that exit code; every other path is, with 200 or by `--status N`,
 //! answered with what it was started with.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,6 +11,7 @@ use std::net::TcpListener;
 use std::os::fd::FromRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 fn main() {
@@ -48,6 +49,7 @@ fn main() {
                     serve(listener.accept().expect("accept").0);
                 }));
             }
+            "--status" => STATUS.store(value().parse().expect("a status"), Ordering::Relaxed),
             "--notify-after" => notify_after(&value()),
             "--deaf" => std::thread::sleep(Duration::from_secs(3600)),
             other => panic!("unknown option {other}"),
@@ -58,6 +60,9 @@ fn main() {
         accept();
     }
 }
+
+/// What every request is answered with.
+static STATUS: AtomicU16 = AtomicU16::new(200);
 
 fn notify_after(file: &str) {
     while !Path::new(file).exists() {
@@ -78,10 +83,9 @@ fn serve<S: Read + Write>(mut stream: S) {
         std::process::exit(code.parse().expect("an exit code"));
     }
     let body = facts();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
+    let (status, length) = (STATUS.load(Ordering::Relaxed), body.len());
+    let head =
+        format!("HTTP/1.1 {status} -\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
     // A client that has gone is no concern of ours.
     let _ = stream.write_all((head + &body).as_bytes());
 }

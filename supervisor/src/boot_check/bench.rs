@@ -45,6 +45,9 @@ impl Bench<'_> {
         &self,
         pool: config::Pool,
     ) -> Result<Result<Boot, BootError>, SetUpError> {
+        // Who has a check of its own has passed it, and what a front forwards goes to
+        // workers that are not here.
+        let is_judged = pool.check.is_none() && !pool.is_front();
         let (nofile, _) = getrlimit(Resource::RLIMIT_NOFILE)
             .map_err(|errno| set_up("look up RLIMIT_NOFILE")(errno.into()))?;
         let reserve = Reserve::new(DEFAULT_SIZE).map_err(set_up("keep spare descriptors"))?;
@@ -78,7 +81,7 @@ impl Bench<'_> {
         let examined = tokio::select! {
             biased;
             outcome = &mut running => return Ok(Err(early_end(outcome))),
-            examined = self.bound(examine(&handle, &mut watch)) => examined,
+            examined = self.bound(examine(&handle, &mut watch, is_judged)) => examined,
         };
         // Once it has failed there is nothing that it should finish.
         stop(&handle, examined.is_err()).await;
@@ -146,8 +149,9 @@ fn early_end(outcome: Outcome) -> BootError {
     }
 }
 
-/// Waits until the worker is ready, and asks it something.
-async fn examine(handle: &Handle, watch: &mut Watch) -> Result<Boot, BootError> {
+/// Waits until the worker is ready, and asks it something. Where it `is_judged` by
+/// that, an error of its own is one.
+async fn examine(handle: &Handle, watch: &mut Watch, is_judged: bool) -> Result<Boot, BootError> {
     watch.begin(handle).await?;
     let started = watch.until("starting").await?;
     let ready = watch.until("ready").await?;
@@ -157,7 +161,11 @@ async fn examine(handle: &Handle, watch: &mut Watch) -> Result<Boot, BootError> 
         None => None,
         Some(listener) => {
             let tls = listener.tls.is_some();
-            Some(answer(&listener.address, tls, watch).await?)
+            let status = answer(&listener.address, tls, watch).await?;
+            if is_judged && status >= 500 {
+                return Err(BootError::Fails { status });
+            }
+            Some(status)
         }
     };
     let after = ask::status(handle).await.map_err(blind)?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access_log::AccessLog;
 use super::adapter::Adapter;
+use super::check::Check;
 use super::command_line::{COMMAND_LINE, EMBEDDED};
 use super::execution::Execution;
 use super::forward::forwards_to;
@@ -137,6 +138,9 @@ pub struct Pool {
     /// What is written down of each request, if anything is.
     #[serde(default)]
     pub access_log: Option<AccessLog>,
+    /// `[pool.NAME.check]`: what a new worker has to answer before it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
     /// `[pool.NAME.adapter]`: the program does not speak the channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,
@@ -145,6 +149,11 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Whether its workers are the bundled web server and forward requests.
+    pub(crate) fn is_front(&self) -> bool {
+        self.program == Program::Bundled && self.app.get("forward").is_some()
+    }
+
     /// Every certificate of its listeners.
     pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
         let tls = self.listen.iter().filter_map(|listen| listen.tls.as_ref());

@@ -86,6 +86,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
         heartbeat_interval: Duration::from_secs(1),
         idle_grace: Duration::from_secs(3),
         http: HttpLimits::default(),
+        check: None,
         adapter: None,
         app: serde_json::Value::Object(serde_json::Map::new()),
     }

@@ -73,12 +73,14 @@ pub fn taken_in_place(old: &Pool, new: &Pool) -> Option<InPlace> {
         app: old.app != new.app,
         tls: old.listen != listen,
     };
+    // Only a new worker is asked whether it does well with the new settings.
+    let is_to_be_checked = taken.app && new.check.is_some();
     let with_new = Pool {
         app: new.app.clone(),
         listen,
         ..old.clone()
     };
-    ((taken.app || taken.tls) && with_new == *new).then_some(taken)
+    ((taken.app || taken.tls) && !is_to_be_checked && with_new == *new).then_some(taken)
 }
 
 fn name(pool: &Pool) -> String {

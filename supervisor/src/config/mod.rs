@@ -11,6 +11,7 @@ mod access_log;
 mod adapter;
 mod app;
 mod change;
+mod check;
 mod checked;
 mod command_line;
 mod defaults;
@@ -41,6 +42,7 @@ pub use access_log::AccessLog;
 pub(crate) use access_log::open as open_access_log;
 pub use adapter::{Adapter, SocketKind};
 pub use change::Change;
+pub use check::Check;
 pub use checked::{
     Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, SocketGroup, Supervisor, Tls,
 };

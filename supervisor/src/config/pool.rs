@@ -12,7 +12,9 @@ use super::checked::{Listen, Pool, Program, RunAs};
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, duration, expected, integer, string, within};
-use super::{access_log, adapter, app, defaults, execution, http, listen, program, units, web};
+use super::{
+    access_log, adapter, app, check, defaults, execution, http, listen, program, units, web,
+};
 use crate::fleet::Policy;
 use crate::proc::kin::MARK_ENV;
 
@@ -55,9 +57,11 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
     }
     let env = read_env(&mut section);
     let (app, forward) = read_app(&mut section, &program, host);
+    let adapter = adapter::read(&mut section, &program, &env, &listen);
     let pool = Pool {
         policy,
-        adapter: adapter::read(&mut section, &program, &env, &listen),
+        check: check::read(&mut section, adapter.as_ref()),
+        adapter,
         env,
         run_as: read_run_as(&mut section, host),
         execution: execution::read(&mut section, host),

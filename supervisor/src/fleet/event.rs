@@ -79,6 +79,13 @@ pub enum Event {
         /// Who.
         worker: Worker,
     },
+    /// It is of no use, as it was found before it was ready.
+    Unfit {
+        /// Who.
+        worker: Worker,
+        /// What it did, and what would have been right.
+        why: String,
+    },
     /// It said `health`.
     Health {
         /// Who.

@@ -63,6 +63,16 @@ impl Fleet {
         self.expel(now, id, place, cause, How::Kill, &phrase);
     }
 
+    /// A process that was about to be ready is of no use.
+    pub(super) fn unfit(&mut self, now: Time, worker: Worker, why: &str) {
+        let Some((id, place)) = self.find(worker) else {
+            return;
+        };
+        let phrase = format!("failed its check: {why}");
+        let cause = ExitReason::CheckFailed;
+        self.expel(now, id, place, cause, How::Stop, &phrase);
+    }
+
     /// Acts on the deadline of the slot's seat, if it has come.
     pub(super) fn seat_due(&mut self, now: Time, id: SlotId) {
         let Some(slot) = self.slot(id) else {

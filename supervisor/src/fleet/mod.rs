@@ -186,6 +186,7 @@ impl Fleet {
             } => self.answered(now, worker, ask, result),
             Event::Drained { worker } => self.drained(now, worker),
             Event::Bye { worker, reason } => self.bye(worker, reason),
+            Event::Unfit { worker, why } => self.unfit(now, worker, &why),
             Event::Misbehaved { worker, rule } => self.misbehaved(now, worker, &rule),
             Event::Exited { worker, exit } => self.exited(now, worker, exit),
             Event::Tick => self.tick(now),

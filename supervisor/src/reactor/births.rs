@@ -19,7 +19,7 @@ use super::edition::{Edition, PoolError};
 use super::grip::{Grip, SlotName, Start, Ties};
 use super::inherited::Inherited;
 use super::place::Gone;
-use super::process;
+use super::process::{self, Check};
 use super::upstream::{Allotment, UpstreamError};
 use crate::fleet::Worker;
 use crate::listener::ListenError;
@@ -213,6 +213,7 @@ pub(crate) fn spawn(
         stderr,
         prints_to,
         welcome: welcome(edition, app, worker, generation, paused, rejoin),
+        check: Check::of(config, upstream.clone()),
         upstream,
         scoreboard,
         certificates,

@@ -43,6 +43,7 @@ impl Reactor {
         Secrets {
             certificates,
             tickets: self.tickets_of(edition),
+            check: None,
         }
     }
 

@@ -22,6 +22,7 @@ use super::access_log::AccessLog;
 use super::conversation::Answer;
 use super::fronts::Table;
 use super::inherited::Inherited;
+use super::process::Check;
 use crate::fleet::{Event, Worker};
 use crate::handle::Member;
 use crate::metrics::SlotMetrics;
@@ -145,6 +146,8 @@ pub(crate) struct Start {
     pub(crate) welcome: Welcome,
     /// Where it takes what a front forwards, if it does.
     pub(crate) upstream: Option<UpstreamAddress>,
+    /// What it is asked before it is ready, if it is asked something.
+    pub(crate) check: Option<Check>,
     /// Where it can count, and the descriptor for a worker that knows how.
     pub(crate) scoreboard: (Unsealed, OwnedFd),
     /// Its certificates, if a listener speaks TLS.

@@ -4,6 +4,7 @@
 
 mod behind;
 mod burial;
+mod check;
 mod closing;
 mod crowded;
 mod handed;
@@ -47,6 +48,8 @@ use crate::sys::{self, Reaped};
 use crate::tls;
 
 use behind::Behind;
+pub(crate) use check::Check;
+use check::Checking;
 use closing::{AFTER_CLOSE, Closing};
 pub(crate) use handed::{Secrets, resume};
 pub(crate) use link::TLS;
@@ -116,6 +119,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         outputs: Vec::new(),
         access_log: adopted.access_log,
         behind: Behind::default(),
+        checking: Checking::Over,
         inherited: Inherited::default(),
         crowded: None,
         metrics: adopted.metrics,
@@ -176,6 +180,8 @@ struct Process {
     access_log: Option<Rc<AccessLog>>,
     /// What it is told of pools behind it with all else that comes before `start`.
     behind: Behind,
+    /// What it has to answer before it counts as ready.
+    checking: Checking,
     /// What of what it is told it was born with.
     inherited: Inherited,
     /// Until then nothing is said of a descriptor for it that waits, because of too many
@@ -209,6 +215,7 @@ enum Wake {
     Order(Order),
     Died,
     Readable,
+    Checked(Result<(), String>),
     Output(OutputStream),
     Timer,
 }
@@ -244,6 +251,7 @@ impl Process {
             outputs: start.outputs,
             access_log: start.access_log,
             behind: Behind::default(),
+            checking: start.check.map_or(Checking::Over, Checking::Due),
             inherited: start.inherited,
             crowded: None,
             metrics: start.metrics,
@@ -269,6 +277,7 @@ impl Process {
                 Wake::Order(order) => self.obey(order),
                 Wake::Died => break,
                 Wake::Readable => self.listen().await,
+                Wake::Checked(verdict) => self.checked(verdict).await,
                 Wake::Output(stream) => self.read_output(stream).await,
                 Wake::Timer => self.on_timer().await,
             }
@@ -292,6 +301,7 @@ impl Process {
             Some(order) = self.orders.recv() => Wake::Order(order),
             () = sys::readable(&self.pidfd) => Wake::Died,
             () = heard(reading) => Wake::Readable,
+            verdict = self.checking.verdict() => Wake::Checked(verdict),
             () = at(timer) => Wake::Timer,
             // Last, since there may be no end to it.
             () = readable(self.stderr.as_mut()), if !self.stderr_ended => {

@@ -253,6 +253,7 @@ fn words(reason: ExitReason) -> &'static str {
         ExitReason::Signal => "a signal that the supervisor did not send",
         ExitReason::Oom => "the kernel was out of memory",
         ExitReason::BootTimeout => "it was not ready within boot_timeout",
+        ExitReason::CheckFailed => "it did not pass its check",
         ExitReason::HeartbeatTimeout => "it did not report within heartbeat_timeout",
         ExitReason::DrainTimeout => "it did not finish within drain_timeout",
         ExitReason::ProtocolError => "it broke the channel protocol",

@@ -10,6 +10,7 @@ use super::adoption::Stock;
 use super::edition::{Edition, PoolError};
 use super::journal::About;
 use super::place::Places;
+use super::process::{Check, Secrets};
 use super::program::PinnedProgram;
 use super::{Inbox, Reactor, Setup, process};
 use crate::fleet::{Snapshot, Time, Worker};
@@ -66,7 +67,12 @@ impl Reactor {
         let heartbeat_timeout = edition.map_or(Duration::MAX, |edition| {
             edition.config.policy.heartbeat_timeout
         });
-        let secrets = self.secrets_of(edition.map(|edition| &**edition));
+        let address = self.upstreams.of(handed.pid);
+        let check = edition.and_then(|edition| Check::of(&edition.config, address));
+        let secrets = Secrets {
+            check,
+            ..self.secrets_of(edition.map(|edition| &**edition))
+        };
         let access_log = edition.and_then(|edition| edition.access_log.clone());
         let metrics = self.slot_metrics(worker);
         match process::resume(

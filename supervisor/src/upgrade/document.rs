@@ -149,6 +149,10 @@ pub(crate) struct HandedProcess {
     pub(crate) boot: Option<HandedBoot>,
     /// The memory that it may still map, from `welcome` to `ready`.
     pub(crate) unsealed: Option<RawFd>,
+    /// Whether it is being asked what a new worker has to answer; none where it is neither
+    /// asked nor to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) check: Option<bool>,
     /// Whether its channel has ended and it has to follow.
     pub(crate) closing: bool,
     /// Whether it reports and answers nothing.

@@ -118,6 +118,7 @@ impl Facts {
             | Event::Answered { worker, .. }
             | Event::Drained { worker }
             | Event::Bye { worker, .. }
+            | Event::Unfit { worker, .. }
             | Event::Misbehaved { worker, .. }
             | Event::Exited { worker, .. } => Some(*worker),
             Event::Tick | Event::Command { .. } => None,

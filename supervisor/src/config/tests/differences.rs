@@ -101,7 +101,7 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 51] = [
+const SETTINGS: [&str; 52] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
@@ -150,6 +150,7 @@ const SETTINGS: [&str; 51] = [
     "http.http2_ping_interval = \"7s\"",
     "http.http2_ping_timeout = \"7s\"",
     "access_log = { path = \"stdout\", format = \"json\" }",
+    "check = { path = \"/healthz\", status = 204 }",
     "app = { a = 1 }",
     "app = { a = { b = [1] } }",
     "app = {}",

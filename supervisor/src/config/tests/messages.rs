@@ -426,6 +426,26 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "`path`: cannot write /nowhere/at/all.log: No such file or directory (os error 2)",
         ),
         (
+            "check = { status = 200 }",
+            "`check` of [pool.web] has no `path` (path = \"/healthz\")",
+        ),
+        (
+            "check = { path = \"healthz\" }",
+            "`path`: expected a path such as \"/healthz\", found string \"healthz\"",
+        ),
+        (
+            "check = { path = \"/\", status = 100 }",
+            "`status`: 100 is out of range (from 200 to 599)",
+        ),
+        (
+            "check = { path = \"/\", headers = { \"a b\" = \"c\" } }",
+            "`headers`: \"a b\" is no header field",
+        ),
+        (
+            "check = { path = \"/\", body = 1 }",
+            "`body`: expected text that the answer has to contain, found integer 1",
+        ),
+        (
             "access_log.path = \"/etc\"",
             "`path`: cannot write /etc: Is a directory (os error 21)",
         ),

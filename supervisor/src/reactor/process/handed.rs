@@ -33,6 +33,8 @@ pub(crate) struct Secrets {
     pub(crate) certificates: Option<tls::Copy>,
     /// The keys of its session tickets.
     pub(crate) tickets: Vec<TicketKey>,
+    /// What it is asked before it is ready.
+    pub(crate) check: Option<Check>,
 }
 
 /// Goes on with a process that the program before this one handed over.
@@ -123,6 +125,7 @@ pub(crate) fn resume(
         outputs,
         access_log,
         behind: Behind::default(),
+        checking: Checking::go_on(handed.check, secrets.check),
         // What it is told from here on is sent to it.
         inherited: Inherited::default(),
         crowded: None,
@@ -142,6 +145,9 @@ pub(crate) fn resume(
     };
     process.know_what_it_counts();
     process.take_tickets(secrets.tickets);
+    if handed.check == Some(true) {
+        process.begin_check();
+    }
     let is_child = process.is_child;
     tokio::task::spawn_local(process.run());
     Ok(Grip {
@@ -206,6 +212,7 @@ impl Process {
                     .collect(),
             }),
             unsealed: self.unsealed.as_ref().map(memory),
+            check: self.checking.hand_over(),
             closing: self.closed.is_some(),
             deaf: self.deaf,
         }

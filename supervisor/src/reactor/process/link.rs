@@ -216,8 +216,10 @@ impl Process {
         }
         self.metrics.channel_up(self.worker.incarnation, true);
         self.metrics.counts_http(self.counts_http(), true);
-        let worker = self.worker;
-        self.tell(Event::Ready { worker }).await;
+        if !self.begin_check() {
+            let worker = self.worker;
+            self.tell(Event::Ready { worker }).await;
+        }
         true
     }
 
