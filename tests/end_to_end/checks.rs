@@ -142,8 +142,8 @@ fn a_program_behind_an_adapter_is_asked_at_its_own_socket() {
     let prefork = Prefork::start(&[app("{ path = \"/\", body = \"pid=\" }")]);
     is_refused(
         &prefork,
-        app("{ path = \"/exit/3\" }"),
-        "GET /exit/3 was not answered",
+        app("{ path = \"/\", body = \"pid=none\" }"),
+        "\"pid=none\" is not in the ",
     );
     is_refused(
         &prefork,

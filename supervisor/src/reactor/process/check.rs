@@ -12,7 +12,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
@@ -237,10 +238,12 @@ where
         .map_err(no_answer)?;
     let answered = async {
         let answer = sender.send_request(request).await.map_err(no_answer)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
-        let body = body.map(|body| body.to_bytes());
-        judge(check, status, body.map_err(|error| error.to_string()))
+        let (head, body) = answer.into_parts();
+        judge(check, head.status)?;
+        match &check.body {
+            Some(wanted) => search(check, wanted, body).await,
+            None => Ok(()),
+        }
     };
     let mut connection = std::pin::pin!(connection);
     let mut answered = std::pin::pin!(answered);
@@ -252,33 +255,41 @@ where
     }
 }
 
-fn judge(
-    check: &config::Check,
-    status: StatusCode,
-    body: Result<Bytes, String>,
-) -> Result<(), String> {
+fn judge(check: &config::Check, status: StatusCode) -> Result<(), String> {
     let path = &check.path;
-    let is_right = check
+    if check
         .status
-        .map_or(status.is_success(), |wanted| status == wanted);
-    if !is_right {
-        let wanted = check
-            .status
-            .map_or_else(|| "2xx".to_owned(), |it| it.to_string());
-        return Err(format!(
-            "GET {path} was answered with {status}, not {wanted}"
-        ));
+        .map_or(status.is_success(), |wanted| status == wanted)
+    {
+        return Ok(());
     }
-    let body = body.map_err(|error| format!("the answer to GET {path} broke off: {error}"))?;
-    match &check.body {
-        Some(wanted) if !contains(&body, wanted.as_bytes()) => {
-            let length = body.len();
-            Err(format!(
-                "{wanted:?} is not in the {length} bytes that GET {path} was answered with"
-            ))
-        }
-        _ => Ok(()),
+    let wanted = check
+        .status
+        .map_or_else(|| "2xx".to_owned(), |it| it.to_string());
+    Err(format!(
+        "GET {path} was answered with {status}, not {wanted}"
+    ))
+}
+
+/// Looks for text in the beginning of an answer's body.
+async fn search(check: &config::Check, wanted: &str, mut body: Incoming) -> Result<(), String> {
+    let path = &check.path;
+    let mut beginning = Vec::new();
+    while let Some(frame) = body.frame().await
+        && beginning.len() < MOST_BYTES
+    {
+        let frame =
+            frame.map_err(|error| format!("the answer to GET {path} broke off: {error}"))?;
+        beginning.extend(frame.into_data().unwrap_or_default());
     }
+    beginning.truncate(MOST_BYTES);
+    if contains(&beginning, wanted.as_bytes()) {
+        return Ok(());
+    }
+    let length = beginning.len();
+    Err(format!(
+        "{wanted:?} is not in the {length} bytes that GET {path} was answered with"
+    ))
 }
 
 fn contains(text: &[u8], wanted: &[u8]) -> bool {
@@ -289,6 +300,8 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -302,28 +315,71 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_answer_is_right_by_its_status_and_what_its_body_contains() {
-        let judge = |status, wanted, code: u16, body: &'static str| {
-            let code = StatusCode::from_u16(code).unwrap();
-            judge(&check(status, wanted), code, Ok(Bytes::from(body)))
+    /// What a check comes to that is answered with this.
+    async fn verdict(check: &config::Check, answer: &[u8]) -> Result<(), String> {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let asked = ask_by(ours, check);
+        let heard = async {
+            let mut question = [0; 1024];
+            let length = theirs.read(&mut question).await.unwrap();
+            assert!(question[..length].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            theirs.write_all(answer).await.unwrap();
+            theirs.shutdown().await.unwrap();
         };
-        assert_eq!(judge(None, None, 204, ""), Ok(()));
-        assert_eq!(judge(Some(404), None, 404, ""), Ok(()));
-        assert_eq!(judge(None, Some("ok"), 200, "all ok"), Ok(()));
-        let told = |status, wanted, code, body| judge(status, wanted, code, body).unwrap_err();
-        assert_eq!(
-            told(None, None, 302, ""),
-            "GET /healthz was answered with 302 Found, not 2xx"
-        );
-        assert_eq!(
-            told(Some(200), None, 204, ""),
-            "GET /healthz was answered with 204 No Content, not 200"
-        );
-        assert_eq!(
-            told(None, Some("ok"), 200, "KO"),
-            "\"ok\" is not in the 2 bytes that GET /healthz was answered with"
-        );
+        tokio::join!(asked, heard).0
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_right_by_its_status_and_what_its_body_contains() {
+        let answer = |status: &str, body: &str| {
+            let length = body.len();
+            format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+        };
+        let any = check(None, None);
+        assert_eq!(verdict(&any, &answer("204 No Content", "")).await, Ok(()));
+        let large = "x".repeat(200_000);
+        assert_eq!(verdict(&any, &answer("200 OK", &large)).await, Ok(()));
+        let missing = check(Some(404), None);
+        assert_eq!(verdict(&missing, &answer("404 -", "")).await, Ok(()));
+        let with_ok = check(None, Some("ok"));
+        assert_eq!(verdict(&with_ok, &answer("200 OK", "all ok")).await, Ok(()));
+        let early = format!("ok{large}");
+        assert_eq!(verdict(&with_ok, &answer("200 OK", &early)).await, Ok(()));
+        for (check, answer, why) in [
+            (
+                &any,
+                answer("302 Found", ""),
+                "GET /healthz was answered with 302 Found, not 2xx",
+            ),
+            (
+                &missing,
+                answer("204 No Content", ""),
+                "GET /healthz was answered with 204 No Content, not 404",
+            ),
+            (
+                &with_ok,
+                answer("200 OK", "KO"),
+                "\"ok\" is not in the 2 bytes that GET /healthz was answered with",
+            ),
+            (
+                &with_ok,
+                answer("200 OK", &format!("{large}ok")),
+                "\"ok\" is not in the 65536 bytes that GET /healthz was answered with",
+            ),
+            (
+                &with_ok,
+                b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nall".to_vec(),
+                "the answer to GET /healthz broke off",
+            ),
+            (
+                &any,
+                b"220 smtp.example ready\r\n".to_vec(),
+                "GET /healthz was not answered",
+            ),
+        ] {
+            let told = verdict(check, &answer).await.unwrap_err();
+            assert!(told.starts_with(why), "{told}");
+        }
     }
 
     #[test]
