@@ -86,7 +86,7 @@ pub(crate) fn parse<In: Message>(bytes: &[u8]) -> Result<Line<In>, ChannelError>
             detail: format!("`fds` is {}, at most {FDS_PER_LINE} is allowed", head.fds),
         });
     }
-    let Some(kind) = In::KINDS.iter().position(|known| *known == head.kind) else {
+    let Some(kind) = In::index_of(&head.kind) else {
         return Ok(Line::Unknown {
             kind: excerpt(&head.kind),
             id: head.id,

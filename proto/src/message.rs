@@ -705,6 +705,44 @@ pub struct ReplyError {
     pub message: String,
 }
 
+/// The `type`s of a direction's messages. Each message knows its own without a search, since
+/// every one is looked up on both sides.
+macro_rules! kinds {
+    ($($message:pat => $kind:literal,)+) => {
+        const KINDS: &'static [&'static str] = &[$($kind),+];
+
+        fn index(&self) -> usize {
+            match self {
+                $($message => const { place_of(Self::KINDS, $kind) },)+
+            }
+        }
+
+        fn index_of(kind: &str) -> Option<usize> {
+            match kind {
+                $($kind => Some(const { place_of(Self::KINDS, $kind) }),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+/// Where a `type` is among others; only for the compiler, to which it is one of them.
+const fn place_of(kinds: &[&str], kind: &str) -> usize {
+    let mut place = 0;
+    while !is_same(kinds[place].as_bytes(), kind.as_bytes()) {
+        place += 1;
+    }
+    place
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut same = 0;
+    while same < one.len() && same < other.len() && one[same] == other[same] {
+        same += 1;
+    }
+    same == one.len() && same == other.len()
+}
+
 /// A message type of one direction of the channel.
 pub trait Message: Serialize + serde::de::DeserializeOwned {
     /// The values of `type` that this direction knows, as on the wire.
@@ -713,8 +751,16 @@ pub trait Message: Serialize + serde::de::DeserializeOwned {
     /// Those of [`Self::KINDS`] whose lines carry one descriptor; all others carry none.
     const KINDS_WITH_FD: &'static [&'static str];
 
+    /// The place of this message's `type` in [`Self::KINDS`].
+    fn index(&self) -> usize;
+
+    /// The place of a `type` in [`Self::KINDS`], if it is one of them.
+    fn index_of(kind: &str) -> Option<usize>;
+
     /// This message's `type`, one of [`Self::KINDS`].
-    fn kind(&self) -> &'static str;
+    fn kind(&self) -> &'static str {
+        Self::KINDS[self.index()]
+    }
 
     /// How many descriptors the line announces (its `fds`).
     fn fds(&self) -> u32;
@@ -734,28 +780,29 @@ pub trait Message: Serialize + serde::de::DeserializeOwned {
 }
 
 impl Message for ToWorker {
-    const KINDS: &'static [&'static str] = &[
-        "welcome",
-        "refused",
-        "scoreboard",
-        "tls",
-        "tickets",
-        "listener",
-        "start",
-        "ping",
-        "tell",
-        "reload",
-        "pause",
-        "resume",
-        "rescue",
-        "output",
-        "access_log",
-        "places",
-        "upstreams",
-        "vacate",
-        "drain",
-        "stop",
-    ];
+    kinds! {
+        Self::Welcome(_) => "welcome",
+        Self::Refused { .. } => "refused",
+        Self::Scoreboard(_) => "scoreboard",
+        Self::Tls(_) => "tls",
+        Self::Tickets { .. } => "tickets",
+        Self::Listener(_) => "listener",
+        Self::Start => "start",
+        Self::Ping { .. } => "ping",
+        Self::Tell { .. } => "tell",
+        Self::Reload { .. } => "reload",
+        Self::Pause { .. } => "pause",
+        Self::Resume { .. } => "resume",
+        Self::Rescue(_) => "rescue",
+        Self::Output(_) => "output",
+        Self::AccessLog(_) => "access_log",
+        Self::Places(_) => "places",
+        Self::Upstreams(_) => "upstreams",
+        Self::Vacate(_) => "vacate",
+        Self::Drain { .. } => "drain",
+        Self::Stop { .. } => "stop",
+    }
+
     const KINDS_WITH_FD: &'static [&'static str] = &[
         "scoreboard",
         "tls",
@@ -765,31 +812,6 @@ impl Message for ToWorker {
         "access_log",
         "places",
     ];
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Welcome(_) => "welcome",
-            Self::Refused { .. } => "refused",
-            Self::Scoreboard(_) => "scoreboard",
-            Self::Tls(_) => "tls",
-            Self::Tickets { .. } => "tickets",
-            Self::Listener(_) => "listener",
-            Self::Start => "start",
-            Self::Ping { .. } => "ping",
-            Self::Tell { .. } => "tell",
-            Self::Reload { .. } => "reload",
-            Self::Pause { .. } => "pause",
-            Self::Resume { .. } => "resume",
-            Self::Rescue(_) => "rescue",
-            Self::Output(_) => "output",
-            Self::AccessLog(_) => "access_log",
-            Self::Places(_) => "places",
-            Self::Upstreams(_) => "upstreams",
-            Self::Vacate(_) => "vacate",
-            Self::Drain { .. } => "drain",
-            Self::Stop { .. } => "stop",
-        }
-    }
 
     fn fds(&self) -> u32 {
         match self {
@@ -806,36 +828,21 @@ impl Message for ToWorker {
 }
 
 impl Message for ToSupervisor {
-    const KINDS: &'static [&'static str] = &[
-        "hello",
-        "rejoin",
-        "scoreboard",
-        "listener",
-        "output",
-        "ready",
-        "health",
-        "reply",
-        "metrics",
-        "drained",
-        "bye",
-    ];
-    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "output"];
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Hello(_) => "hello",
-            Self::Rejoin(_) => "rejoin",
-            Self::Scoreboard(_) => "scoreboard",
-            Self::Listener(_) => "listener",
-            Self::Output(_) => "output",
-            Self::Ready => "ready",
-            Self::Health(_) => "health",
-            Self::Reply(_) => "reply",
-            Self::Metrics(_) => "metrics",
-            Self::Drained => "drained",
-            Self::Bye { .. } => "bye",
-        }
+    kinds! {
+        Self::Hello(_) => "hello",
+        Self::Rejoin(_) => "rejoin",
+        Self::Scoreboard(_) => "scoreboard",
+        Self::Listener(_) => "listener",
+        Self::Output(_) => "output",
+        Self::Ready => "ready",
+        Self::Health(_) => "health",
+        Self::Reply(_) => "reply",
+        Self::Metrics(_) => "metrics",
+        Self::Drained => "drained",
+        Self::Bye { .. } => "bye",
     }
+
+    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "output"];
 
     fn fds(&self) -> u32 {
         match self {

@@ -90,7 +90,7 @@ impl Outbox {
     pub(crate) fn from_parts<Out: Message>(parts: OutboxParts<OwnedFd>) -> Self {
         let line = |part: LinePart<OwnedFd>| Queued {
             end: part.end,
-            kind: index_of::<Out>(&part.kind),
+            kind: Out::index_of(&part.kind).expect("the parts have been checked"),
             fd: part.fd,
         };
         Self {
@@ -137,7 +137,7 @@ impl Outbox {
         }
         self.lines.push_back(Queued {
             end: self.position + self.len() as u64,
-            kind: index_of::<Out>(kind),
+            kind: message.index(),
             fd,
         });
         Ok(())
@@ -254,14 +254,6 @@ impl Outbox {
             self.sent = 0;
         }
     }
-}
-
-/// A `type`'s place among its direction's.
-fn index_of<Out: Message>(kind: &str) -> usize {
-    Out::KINDS
-        .iter()
-        .position(|known| *known == kind)
-        .expect("a message's kind is one of its direction's KINDS")
 }
 
 /// Never waits, and a closed peer is an error instead of a SIGPIPE.
