@@ -123,7 +123,7 @@ fn the_fleet_is_managed_after_an_upgrade_as_before() {
     );
     prefork.done(&["scale", "web", "3"]);
     prefork.done(&["reload"]);
-    assert_eq!(prefork.pool("web").ready, 2);
+    assert_eq!(prefork.pool("web").ready, 3);
     prefork.done(&["stop"]);
 }
 
