@@ -294,7 +294,7 @@ fn a_program_that_is_stopped_is_found_and_replaced() {
     prefork.replaced("app", 0, old);
     let exit = last_exit(&prefork);
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout, "{exit:?}");
-    assert!(!processes::alive(program));
+    processes::gone(program);
     prefork.logged(&["its program is not well: it was stopped by a signal"]);
 }
 

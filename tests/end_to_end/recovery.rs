@@ -119,7 +119,7 @@ fn a_worker_that_hangs_at_that_moment_is_replaced_and_the_others_serve() {
     prefork.ready_again();
     assert_ne!(prefork.ready_pid("web", 0), hung);
     assert_eq!(prefork.ready_pid("web", 1), other);
-    assert!(!processes::alive(hung));
+    processes::gone(hung);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn while_nobody_says_who_a_user_is_everything_else_goes_on() {
         assert_eq!(output.code, 0, "{output:#?}");
     });
     prefork.replaced("web", 0, worker);
-    assert!(!processes::alive(worker));
+    processes::gone(worker);
     prefork.signal(Signal::SIGTERM);
     assert_eq!(prefork.exit_code(), 0);
 }

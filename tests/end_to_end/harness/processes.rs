@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::deadline::{PATIENCE, eventually};
+
 /// The environment variable that every process of a test inherits.
 pub(super) const MARKER: &str = "PREFORK_TEST";
 
@@ -56,6 +58,12 @@ pub(crate) fn send(pid: i32, signal: Signal) {
 /// Whether the process is there and no zombie.
 pub(crate) fn alive(pid: i32) -> bool {
     field(pid, "State:").is_some_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
+}
+
+/// Waits until the process is gone: its successor may be ready before.
+#[track_caller]
+pub(crate) fn gone(pid: i32) {
+    eventually("it is gone", PATIENCE, || !alive(pid));
 }
 
 /// Whether the process was stopped by a signal.
