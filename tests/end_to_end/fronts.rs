@@ -205,6 +205,9 @@ fn an_upgrade_breaks_no_request_and_departures_go_on() {
     for _ in 0..3 {
         load.serves(10);
         prefork.done(&["upgrade"]);
+        // The fronts know where those are that were there before.
+        load.serves(10);
+        assert!(prefork.worker("shop", 0).upstream.is_some());
         prefork.done(&["restart", "shop"]);
     }
     load.serves(10);

@@ -67,7 +67,7 @@ impl Reactor {
         let heartbeat_timeout = edition.map_or(Duration::MAX, |edition| {
             edition.config.policy.heartbeat_timeout
         });
-        let address = self.upstreams.of(handed.pid);
+        let address = self.upstreams.known(handed.pid).cloned();
         let check = edition.and_then(|edition| Check::of(&edition.config, address));
         let secrets = Secrets {
             check,

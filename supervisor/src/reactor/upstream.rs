@@ -98,7 +98,12 @@ impl Upstreams {
         self.known.extend(addresses);
     }
 
-    /// The address of a process that was written down.
+    /// The address of a process that was written down and is not held yet.
+    pub(super) fn known(&self, pid: i32) -> Option<&UpstreamAddress> {
+        self.known.get(&pid)
+    }
+
+    /// The address of a process that was written down, for who holds it from now on.
     pub(super) fn of(&mut self, pid: i32) -> Option<UpstreamAddress> {
         self.known.remove(&pid)
     }
