@@ -83,8 +83,11 @@ fn a_stopped_worker_is_found_by_its_heartbeat_timeout_and_replaced() {
     let exit = certificate(&prefork, "web", 1, old);
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout);
     assert_eq!(exit.signal, Some(9));
-    // As the supervisor saw it: at the first look after that second.
-    assert!(exit.detail.starts_with("was silent for 1."), "{exit:?}");
+    // As the supervisor saw it: at the first look when that second was over, and
+    // on a busy machine later. In whole milliseconds, so "1s" is an answer too.
+    let silent = exit.detail.strip_prefix("was silent for ");
+    let seconds = silent.and_then(|it| it.split_once('s')?.0.parse().ok());
+    assert!(seconds.is_some_and(|it: f64| it >= 1.0), "{exit:?}");
     assert_eq!(exits(&prefork, "heartbeat_timeout"), 1.0);
     let missed = "prefork_channel_heartbeats_missed_total";
     assert!(prefork.metric(missed, &[("slot", "1")]) >= 1.0);
