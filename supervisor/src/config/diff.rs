@@ -96,7 +96,8 @@ fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
         .collect()
 }
 
-fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 9] {
+/// Every key of `[supervisor]`, as it would be written.
+pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 9] {
     // Taken apart in full, so that a new key does not go unnoticed.
     let Supervisor {
         runtime_dir,

@@ -188,6 +188,12 @@ impl Fault {
         self
     }
 
+    /// Says what had to be there instead.
+    pub(super) fn of(mut self, what: &str) -> Self {
+        self.message = format!("expected {what}: {}", self.message);
+        self
+    }
+
     /// All of it in one sentence, where there is no place to point at.
     pub(super) fn into_sentence(self) -> String {
         match self.help {

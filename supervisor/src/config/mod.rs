@@ -16,6 +16,7 @@ mod checked;
 mod command_line;
 mod defaults;
 mod diff;
+mod elsewhere;
 mod error;
 mod execution;
 mod file;

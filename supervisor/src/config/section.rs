@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Fault, Problems, Span};
-use super::units;
+use super::{elsewhere, units};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -184,17 +184,19 @@ impl<'a> Section<'a> {
 
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
-        for (key, span, _) in self.entries() {
+        for (key, span, value) in self.entries() {
             if !self.known.contains(&key) {
                 let fault = Fault::new(format!("unknown key `{key}` in {}", self.name));
-                self.problems
-                    .at(span, fault.help(nearest(key, &self.known)));
+                let help = elsewhere::answer(key, value.get_ref(), &self.name)
+                    .unwrap_or_else(|| nearest(key, &self.known));
+                self.problems.at(span, fault.help(help));
             }
         }
     }
 }
 
-/// What to write instead of an unknown key.
+/// What to write instead of an unknown key: the one that is meant, or all of them, the
+/// likest first.
 pub(super) fn nearest(key: &str, known: &[&str]) -> String {
     let (nearest, distance) = known
         .iter()
@@ -204,6 +206,9 @@ pub(super) fn nearest(key: &str, known: &[&str]) -> String {
     if distance <= (key.chars().count() / 3).max(2) {
         format!("did you mean `{nearest}`?")
     } else {
+        let mut known = known.to_vec();
+        let likeness = |name: &str| strsim::jaro_winkler(key, name);
+        known.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
         format!("valid keys: {}", known.join(", "))
     }
 }

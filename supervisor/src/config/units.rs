@@ -5,53 +5,126 @@ use std::time::Duration;
 
 use super::error::Fault;
 
+/// One unit: its names, the first being the one that is written here, and how much it is.
+type Unit = (&'static [&'static str], u64);
+
 /// Units of time and their milliseconds, longest first.
-const TIME: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
+const TIME: [Unit; 5] = [
+    (&["d", "day", "days"], 86_400_000),
+    (&["h", "hour", "hours"], 3_600_000),
+    (&["m", "min", "mins", "minute", "minutes"], 60_000),
+    (&["s", "sec", "secs", "second", "seconds"], 1000),
+    (&["ms", "millisecond", "milliseconds"], 1),
 ];
 
 /// Units of memory and their bytes, largest first; the binary ones before the decimal ones.
-const MEMORY: [(&str, u64); 9] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("TB", 1_000_000_000_000),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("KB", 1000),
-    ("B", 1),
+/// A letter alone is the binary one, as for systemd, nginx and Docker.
+const MEMORY: [Unit; 9] = [
+    (&["TiB", "T"], 1 << 40),
+    (&["GiB", "G"], 1 << 30),
+    (&["MiB", "M"], 1 << 20),
+    (&["KiB", "K"], 1 << 10),
+    (&["TB"], 1_000_000_000_000),
+    (&["GB"], 1_000_000_000),
+    (&["MB"], 1_000_000),
+    (&["KB", "kB"], 1000),
+    (&["B", "byte", "bytes"], 1),
 ];
 
-/// A whole number and its unit, multiplied out. `what` is for messages.
-fn quantity(text: &str, what: &str, units: &[(&str, u64)]) -> Result<u64, Fault> {
-    let fault = |why: String| Fault::new(format!("expected {what}: {why}"));
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let names = || {
-        let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
-        format!("units: {}", names.join(", "))
+/// Whole numbers with their units, the largest first, multiplied out and added up:
+/// `1h30m`, `1h 30m`, `90 minutes`. `what` is for messages.
+fn quantity(text: &str, what: &str, units: &[Unit]) -> Result<u64, Fault> {
+    let of_kind = |fault: Fault| fault.of(what);
+    let too_large = || {
+        of_kind(Fault::new(format!(
+            "\"{}\" is too large",
+            text.escape_debug()
+        )))
     };
+    let (mut total, mut smallest, mut rest) = (0_u64, u64::MAX, text);
+    loop {
+        let (number, unit, after) = piece(text, rest, units).map_err(of_kind)?;
+        let factor = factor(number, unit, units).map_err(of_kind)?;
+        if factor >= smallest {
+            let fault = Fault::new(format!(
+                "in \"{}\" a unit comes after a smaller one, or twice",
+                text.escape_debug()
+            ));
+            return Err(of_kind(
+                fault.help("write the larger one first, as in \"1h30m\""),
+            ));
+        }
+        let amount = number.parse::<u64>().ok();
+        let amount = amount.and_then(|number| number.checked_mul(factor));
+        let sum = amount.and_then(|amount| total.checked_add(amount));
+        (total, smallest, rest) = (sum.ok_or_else(too_large)?, factor, after);
+        if rest.is_empty() {
+            return Ok(total);
+        }
+    }
+}
+
+/// The number and the unit at the beginning of `rest`, and what comes after them.
+/// `text` is the whole of it, for messages.
+fn piece<'a>(
+    text: &str,
+    rest: &'a str,
+    units: &[Unit],
+) -> Result<(&'a str, &'a str, &'a str), Fault> {
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, after) = rest.split_at(digits);
     let quoted = text.escape_debug();
     if number.is_empty() {
-        let why = format!("\"{quoted}\" does not begin with a whole number");
-        return Err(fault(why));
+        let why = match rest == text {
+            true => format!("\"{quoted}\" does not begin with a whole number"),
+            false => format!("in \"{quoted}\" a whole number has to follow before \"{rest}\""),
+        };
+        return Err(Fault::new(why));
     }
+    if after.starts_with(['.', ',']) {
+        let fault = Fault::new(format!("\"{quoted}\" has a fraction"));
+        return Err(fault.help("write whole numbers of smaller units"));
+    }
+    let after = after.trim_start_matches(' ');
+    let letters = after.find(|c: char| c == ' ' || c.is_ascii_digit());
+    let (unit, after) = after.split_at(letters.unwrap_or(after.len()));
     if unit.is_empty() {
-        return Err(fault(format!("\"{quoted}\" has no unit")).help(names()));
+        return Err(Fault::new(format!("\"{quoted}\" has no unit")).help(names(units)));
     }
-    let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        let why = format!("\"{}\" is not a unit", unit.escape_debug());
-        return Err(fault(why).help(names()));
-    };
-    let number = number.parse::<u64>().ok();
-    number
-        .and_then(|number| number.checked_mul(*factor))
-        .ok_or_else(|| fault(format!("\"{quoted}\" is too large")))
+    Ok((number, unit, after.trim_start_matches(' ')))
+}
+
+/// What a unit is worth.
+fn factor(number: &str, unit: &str, units: &[Unit]) -> Result<u64, Fault> {
+    if let Some((_, factor)) = units.iter().find(|(names, _)| names.contains(&unit)) {
+        return Ok(*factor);
+    }
+    let fault = Fault::new(format!("\"{}\" is not a unit", unit.escape_debug()));
+    let meant = units.iter().filter(|(names, _)| {
+        let alike = |name: &&str| bare(name) == bare(unit);
+        names.iter().any(alike)
+    });
+    let meant: Vec<String> = meant
+        .map(|(names, _)| format!("\"{number}{}\"", names[0]))
+        .collect();
+    Err(fault.help(match meant.as_slice() {
+        [] => names(units),
+        meant => format!("write {}", meant.join(" or ")),
+    }))
+}
+
+/// A unit without what people confuse in it: upper and lower case, GB and GiB.
+fn bare(unit: &str) -> String {
+    let unit = unit.to_ascii_lowercase();
+    match unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')) {
+        Some(letter) if letter.len() == 1 => letter.to_owned(),
+        _ => unit,
+    }
+}
+
+fn names(units: &[Unit]) -> String {
+    let names: Vec<&str> = units.iter().map(|(names, _)| names[0]).collect();
+    format!("units: {}", names.join(", "))
 }
 
 /// A duration of the command line: `250ms`, `30s`, `5m`. The error says what
@@ -60,12 +133,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration(text).map_err(|fault| fault.into_sentence())
 }
 
-/// `250ms`, `30s`, `5m`, `24h`, `7d`.
+/// `250ms`, `30s`, `5m`, `24h`, `7d`, `1m30s`, `5 minutes`.
 pub(super) fn duration(text: &str) -> Result<Duration, Fault> {
     quantity(text, "a duration such as \"30s\"", &TIME).map(Duration::from_millis)
 }
 
-/// `512B`, `64KiB`, `10MB`, `1GiB`: bytes.
+/// `512B`, `64KiB`, `10MB`, `1GiB`, `1G`, `512 MB`: bytes.
 pub(super) fn size(text: &str) -> Result<u64, Fault> {
     quantity(text, "a size such as \"512MiB\"", &MEMORY)
 }
@@ -130,13 +203,13 @@ pub(super) fn show_size(bytes: u64) -> String {
 }
 
 /// The largest unit that leaves a whole number.
-fn show(amount: u64, units: &[(&str, u64)]) -> String {
+fn show(amount: u64, units: &[Unit]) -> String {
     units
         .iter()
         .find(|(_, factor)| amount.is_multiple_of(*factor))
         .map_or_else(
             || amount.to_string(),
-            |(name, factor)| format!("{}{name}", amount / factor),
+            |(names, factor)| format!("{}{}", amount / factor, names[0]),
         )
 }
 

@@ -79,7 +79,7 @@ fn each_mistake_has_its_own_words() {
         ),
         (
             "rlimits = { core = \"1mb\" }",
-            "`core`: expected a size such as \"512MiB\": \"mb\" is not a unit (units: TiB, GiB, MiB, KiB, TB, GB, MB, KB, B)",
+            "`core`: expected a size such as \"512MiB\": \"mb\" is not a unit (write \"1MiB\" or \"1MB\")",
         ),
         (
             "rlimits = { nofile = { soft = 2, hard = 1 } }",
@@ -107,7 +107,7 @@ fn each_mistake_has_its_own_words() {
         ),
         (
             "capabilities = [\"net_bind\"]",
-            "no capability \"net_bind\" (valid keys: chown",
+            "no capability \"net_bind\" (valid keys: net_admin, net_bind_service",
         ),
         (
             "capabilities = [\"net_bind_servce\"]",

@@ -17,6 +17,85 @@ prefork.toml:3:1: unknown key `hartbeat_timeout` in [pool.web]
 }
 
 #[test]
+fn a_setting_of_another_server_is_answered_with_ours() {
+    for (settings, said) in [
+        (
+            "graceful_timeout = 30",
+            "unknown key `graceful_timeout` in [pool.web] (here it is `drain_timeout` in [pool.web])",
+        ),
+        (
+            "timeout = 30",
+            "unknown key `timeout` in [pool.web] (here it is `heartbeat_timeout` in [pool.web] or \
+             `request_timeout` in [pool.web.http]: the first ends a worker that hangs, the second \
+             a request that takes too long)",
+        ),
+        (
+            "pm.max_children = 5",
+            "unknown key `pm` in [pool.web] (here it is `workers` in [pool.web]: a pool has as many \
+             workers as it says; `prefork scale` changes that while it runs)",
+        ),
+        (
+            "limits = { requests = 5 }",
+            "unknown key `limits` in [pool.web] (here it is `max_requests` in [pool.web])",
+        ),
+        (
+            "http.keepalive-timeout = 5",
+            "unknown key `keepalive-timeout` in `http` of [pool.web] \
+             (here it is `idle_timeout` in [pool.web.http])",
+        ),
+        (
+            "loglevel = \"debug\"",
+            "unknown key `loglevel` in [pool.web] (here it is `log_level` in [supervisor])",
+        ),
+        (
+            "daemon = true",
+            "unknown key `daemon` in [pool.web] (prefork stays in the foreground; a service \
+             manager puts it into the background)",
+        ),
+        (
+            "max-requests = 5",
+            "unknown key `max-requests` in [pool.web] (did you mean `max_requests`?)",
+        ),
+    ] {
+        assert_eq!(problem_of(settings), said);
+    }
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_told_where_it_stands() {
+    for (settings, said) in [
+        (
+            "request_timeout = \"5s\"",
+            "unknown key `request_timeout` in [pool.web] (it stands in [pool.web.http])",
+        ),
+        (
+            "log_level = \"info\"",
+            "unknown key `log_level` in [pool.web] (it stands in [supervisor])",
+        ),
+        (
+            "http.workers = 2",
+            "unknown key `workers` in `http` of [pool.web] (it stands in [pool.web])",
+        ),
+    ] {
+        assert_eq!(problem_of(settings), said);
+    }
+    let top = "workers = 2\n[pool.web]\nlisten = [\"0.0.0.0:80\"]\n";
+    assert_eq!(
+        only_problem(top),
+        "unknown key `workers` in the file (it stands in [pool.NAME])"
+    );
+}
+
+#[test]
+fn valid_keys_are_listed_by_likeness() {
+    assert_eq!(
+        problem_of("check = { path = \"/\", state_code = 200 }"),
+        "unknown key `state_code` in `check` of [pool.web] \
+         (valid keys: status, timeout, path, headers, body)"
+    );
+}
+
+#[test]
 fn a_bare_number_is_told_to_take_a_unit() {
     let text = "[pool.web]\nlisten = [\"0.0.0.0:80\"]\n\tboot_timeout = 30 # long\n";
     let expected = "\
@@ -103,7 +182,7 @@ prefork.toml:7:11: `max_rss`: expected a size such as "512MiB": "gb" is not a un
   |
 7 | max_rss = "1gb"
   |           ^^^^^
-  = help: units: TiB, GiB, MiB, KiB, TB, GB, MB, KB, B
+  = help: write "1GiB" or "1GB"
 
 prefork.toml:8:19: `backoff_max` must not be shorter than `backoff_initial`
   |
@@ -290,7 +369,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "listen = [{ address = \"[::]:1\", colour = 1 }]",
-            "unknown key `colour` in a listener (valid keys: address, backlog, permissions, group, mode, ipv6_only, tls)",
+            "unknown key `colour` in a listener (valid keys: backlog, group, tls, mode, address, ipv6_only, permissions)",
         ),
         (
             "listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]",
@@ -378,6 +457,26 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         (
             "drain_timeout = \"8d\"",
             "`drain_timeout`: 8d is out of range (from 0s to 7d)",
+        ),
+        (
+            "drain_timeout = \"1M\"",
+            "`drain_timeout`: expected a duration such as \"30s\": \"M\" is not a unit (write \"1m\")",
+        ),
+        (
+            "drain_timeout = \"1.5h\"",
+            "`drain_timeout`: expected a duration such as \"30s\": \"1.5h\" has a fraction (write whole numbers of smaller units)",
+        ),
+        (
+            "drain_timeout = \"30s1m\"",
+            "`drain_timeout`: expected a duration such as \"30s\": in \"30s1m\" a unit comes after a smaller one, or twice (write the larger one first, as in \"1h30m\")",
+        ),
+        (
+            "drain_timeout = \"1m30\"",
+            "`drain_timeout`: expected a duration such as \"30s\": \"1m30\" has no unit (units: d, h, m, s, ms)",
+        ),
+        (
+            "drain_timeout = \"1m or so\"",
+            "`drain_timeout`: expected a duration such as \"30s\": in \"1m or so\" a whole number has to follow before \"or so\"",
         ),
         (
             "heartbeat_interval = \"10s\"",

@@ -388,6 +388,36 @@ pool web
 }
 
 #[test]
+fn quantities_are_understood_in_the_ways_that_people_write_them() {
+    let pool = |settings: &str| {
+        let text = format!("[pool.web]\nlisten = [\"127.0.0.1:1\"]\n{settings}\n");
+        valid(&text).pools.remove(0)
+    };
+    for (text, seconds) in [
+        ("1m30s", 90),
+        ("1h 30 min", 5400),
+        ("5 minutes", 300),
+        ("1 minute 1 second", 61),
+        ("1d1h1m1s1000ms", 90_062),
+    ] {
+        let pool = pool(&format!("drain_timeout = \"{text}\""));
+        let expected = Duration::from_secs(seconds);
+        assert_eq!(pool.policy.drain_timeout, expected, "{text}");
+    }
+    for (text, bytes) in [
+        ("1G", 1 << 30),
+        ("1GiB", 1 << 30),
+        ("512 MB", 512_000_000),
+        ("1GiB 512MiB", 3 << 29),
+        ("2000000 bytes", 2_000_000),
+        ("2000kB", 2_000_000),
+    ] {
+        let pool = pool(&format!("max_rss = \"{text}\""));
+        assert_eq!(pool.policy.max_rss, Some(bytes), "{text}");
+    }
+}
+
+#[test]
 fn quantities_are_shown_as_they_can_be_written() {
     for text in ["0s", "1ms", "1500ms", "90s", "2m", "36h", "7d"] {
         let duration = units::duration(text).unwrap();
