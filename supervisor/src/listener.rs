@@ -4,6 +4,7 @@
 mod access;
 mod deaf;
 mod holder;
+mod taken;
 mod tcp;
 mod unix_queue;
 
@@ -28,6 +29,7 @@ use crate::left;
 use crate::sys;
 
 pub(crate) use access::Access;
+pub(crate) use taken::warnings as addresses_taken;
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! What a supervisor that was killed has left: which of its processes live,
 //! which of them come back, and every listener that one of them holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -81,6 +81,24 @@ pub(crate) fn configuration_in_force(runtime_dir: &Path) -> Option<Config> {
     };
     let config = document.config.clone();
     (!Remains::of(document).living.is_empty()).then_some(config)
+}
+
+/// The addresses that a supervisor of this runtime directory listens on, or workers that
+/// wait for the next one; `None` where that is not to be known.
+pub(crate) fn addresses_in_force(runtime_dir: &Path) -> Option<BTreeSet<String>> {
+    let document = match state::read(runtime_dir) {
+        Found::State(document) => document,
+        Found::Nothing | Found::OtherBoot => return Some(BTreeSet::new()),
+        Found::Unusable(_) => return None,
+    };
+    let admin = document.config.supervisor.admin;
+    let listeners = document.listeners.iter().map(|it| it.address.clone());
+    let addresses = listeners
+        .chain(admin.map(|admin| admin.to_string()))
+        .collect();
+    let is_alive =
+        state::living_supervisor(runtime_dir).is_some() || !Remains::of(document).living.is_empty();
+    Some(if is_alive { addresses } else { BTreeSet::new() })
 }
 
 /// A worker that has died without its supervisor, and whose tree is to go with it.

@@ -1,6 +1,9 @@
 //! A configuration error names the file, the place, the line and what would be right.
 
-use crate::harness::{cli, directory};
+use std::net::{SocketAddr, TcpListener};
+
+use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::{Pool, Prefork, cli, directory};
 
 /// What `prefork check` says of a file, and its path.
 fn check(text: &str) -> (cli::Output, String) {
@@ -125,4 +128,38 @@ fn flags_and_a_file_exclude_each_other() {
     let args = ["run", "--config", path, "--workers", "2"];
     let output = cli::run_alone(dir.path(), &args);
     assert_eq!(output.code, 2, "{output:?}");
+}
+
+fn listening_at(address: SocketAddr) -> String {
+    format!("[supervisor]\nadmin = \"\"\n[pool.web]\nlisten = [\"{address}\"]\n")
+}
+
+#[test]
+fn a_check_tells_that_an_address_is_in_use_and_by_whom() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it is bound");
+    let (output, _) = check(&listening_at(address));
+    assert_eq!(output.code, 0, "{output:?}");
+    let warning = format!("warning: {address} is in use: ");
+    assert!(output.stderr.contains(&warning), "{output:?}");
+    assert!(output.stderr.contains(" (pid "), "{output:?}");
+}
+
+#[test]
+fn a_check_takes_the_running_supervisors_addresses_for_its_own() {
+    let mut prefork = Prefork::start(&[Pool::bundled("web", 1)]);
+    let file = prefork.dir().join("another.toml");
+    std::fs::write(&file, listening_at(prefork.address("web"))).expect("it is ours");
+    let file = file.to_str().expect("the path is text");
+    let is_warned = |prefork: &Prefork| {
+        let output = prefork.cli(&["check", "--config", file]);
+        assert_eq!(output.code, 0, "{output:?}");
+        output.stderr.contains("is in use")
+    };
+    eventually("its own address is not warned of", PATIENCE, || {
+        !is_warned(&prefork)
+    });
+    // Its workers wait for the next one, which is to listen there again.
+    prefork.killed();
+    assert!(!is_warned(&prefork));
 }

@@ -13,6 +13,7 @@ use super::render;
 use super::terminal::Terminal;
 use crate::boot_check::{self, BootError, Check};
 use crate::config::{self, Config, Options};
+use crate::listener;
 
 /// Checks the configuration and, where it is wanted, its workers.
 pub(super) fn run(
@@ -29,6 +30,7 @@ pub(super) fn run(
     let mut warnings = config::warnings(&config, SystemTime::now());
     let root = nix::unistd::Uid::effective().is_root();
     warnings.extend(config::root_workers(&config, root));
+    warnings.extend(listener::addresses_taken(&config));
     let mut document = config::checked_json(&config);
     document["warnings"] = json!(warnings);
     let shown = config::render_checked(&config);

@@ -1,9 +1,10 @@
 //! Listeners: `"0.0.0.0:8080"`, `"unix:/run/app.sock"`, or a table with options.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::net::if_::if_nametoindex;
 use prefork_proto::adapter::SOCKET_PATH_LIMIT;
 use toml::de::DeValue;
 
@@ -186,15 +187,74 @@ fn descriptor_name(name: &str) -> Result<String, Fault> {
 
 /// An IP address with its port, or what is missing.
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Fault> {
-    text.parse().map_err(|_| {
-        let (why, help) = what_is_wrong(text);
-        Fault::new(format!("\"{}\" {why}", text.escape_debug())).help(help)
-    })
+    let address = match text.parse() {
+        Ok(address) => address,
+        Err(_) => match with_interface(text)? {
+            Some(address) => address.into(),
+            None => return Err(no_address(text)),
+        },
+    };
+    match address {
+        SocketAddr::V6(it) if it.ip().is_unicast_link_local() && it.scope_id() == 0 => {
+            let fault = Fault::new(format!("\"{text}\" is of one link, and does not say which"));
+            let help = format!("write its interface: \"[{}%eth0]:{}\"", it.ip(), it.port());
+            Err(fault.help(help))
+        }
+        address => Ok(address),
+    }
+}
+
+/// `[fe80::1%eth0]:8080`: an address of the link at an interface (RFC 4007, 11).
+fn with_interface(text: &str) -> Result<Option<SocketAddrV6>, Fault> {
+    let split = |text: &str| {
+        let (address, rest) = text.strip_prefix('[')?.split_once('%')?;
+        let (interface, port) = rest.split_once("]:")?;
+        Some((
+            address.parse::<Ipv6Addr>().ok()?,
+            interface.to_owned(),
+            port.parse::<u16>().ok()?,
+        ))
+    };
+    let Some((ip, interface, port)) = split(text) else {
+        return Ok(None);
+    };
+    let index = if_nametoindex(interface.as_str()).map_err(|_| {
+        Fault::new(format!(
+            "there is no interface \"{}\"",
+            interface.escape_debug()
+        ))
+    })?;
+    Ok(Some(SocketAddrV6::new(ip, port, 0, index)))
 }
 
 /// Why a text is no socket address, and what would be one.
+fn no_address(text: &str) -> Fault {
+    let (why, help) = what_is_wrong(text);
+    Fault::new(format!("\"{}\" {why}", text.escape_debug())).help(help)
+}
+
 fn what_is_wrong(text: &str) -> (String, String) {
     let not_an_ip = || "is not an IP address with a port".to_owned();
+    if let Some((_, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/').escape_debug();
+        return (
+            "is a URL".to_owned(),
+            format!("write the address alone: \"{rest}\""),
+        );
+    }
+    if text.starts_with(['/', '.']) {
+        let path = text.escape_debug();
+        return (
+            "is a path".to_owned(),
+            format!("for a unix socket write \"unix:{path}\""),
+        );
+    }
+    if let Ok(port) = text.parse::<u16>() {
+        let help = format!(
+            "write \"127.0.0.1:{port}\" for this machine alone, or \"0.0.0.0:{port}\" for everybody"
+        );
+        return ("is a port without an address".to_owned(), help);
+    }
     if let Ok(ip) = text.parse::<IpAddr>() {
         let example = SocketAddr::new(ip, 8080);
         return ("has no port".to_owned(), format!("write \"{example}\""));
@@ -210,6 +270,7 @@ fn what_is_wrong(text: &str) -> (String, String) {
     let help = match host {
         "" | "*" => format!("for every address write \"0.0.0.0:{port}\" or \"[::]:{port}\""),
         "localhost" => format!("names are not looked up; write \"127.0.0.1:{port}\""),
+        _ if host.parse::<Ipv6Addr>().is_ok() => format!("write \"[{host}]:{port}\""),
         _ => format!("names are not looked up; write an IP address, as in \"0.0.0.0:{port}\""),
     };
     (not_an_ip(), help)
@@ -240,8 +301,12 @@ impl Listen {
 /// Whether two TCP addresses of one family contend for a port.
 pub(crate) fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let (a, b) = (one.ip(), other.ip());
+    let link = |address: &SocketAddr| match address {
+        SocketAddr::V6(address) => address.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
     one.port() == other.port()
         && one.port() != 0
         && a.is_ipv4() == b.is_ipv4()
-        && (a == b || a.is_unspecified() || b.is_unspecified())
+        && (a == b && link(one) == link(other) || a.is_unspecified() || b.is_unspecified())
 }

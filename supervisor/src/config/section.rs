@@ -139,8 +139,14 @@ impl<'a> Section<'a> {
     ) -> Option<Setting<Vec<Setting<T>>>> {
         let raw = self.raw(key)?;
         let DeValue::Array(elements) = raw.get_ref() else {
-            let fault = expected(what, raw.get_ref());
-            self.problems.at(raw.span(), fault.of_key(key));
+            let fault = expected(what, raw.get_ref()).of_key(key);
+            self.problems.at(
+                raw.span(),
+                match raw.get_ref().as_str() {
+                    Some(text) => fault.help(format!("write [\"{}\"]", text.escape_debug())),
+                    None => fault,
+                },
+            );
             return None;
         };
         let mut list = Vec::new();

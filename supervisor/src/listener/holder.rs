@@ -24,28 +24,38 @@ pub(super) fn advice(address: &Address) -> String {
              choose another"
                 .to_owned()
         }
-        Some(pid) => {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let name: String = name.trim().escape_debug().collect();
-            format!("; {name} (pid {pid}) holds it: stop that, or choose another")
-        }
+        Some(pid) => format!("; {} holds it: stop that, or choose another", title(pid)),
         None => "; another program holds it: stop that, or choose another".to_owned(),
     }
 }
 
+/// A process by its name and number.
+fn title(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name: String = name.trim().escape_debug().collect();
+    format!("{name} (pid {pid})")
+}
+
+/// Who has one of these sockets, as far as this user may know.
+pub(super) fn of(inodes: &[u64]) -> String {
+    process_with(inodes).map_or_else(|| "another program".to_owned(), title)
+}
+
 /// The sockets that are in the way of this address.
 fn at_port(address: SocketAddr) -> Vec<u64> {
-    let mut inodes = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        let rows = text.lines().skip(1).filter_map(listener);
-        let in_the_way = rows.filter(|(at, _)| {
-            let any = at.ip().is_unspecified() || address.ip().is_unspecified();
-            at.port() == address.port() && (at.ip() == address.ip() || any)
-        });
-        inodes.extend(in_the_way.map(|(_, inode)| inode));
-    }
-    inodes
+    let in_the_way = tcp_listeners().into_iter().filter(|(at, _)| {
+        let any = at.ip().is_unspecified() || address.ip().is_unspecified();
+        at.port() == address.port() && (at.ip() == address.ip() || any)
+    });
+    in_the_way.map(|(_, inode)| inode).collect()
+}
+
+/// Every TCP socket that listens: its address and inode.
+pub(super) fn tcp_listeners() -> Vec<(SocketAddr, u64)> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let texts = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
+    let rows = texts.iter().flat_map(|text| text.lines().skip(1));
+    rows.filter_map(listener).collect()
 }
 
 /// A row of `/proc/net/tcp`, if it is a listener's: its address and inode.
@@ -77,7 +87,7 @@ fn ip_address(digits: &str) -> Option<IpAddr> {
 }
 
 /// The sockets that were bound to this path.
-fn at_path(path: &Path) -> Vec<u64> {
+pub(super) fn at_path(path: &Path) -> Vec<u64> {
     let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let rows = text.lines().skip(1).filter_map(|row| {
         // Num, RefCount, Protocol, Flags, Type, St, Inode, and what is left is the path.

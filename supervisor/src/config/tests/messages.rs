@@ -293,7 +293,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ("listen = []", "`listen` is empty ([\"0.0.0.0:8080\"])"),
         (
             "listen = \"0.0.0.0:80\"",
-            "`listen`: expected an array such as [\"0.0.0.0:8080\"], found string \"0.0.0.0:80\"",
+            "`listen`: expected an array such as [\"0.0.0.0:8080\"], found string \"0.0.0.0:80\" (write [\"0.0.0.0:80\"])",
         ),
         (
             "listen = [\"localhost:80\"]",
@@ -313,7 +313,31 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "listen = [\"8080\"]",
-            "\"8080\" is not an IP address with a port (write IP:PORT, for instance \"0.0.0.0:8080\")",
+            "\"8080\" is a port without an address (write \"127.0.0.1:8080\" for this machine alone, or \"0.0.0.0:8080\" for everybody)",
+        ),
+        (
+            "listen = [\"web\"]",
+            "\"web\" is not an IP address with a port (write IP:PORT, for instance \"0.0.0.0:8080\")",
+        ),
+        (
+            "listen = [\"http://127.0.0.1:8080/\"]",
+            "\"http://127.0.0.1:8080/\" is a URL (write the address alone: \"127.0.0.1:8080\")",
+        ),
+        (
+            "listen = [\"/run/app.sock\"]",
+            "\"/run/app.sock\" is a path (for a unix socket write \"unix:/run/app.sock\")",
+        ),
+        (
+            "listen = [\"fd00:1:8080:9090:1:2:3:4:80\"]",
+            "\"fd00:1:8080:9090:1:2:3:4:80\" is not an IP address with a port (write \"[fd00:1:8080:9090:1:2:3:4]:80\")",
+        ),
+        (
+            "listen = [\"[fe80::1]:80\"]",
+            "\"[fe80::1]:80\" is of one link, and does not say which (write its interface: \"[fe80::1%eth0]:80\")",
+        ),
+        (
+            "listen = [\"[fe80::1%no-such]:80\"]",
+            "there is no interface \"no-such\"",
         ),
         (
             "listen = [\"unix:\"]",
@@ -385,7 +409,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "program = \"/bin/sh\"",
-            "`program`: expected an array such as [\"/usr/bin/shop\", \"--quiet\"], found string \"/bin/sh\"",
+            "`program`: expected an array such as [\"/usr/bin/shop\", \"--quiet\"], found string \"/bin/sh\" (write [\"/bin/sh\"])",
         ),
         ("program = [1]", "expected a string, found integer 1"),
         (

@@ -388,6 +388,22 @@ pool web
 }
 
 #[test]
+fn an_address_of_a_link_names_its_interface() {
+    let text = "[pool.web]\nlisten = [\"[fe80::1%lo]:8080\", \"[fe80::1%4095]:8080\"]\n";
+    let listen = &valid(text).pools[0].listen;
+    let lo = nix::net::if_::if_nametoindex("lo").expect("every machine has one");
+    let expected = [lo, 4095].map(|index| {
+        let ip = "fe80::1".parse().expect("it is one");
+        Address::Tcp(std::net::SocketAddrV6::new(ip, 8080, 0, index).into())
+    });
+    assert_eq!(
+        [&listen[0].address, &listen[1].address],
+        expected.each_ref()
+    );
+    assert_eq!(listen[0].name, "[fe80::1%lo]:8080");
+}
+
+#[test]
 fn quantities_are_understood_in_the_ways_that_people_write_them() {
     let pool = |settings: &str| {
         let text = format!("[pool.web]\nlisten = [\"127.0.0.1:1\"]\n{settings}\n");
