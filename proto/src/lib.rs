@@ -17,6 +17,8 @@
 //! - [`metrics`] has the part of them that carries an application's own metrics.
 //! - [`scoreboard`] is the memory in which a worker counts and which the
 //!   supervisor reads, whatever becomes of the worker.
+//! - [`request_table`] is the memory in which a worker notes the requests that it is
+//!   serving, so that they are known also after SIGKILL.
 //! - [`places`] is the memory in which all processes that forward to a pool count what
 //!   they have there.
 //! - [`tls`] has the certificates and keys of listeners that speak TLS.
@@ -62,6 +64,7 @@ pub mod listening;
 pub mod message;
 pub mod metrics;
 pub mod places;
+pub mod request_table;
 pub mod scoreboard;
 pub mod tls;
 

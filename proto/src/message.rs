@@ -45,6 +45,9 @@ pub enum ToWorker {
     /// Shared memory to count in; its descriptor arrives with this line. Only to
     /// a worker with the capability `scoreboard`, and before every `listener`.
     Scoreboard(ScoreboardOffer),
+    /// Shared memory to note requests in; its descriptor arrives with this line. Only to
+    /// a worker with the capability `requests`, and before every `listener`.
+    Requests(RequestsOffer),
     /// What the listeners that speak TLS do their handshakes with, from now on;
     /// its descriptor arrives with this line. Wants a `reply`. Only to a worker
     /// with the capability `tls`: before the first `listener`, and later in
@@ -297,6 +300,21 @@ pub struct ScoreboardOffer {
     pub fds: u32,
 }
 
+/// The incarnation's request table on its way to the worker, or back to a new supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RequestsOffer {
+    /// The layout's version.
+    pub abi: u32,
+    /// The memory's size in bytes: as many entries as fit.
+    pub bytes: u64,
+    /// Whether targets are to be noted with their queries.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub query: bool,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
 /// Certificates and keys on their way to the worker, in sealed memory that
 /// [`tls::read`](crate::tls::read) reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -474,6 +492,9 @@ pub enum ToSupervisor {
     /// What it counts in; its descriptor arrives with this line. Only after a
     /// `rejoin` that announces it.
     Scoreboard(ScoreboardOffer),
+    /// What it notes its requests in; its descriptor arrives with this line. Only after a
+    /// `rejoin` that announces it.
+    Requests(RequestsOffer),
     /// A socket that it listens on; its descriptor arrives with this line. Only
     /// after a `rejoin`, as often as that announces.
     Listener(ListenerOffer),
@@ -511,13 +532,13 @@ pub struct Hello {
     pub version: String,
     /// What it can do beyond the mandatory: `tell`, `reload`, `pause`, `http_counts`,
     /// `rescue`, `scoreboard`, `rejoin`, `output`, `tls`,
-    /// `access_log`, `forward`.
+    /// `access_log`, `forward`, `requests`.
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
 
 /// Who a worker was to a supervisor that has gone, said to the next one. The
-/// scoreboard, every listener and what it prints to follow, and then the worker waits
+/// scoreboard, the request table, every listener and what it prints to follow, and then the worker waits
 /// for `welcome`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -548,6 +569,9 @@ pub struct Rejoin {
     /// Whether a `scoreboard` line follows, before the listeners.
     #[serde(default)]
     pub scoreboard: bool,
+    /// Whether a `requests` line follows, before the listeners.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub requests: bool,
     /// How many `output` lines follow, after the listeners: at most one for each
     /// stream.
     #[serde(default)]
@@ -571,6 +595,7 @@ impl fmt::Debug for Rejoin {
             .field("capabilities", &self.capabilities)
             .field("listeners", &self.listeners)
             .field("scoreboard", &self.scoreboard)
+            .field("requests", &self.requests)
             .field("outputs", &self.outputs)
             .field("state", &self.state)
             .finish_non_exhaustive()
@@ -784,6 +809,7 @@ impl Message for ToWorker {
         Self::Welcome(_) => "welcome",
         Self::Refused { .. } => "refused",
         Self::Scoreboard(_) => "scoreboard",
+        Self::Requests(_) => "requests",
         Self::Tls(_) => "tls",
         Self::Tickets { .. } => "tickets",
         Self::Listener(_) => "listener",
@@ -805,6 +831,7 @@ impl Message for ToWorker {
 
     const KINDS_WITH_FD: &'static [&'static str] = &[
         "scoreboard",
+        "requests",
         "tls",
         "listener",
         "rescue",
@@ -816,6 +843,7 @@ impl Message for ToWorker {
     fn fds(&self) -> u32 {
         match self {
             Self::Scoreboard(offer) => offer.fds,
+            Self::Requests(offer) => offer.fds,
             Self::Tls(offer) => offer.fds,
             Self::Listener(offer) => offer.fds,
             Self::Rescue(rescue) => rescue.fds,
@@ -832,6 +860,7 @@ impl Message for ToSupervisor {
         Self::Hello(_) => "hello",
         Self::Rejoin(_) => "rejoin",
         Self::Scoreboard(_) => "scoreboard",
+        Self::Requests(_) => "requests",
         Self::Listener(_) => "listener",
         Self::Output(_) => "output",
         Self::Ready => "ready",
@@ -842,11 +871,13 @@ impl Message for ToSupervisor {
         Self::Bye { .. } => "bye",
     }
 
-    const KINDS_WITH_FD: &'static [&'static str] = &["scoreboard", "listener", "output"];
+    const KINDS_WITH_FD: &'static [&'static str] =
+        &["scoreboard", "requests", "listener", "output"];
 
     fn fds(&self) -> u32 {
         match self {
             Self::Scoreboard(offer) => offer.fds,
+            Self::Requests(offer) => offer.fds,
             Self::Listener(offer) => offer.fds,
             Self::Output(offer) => offer.fds,
             _ => 0,

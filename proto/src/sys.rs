@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use crate::request_table::{Header, Record};
 use crate::scoreboard::{Cells, Seen};
 
 /// Descriptors that one `recvmsg` can take. More than any line of protocol 1
@@ -157,6 +158,28 @@ pub(crate) fn map_for_good(memory: BorrowedFd<'_>) -> Result<&'static Cells<Atom
     // SAFETY: never unmapped, aligned, and large enough by this function's
     // contract. Every bit pattern is a cell, and all access is atomic.
     Ok(unsafe { at.as_ref() })
+}
+
+/// Maps a table of this many requests for writing, until the process ends. The caller has
+/// made sure that the memory is as large as that and can't shrink.
+pub(crate) fn map_requests_for_good(
+    memory: BorrowedFd<'_>,
+    entries: usize,
+) -> Result<(&'static Header, &'static [Record]), Errno> {
+    let bytes = mem::size_of::<Header>() + entries * mem::size_of::<Record>();
+    let bytes = NonZeroUsize::new(bytes).expect("a header is there always");
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that
+    // exists. It is page-aligned, which is enough for the header and, as its size is their
+    // alignment, for the entries behind it.
+    let at = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, memory, 0) }?;
+    // SAFETY: never unmapped, aligned, and large enough by this function's contract. Every
+    // bit pattern is a header and an entry, and all access to them is atomic.
+    unsafe {
+        let records = at.byte_add(mem::size_of::<Header>()).cast::<Record>();
+        let records = std::slice::from_raw_parts(records.as_ptr(), entries);
+        Ok((at.cast::<Header>().as_ref(), records))
+    }
 }
 
 /// Counters shared with other processes, mapped until they are dropped.

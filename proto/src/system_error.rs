@@ -4,7 +4,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-/// A system call of the channel or the scoreboard.
+/// A system call of the channel or of memory that is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// `socketpair(2)`
@@ -31,6 +31,8 @@ pub enum Call {
     Fstat,
     /// `mmap(2)`
     Mmap,
+    /// `pread(2)`
+    Pread,
     /// `pwrite(2)`
     Pwrite,
 }
@@ -50,6 +52,7 @@ impl Call {
             Self::Dup => "fcntl(F_DUPFD_CLOEXEC)",
             Self::Fstat => "fstat",
             Self::Mmap => "mmap",
+            Self::Pread => "pread",
             Self::Pwrite => "pwrite",
         }
     }
@@ -136,6 +139,7 @@ impl SystemError {
             | Call::AddSeals
             | Call::GetSeals
             | Call::Fstat
+            | Call::Pread
             | Call::Pwrite => false,
         }
     }
@@ -155,6 +159,7 @@ impl SystemError {
             | Call::Dup
             | Call::Fstat
             | Call::Mmap
+            | Call::Pread
             | Call::Pwrite => memory_advice(self.errno),
         }
     }

@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use prefork_proto::control::{ApiError, Channels, Describe, Event, JobLine, Status, TellBody};
+use prefork_proto::control::{
+    ApiError, Channels, Describe, Event, JobLine, Requests, Status, TellBody,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::fleet::Command;
@@ -26,6 +28,24 @@ pub struct Member {
     pub start_ticks: u64,
 }
 
+/// Which of the requests that are being served somebody wants to see.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only this pool's.
+    pub pool: Option<String>,
+    /// Only this slot's of the pool.
+    pub slot: Option<u32>,
+    /// Only those that came at least so many milliseconds ago.
+    pub older_than_ms: u64,
+}
+
+impl Wanted {
+    /// Whether what this slot's processes serve is among it.
+    pub fn concerns(&self, pool: &str, slot: u32) -> bool {
+        self.pool.as_deref().is_none_or(|it| it == pool) && self.slot.is_none_or(|it| it == slot)
+    }
+}
+
 /// A question or a command for the reactor.
 #[derive(Debug)]
 pub enum Request {
@@ -42,6 +62,13 @@ pub enum Request {
     },
     /// Every worker's process that is known.
     Workers(oneshot::Sender<Vec<Member>>),
+    /// The requests that are being served.
+    Requests {
+        /// Which ones.
+        wanted: Wanted,
+        /// The answer.
+        reply: oneshot::Sender<Result<Requests, ApiError>>,
+    },
     /// A row per channel.
     Channels(oneshot::Sender<Channels>),
     /// The exposition in text format 0.0.4.

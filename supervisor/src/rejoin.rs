@@ -70,6 +70,8 @@ pub(crate) struct Returned {
     /// Its new channel, on which it waits for `welcome`.
     pub(crate) channel: AsyncFd<SupervisorEnd>,
     pub(crate) scoreboard: Option<OwnedFd>,
+    /// Its request table.
+    pub(crate) requests: Option<OwnedFd>,
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
     /// The reading ends of what it prints to.
     pub(crate) outputs: Vec<(OutputStream, OwnedFd)>,
@@ -222,6 +224,7 @@ impl Door {
             Ok(Handed {
                 rejoin,
                 scoreboard,
+                requests,
                 listeners,
                 outputs,
             }) => {
@@ -229,6 +232,7 @@ impl Door {
                     rejoin,
                     channel,
                     scoreboard,
+                    requests,
                     listeners,
                     outputs,
                 };
@@ -285,6 +289,13 @@ impl Door {
                 _ => return Err(Refusal::protocol("`scoreboard` must follow `rejoin`")),
             }
         }
+        let mut requests = None;
+        if rejoin.requests {
+            match next(channel).await? {
+                (ToSupervisor::Requests(_), Some(fd)) => requests = Some(fd),
+                _ => return Err(Refusal::protocol("`requests` must follow `rejoin`")),
+            }
+        }
         let mut listeners = Vec::new();
         for _ in 0..rejoin.listeners {
             match next(channel).await? {
@@ -306,6 +317,7 @@ impl Door {
         Ok(Handed {
             rejoin,
             scoreboard,
+            requests,
             listeners,
             outputs,
         })
@@ -355,6 +367,7 @@ impl Door {
 struct Handed {
     rejoin: Rejoin,
     scoreboard: Option<OwnedFd>,
+    requests: Option<OwnedFd>,
     listeners: Vec<(ListenerOffer, OwnedFd)>,
     outputs: Vec<(OutputStream, OwnedFd)>,
 }

@@ -18,6 +18,7 @@ fn done_is_0() {
         &["status", "--exit-code"],
         &["describe", "web/0"],
         &["channels"],
+        &["requests"],
         &["events"],
         &["metrics"],
         &["health", "--live"],

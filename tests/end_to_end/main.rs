@@ -65,6 +65,7 @@ mod recovery_output;
 mod recovery_state;
 mod reload;
 mod reload_command;
+mod requests;
 mod scoreboard;
 mod service_manager;
 mod serving;

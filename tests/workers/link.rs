@@ -79,6 +79,7 @@ impl Link {
             capabilities: vec!["rejoin".to_owned()],
             listeners: 0,
             scoreboard: false,
+            requests: false,
             outputs: 0,
             state: RejoinState::Ready,
         }));

@@ -177,6 +177,11 @@ struct Asked {
 }
 
 impl Entry {
+    /// What the request is known by.
+    pub(crate) fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
     /// Has the application find the id, too.
     pub(crate) fn mark(&self, headers: &mut HeaderMap) {
         headers.insert(X_REQUEST_ID, self.id.clone());

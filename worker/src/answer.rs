@@ -10,6 +10,7 @@ use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use pin_project_lite::pin_project;
+use prefork_proto::control::RequestStage;
 
 use crate::StartError;
 use crate::admission::Turn;
@@ -141,6 +142,7 @@ where
                 WorkProjection::Queued { begun } => match ready!(begun.as_mut().poll(cx)) {
                     Ok((turn, work)) => {
                         in_flight.turn = Some(turn);
+                        in_flight.show(RequestStage::Working);
                         work
                     }
                     Err(refusal) => return Poll::Ready(Err(refusal)),
@@ -232,6 +234,7 @@ fn close(headers: &mut HeaderMap, in_flight: &InFlight) {
 #[inline(always)]
 fn finish(status: StatusCode, headers: &mut HeaderMap, in_flight: &mut InFlight, began: Moment) {
     in_flight.stop_waiting();
+    in_flight.show(RequestStage::Responding);
     if let Some((stream, uploads)) = in_flight.upload() {
         uploads.answered(stream);
     }

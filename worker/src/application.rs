@@ -9,6 +9,7 @@ use prefork_proto::message::{
     INHERIT, NEEDS_RESTART, PlacesOffer, Reply, ReplyError, Upstreams, Vacate,
 };
 use prefork_proto::places::PlacesError;
+use prefork_proto::request_table::CAPABILITY;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -125,6 +126,7 @@ impl Application {
                 "output",
                 "tls",
                 "access_log",
+                CAPABILITY,
                 INHERIT,
             ])
             .map(str::to_owned)

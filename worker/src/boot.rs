@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use prefork_proto::message::{
     AccessLogOffer, Hello, PROTOCOL, Reply, ToSupervisor, ToWorker, Upstreams, Vacate, Welcome,
 };
+use prefork_proto::request_table::Writer;
 use prefork_proto::scoreboard::Tally;
 use serde_json::Value;
 
@@ -23,6 +24,8 @@ pub(crate) struct Orders {
     pub(crate) welcome: Welcome,
     /// Where to count; the scoreboard, if the supervisor has offered one.
     pub(crate) tally: Tally,
+    /// Where to note requests, if the supervisor has offered a table for them.
+    pub(crate) request_table: Option<Writer>,
     pub(crate) listeners: Vec<Listener>,
     /// What those of them speak TLS with that do.
     pub(crate) tls: Tls,
@@ -51,6 +54,7 @@ pub(crate) async fn handshake(
         return Ok(Boot::Dismissed);
     };
     let mut tally = None;
+    let mut request_table = None;
     let mut listeners = Vec::new();
     let mut outputs = Vec::new();
     let tls = Tls::default();
@@ -60,6 +64,11 @@ pub(crate) async fn handshake(
                 if tally.is_none() && listeners.is_empty() =>
             {
                 tally = Some(Tally::map(&offer, memory)?);
+            }
+            (ToWorker::Requests(offer), Some(memory))
+                if request_table.is_none() && listeners.is_empty() =>
+            {
+                request_table = Some(Writer::map(&offer, memory)?);
             }
             (ToWorker::Tls(offer), Some(memory)) if listeners.is_empty() => {
                 tls.adopt(tls.preparation(&offer, memory)()?);
@@ -90,6 +99,7 @@ pub(crate) async fn handshake(
                 return Ok(Boot::Done(Orders {
                     welcome,
                     tally: tally.unwrap_or_else(Tally::private),
+                    request_table,
                     listeners,
                     tls,
                     outputs,

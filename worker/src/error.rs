@@ -5,6 +5,7 @@ use std::io;
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Message, ToWorker};
 use prefork_proto::places::PlacesError;
+use prefork_proto::request_table::RequestTableError;
 use prefork_proto::scoreboard::ScoreboardError;
 
 use crate::tls::TlsError;
@@ -41,6 +42,9 @@ pub(crate) enum WorkerError {
 
     #[error(transparent)]
     Scoreboard(#[from] ScoreboardError),
+
+    #[error(transparent)]
+    RequestTable(#[from] RequestTableError),
 
     #[error(transparent)]
     Places(#[from] PlacesError),

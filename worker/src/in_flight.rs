@@ -5,7 +5,9 @@ use std::task::Waker;
 
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Uri, Version};
+use prefork_proto::control::RequestStage;
+use prefork_proto::request_table::{Arrived, Place};
 
 use crate::access_log::Entry;
 use crate::admission::Turn;
@@ -30,6 +32,8 @@ pub(crate) struct InFlight {
     end: u64,
     /// What is logged of it; none where nothing is.
     pub(crate) entry: Option<Box<Entry>>,
+    /// Where it is noted for others to see; none where there is no room for it.
+    place: Option<Place>,
     /// Its right to be served, where there is not one for all.
     pub(crate) turn: Option<Turn>,
     /// The stream on which its body comes, where there are streams.
@@ -72,10 +76,16 @@ impl Asks {
 }
 
 impl InFlight {
-    pub(crate) fn begin(requests: Rc<Requests>, request: &Request<Incoming>, head: &Head) -> Self {
+    pub(crate) fn begin(
+        requests: Rc<Requests>,
+        request: &Request<Incoming>,
+        head: &Head,
+        began: Moment,
+    ) -> Self {
         requests.traffic.request_began(head.has_body);
         requests.serving().tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
+        let place = note(&requests, request, began);
         let is_http2 = request.version() == Version::HTTP_2;
         let mut end = UNKNOWN;
         if head.body.is_some() || !is_http2 {
@@ -90,6 +100,7 @@ impl InFlight {
             requests,
             end,
             entry: None,
+            place,
             turn: None,
             upload: None,
             unanswered: None,
@@ -98,6 +109,35 @@ impl InFlight {
             has_body: head.has_body,
             expects_continue: false,
             offers: false,
+        }
+    }
+
+    /// Shows what is being done about it.
+    #[inline]
+    pub(crate) fn show(&self, stage: RequestStage) {
+        if let (Some(place), Some(table)) = (&self.place, self.requests.table()) {
+            table.stage(place, stage);
+        }
+    }
+
+    /// Takes down what is logged of it.
+    pub(crate) fn log(&mut self, entry: Option<Box<Entry>>) {
+        if let (Some(entry), Some(place)) = (&entry, &self.place)
+            && let Some(table) = self.requests.table()
+        {
+            table.identify(place, entry.id().as_bytes());
+        }
+        self.entry = entry;
+    }
+
+    /// So many bytes of its response's body were given out.
+    #[inline]
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        if let Some(entry) = &mut self.entry {
+            entry.sent(bytes);
+        }
+        if let (Some(place), Some(table)) = (&self.place, self.requests.table()) {
+            table.sent(place, bytes as u64);
         }
     }
 
@@ -176,6 +216,28 @@ impl InFlight {
     }
 }
 
+/// Notes a request in the table that the supervisor reads, if there is one.
+#[inline]
+fn note(requests: &Requests, request: &Request<Incoming>, began: Moment) -> Option<Place> {
+    let table = requests.table()?;
+    table.begin(Arrived {
+        began_nanos: began.nanos(),
+        method: request.method().as_str(),
+        target: target(request.uri(), table.has_query()),
+        client: &requests.client,
+    })
+}
+
+/// What a request is for: its path, or the authority that a tunnel is to lead to.
+#[inline]
+fn target(uri: &Uri, with_query: bool) -> &str {
+    match uri.path_and_query() {
+        Some(whole) if with_query => whole.as_str(),
+        Some(whole) => whole.path(),
+        None => uri.authority().map_or("", |authority| authority.as_str()),
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.stop_waiting();
@@ -192,6 +254,9 @@ impl Drop for InFlight {
             false => requests.received(),
         });
         requests.in_flight.set(requests.in_flight.get() - 1);
+        if let Some(table) = requests.table() {
+            table.end(self.place.take());
+        }
         let serving = requests.serving();
         serving.tally.request_ended();
         if let Some(entry) = &self.entry {

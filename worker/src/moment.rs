@@ -22,6 +22,12 @@ impl Moment {
         }
     }
 
+    /// As the system's clock has it.
+    #[inline]
+    pub(crate) fn nanos(self) -> u64 {
+        self.nanos
+    }
+
     fn nanos_since(self) -> u64 {
         sys::monotonic_nanos().saturating_sub(self.nanos)
     }

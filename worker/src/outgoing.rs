@@ -84,10 +84,10 @@ impl<B: Body> Body for Outgoing<B> {
         };
         if let Poll::Ready(frame) = &frame {
             this.in_flight.requests.traffic.speak();
-            if let (Some(entry), Some(Ok(frame))) = (&mut this.in_flight.entry, frame)
+            if let Some(Ok(frame)) = frame
                 && let Some(data) = frame.data_ref()
             {
-                entry.sent(data.remaining());
+                this.in_flight.sent(data.remaining());
             }
         }
         this.in_flight.offer(matches!(frame, Poll::Ready(Some(_))));

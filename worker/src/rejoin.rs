@@ -109,10 +109,11 @@ impl Papers {
         }
     }
 
-    /// Says who this is, and hands over the scoreboard, the listeners and the reading
-    /// ends of the output.
+    /// Says who this is, and hands over the scoreboard, the request table, the listeners
+    /// and the reading ends of the output.
     fn show(&self, link: &mut Link) -> Result<(), WorkerError> {
         let memory = self.serving.tally.memory();
+        let table = self.serving.request_table.as_ref();
         let listeners = self.listeners();
         let outputs = self.keeper.map(Keeper::duplicates).transpose();
         let outputs = outputs.map_err(WorkerError::Rejoin)?.unwrap_or_default();
@@ -129,6 +130,7 @@ impl Papers {
             capabilities: self.hello.capabilities.clone(),
             listeners: u32::try_from(listeners.len()).expect("fewer listeners than descriptors"),
             scoreboard: memory.is_some(),
+            requests: table.is_some(),
             outputs: u32::try_from(outputs.len()).expect("there are two streams"),
             state: self.state(),
         };
@@ -141,6 +143,11 @@ impl Papers {
             };
             let memory = memory.try_clone_to_owned().map_err(WorkerError::Rejoin)?;
             link.hand_over(&ToSupervisor::Scoreboard(offer), memory)?;
+        }
+        if let Some(table) = table {
+            let memory = table.memory().try_clone_to_owned();
+            let memory = memory.map_err(WorkerError::Rejoin)?;
+            link.hand_over(&ToSupervisor::Requests(table.offer()), memory)?;
         }
         for listener in listeners {
             let fd = listener.duplicate().map_err(WorkerError::Rejoin)?;

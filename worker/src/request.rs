@@ -13,6 +13,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::EXPECT;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
+use prefork_proto::control::RequestStage;
 
 use crate::StartError;
 use crate::admission::Admission;
@@ -58,10 +59,10 @@ where
             None => Ok(None),
         };
         let head = Head::of(&request);
-        let mut in_flight = InFlight::begin(Rc::clone(requests), &request, &head);
+        let mut in_flight = InFlight::begin(Rc::clone(requests), &request, &head, began);
         in_flight.upload = upload.unwrap_or(None);
         in_flight.expects_continue = in_flight.upload.is_some() && expects_continue(&request);
-        in_flight.entry = serving.access_log.begin(&request, began);
+        in_flight.log(serving.access_log.begin(&request, began));
         let screened = upload.and_then(|_| screen(&mut request, &head, &rules.limits));
         if let Some(entry) = &in_flight.entry {
             entry.mark(request.headers_mut());
@@ -81,7 +82,10 @@ where
                         in_flight.turn = Some(turn);
                         begin(&*self.service, request, serving)
                     }
-                    None => queue(admission, Rc::clone(&self.service), request, serving),
+                    None => {
+                        in_flight.show(RequestStage::Queued);
+                        queue(admission, Rc::clone(&self.service), request, serving)
+                    }
                 },
             },
         };

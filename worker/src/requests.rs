@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use prefork_proto::request_table::{Client, Writer};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -26,6 +27,8 @@ pub(crate) struct Requests {
     pub(crate) traffic: Arc<Traffic>,
     /// Who they come from.
     pub(crate) peer: Peer,
+    /// The same as the request table has it.
+    pub(crate) client: Client,
     /// The bodies of the requests, where each has its stream.
     uploads: OnceCell<Arc<Uploads>>,
     pub(crate) in_flight: Cell<u32>,
@@ -58,6 +61,10 @@ impl Requests {
             serving,
             rules: serving.rules(),
             traffic,
+            client: match &serving.request_table {
+                Some(_) => Client::of(peer.address()),
+                None => Client::default(),
+            },
             peer,
             uploads: OnceCell::new(),
             in_flight: Cell::new(0),
@@ -75,6 +82,12 @@ impl Requests {
 
     pub(crate) fn serving(&self) -> &'static Serving {
         self.serving
+    }
+
+    /// Where they are noted for others to see, if they are.
+    #[inline]
+    pub(crate) fn table(&self) -> Option<&'static Writer> {
+        self.serving.request_table.as_ref()
     }
 
     pub(crate) fn rules(&self) -> &'static Rules {

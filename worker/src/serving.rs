@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use prefork_proto::request_table::Writer;
 use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(crate) tally: Tally,
+    /// Where the requests that are being served are noted, if they are.
+    pub(crate) request_table: Option<Writer>,
     pub(crate) drain: Drain,
     pub(crate) alarms: &'static Alarms,
     pub(crate) epolls: Epolls,
@@ -63,19 +66,21 @@ struct Connections {
 }
 
 impl Serving {
-    /// Makes the process's one, which counts in `tally`; to be called in its
-    /// runtime.
+    /// Makes the process's one, which counts in `tally` and notes its requests in the
+    /// table, if there is one; to be called in its runtime.
     ///
     /// # Errors
     /// There is no descriptor for its alarms.
     pub(crate) fn new(
         tally: Tally,
+        request_table: Option<Writer>,
         limits: Limits,
         access_log: &'static AccessLog,
         tells_peer: bool,
     ) -> io::Result<&'static Self> {
         Ok(Box::leak(Box::new(Self {
             tally,
+            request_table,
             drain: Drain::default(),
             alarms: Alarms::start()?,
             epolls: Epolls::find(),

@@ -302,6 +302,7 @@ impl Session {
             message @ (ToWorker::Welcome(_)
             | ToWorker::Refused { .. }
             | ToWorker::Scoreboard(_)
+            | ToWorker::Requests(_)
             | ToWorker::Listener(_)
             | ToWorker::Output(_)
             | ToWorker::Start) => {

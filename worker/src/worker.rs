@@ -274,13 +274,14 @@ impl Worker {
             let Orders {
                 welcome,
                 tally,
+                request_table,
                 listeners,
                 tls,
                 outputs,
             } = orders;
             access_log.introduce(&welcome.pool, welcome.slot);
             let limits = self.limits.under(&welcome.http);
-            let serving = Serving::new(tally, limits, access_log, self.tells_peer)
+            let serving = Serving::new(tally, request_table, limits, access_log, self.tells_peer)
                 .map_err(WorkerError::Runtime)?;
             let context = Context::supervised(&welcome, serving);
             let starting = start(context.clone(), serving);
@@ -361,7 +362,8 @@ impl Worker {
             listeners.push(Listener::bind(&address)?);
         }
         let access_log = Box::leak(Box::default());
-        let serving = Serving::new(Tally::private(), self.limits, access_log, self.tells_peer)
+        let tally = Tally::private();
+        let serving = Serving::new(tally, None, self.limits, access_log, self.tells_peer)
             .map_err(WorkerError::Runtime)?;
         let context = Context::alone(&self.program, self.alone.app, serving);
         let serve = start(context.clone(), serving)

@@ -166,7 +166,7 @@ impl AsFd for Board {
 }
 
 /// The seals of a memory file; what is none has no seals to ask for.
-pub(super) fn seals(memory: &OwnedFd) -> Result<SealFlag, SystemError> {
+pub(crate) fn seals(memory: &OwnedFd) -> Result<SealFlag, SystemError> {
     match fcntl(memory, FcntlArg::F_GET_SEALS) {
         Ok(bits) => Ok(SealFlag::from_bits_retain(bits)),
         Err(errno) => Err(SystemError::new(Call::GetSeals, errno)),

@@ -8,8 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::SealFlag;
 use nix::sys::stat::fstat;
 
-use super::board::seals;
-use super::{ABI, BYTES, Cells, ScoreboardError};
+use super::{ABI, BYTES, Cells, ScoreboardError, seals};
 use crate::error::{Call, SystemError};
 use crate::message::{DURATION_BOUNDS, HttpCounts, ScoreboardOffer};
 use crate::sys;

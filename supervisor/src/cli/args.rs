@@ -90,6 +90,14 @@ pub(crate) enum Question {
         /// The worker, as POOL/SLOT.
         worker: WorkerAddress,
     },
+    /// Show the requests that are being served, the oldest first.
+    Requests {
+        /// Only this pool's, or this worker's as POOL/SLOT.
+        target: Option<Target>,
+        /// Only those that are older: 500ms, 2s.
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        older_than: Option<Duration>,
+    },
     /// Show the channels between supervisor and workers.
     Channels,
     /// Show what happened: a line for each event on a terminal or with `--output table`,
@@ -523,6 +531,8 @@ mod tests {
             ("prefork kill web", "`--all web`"),
             ("prefork kill --all web/0", "name the pool, `web`"),
             ("prefork events --since soon", "sequence number"),
+            ("prefork requests web/x", "`web/0`"),
+            ("prefork requests --older-than 2", "unit"),
             ("prefork health --live --ready", "--ready"),
             ("prefork", "Usage"),
         ];

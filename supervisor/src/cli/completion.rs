@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is named after each command, for bash and zsh.
 const KINDS: &str = r#"            describe | pause | resume | drain | kill) kind="${kind:-workers}" ;;
-            restart | tell) kind="${kind:-targets}" ;;
+            requests | restart | tell) kind="${kind:-targets}" ;;
             scale) kind="${kind:-pools}" ;;
             --all) [[ -n "$kind" ]] && kind=pools ;;"#;
 
@@ -44,7 +44,7 @@ _prefork_with_names() {
     case "${COMP_WORDS[COMP_CWORD - 1]}" in
         --pool) kind=pools ;;
         --*) [[ "${COMP_WORDS[COMP_CWORD - 1]}" != --all ]] && return ;;
-        describe | pause | resume | drain | kill | restart | tell | scale) ;;
+        describe | pause | resume | drain | kill | requests | restart | tell | scale) ;;
         *) return ;;
     esac
     [[ -z "$kind" || "$word" == -* ]] && return
@@ -70,7 +70,7 @@ _prefork() {
     done
     case "${words[CURRENT - 1]}" in
         --pool) kind=pools ;;
-        --all | describe | pause | resume | drain | kill | restart | tell | scale) ;;
+        --all | describe | pause | resume | drain | kill | requests | restart | tell | scale) ;;
         *) kind="" ;;
     esac
     if [[ -z "$kind" || "${words[CURRENT]}" == -* ]]; then
@@ -91,7 +91,7 @@ const FISH: &str = r#"
 # The pools and workers that there are, asked of the supervisor.
 complete -c prefork -n "__fish_seen_subcommand_from describe pause resume drain kill; and not __fish_contains_opt all" -f -a "(prefork __complete workers 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from pause resume drain kill; and __fish_contains_opt all" -f -a "(prefork __complete pools 2> /dev/null)"
-complete -c prefork -n "__fish_seen_subcommand_from restart tell" -f -a "(prefork __complete targets 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from requests restart tell" -f -a "(prefork __complete targets 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from scale" -f -a "(prefork __complete pools 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from events" -l pool -x -a "(prefork __complete pools 2> /dev/null)"
 "#;

@@ -4,9 +4,9 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
-use prefork_proto::control::{Channels, Describe, Event, Status};
+use prefork_proto::control::{Channels, Describe, Event, Requests, Status};
 
-use super::address::WorkerAddress;
+use super::address::{Target, WorkerAddress};
 use super::args::{Events, Question, Since};
 use super::client::{Client, Deadline, read};
 use super::error::{DEGRADED, Error};
@@ -36,6 +36,9 @@ impl Query<'_> {
             }
             Question::Status(status) => return self.status(status.exit_code).await,
             Question::Describe { worker } => self.describe(&worker).await?,
+            Question::Requests { target, older_than } => {
+                self.requests(target.as_ref(), older_than).await?;
+            }
             Question::Channels => self.channels().await?,
             Question::Metrics => self.metrics().await?,
             Question::Events(wanted) => self.while_read(self.events(wanted)).await?,
@@ -81,6 +84,28 @@ impl Query<'_> {
         let describe: Describe = read(&document)?;
         self.show(&document, || {
             render::describe(&describe, now(), self.terminal.color)
+        })
+    }
+
+    /// `prefork requests`.
+    async fn requests(
+        &self,
+        target: Option<&Target>,
+        older_than: Option<Duration>,
+    ) -> Result<(), Error> {
+        let older_than = older_than.unwrap_or_default().as_millis();
+        let mut path = format!("/v1/requests?older_than_ms={older_than}");
+        match target {
+            Some(Target::Pool(pool)) => path.push_str(&format!("&pool={pool}")),
+            Some(Target::Worker(WorkerAddress { pool, slot })) => {
+                path.push_str(&format!("&pool={pool}&slot={slot}"));
+            }
+            None => {}
+        }
+        let document = self.document(&path).await?;
+        let requests: Requests = read(&document)?;
+        self.show(&document, || {
+            render::requests(&requests, self.terminal.color)
         })
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::checked::{Detail, Listen};
+use super::requests::Requests;
 use super::{tls, units};
 
 /// The one key of `[supervisor]` that a reload takes.
@@ -35,6 +36,13 @@ pub enum Change {
         from: u32,
         /// How many they may be then.
         to: u32,
+    },
+    /// Workers that start then note something else of their requests.
+    Requests {
+        /// What they note.
+        from: Requests,
+        /// What they are to note.
+        to: Requests,
     },
     /// A pool comes.
     PoolAdded {
@@ -113,6 +121,7 @@ impl Change {
             Self::Supervisor { .. }
             | Self::Metrics { .. }
             | Self::MaxSeries { .. }
+            | Self::Requests { .. }
             | Self::Setting { .. }
             | Self::Entries { .. } => "setting",
             Self::PoolAdded { .. } | Self::PoolRemoved { .. } => "pool",
@@ -144,6 +153,7 @@ impl fmt::Display for Change {
                 write!(f, "[metrics] detail {} → {}", from.as_str(), to.as_str())
             }
             Self::MaxSeries { from, to } => write!(f, "[metrics] max_series {from} → {to}"),
+            Self::Requests { from, to } => write!(f, "[requests] {from} → {to}"),
             Self::PoolAdded { pool } => write!(f, "pool {pool} would be added"),
             Self::PoolRemoved { pool } => write!(f, "pool {pool} would be removed"),
             Self::Setting {

@@ -16,6 +16,7 @@ use super::check::Check;
 use super::command_line::{COMMAND_LINE, EMBEDDED};
 use super::execution::Execution;
 use super::forward::forwards_to;
+use super::requests::Requests;
 use crate::fleet::Policy;
 use crate::tls::Certificate;
 
@@ -29,6 +30,9 @@ pub struct Config {
     /// `[metrics]`: how many samples of the application's own a pool may have.
     #[serde(default = "super::defaults::max_series")]
     pub max_series: u32,
+    /// `[requests]`: what workers note of the requests that they are serving.
+    #[serde(default, skip_serializing_if = "Requests::is_default")]
+    pub requests: Requests,
     /// `[pool.*]`, in the order of the file.
     pub pools: Vec<Pool>,
     /// Where it came from, for people: a path, `command line` or `embedded default`.

@@ -26,6 +26,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
             to: new.max_series,
         });
     }
+    if old.requests != new.requests {
+        changes.push(Change::Requests {
+            from: old.requests,
+            to: new.requests,
+        });
+    }
     for pool in &new.pools {
         let before = old.pool(&pool.policy.name);
         changes.extend(match before {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::checked::{Address, Config, Listen, Mode, Pool, Program, Tls};
+use super::requests::Requests;
 use super::{AccessLog, Adapter, Check, defaults, http, tls, units};
 
 /// What a configuration comes to, in lines for people: every pool's workers,
@@ -41,6 +42,11 @@ pub fn render_checked(config: &Config) -> String {
     lines.push(format!("  {:<20} {}", "detail", config.metrics.as_str()));
     if config.max_series != defaults::MAX_SERIES {
         lines.push(format!("  {:<20} {}", "max_series", config.max_series));
+    }
+    if config.requests != Requests::default() {
+        lines.push("requests".to_owned());
+        lines.push(format!("  {:<20} {}", "table", config.requests.table));
+        lines.push(format!("  {:<20} {}", "query", config.requests.query));
     }
     for pool in &config.pools {
         lines.push(format!("pool {}", pool.policy.name));
@@ -99,6 +105,10 @@ pub fn checked_json(config: &Config) -> Value {
         "metrics": {
             "detail": config.metrics.as_str(),
             "max_series": config.max_series,
+        },
+        "requests": {
+            "table": config.requests.table,
+            "query": config.requests.query,
         },
         "pools": config.pools.iter().map(pool).collect::<Vec<_>>(),
     })

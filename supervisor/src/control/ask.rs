@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use prefork_proto::control::{Channels, Describe, ErrorCode, Event, Status};
+use prefork_proto::control::{Channels, Describe, ErrorCode, Event, Requests, Status};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
 
 use super::answer::Rejection;
-use crate::handle::{Handle, Member, Request};
+use crate::handle::{Handle, Member, Request, Wanted};
 
 /// The reactor answers between two steps of its loop; longer than this and
 /// something is badly wrong, which the caller has to learn.
@@ -41,6 +41,12 @@ pub(super) async fn describe(
     slot: u32,
 ) -> Result<Describe, Rejection> {
     let answer = ask(handle, |reply| Request::Describe { pool, slot, reply }).await?;
+    Ok(answer?)
+}
+
+/// The requests that are being served.
+pub(super) async fn requests(handle: &Handle, wanted: Wanted) -> Result<Requests, Rejection> {
+    let answer = ask(handle, |reply| Request::Requests { wanted, reply }).await?;
     Ok(answer?)
 }
 

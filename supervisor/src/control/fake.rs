@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use prefork_proto::control::{
-    ApiError, Channels, ErrorCode, Event, JobLine, JobResult, PoolStatus, SCHEMA, SlotState,
-    Status, TellOutcome, TellReply, WorkerStatus,
+    ApiError, Channels, ErrorCode, Event, JobLine, JobResult, PoolStatus, Requests, SCHEMA,
+    SlotState, Status, TellOutcome, TellReply, WorkerStatus,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -213,6 +213,13 @@ async fn react(
                 channels: vec![],
             })),
             Request::Metrics(reply) => drop(reply.send("fake_metric 1\n".to_owned())),
+            Request::Requests { reply, .. } => drop(reply.send(Ok(Requests {
+                schema: SCHEMA,
+                requests: vec![],
+                more: 0,
+                unlisted: 0,
+                silent_workers: 0,
+            }))),
             Request::Describe { slot, reply, .. } => drop(reply.send(Err(ApiError::new(
                 ErrorCode::NotFound,
                 format!("there is no slot {slot}"),

@@ -22,6 +22,7 @@ mod route;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 pub use gate::Gate;
 pub use peer::Allowed;

@@ -20,6 +20,7 @@ use super::descent::Descent;
 use super::events;
 use super::job::Job;
 use super::route::{Order, Query, Route, route};
+use super::wanted;
 use crate::handle::{self, Handle, Peer};
 use crate::reserve::Reserve;
 
@@ -102,6 +103,11 @@ impl Visit {
             Query::Channels => answer::json(StatusCode::OK, &ask::channels(handle).await?),
             Query::Describe { pool, slot } => {
                 answer::json(StatusCode::OK, &ask::describe(handle, pool, slot).await?)
+            }
+            Query::Requests => {
+                let parameters = request.uri().query().unwrap_or_default();
+                let wanted = wanted::parse(parameters)?;
+                answer::json(StatusCode::OK, &ask::requests(handle, wanted).await?)
             }
             Query::Metrics => {
                 compressed::exposition(ask::metrics(handle).await?, request.headers())

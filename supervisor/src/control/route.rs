@@ -6,7 +6,7 @@ use prefork_proto::control::ErrorCode;
 use super::answer::Rejection;
 
 /// Every path, for those who lost their way.
-const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/channels, /v1/metrics, \
+const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/channels, /v1/requests, /v1/metrics, \
      /v1/livez, /v1/readyz, /v1/workers/{pool}/{slot}; \
      POST /v1/pools/{pool}/{scale|restart|tell}, \
      /v1/workers/{pool}/{slot}/{restart|pause|resume|drain|kill|tell}, \
@@ -27,6 +27,7 @@ pub(super) enum Query {
     Status,
     Events,
     Channels,
+    Requests,
     Metrics,
     Live,
     Ready,
@@ -38,7 +39,7 @@ impl Query {
     pub(super) fn is_public(&self) -> bool {
         match self {
             Self::Status | Self::Metrics | Self::Live | Self::Ready => true,
-            Self::Events | Self::Channels | Self::Describe { .. } => false,
+            Self::Events | Self::Channels | Self::Requests | Self::Describe { .. } => false,
         }
     }
 }
@@ -126,6 +127,7 @@ fn resolve(path: &str) -> Result<Route, Rejection> {
         ["status"] => Route::Query(Query::Status),
         ["events"] => Route::Query(Query::Events),
         ["channels"] => Route::Query(Query::Channels),
+        ["requests"] => Route::Query(Query::Requests),
         ["metrics"] => Route::Query(Query::Metrics),
         ["livez"] => Route::Query(Query::Live),
         ["readyz"] => Route::Query(Query::Ready),
@@ -193,7 +195,9 @@ mod tests {
 
     #[test]
     fn every_documented_path_leads_somewhere() {
-        for path in ["status", "events", "channels", "metrics", "livez", "readyz"] {
+        for path in [
+            "status", "events", "channels", "requests", "metrics", "livez", "readyz",
+        ] {
             let path = format!("/v1/{path}");
             assert!(
                 matches!(route(&Method::GET, &path), Ok(Route::Query(_))),

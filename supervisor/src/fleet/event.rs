@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_proto::control::{Exit, ExitReason, RunningRequest};
 use serde::{Deserialize, Serialize};
 
 /// Time since boot by CLOCK_MONOTONIC, so that it means the same to the next
@@ -180,6 +180,10 @@ pub struct Death {
     pub stderr: String,
     /// Wall clock, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
+    /// The requests that it was serving, as far as they are named.
+    pub in_flight: Vec<RunningRequest>,
+    /// Further requests that it was serving.
+    pub in_flight_unlisted: u64,
 }
 
 /// What a worker can be asked and answers by `reply`.

@@ -351,6 +351,8 @@ pub(super) fn certificate(
         peak_memory_bytes: death.peak_memory_bytes,
         detail: sentences.join("; "),
         stderr: death.stderr,
+        in_flight: death.in_flight,
+        in_flight_unlisted: death.in_flight_unlisted,
     }
 }
 

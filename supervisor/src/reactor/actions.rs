@@ -7,7 +7,7 @@ use prefork_proto::message::NEEDS_RESTART;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::births::{self, BirthError};
+use super::births::{self, BirthError, Told};
 use super::conversation::CallError;
 use super::edition::{Edition, PoolError};
 use super::grip::{Call, Order};
@@ -179,11 +179,14 @@ impl Reactor {
         let Some(edition) = self.editions.of(&pool, spawn.generation) else {
             return Err(BirthError::NoEdition);
         };
-        let rejoin = self.keep.as_ref().map(|keep| keep.door.offer());
-        let tickets = self.tickets_of(edition);
+        let told = Told {
+            rejoin: self.keep.as_ref().map(|keep| keep.door.offer()),
+            tickets: self.tickets_of(edition),
+            requests: self.config.requests,
+        };
         let ties = self.ties.clone();
         let allotment = self.allot(edition, spawn.worker)?;
-        let grip = births::spawn(edition, spawn, allotment, metrics, rejoin, tickets, ties)?;
+        let grip = births::spawn(edition, spawn, allotment, metrics, told, ties)?;
         let pid = grip.pid;
         self.hold(spawn.worker, grip);
         Ok(pid)

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use prefork_proto::message::{Hello, RejoinState};
+use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::Board;
 use tracing::{error, info, warn};
 
@@ -252,6 +253,7 @@ impl Reactor {
             hello,
             channel: None,
             board: None,
+            requests: None,
             outputs,
             draining: false,
             tickets: edition.map_or_else(Vec::new, |edition| self.tickets_of(edition)),
@@ -265,6 +267,12 @@ impl Reactor {
                 Ok(board) => adopted.board = board,
                 Err(error) => {
                     warn!(slot = %adopted.slot, pid, "its scoreboard is not used: {error}");
+                }
+            }
+            match returned.requests.map(Table::adopt).transpose() {
+                Ok(requests) => adopted.requests = requests,
+                Err(error) => {
+                    warn!(slot = %adopted.slot, pid, "its requests are not shown: {error}");
                 }
             }
             let said = returned.rejoin;

@@ -27,6 +27,9 @@ impl Reactor {
             Request::Describe { pool, slot, reply } => {
                 let _ = reply.send(self.describe(&pool, slot));
             }
+            Request::Requests { wanted, reply } => {
+                let _ = reply.send(self.running_requests(&wanted));
+            }
             Request::Workers(reply) => {
                 let _ = reply.send(self.workers());
             }

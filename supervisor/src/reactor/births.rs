@@ -11,16 +11,18 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_proto::channel::{self, ChannelError};
 use prefork_proto::message::{OutputOffer, OutputStream, PROTOCOL, RejoinOffer, Welcome};
+use prefork_proto::request_table::{RequestTableError, Table};
 use prefork_proto::scoreboard::{self, ScoreboardError};
 use prefork_proto::tls::TicketKey;
 
 use super::Spawn;
 use super::edition::{Edition, PoolError};
-use super::grip::{Grip, SlotName, Start, Ties};
+use super::grip::{Grip, OfferedTable, SlotName, Start, Ties};
 use super::inherited::Inherited;
 use super::place::Gone;
 use super::process::{self, Check};
 use super::upstream::{Allotment, UpstreamError};
+use crate::config;
 use crate::fleet::Worker;
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
@@ -53,6 +55,9 @@ pub(crate) enum BirthError {
     /// No memory for it to count in.
     #[error(transparent)]
     Scoreboard(#[from] ScoreboardError),
+    /// No memory for it to note its requests in.
+    #[error(transparent)]
+    RequestTable(#[from] RequestTableError),
     /// No pipe, duplicate, or place in the event loop.
     #[error("cannot {step}: {source}{}", io_advice(.source))]
     Io {
@@ -107,16 +112,30 @@ fn fork_advice(errno: nix::Error) -> &'static str {
     }
 }
 
+/// What a worker is told that is not its edition's.
+pub(crate) struct Told {
+    /// Where it reports when this supervisor is gone.
+    pub(crate) rejoin: Option<RejoinOffer>,
+    /// The keys of its session tickets.
+    pub(crate) tickets: Vec<TicketKey>,
+    /// What it is to note of its requests.
+    pub(crate) requests: config::Requests,
+}
+
 /// Makes a process and starts its task.
 pub(crate) fn spawn(
     edition: &Edition,
     spawn: Spawn,
     allotment: Option<Allotment>,
     metrics: Rc<SlotMetrics>,
-    rejoin: Option<RejoinOffer>,
-    tickets: Vec<TicketKey>,
+    told: Told,
     ties: Ties,
 ) -> Result<Grip, BirthError> {
+    let Told {
+        rejoin,
+        tickets,
+        requests: noted,
+    } = told;
     let io = |step| move |source| BirthError::Io { step, source };
     let errno = |step| {
         move |errno: nix::Error| BirthError::Io {
@@ -140,6 +159,7 @@ pub(crate) fn spawn(
     // failure leaves no process; `place` keeps room for the pidfd.
     let (ours, theirs) = channel::pair()?;
     let scoreboard = scoreboard::create()?;
+    let requests = request_table(noted)?;
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
     let prints_to = [&stdout_writer, &stderr_writer].map(named);
@@ -169,6 +189,7 @@ pub(crate) fn spawn(
     } else {
         let sent_later = [
             Some(&scoreboard.1),
+            requests.as_ref().map(|it| &it.theirs),
             certificates.as_ref().map(|it| &it.memory),
         ];
         let outputs = outputs.iter().map(|(_, fd)| fd);
@@ -216,6 +237,7 @@ pub(crate) fn spawn(
         check: Check::of(config, upstream.clone()),
         upstream,
         scoreboard,
+        requests,
         certificates,
         tickets,
         listeners,
@@ -232,6 +254,19 @@ pub(crate) fn spawn(
             source,
         }
     })
+}
+
+/// Where a worker notes its requests, if it is to.
+fn request_table(noted: config::Requests) -> Result<Option<OfferedTable>, RequestTableError> {
+    if noted.table == 0 {
+        return Ok(None);
+    }
+    let table = Table::create(noted.table)?;
+    Ok(Some(OfferedTable {
+        offer: table.offer(noted.query),
+        theirs: table.duplicate()?,
+        table,
+    }))
 }
 
 /// The settings that a worker of this edition is told: the application's, or the

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use prefork_proto::control::{
-    ApiError, Channels, Describe, DrainingStatus, ErrorCode, PoolStatus, SCHEMA, Status,
+    ApiError, Channels, Describe, DrainingStatus, ErrorCode, Exit, PoolStatus, SCHEMA, Status,
     WorkerStatus,
 };
 
@@ -14,12 +14,22 @@ use super::grip::{Grip, SlotName};
 use super::output::Readers;
 use super::{Edition, Reactor, since_boot};
 use crate::fleet::{PoolView, SlotView, Worker};
+use crate::handle::Wanted;
 use crate::metrics::{PoolMetrics, SlotMetrics};
 use crate::proc;
 
 /// How old a look at the processes' memory, time and descriptors may be: each
 /// costs three files of /proc, and askers may come in hundreds.
 const FRESH: Duration = Duration::from_millis(500);
+
+/// A certificate for the status document. Anybody may ask for that at the admin address,
+/// and who a service's clients are is not for anybody.
+fn without_requests(exit: &Exit) -> Exit {
+    Exit {
+        in_flight: Vec::new(),
+        ..exit.clone()
+    }
+}
 
 impl Reactor {
     /// Every label set is exported from its birth.
@@ -127,7 +137,7 @@ impl Reactor {
                     })
                 })
                 .collect(),
-            last_exit: slot.exits().next().cloned(),
+            last_exit: slot.exits().next().map(without_requests),
         }
     }
 
@@ -154,6 +164,12 @@ impl Reactor {
         let hello = self
             .current(pool, slot)
             .and_then(|grip| grip.vitals.borrow().hello.clone());
+        let running = self.running_requests(&Wanted {
+            pool: Some(pool.to_owned()),
+            slot: Some(slot),
+            older_than_ms: 0,
+        })?;
+        let notes_requests = hello.is_some() && running.silent_workers == 0;
         Ok(Describe {
             pool: pool.to_owned(),
             worker: self.worker_status(pool, &slot_view),
@@ -169,6 +185,8 @@ impl Reactor {
             hello: hello.map(|hello| format!("{} {}", hello.program, hello.version)),
             channel: metrics.channel_status(),
             exits: slot_view.exits().cloned().collect(),
+            requests: notes_requests.then_some(running.requests),
+            requests_unlisted: running.unlisted,
         })
     }
 

@@ -10,8 +10,10 @@ use nix::sys::signal::Signal;
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::channel::SupervisorEnd;
 use prefork_proto::message::{
-    Health, Hello, ListenerOffer, OutputOffer, OutputStream, PlacesOffer, Vacate, Welcome,
+    Health, Hello, ListenerOffer, OutputOffer, OutputStream, PlacesOffer, RequestsOffer, Vacate,
+    Welcome,
 };
+use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
 use prefork_proto::tls::TicketKey;
 use serde_json::Value;
@@ -20,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::access_log::AccessLog;
 use super::conversation::Answer;
-use super::fronts::Table;
+use super::fronts;
 use super::inherited::Inherited;
 use super::process::Check;
 use crate::fleet::{Event, Worker};
@@ -41,6 +43,8 @@ pub(crate) struct Vitals {
     pub(crate) health: Option<Health>,
     /// Where it counts since it is ready, if it is able to.
     pub(super) board: Option<Board>,
+    /// Where it notes the requests that it is serving, if it is able to.
+    pub(super) requests: Option<Table>,
 }
 
 impl Vitals {
@@ -93,7 +97,7 @@ pub(crate) enum Order {
     /// with what else it is told first.
     Places(PlacesOffer, OwnedFd),
     /// Tell it the table of a pool behind it, in the same way.
-    Upstreams(Rc<Table>),
+    Upstreams(Rc<fronts::Table>),
     /// Send a signal.
     Signal(Signal),
     /// Say what is held, and do nothing more for now.
@@ -131,6 +135,15 @@ pub(crate) enum Call {
     AccessLog,
 }
 
+/// A request table on its way to a worker that knows how to use it.
+#[derive(Debug)]
+pub(crate) struct OfferedTable {
+    pub(crate) table: Table,
+    pub(crate) offer: RequestsOffer,
+    /// The worker's descriptor.
+    pub(crate) theirs: OwnedFd,
+}
+
 /// What a process's task is given at its start.
 pub(crate) struct Start {
     pub(crate) worker: Worker,
@@ -150,6 +163,8 @@ pub(crate) struct Start {
     pub(crate) check: Option<Check>,
     /// Where it can count, and the descriptor for a worker that knows how.
     pub(crate) scoreboard: (Unsealed, OwnedFd),
+    /// Where it can note its requests, if it is to.
+    pub(crate) requests: Option<OfferedTable>,
     /// Its certificates, if a listener speaks TLS.
     pub(crate) certificates: Option<tls::Copy>,
     /// The keys of its session tickets; none if no listener speaks TLS.
@@ -181,6 +196,8 @@ pub(crate) struct Adopted {
     pub(crate) channel: Option<(AsyncFd<SupervisorEnd>, Welcome)>,
     /// Where it counts.
     pub(crate) board: Option<Board>,
+    /// Where it notes its requests.
+    pub(crate) requests: Option<Table>,
     /// The reading ends of what it prints to.
     pub(crate) outputs: Vec<(OutputStream, OwnedFd)>,
     /// Whether it is on its way out.

@@ -48,6 +48,7 @@ mod program;
 mod queues;
 mod reload;
 mod reports;
+mod running;
 mod signals;
 mod sockets;
 mod standing;

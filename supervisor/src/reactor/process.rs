@@ -37,7 +37,7 @@ use super::allowance::Flood;
 use super::conversation::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
-use super::grip::{Adopted, Call, Grip, Order, SlotName, Start, Ties, Vitals};
+use super::grip::{Adopted, Call, Grip, OfferedTable, Order, SlotName, Start, Ties, Vitals};
 use super::inherited::Inherited;
 use super::output::{Output, Progress, Writer};
 use crate::fleet::{Death, Event, SPEAK, Worker};
@@ -83,6 +83,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         hello: adopted.hello,
         health: None,
         board: adopted.board,
+        requests: adopted.requests,
     }));
     let started = StartTime::known(adopted.pid, adopted.start_ticks);
     let grip = Grip {
@@ -112,6 +113,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         stderr,
         welcome: None,
         scoreboard: None,
+        requests: None,
         unsealed: None,
         certificates: None,
         tickets: Vec::new(),
@@ -168,6 +170,8 @@ struct Process {
     welcome: Option<Welcome>,
     /// Until `hello` says whether the worker can use it.
     scoreboard: Option<(Unsealed, OwnedFd)>,
+    /// The same, if it is to note its requests.
+    requests: Option<OfferedTable>,
     /// From then until `ready`.
     unsealed: Option<Unsealed>,
     /// The certificates that it is told of after `hello`.
@@ -244,6 +248,7 @@ impl Process {
             stderr_ended: false,
             welcome: Some(start.welcome),
             scoreboard: Some(start.scoreboard),
+            requests: start.requests,
             unsealed: None,
             certificates: start.certificates,
             tickets: start.tickets,

@@ -255,7 +255,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::{Config, Detail, Supervisor};
+    use crate::config::{Config, Detail, Requests, Supervisor};
     use crate::fleet::{Fleet, SnapshotRef};
     use crate::metrics::Metrics;
 
@@ -283,6 +283,7 @@ mod tests {
                 metrics: Detail::Slot,
                 pools: Vec::new(),
                 max_series: 1000,
+                requests: Requests::default(),
                 source: "command line".to_owned(),
             },
             editions: Vec::new(),

@@ -135,6 +135,9 @@ pub(crate) struct HandedProcess {
     pub(crate) health: Option<Health>,
     /// Where it counts.
     pub(crate) board: Option<RawFd>,
+    /// Where it notes its requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) requests: Option<RawFd>,
     /// Its channel; none once it is closed.
     pub(crate) channel: Option<Parts<RawFd>>,
     /// How far the talk on it has come.
@@ -166,8 +169,22 @@ pub(crate) struct HandedBoot {
     pub(crate) welcome: Welcome,
     /// Where it can count: ours and the worker's descriptor.
     pub(crate) scoreboard: Option<(RawFd, RawFd)>,
+    /// Where it can note its requests, if it is to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) requests: Option<HandedTable>,
     /// Its listeners.
     pub(crate) listeners: Vec<(ListenerOffer, RawFd)>,
+}
+
+/// The request table of a process that was not told of it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HandedTable {
+    /// Our descriptor.
+    pub(crate) ours: RawFd,
+    /// The worker's.
+    pub(crate) theirs: RawFd,
+    /// Whether it is to note queries.
+    pub(crate) query: bool,
 }
 
 /// The talk with a worker.
@@ -251,6 +268,7 @@ impl HandedProcess {
     fn name_descriptors(&self, all: &mut Vec<(RawFd, Kind)>) {
         all.push((self.pidfd, Kind::Pidfd));
         let memory = self.board.iter().chain(&self.unsealed);
+        let memory = memory.chain(&self.requests);
         all.extend(memory.map(|fd| (*fd, Kind::Memory)));
         if let Some(channel) = &self.channel {
             all.push((channel.socket, Kind::Socket));
@@ -263,6 +281,8 @@ impl HandedProcess {
         if let Some(boot) = &self.boot {
             let (ours, theirs) = boot.scoreboard.unzip();
             let memory = ours.into_iter().chain(theirs);
+            let table = boot.requests.iter();
+            let memory = memory.chain(table.flat_map(|it| [it.ours, it.theirs]));
             all.extend(memory.map(|fd| (fd, Kind::Memory)));
             let listeners = boot.listeners.iter();
             all.extend(listeners.map(|(_, fd)| (*fd, Kind::Socket)));

@@ -26,7 +26,7 @@ use crate::sys;
 pub(crate) use descriptors::Kind;
 pub(crate) use document::{
     FileIdentity, Fixtures, HandedBoot, HandedListener, HandedOutput, HandedPhase, HandedProcess,
-    HandedProgram, HandedSocket, HandedTalk, Handover, VERSION,
+    HandedProgram, HandedSocket, HandedTable, HandedTalk, Handover, VERSION,
 };
 pub(crate) use image::NewProgram;
 pub(crate) use rehearsal::rehearse;

@@ -110,7 +110,7 @@ async fn run() -> Result<Ended, WorkerError> {
     sys::end_with_parent(false).map_err(WorkerError::Output)?;
     link.say(&ToSupervisor::Ready)?;
     let access_log: &AccessLog = Box::leak(Box::default());
-    let serving = Serving::new(Tally::private(), Limits::default(), access_log, false)
+    let serving = Serving::new(Tally::private(), None, Limits::default(), access_log, false)
         .map_err(WorkerError::Runtime)?;
     let context = Context::supervised(&welcome, serving);
     let gate = Rc::<Gate>::default();

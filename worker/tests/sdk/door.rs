@@ -26,6 +26,7 @@ pub(crate) struct Door {
 pub(crate) struct Returned {
     pub(crate) rejoin: Rejoin,
     pub(crate) scoreboard: Option<OwnedFd>,
+    pub(crate) requests: Option<OwnedFd>,
     pub(crate) listeners: Vec<(ListenerOffer, OwnedFd)>,
     pub(crate) outputs: Vec<(OutputStream, OwnedFd)>,
 }
@@ -107,6 +108,12 @@ impl Door {
                 (ToSupervisor::Scoreboard(_), Some(fd)) => fd,
                 other => panic!("not the scoreboard: {other:?}"),
             });
+        let requests = rejoin
+            .requests
+            .then(|| match worker.hear_with_fd().unwrap() {
+                (ToSupervisor::Requests(_), Some(fd)) => fd,
+                other => panic!("not the request table: {other:?}"),
+            });
         let listeners = (0..rejoin.listeners)
             .map(|_| match worker.hear_with_fd().unwrap() {
                 (ToSupervisor::Listener(offer), Some(fd)) => (offer, fd),
@@ -122,6 +129,7 @@ impl Door {
         Returned {
             rejoin,
             scoreboard,
+            requests,
             listeners,
             outputs,
         }

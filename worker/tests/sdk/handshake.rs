@@ -26,6 +26,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "output",
             "tls",
             "access_log",
+            "requests",
             "inherit"
         ]
     );
@@ -46,6 +47,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "output",
             "tls",
             "access_log",
+            "requests",
             "inherit"
         ]
     );

@@ -31,6 +31,7 @@ mod packed;
 mod printing;
 mod queues;
 mod raw_http2;
+mod request_table;
 mod scoreboard;
 mod semantics;
 mod streams;

@@ -1,8 +1,8 @@
 //! `prefork describe`.
 
-use prefork_proto::control::{ChannelStatus, Describe, Exit};
+use prefork_proto::control::{ChannelStatus, Describe, Exit, WorkerRequest};
 
-use super::{ago, exit_words, state_style};
+use super::{ago, exit_words, requests, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
 use crate::cli::units::{bytes, seconds};
 use crate::plain::{harmless, one_line};
@@ -13,6 +13,9 @@ pub(in crate::cli) fn describe(describe: &Describe, now: f64, color: bool) -> St
     out.push_str(&facts(worker(describe), color));
     out.push_str("\nchannel\n");
     out.push_str(&facts(channel(&describe.channel, now), color));
+    if let Some(running) = &describe.requests {
+        out.push_str(&requests_now(running, describe.requests_unlisted, color));
+    }
     if describe.exits.is_empty() {
         out.push_str("\nno exits yet\n");
     } else {
@@ -20,6 +23,23 @@ pub(in crate::cli) fn describe(describe: &Describe, now: f64, color: bool) -> St
     }
     for exit in &describe.exits {
         out.push_str(&certificate(exit, now, color));
+    }
+    out
+}
+
+/// What its processes are serving.
+fn requests_now(running: &[WorkerRequest], unlisted: u64, color: bool) -> String {
+    let mut out = match running.is_empty() {
+        true => "\nno requests are being served\n".to_owned(),
+        false => "\nrequests, oldest first\n".to_owned(),
+    };
+    for running in running {
+        let line = requests::one(&running.request);
+        out.push_str(&format!("  pid {}: {}\n", running.pid, one_line(&line)));
+    }
+    if unlisted > 0 {
+        let line = format!("  and {unlisted} that there was no room to note\n");
+        out.push_str(&Style::Faint.paint(&line, color));
     }
     out
 }
@@ -136,6 +156,14 @@ fn certificate(exit: &Exit, now: f64, color: bool) -> String {
     if !exit.detail.is_empty() {
         out.push_str(&format!("     {}\n", one_line(&exit.detail)));
     }
+    for request in &exit.in_flight {
+        let line = requests::one(request);
+        out.push_str(&format!("     in flight: {}\n", one_line(&line)));
+    }
+    if exit.in_flight_unlisted > 0 {
+        let more = exit.in_flight_unlisted;
+        out.push_str(&format!("     in flight: {more} more\n"));
+    }
     for line in harmless(exit.stderr.trim_end()).lines() {
         out.push_str(&format!("     | {line}\n"));
     }
@@ -153,9 +181,23 @@ fn program(describe: &Describe) -> String {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::{ExitReason, SlotState, WorkerStatus};
+    use prefork_proto::control::{
+        ExitReason, RequestStage, RunningRequest, SlotState, WorkerStatus,
+    };
 
     use super::*;
+
+    fn request(target: &str) -> RunningRequest {
+        RunningRequest {
+            method: "GET".to_owned(),
+            target: target.to_owned(),
+            client: Some("192.0.2.7:80".to_owned()),
+            id: None,
+            stage: RequestStage::Working,
+            age_ms: 500,
+            sent_bytes: 0,
+        }
+    }
 
     fn document() -> Describe {
         Describe {
@@ -216,7 +258,16 @@ mod tests {
                 peak_memory_bytes: 5_242_880,
                 detail: String::new(),
                 stderr: "thread panicked\n\x1b[2Jbye\n".to_owned(),
+                in_flight: vec![request("/died")],
+                in_flight_unlisted: 2,
             }],
+            requests: Some(vec![WorkerRequest {
+                pool: "web".to_owned(),
+                slot: 0,
+                pid: 4713,
+                request: request("/lives"),
+            }]),
+            requests_unlisted: 1,
         }
     }
 
@@ -252,8 +303,14 @@ channel
   heartbeat    0.5s ago
   missed       0
 
+requests, oldest first
+  pid 4713: GET /lives from 192.0.2.7:80, working, 0.5s old
+  and 1 that there was no room to note
+
 last exits, newest first
   #5 pid 4712: signal 9 (SIGKILL), 12s ago; lived 41s, served 5120 requests, took 5.0 MiB at most
+     in flight: GET /died from 192.0.2.7:80, working, 0.5s old
+     in flight: 2 more
      | thread panicked
      | \\u{1b}[2Jbye
 "

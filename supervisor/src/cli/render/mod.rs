@@ -7,6 +7,7 @@ mod channels;
 mod describe;
 mod events;
 mod replies;
+mod requests;
 mod status;
 
 pub(super) use boots::boots;
@@ -15,6 +16,7 @@ pub(super) use channels::channels;
 pub(super) use describe::describe;
 pub(super) use events::event;
 pub(super) use replies::replies;
+pub(super) use requests::requests;
 pub(super) use status::status;
 
 use nix::sys::signal::Signal;

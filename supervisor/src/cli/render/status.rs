@@ -264,6 +264,8 @@ mod tests {
                 requests: 0,
                 uncounted: false,
                 peak_memory_bytes: 0,
+                in_flight: vec![],
+                in_flight_unlisted: 0,
                 detail: "cannot bind".to_owned(),
                 stderr: String::new(),
             }),

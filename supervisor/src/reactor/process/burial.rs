@@ -1,6 +1,7 @@
 //! A process's output while it lives, and what it leaves behind.
 
 use super::*;
+use crate::reactor::running;
 
 /// Messages read after the process's end: a grandchild may hold the channel
 /// and write for ever.
@@ -138,6 +139,10 @@ impl Process {
             };
             self.metrics.process(self.worker.incarnation, usage);
         }
+        // The memory outlives it, and nobody writes any more.
+        let requests = self.vitals.borrow_mut().requests.take();
+        let left = requests.map(|table| running::at_death(&self.slot, &table));
+        let left = left.unwrap_or_default();
         let reaped = self.reap().await;
         Death {
             code: reaped.and_then(|reaped| reaped.code),
@@ -147,6 +152,8 @@ impl Process {
             peak_memory_bytes: reaped.map_or(0, |reaped| reaped.peak_memory_bytes),
             stderr: self.stderr.as_ref().map_or_else(String::new, Output::tail),
             at_unix_ms: crate::reactor::unix_ms(),
+            in_flight: left.requests,
+            in_flight_unlisted: left.unlisted,
         }
     }
 

@@ -4,13 +4,14 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use prefork_proto::channel::parts::PartsError;
+use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::Board;
 
 use super::*;
 use crate::reactor::births::output_ends;
 use crate::reactor::grip::HoldStill;
 use crate::sys::claim;
-use crate::upgrade::{HandedBoot, HandedProcess};
+use crate::upgrade::{HandedBoot, HandedProcess, HandedTable};
 
 /// Why a process can't be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +55,16 @@ pub(crate) fn resume(
         warn!(%slot, pid = handed.pid, "its scoreboard is not used: {error}");
         None
     });
+    let requests = handed.requests.map(claim).map(Table::adopt).transpose();
+    let requests = requests.unwrap_or_else(|error| {
+        warn!(%slot, pid = handed.pid, "its requests are not shown: {error}");
+        None
+    });
     let vitals = Rc::new(RefCell::new(Vitals {
         hello: handed.hello,
         health: handed.health,
         board,
+        requests,
     }));
     let channel = match handed.channel {
         Some(parts) => {
@@ -66,20 +73,22 @@ pub(crate) fn resume(
         }
         None => None,
     };
-    let (welcome, scoreboard, listeners) = match handed.boot {
+    let (welcome, scoreboard, offered, listeners) = match handed.boot {
         Some(HandedBoot {
             welcome,
             scoreboard,
+            requests,
             listeners,
         }) => (
             Some(welcome),
             scoreboard.map(|(ours, theirs)| (Unsealed::resume(claim(ours)), claim(theirs))),
+            requests.and_then(|handed| offered_table(&slot, &handed)),
             listeners
                 .into_iter()
                 .map(|(offer, fd)| (offer, claim(fd)))
                 .collect(),
         ),
-        None => (None, None, Vec::new()),
+        None => (None, None, None, Vec::new()),
     };
     let welcomed_later = welcome.is_some();
     let conversation = Conversation::go_on(handed.pid, handed.talk, now);
@@ -118,6 +127,7 @@ pub(crate) fn resume(
         stderr_ended: handed.stderr_ended,
         welcome,
         scoreboard,
+        requests: offered,
         unsealed: handed.unsealed.map(claim).map(Unsealed::resume),
         certificates: secrets.certificates.filter(|_| welcomed_later),
         tickets: Vec::new(),
@@ -163,6 +173,22 @@ pub(crate) fn resume(
     })
 }
 
+/// The request table that a process was not told of yet.
+fn offered_table(slot: &SlotName, handed: &HandedTable) -> Option<OfferedTable> {
+    let [ours, theirs] = [handed.ours, handed.theirs].map(claim);
+    match Table::adopt(ours) {
+        Ok(table) => Some(OfferedTable {
+            offer: table.offer(handed.query),
+            table,
+            theirs,
+        }),
+        Err(error) => {
+            warn!(%slot, "its requests are not shown: {error}");
+            None
+        }
+    }
+}
+
 impl Process {
     /// Says what it holds and does nothing more until it is told to go on; in
     /// the best case that never comes.
@@ -194,6 +220,7 @@ impl Process {
             hello: vitals.hello.clone(),
             health: vitals.health.clone(),
             board: vitals.board.as_ref().map(|it| it.as_fd().as_raw_fd()),
+            requests: vitals.requests.as_ref().map(|it| it.as_fd().as_raw_fd()),
             channel: self.channel.as_ref().map(|it| it.get_ref().parts()),
             talk: self.conversation.hand_over(now),
             stdout: self.stdout.as_ref().map(Output::hand_over),
@@ -205,6 +232,11 @@ impl Process {
                     .scoreboard
                     .as_ref()
                     .map(|(ours, theirs)| (memory(ours), number(theirs))),
+                requests: self.requests.as_ref().map(|it| HandedTable {
+                    ours: it.table.as_fd().as_raw_fd(),
+                    theirs: number(&it.theirs),
+                    query: it.offer.query,
+                }),
                 listeners: self
                     .listeners
                     .iter()

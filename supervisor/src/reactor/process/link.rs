@@ -4,6 +4,7 @@
 use super::closing::Closing;
 use super::crowded::TOO_MANY_IN_FLIGHT;
 use super::*;
+use prefork_proto::request_table;
 
 /// Messages handled before the other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 64;
@@ -232,6 +233,8 @@ impl Process {
         let worker = self.worker;
         self.tell(Event::Greeted { worker }).await;
         let scoreboard = self.scoreboard.take().filter(|_| self.can(SCOREBOARD));
+        let requests = self.requests.take();
+        let requests = requests.filter(|_| self.can(request_table::CAPABILITY));
         let Some(mut welcome) = self.welcome.take() else {
             return;
         };
@@ -244,7 +247,7 @@ impl Process {
             self.misbehaved(rule).await;
             return;
         }
-        if let Err(error) = self.queue_welcome(welcome, scoreboard) {
+        if let Err(error) = self.queue_welcome(welcome, scoreboard, requests) {
             self.misbehaved(format!("cannot welcome it: {error}")).await;
         } else {
             self.flush();
@@ -255,6 +258,7 @@ impl Process {
         &mut self,
         welcome: Welcome,
         scoreboard: Option<(Unsealed, OwnedFd)>,
+        requests: Option<OfferedTable>,
     ) -> Result<(), String> {
         let access_log = self.access_log.clone().filter(|_| self.can(ACCESS_LOG));
         let keeps_output = self.can(OUTPUT);
@@ -276,6 +280,13 @@ impl Process {
             });
             inherited.queue(channel, &offer, fd).map_err(text)?;
             self.unsealed = Some(unsealed);
+        }
+        if let Some(requests) = requests {
+            let offer = ToWorker::Requests(requests.offer);
+            inherited
+                .queue(channel, &offer, requests.theirs)
+                .map_err(text)?;
+            self.vitals.borrow_mut().requests = Some(requests.table);
         }
         if let Some(tls::Copy { memory, bytes, .. }) = self.certificates.take() {
             let id = self.conversation.order();

@@ -1,0 +1,99 @@
+//! Shared memory in which a worker notes the requests that it is serving, so that what
+//! it was doing can be seen also after SIGKILL.
+//!
+//! The supervisor [makes](Table::create) one for each process and hands it over with
+//! `requests`; the worker maps it as its [`Writer`]. Each request has an *entry* from its
+//! head to the end of its response. Where all entries are taken, requests are counted and
+//! not noted.
+//!
+//! An entry is written under a sequence number (a seqlock): odd while it is written, and
+//! another one whenever it is of another request. The supervisor maps nothing. It reads
+//! copies and keeps those entries whose number was the same before and after. So a
+//! hostile worker can have it show nonsense, and nothing else: no address, index or length
+//! is taken from the memory.
+//!
+//! The layout is versioned by [`ABI`] and described in this crate's `README.md`.
+
+mod layout;
+mod reader;
+mod writer;
+
+use nix::errno::Errno;
+use nix::fcntl::SealFlag;
+
+pub(crate) use layout::{Header, Record};
+pub use layout::{ID, METHOD, TARGET};
+pub use reader::{Entry, Snapshot, Table};
+pub use writer::{Arrived, Client, Place, Writer};
+
+use crate::error::{Call, SystemError};
+
+/// The layout's version, the `abi` of `requests`.
+pub const ABI: u32 = 1;
+
+/// The most entries that a table has.
+pub const MOST_ENTRIES: u32 = 1024;
+
+/// The capability of a worker that notes its requests.
+pub const CAPABILITY: &str = "requests";
+
+/// From birth: the memory keeps its size, and nobody adds another seal.
+const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_SEAL);
+
+/// Why there is no request table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestTableError {
+    /// The kernel refused a step.
+    #[error("no request table: {0}")]
+    System(#[from] SystemError),
+
+    /// It may become smaller under whoever reads it.
+    #[error("no request table: its seals are {found:#x}; no supervisor made it")]
+    Seals {
+        /// The seals it has, as `F_GET_SEALS` gives them.
+        found: i32,
+    },
+
+    /// It is of no size that a table has.
+    #[error("no request table: {bytes} bytes are none of its sizes")]
+    Size {
+        /// The memory's size in bytes.
+        bytes: i64,
+    },
+
+    /// It is of another version.
+    #[error("no request table: its layout is version {found}, this worker knows {ABI}")]
+    Abi {
+        /// The version that `requests` says.
+        found: u32,
+    },
+}
+
+/// The size in bytes of a table of so many entries.
+pub fn bytes(entries: u32) -> u64 {
+    (size_of::<Header>() + entries as usize * size_of::<Record>()) as u64
+}
+
+/// How many entries memory of this size has, with these seals.
+fn entries(seals: SealFlag, size: i64) -> Result<u32, RequestTableError> {
+    if !seals.contains(SEALS) {
+        let found = seals.bits();
+        return Err(RequestTableError::Seals { found });
+    }
+    let of_entries = size.checked_sub(size_of::<Header>() as i64);
+    let found = of_entries.map_or(0, |it| it / size_of::<Record>() as i64);
+    match u32::try_from(found) {
+        Ok(found @ 1..=MOST_ENTRIES) if u64::try_from(size) == Ok(bytes(found)) => Ok(found),
+        _ => Err(RequestTableError::Size { bytes: size }),
+    }
+}
+
+fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
+    move |errno| SystemError::new(call, errno)
+}
+
+#[cfg(test)]
+mod tests;
