@@ -21,8 +21,12 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// The generation that is in force.
     pub generation: u64,
-    /// Whether every pool has its desired number of ready workers.
+    /// Whether [`Self::readiness`] is `ready`: no worker is missing.
     pub ready: bool,
+    /// How far the service is ready, as every probe and exit code says it; absent
+    /// from supervisors that know only `ready`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
     /// Whether the supervisor is on its way out.
     #[serde(default)]
     pub stopping: bool,
@@ -34,6 +38,46 @@ pub struct Status {
     pub last_reload: Option<LastReload>,
     /// The pools, in the order of the configuration.
     pub pools: Vec<PoolStatus>,
+}
+
+impl Status {
+    /// How far the service is ready.
+    pub fn readiness(&self) -> Readiness {
+        let whole = match self.ready {
+            true => Readiness::Ready,
+            false => Readiness::NotReady,
+        };
+        self.readiness.unwrap_or(whole)
+    }
+}
+
+/// How far a pool is ready, or the service, which is as ready as the least of its
+/// pools. The order is from worst to best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readiness {
+    /// Fewer workers accept connections than are needed, or the first start is not over.
+    NotReady,
+    /// Enough accept connections, and not all that should.
+    Degraded,
+    /// All accept connections that should.
+    Ready,
+}
+
+impl Readiness {
+    /// For people: `ready`, `degraded`, `not ready`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotReady => "not ready",
+            Self::Degraded => "degraded",
+            Self::Ready => "ready",
+        }
+    }
+
+    /// Whether clients are to be sent here.
+    pub fn serves(self) -> bool {
+        self >= Self::Degraded
+    }
 }
 
 /// How the last reload went.
@@ -62,6 +106,17 @@ pub struct PoolStatus {
     pub configured: Option<u32>,
     /// How many are ready.
     pub ready: u32,
+    /// How many of the others an operator has paused; they are not missed.
+    #[serde(default)]
+    pub paused: u32,
+    /// How many have to be ready for the pool to serve, by its `ready` setting; absent
+    /// from supervisors that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u32>,
+    /// What that comes to; absent from supervisors that do not tell. A pool that a
+    /// reload adds is not missed before it is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
     /// The sockets its workers accept from.
     pub listeners: Vec<ListenerStatus>,
     /// How the program's file on disk differs from what runs: `changed` or

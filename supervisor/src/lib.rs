@@ -34,6 +34,7 @@ pub mod notify;
 mod plain;
 pub mod proc;
 pub mod reactor;
+mod readiness;
 mod reading;
 mod recovery;
 mod regular_file;

@@ -12,6 +12,7 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use prefork_proto::control::Readiness;
 use sd_notify::NotifyState;
 use tracing::warn;
 
@@ -58,6 +59,8 @@ pub struct Standing {
     pub booted: bool,
     /// Whether the supervisor is on its way out.
     pub stopping: bool,
+    /// How far the service is ready.
+    pub readiness: Readiness,
     /// Workers that accept connections.
     pub ready: u32,
     /// Workers that there should be.
@@ -211,7 +214,10 @@ impl Notifier {
         }
         match self.phase {
             Phase::Starting => format!("starting: {text}"),
-            Phase::Running | Phase::Reloaded => text,
+            Phase::Running | Phase::Reloaded => match standing.readiness {
+                Readiness::Ready => text,
+                less => format!("{}: {text}", less.as_str()),
+            },
             Phase::Reloading => format!("reloading: {text}"),
             Phase::Stopping => format!("stopping: {text}"),
         }
@@ -283,6 +289,7 @@ mod tests {
     const RUNNING: Standing = Standing {
         booted: true,
         stopping: false,
+        readiness: Readiness::Ready,
         ready: 8,
         desired: 8,
         draining: 0,
@@ -332,6 +339,7 @@ mod tests {
         let now = Instant::now();
         let starting = Standing {
             booted: false,
+            readiness: Readiness::NotReady,
             ready: 3,
             ..RUNNING
         };
@@ -350,6 +358,30 @@ mod tests {
         assert!(!notifier.is_due(true, false));
         notifier.observe(now, &RUNNING);
         assert!(manager.heard().is_empty());
+    }
+
+    #[test]
+    fn the_status_begins_with_the_word_where_all_is_not_well() {
+        let (manager, mut notifier) = Manager::new(None);
+        notifier.observe(Instant::now(), &RUNNING);
+        manager.heard();
+        for (readiness, ready, told) in [
+            (Readiness::Degraded, 7, "degraded: ready 7/8, generation 17"),
+            (
+                Readiness::NotReady,
+                0,
+                "not ready: ready 0/8, generation 17",
+            ),
+            (Readiness::Ready, 8, "ready 8/8, generation 17"),
+        ] {
+            let standing = Standing {
+                readiness,
+                ready,
+                ..RUNNING
+            };
+            notifier.observe(Instant::now(), &standing);
+            assert_eq!(manager.heard(), [format!("STATUS={told}")]);
+        }
     }
 
     #[test]

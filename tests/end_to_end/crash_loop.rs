@@ -46,7 +46,7 @@ fn a_worker_that_exits_at_once_starts_at_most_ten_times_in_ten_seconds() {
         let table = prefork.done(&["status"]);
         table.contains("backoff") && table.contains("crash")
     });
-    assert_eq!(prefork.cli(&["status", "--exit-code"]).code, 6);
+    assert_eq!(prefork.cli(&["status", "--exit-code"]).code, 7);
 
     // The law covers the first ten seconds, so they have to pass.
     eventually("ten seconds pass", PATIENCE, || {

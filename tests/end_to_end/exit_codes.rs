@@ -280,18 +280,6 @@ fn a_supervisor_that_hangs_is_5_within_the_timeout() {
     prefork.signal(Signal::SIGCONT);
 }
 
-#[test]
-fn degraded_is_6() {
-    let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
-    prefork.done(&["pause", "web/1"]);
-    assert_eq!(prefork.cli(&["status"]).code, 0);
-    let degraded = prefork.cli(&["status", "--exit-code"]);
-    assert_eq!(degraded.code, 6, "{degraded:?}");
-    assert!(degraded.stdout.contains("paused"), "{degraded:?}");
-    prefork.done(&["resume", "web/1"]);
-    assert_eq!(prefork.cli(&["status", "--exit-code"]).code, 0);
-}
-
 /// Runs the command line as the user `nobody`, from a place it may enter.
 fn as_nobody(prefork: &Prefork, args: &[&str]) -> cli::Output {
     let binary = prefork.dir().join("prefork-for-nobody");

@@ -56,6 +56,7 @@ mod pinned_program;
 mod privileges;
 mod process_trees;
 mod programs;
+mod readiness;
 mod recovery;
 mod recovery_door;
 mod recovery_listeners;

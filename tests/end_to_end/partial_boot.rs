@@ -29,7 +29,7 @@ fn a_pool_that_does_not_come_up_leaves_the_others_alone() {
     });
     assert!(!prefork.status().ready);
     let health = prefork.cli(&["status", "--exit-code"]);
-    assert_eq!(health.code, 6, "{health:?}");
+    assert_eq!(health.code, 7, "{health:?}");
 
     // A reload mends it, and what serves is not asked to leave for that.
     prefork.configure(&[Pool::bundled("web", 2), Pool::bundled("api", 2)]);

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use prefork_proto::control::{PoolStatus, Status, WorkerStatus};
+use prefork_proto::control::{PoolStatus, Readiness, Status, WorkerStatus};
 
 use crate::cli::units::{bytes, seconds};
+use crate::readiness;
 
 const HEAD: &str = "<!doctype html>
 <html lang=\"en\">
@@ -20,10 +21,10 @@ p { margin: .2rem 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8884; }
 .ready { color: #18794e; }
-.starting, .draining, .stopping, .paused { color: #ad5700; }
+.degraded, .starting, .draining, .stopping, .paused { color: #ad5700; }
 .backoff { color: #c62a2f; font-weight: 600; }
 @media (prefers-color-scheme: dark) {
-  .ready { color: #4cc38a; } .starting, .draining, .stopping, .paused { color: #ff9f52; }
+  .ready { color: #4cc38a; } .degraded, .starting, .draining, .stopping, .paused { color: #ff9f52; }
   .backoff { color: #ff6369; }
 }
 </style>
@@ -32,15 +33,17 @@ th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px soli
 /// The whole page. Everything that comes from outside is escaped.
 pub(super) fn render(status: &Status) -> String {
     let mut page = HEAD.to_owned();
-    let state = match (status.stopping, status.ready) {
-        (true, _) => "<span class=stopping>stopping</span>",
-        (false, true) => "<span class=ready>ready</span>",
-        (false, false) => "<span class=backoff>not ready</span>",
+    let class = match status.readiness() {
+        _ if status.stopping => "stopping",
+        Readiness::Ready => "ready",
+        Readiness::Degraded => "degraded",
+        Readiness::NotReady => "backoff",
     };
+    let state = escape(&readiness::sentence(status));
     // Writing to a string cannot fail, here and below.
     let _ = writeln!(
         page,
-        "<h1>prefork {}</h1>\n<p>{state}, pid {}, up {}, generation {}</p>\n\
+        "<h1>prefork {}</h1>\n<p class={class}>{state}</p>\n<p>pid {}, up {}, generation {}</p>\n\
          <p><a href=\"/metrics\">metrics</a> · <a href=\"/status.json\">status.json</a> · \
          <a href=\"/livez\">livez</a> · <a href=\"/readyz\">readyz</a></p>",
         escape(&status.version),

@@ -22,6 +22,7 @@ Exit codes:
   4   no such pool or slot
   5   timed out
   6   degraded (status --exit-code)
+  7   not ready (status --exit-code)
   77  permission denied
   78  invalid configuration";
 
@@ -108,7 +109,7 @@ pub(crate) enum Question {
         /// Whether the supervisor answers.
         #[arg(long, conflicts_with = "ready")]
         live: bool,
-        /// Whether every pool has its desired number of ready workers. The default.
+        /// Whether every pool has as many ready workers as its `ready` setting asks for. The default.
         #[arg(long)]
         ready: bool,
     },
@@ -197,7 +198,8 @@ pub(crate) enum Order {
     ///
     /// A supervisor that is still to come is waited for as well: exit 3 when none came in time.
     Wait {
-        /// ready, drained (nothing drains or stops), or generation=N.
+        /// ready (no worker is missing but those that are paused), drained (nothing drains
+        /// or stops), or generation=N.
         #[arg(long = "for", value_name = "CONDITION")]
         condition: Condition,
     },
@@ -274,7 +276,8 @@ pub(crate) struct Status {
     /// Show it again every second.
     #[arg(long, conflicts_with = "exit_code")]
     pub(crate) watch: bool,
-    /// Exit with 6 when not every desired worker is ready.
+    /// Exit with 6 where it is degraded, workers are missing but enough are ready, and with
+    /// 7 where it is not ready.
     #[arg(long)]
     pub(crate) exit_code: bool,
 }
@@ -376,7 +379,7 @@ impl Level {
 /// What `wait` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// Every pool has its desired number of ready workers.
+    /// No worker is missing but those that an operator has paused.
     Ready,
     /// No process drains or stops.
     Drained,

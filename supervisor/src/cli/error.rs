@@ -4,15 +4,22 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prefork_proto::control::{ApiError, ErrorCode};
+use prefork_proto::control::{ApiError, ErrorCode, Readiness, Status};
 
 use super::units::seconds;
 use crate::boot_check::SetUpError;
 use crate::config::ConfigError;
 use crate::run::RunError;
 
-/// `status --exit-code`: not every desired worker is ready.
-pub(crate) const DEGRADED: u8 = 6;
+/// The exit code of `status --exit-code`. One that is on its way out is not ready.
+pub(crate) fn readiness(status: &Status) -> u8 {
+    match status.readiness() {
+        _ if status.stopping => 7,
+        Readiness::Ready => 0,
+        Readiness::Degraded => 6,
+        Readiness::NotReady => 7,
+    }
+}
 
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use prefork_proto::control::{Channels, Describe, Event, Requests, Status};
 use super::address::{Target, WorkerAddress};
 use super::args::{Events, Question, Since};
 use super::client::{Client, Deadline, read};
-use super::error::{DEGRADED, Error};
+use super::error::{self, Error};
 use super::render;
 use super::terminal::Terminal;
 use crate::sys::stdout_is_unread;
@@ -53,10 +53,9 @@ impl Query<'_> {
         let document = self.document("/v1/status").await?;
         let status: Status = read(&document)?;
         self.show(&document, || self.draw(&status))?;
-        Ok(if exit_code && !status.ready {
-            DEGRADED
-        } else {
-            0
+        Ok(match exit_code {
+            true => error::readiness(&status),
+            false => 0,
         })
     }
 

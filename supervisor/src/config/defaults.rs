@@ -9,7 +9,7 @@ use prefork_proto::message::HttpLimits;
 
 use super::checked::{Address, Detail, Listen, Mode, Pool, Program, Supervisor};
 use super::execution::Execution;
-use crate::fleet::Policy;
+use crate::fleet::{Policy, Quorum};
 
 /// Connections that may wait on a listener.
 pub(super) const BACKLOG: u32 = 4096;
@@ -76,6 +76,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
             min_ready: Duration::from_millis(500),
             max_surge: 1,
             dump_on_hang: false,
+            ready: Quorum::Any,
         },
         program: Program::Bundled,
         listen: Vec::new(),

@@ -15,7 +15,7 @@ use super::section::{Section, Setting, boolean, duration, expected, integer, str
 use super::{
     access_log, adapter, app, check, defaults, execution, http, listen, program, units, web,
 };
-use crate::fleet::Policy;
+use crate::fleet::{Policy, Quorum};
 use crate::proc::kin::MARK_ENV;
 
 const NONE: Duration = Duration::ZERO;
@@ -159,6 +159,7 @@ fn read_policy(
         dump_on_hang: section
             .take_or("dump_on_hang", defaults.dump_on_hang, boolean)
             .value,
+        ready: section.take_or("ready", defaults.ready, quorum).value,
     }
 }
 
@@ -208,6 +209,21 @@ pub(super) fn workers(text: &str, auto: u32) -> Result<u32, Fault> {
 /// For integers whose range lies within u32.
 fn as_u32(number: u64) -> Result<u32, Fault> {
     u32::try_from(number).map_err(|_| Fault::new(format!("{number} is out of range")))
+}
+
+fn quorum(value: &DeValue<'_>) -> Result<Quorum, Fault> {
+    const WHAT: &str = "\"any\", \"all\" or a whole percentage from \"1%\" to \"100%\"";
+    match string(value, WHAT)? {
+        "any" => Ok(Quorum::Any),
+        "all" => Ok(Quorum::All),
+        text => units::whole_percentage(text)
+            .filter(|percent| (1..=100).contains(percent))
+            .map(Quorum::Percent)
+            .ok_or_else(|| {
+                let found = text.escape_debug();
+                Fault::new(format!("expected {WHAT}, found \"{found}\""))
+            }),
+    }
 }
 
 fn max_rss(value: &DeValue<'_>) -> Result<u64, Fault> {

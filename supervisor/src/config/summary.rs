@@ -224,6 +224,7 @@ pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
         ("min_ready", time(policy.min_ready)),
         ("max_surge", policy.max_surge.to_string()),
         ("dump_on_hang", policy.dump_on_hang.to_string()),
+        ("ready", policy.ready.to_string()),
     ]);
     settings.extend(Adapter::settings(pool.adapter.as_ref()));
     settings.extend(http::settings(&pool.http));

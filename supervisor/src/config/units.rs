@@ -162,6 +162,13 @@ pub(super) fn percentage(text: &str) -> Result<f64, Fault> {
         })
 }
 
+/// `75%`: 75. Nothing where it is anything but digits and the sign.
+pub(super) fn whole_percentage(text: &str) -> Option<u8> {
+    let number = text.strip_suffix('%')?;
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse().ok().filter(|_| digits)
+}
+
 /// `0660`: permission bits.
 pub(super) fn permissions(text: &str) -> Result<u32, Fault> {
     let octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));

@@ -87,28 +87,3 @@ pub(super) fn ending() -> Rejection {
         "the supervisor is ending",
     )
 }
-
-/// Whether the service is ready; if not, why, in words.
-pub(crate) fn readiness(status: &Status) -> Result<(), String> {
-    if status.stopping {
-        return Err("stopping".to_owned());
-    }
-    if status.ready {
-        return Ok(());
-    }
-    let short: Vec<String> = status
-        .pools
-        .iter()
-        .filter(|pool| pool.ready < pool.desired)
-        .map(|pool| {
-            format!(
-                "pool {}: {} of {} workers ready",
-                pool.name, pool.ready, pool.desired
-            )
-        })
-        .collect();
-    if short.is_empty() {
-        return Err("starting".to_owned());
-    }
-    Err(short.join("; "))
-}

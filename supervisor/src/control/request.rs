@@ -22,6 +22,7 @@ use super::job::Job;
 use super::route::{Order, Query, Route, route};
 use super::wanted;
 use crate::handle::{self, Handle, Peer};
+use crate::readiness;
 use crate::reserve::Reserve;
 
 /// The most that a body may hold, in bytes: a channel's line holds no more.
@@ -198,17 +199,16 @@ pub(crate) fn live() -> Answer {
     answer::whole(StatusCode::OK, TEXT, "ok\n")
 }
 
-/// The answer to a readiness probe: 200, or 503 with the reason.
+/// The answer to a readiness probe: 200, also where it is degraded, or 503; with
+/// what is missing.
 pub(crate) async fn ready(handle: &Handle) -> Result<Answer, Rejection> {
     let status = ask::status(handle).await?;
-    Ok(match ask::readiness(&status) {
-        Ok(()) => answer::whole(StatusCode::OK, TEXT, "ready\n"),
-        Err(reason) => answer::whole(
-            StatusCode::SERVICE_UNAVAILABLE,
-            TEXT,
-            format!("not ready: {reason}\n"),
-        ),
-    })
+    let code = match readiness::serves(&status) {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let text = format!("{}\n", readiness::sentence(&status));
+    Ok(answer::whole(code, TEXT, text))
 }
 
 /// Reads a body, within its bounds in bytes and time.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use prefork_proto::control::{Exit, ExitReason, SlotState};
 
 use super::{
-    Action, Command, Death, Event, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Refusal,
-    Report, SlotView, Time, Worker,
+    Action, Command, Death, Event, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Quorum,
+    Refusal, Report, SlotView, Time, Worker,
 };
 
 /// The default policy, without limits.
@@ -31,6 +31,7 @@ pub(super) fn policy(name: &str, workers: u32) -> Policy {
         min_ready: Duration::ZERO,
         max_surge: 1,
         dump_on_hang: false,
+        ready: Quorum::Any,
     }
 }
 

@@ -35,6 +35,7 @@ mod pool;
 mod pools;
 mod probation;
 mod process;
+mod readiness;
 mod reload;
 mod replacement;
 mod restart;
@@ -58,6 +59,7 @@ pub use event::{
 };
 pub(crate) use lifecycle::SPEAK;
 pub use policy::Policy;
+pub use readiness::{Quorum, Strength};
 pub use snapshot::{Snapshot, SnapshotRef, Survivor};
 pub use view::{PoolView, ProcessView, SlotView};
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::readiness::Quorum;
+
 /// One pool's policy: what the fleet needs to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
@@ -40,4 +42,7 @@ pub struct Policy {
     pub max_surge: u32,
     /// Whether a worker that hangs gets SIGABRT before SIGKILL.
     pub dump_on_hang: bool,
+    /// How many of the workers it takes for the pool to serve.
+    #[serde(default)]
+    pub ready: Quorum,
 }

@@ -58,6 +58,8 @@ pub(super) struct Tally {
     pub(super) ready: u32,
     /// Slots that should and do not.
     pub(super) missing: u32,
+    /// Those of them that do not by an operator's wish.
+    pub(super) paused: u32,
     /// Slots that should, do not, and may soon.
     pub(super) unsettled: u32,
     /// Slots that should and never have.
@@ -80,6 +82,7 @@ impl Tally {
         let fields = [
             (&mut self.ready, old.ready, new.ready),
             (&mut self.missing, old.missing, new.missing),
+            (&mut self.paused, old.paused, new.paused),
             (&mut self.unsettled, old.unsettled, new.unsettled),
             (&mut self.unbooted, old.unbooted, new.unbooted),
             (&mut self.surplus, old.surplus, new.surplus),

@@ -138,6 +138,11 @@ impl Process {
         }
     }
 
+    /// Whether an operator has paused it.
+    pub(super) fn is_paused(&self) -> bool {
+        matches!(self.stage, Stage::Paused(_))
+    }
+
     /// Whether it accepts connections.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready(_))

@@ -102,6 +102,7 @@ impl Rollout {
     pub(super) fn adjust(&self, standing: &mut Standing, slot: &Slot, part: &Part, wanted: bool) {
         // What a reload adds is not missed before it is in force.
         standing.missing &= slot.id.index < part.before.unwrap_or(0);
+        standing.paused &= standing.missing;
         standing.behind = wanted
             && match self.stage {
                 Stage::Back(_) => !self.is_restored(slot),

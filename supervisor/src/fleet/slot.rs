@@ -92,6 +92,8 @@ pub(super) struct Standing {
     pub(super) ready: bool,
     /// It should accept connections and does not.
     pub(super) missing: bool,
+    /// It is missing by an operator's wish.
+    pub(super) paused: bool,
     /// It should serve, does not, and may soon: a command may wait for it.
     pub(super) unsettled: bool,
     /// It should serve and never has.
@@ -243,6 +245,7 @@ impl Slot {
         Standing {
             ready,
             missing: wanted && !ready,
+            paused: wanted && current.is_some_and(Process::is_paused),
             unsettled: wanted && !settled,
             unbooted: wanted && !self.been_ready,
             surplus: !wanted && processes > 0,

@@ -7,17 +7,12 @@ use super::pool::Pool;
 use super::process::{Leaving, Process, Stage};
 use super::rollout::Part;
 use super::slot::{Seat, Slot, SlotId};
-use super::{Fleet, Phase};
+use super::{Fleet, Strength};
 
 impl Fleet {
     /// The generation that is in force.
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// Whether every slot that should accept connections does.
-    pub fn is_ready(&self) -> bool {
-        self.phase == Phase::Running && self.total.missing == 0
     }
 
     /// Whether every slot of every pool has been ready once, as it started.
@@ -101,6 +96,11 @@ impl<'a> PoolView<'a> {
     /// How many of its slots accept connections.
     pub fn ready(self) -> u32 {
         self.pool.tally.ready
+    }
+
+    /// What its readiness is made of.
+    pub fn strength(self) -> Strength {
+        Strength::new(self.pool.policy.ready, &self.pool.tally)
     }
 
     /// Every slot it ever had, by index; those from [`Self::desired`] on are

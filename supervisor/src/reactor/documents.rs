@@ -58,6 +58,7 @@ impl Reactor {
             uptime_seconds: since_boot().since(self.began).as_secs_f64(),
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
+            readiness: Some(self.fleet.readiness()),
             stopping: self.fleet.stopping(),
             upgrades: self.metrics.supervisor().upgrades(),
             last_reload: self.reloads.last.clone(),
@@ -67,11 +68,15 @@ impl Reactor {
 
     fn pool_status(&self, pool: &PoolView<'_>) -> PoolStatus {
         let edition = self.edition_of(pool);
+        let strength = pool.strength();
         PoolStatus {
             name: pool.name().to_owned(),
             desired: pool.desired(),
             configured: Some(pool.configured()),
-            ready: pool.ready(),
+            ready: strength.ready,
+            paused: strength.paused,
+            needed: Some(strength.needed),
+            readiness: Some(strength.readiness()),
             listeners: edition
                 .iter()
                 .flat_map(|edition| &edition.sockets)

@@ -85,6 +85,7 @@ impl Reactor {
         Standing {
             booted: self.fleet.booted(),
             stopping: self.fleet.stopping(),
+            readiness: self.fleet.readiness(),
             ready: self.fleet.pools().map(|pool| pool.ready()).sum(),
             desired: self.fleet.pools().map(|pool| pool.desired()).sum(),
             draining,

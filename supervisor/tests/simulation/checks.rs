@@ -1,13 +1,35 @@
 //! What must be true of a fleet after every step.
 
-use prefork_proto::control::SlotState;
-use prefork_supervisor::fleet::{PoolId, SlotView, Worker};
+use prefork_proto::control::{Readiness, SlotState};
+use prefork_supervisor::fleet::{PoolId, PoolView, SlotView, Worker};
 
 use crate::world::World;
 
 /// Fleets of more slots than this are compared as a whole only now and then.
 const FEW_SLOTS: usize = 24;
 const NOW_AND_THEN: u64 = 500;
+
+/// How far a pool with so many ready, missing and paused workers is ready. Which share it
+/// needs is the fleet's word; that it lies between one and all is not.
+fn readiness(pool: PoolView<'_>, ready: u32, missing: u32, paused: u32) -> Readiness {
+    let strength = pool.strength();
+    assert_eq!(
+        (strength.expected, strength.paused),
+        (ready + missing, paused)
+    );
+    match (ready, missing) {
+        (0, 0) if paused == 0 => Readiness::Ready,
+        (0, _) => Readiness::NotReady,
+        (_, 0) => Readiness::Ready,
+        _ => {
+            assert!((1..=ready + missing).contains(&strength.needed));
+            match ready < strength.needed {
+                true => Readiness::NotReady,
+                false => Readiness::Degraded,
+            }
+        }
+    }
+}
 
 impl World {
     /// Compares the slot of `concerned`, and the whole fleet if it is small.
@@ -33,9 +55,15 @@ impl World {
 
     /// Compares the whole fleet's books with what has happened.
     pub(crate) fn check_everything(&self) {
-        let mut short = false;
+        let runs = self.facts.booted && !self.fleet.stopping();
+        let mut least = match runs {
+            true => Readiness::Ready,
+            false => Readiness::NotReady,
+        };
         for pool in self.fleet.pools() {
             let mut ready = 0;
+            let mut paused = 0;
+            let mut missing = 0;
             let mut successors = 0;
             for slot in pool.slots() {
                 self.check_slot(pool.id(), slot);
@@ -43,20 +71,26 @@ impl World {
                 ready += u32::from(is_ready);
                 successors += u32::from(slot.successor().is_some());
                 let added = self.facts.is_added(pool.id(), slot.index());
-                short |= slot.index() < pool.desired() && !is_ready && !added;
+                if slot.index() < pool.desired() && !is_ready && !added {
+                    let is_paused = slot.state() == SlotState::Paused;
+                    paused += u32::from(is_paused);
+                    missing += u32::from(!is_paused);
+                }
+            }
+            if runs {
+                least = least.min(readiness(pool, ready, missing, paused));
             }
             assert_eq!(pool.ready(), ready, "{}", pool.name());
             assert_eq!(pool.desired(), self.facts.desired(pool.id()));
             let surge = self.facts.max_surge(pool.id());
             assert!(successors <= surge, "{successors} successors at a time");
         }
-        let ready = self.facts.booted && !self.fleet.stopping() && !short;
         let is_open = !self.facts.booted && !self.fleet.stopping();
         assert!(
             !is_open || !self.facts.is_boot_decided(),
             "the boot is over"
         );
-        assert_eq!(self.fleet.is_ready(), ready);
+        assert_eq!(self.fleet.readiness(), least);
         assert_eq!(self.fleet.booted(), self.facts.booted);
     }
 

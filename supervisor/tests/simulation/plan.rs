@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_supervisor::fleet::Policy;
+use prefork_supervisor::fleet::{Policy, Quorum};
 
 /// A schedule's ingredients.
 #[derive(Debug)]
@@ -167,6 +167,11 @@ pub(crate) fn policy(rng: &mut fastrand::Rng, name: &str, workers: u32) -> Polic
         },
         max_surge: rng.u32(1..=3),
         dump_on_hang: rng.bool(),
+        ready: match rng.u8(0..3) {
+            0 => Quorum::Any,
+            1 => Quorum::All,
+            _ => Quorum::Percent(rng.u8(1..=100)),
+        },
     }
 }
 

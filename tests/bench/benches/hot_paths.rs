@@ -10,7 +10,7 @@ use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Health, ToSupervisor};
 use prefork_proto::scoreboard::Tally;
 use prefork_supervisor::config::Detail;
-use prefork_supervisor::fleet::{Action, Event, Fleet, Policy, Time};
+use prefork_supervisor::fleet::{Action, Event, Fleet, Policy, Quorum, Time};
 use prefork_supervisor::metrics::Metrics;
 
 /// A `health` report over a channel within one process: encoded, sent,
@@ -70,6 +70,7 @@ fn fleet(c: &mut Criterion) {
         min_ready: Duration::ZERO,
         max_surge: 1,
         dump_on_hang: false,
+        ready: Quorum::Any,
     };
     let mut fleet = Fleet::new(1, vec![policy]);
     let mut workers = Vec::new();

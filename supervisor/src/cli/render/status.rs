@@ -1,11 +1,12 @@
 //! `prefork status`.
 
-use prefork_proto::control::{Exit, ListenerStatus, PoolStatus, Status, WorkerStatus};
+use prefork_proto::control::{Exit, ListenerStatus, PoolStatus, Readiness, Status, WorkerStatus};
 
 use super::{ago, exit_words, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
 use crate::cli::units::{bytes, seconds};
 use crate::plain::{one_line, without_colours};
+use crate::readiness;
 
 /// How much a table has of what a worker wrote, in characters.
 const MOST_WORDS: usize = 80;
@@ -42,10 +43,9 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
 }
 
 fn headline(status: &Status, color: bool) -> String {
-    let (word, style) = match (status.stopping, status.ready) {
-        (true, _) => ("stopping", Style::Busy),
-        (false, true) => ("ready", Style::Good),
-        (false, false) => ("not ready", Style::Bad),
+    let style = match status.stopping {
+        true => Style::Busy,
+        false => readiness_style(status.readiness()),
     };
     format!(
         "prefork {}, pid {}, up {}, generation {}: {}\n",
@@ -53,8 +53,16 @@ fn headline(status: &Status, color: bool) -> String {
         status.pid,
         seconds(status.uptime_seconds),
         status.generation,
-        style.paint(word, color),
+        style.paint(readiness::word(status), color),
     )
+}
+
+fn readiness_style(readiness: Readiness) -> Style {
+    match readiness {
+        Readiness::Ready => Style::Good,
+        Readiness::Degraded => Style::Busy,
+        Readiness::NotReady => Style::Bad,
+    }
 }
 
 /// How connections come to a listener, and who may connect to a unix socket.
@@ -71,12 +79,21 @@ fn mode(listener: &ListenerStatus) -> Cell {
     Cell::from(words.join(" "))
 }
 
-/// How many workers are ready of how many, and how many it would be by the file.
-fn readiness(pool: &PoolStatus) -> String {
+/// How many workers are ready of how many, and what else there is to know of that:
+/// how many it would be by the file, how many are paused, how many it takes.
+fn strength(pool: &PoolStatus) -> String {
     let ready = format!("{}/{}", pool.ready, pool.desired);
-    match pool.configured {
-        Some(configured) if configured != pool.desired => format!("{ready} (file: {configured})"),
-        _ => ready,
+    let by_file = pool.configured.filter(|it| *it != pool.desired);
+    let needed = pool.needed.filter(|it| *it > 1 && pool.ready < *it);
+    let notes = [
+        by_file.map(|it| format!("file: {it}")),
+        (pool.paused > 0).then(|| format!("paused: {}", pool.paused)),
+        needed.map(|it| format!("needed: {it}")),
+    ];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    match notes.is_empty() {
+        true => ready,
+        false => format!("{ready} ({})", notes.join(", ")),
     }
 }
 
@@ -90,13 +107,9 @@ fn pools(pools: &[PoolStatus]) -> Table<5> {
         ("BACKLOG", Align::Right),
     ]);
     for pool in pools {
-        let style = if pool.ready >= pool.desired {
-            Style::Good
-        } else {
-            Style::Bad
-        };
+        let style = readiness_style(readiness::readiness_of(pool));
         let mut name = Cell::from(&pool.name);
-        let mut ready = Cell::styled(readiness(pool), style);
+        let mut ready = Cell::styled(strength(pool), style);
         if pool.listeners.is_empty() {
             table.row([name, ready, "-".into(), "".into(), "".into()]);
             continue;
@@ -281,6 +294,7 @@ mod tests {
             uptime_seconds: 86.2,
             generation: 3,
             ready: false,
+            readiness: Some(Readiness::Degraded),
             stopping: false,
             upgrades: 0,
             last_reload: Some(LastReload {
@@ -294,6 +308,9 @@ mod tests {
                 desired: 2,
                 configured: Some(2),
                 ready: 1,
+                paused: 0,
+                needed: Some(1),
+                readiness: Some(Readiness::Degraded),
                 listeners: vec![ListenerStatus {
                     name: "0.0.0.0:8080".to_owned(),
                     address: "0.0.0.0:8080".to_owned(),
@@ -317,7 +334,7 @@ mod tests {
         assert_eq!(
             status(&document(), 1130.0, false),
             "\
-prefork 0.1.0, pid 4711, up 1m26s, generation 3: not ready
+prefork 0.1.0, pid 4711, up 1m26s, generation 3: degraded
 last reload 2m10s ago: ok
 
 POOL  READY  LISTENER      MODE    BACKLOG
@@ -328,6 +345,16 @@ web/0   ready    4713    3   3m12s         1        0          4     32      881
 web/1   backoff     -    -       -        12       12          0      0         0        -  next start in 3.2s; last exit: crash, exit code 1 after 0.2s (cannot bind)
 "
         );
+    }
+
+    #[test]
+    fn a_pool_says_what_its_numbers_do_not() {
+        let mut pool = document().pools.remove(0);
+        assert_eq!(strength(&pool), "1/2");
+        pool.configured = Some(4);
+        pool.paused = 1;
+        pool.needed = Some(2);
+        assert_eq!(strength(&pool), "1/2 (file: 4, paused: 1, needed: 2)");
     }
 
     #[test]

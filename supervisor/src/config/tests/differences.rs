@@ -101,7 +101,7 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 52] = [
+const SETTINGS: [&str; 53] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
@@ -129,6 +129,7 @@ const SETTINGS: [&str; 52] = [
     "min_ready = \"7s\"",
     "max_surge = 7",
     "dump_on_hang = true",
+    "ready = \"7%\"",
     "http.max_header_size = \"7KiB\"",
     "http.max_headers = 7",
     "http.max_uri_size = \"7KiB\"",

@@ -522,6 +522,26 @@ fn each_mistake_in_a_pool_has_its_own_words() {
             "dump_on_hang = \"yes\"",
             "`dump_on_hang`: expected true or false, found string \"yes\"",
         ),
+        (
+            "ready = \"0%\"",
+            "`ready`: expected \"any\", \"all\" or a whole percentage from \"1%\" to \"100%\", found \"0%\"",
+        ),
+        (
+            "ready = \"101%\"",
+            "`ready`: expected \"any\", \"all\" or a whole percentage from \"1%\" to \"100%\", found \"101%\"",
+        ),
+        (
+            "ready = \"+7%\"",
+            "`ready`: expected \"any\", \"all\" or a whole percentage from \"1%\" to \"100%\", found \"+7%\"",
+        ),
+        (
+            "ready = \"most\"",
+            "`ready`: expected \"any\", \"all\" or a whole percentage from \"1%\" to \"100%\", found \"most\"",
+        ),
+        (
+            "ready = 12",
+            "`ready`: expected \"any\", \"all\" or a whole percentage from \"1%\" to \"100%\", found integer 12",
+        ),
         ("app = 1", "`app`: expected a table, found integer 1"),
         (
             "app.root = \"/nowhere\"",

@@ -150,6 +150,7 @@ fn every_key_reaches_its_value() {
         min_ready = "20ms"
         max_surge = 10
         dump_on_hang = true
+        ready = "75%"
 
         [pool.web.app]
         greeting = "hello"
@@ -192,6 +193,7 @@ fn every_key_reaches_its_value() {
             min_ready: Duration::from_millis(20),
             max_surge: 10,
             dump_on_hang: true,
+            ready: crate::fleet::Quorum::Percent(75),
         }
     );
     assert_eq!(

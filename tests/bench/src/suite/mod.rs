@@ -12,7 +12,7 @@ mod throughput;
 use std::time::Duration;
 
 use anyhow::Result;
-use prefork_supervisor::fleet::Policy;
+use prefork_supervisor::fleet::{Policy, Quorum};
 
 use crate::bench::Bench;
 use crate::report::Report;
@@ -91,5 +91,6 @@ pub(crate) fn policy(workers: u32) -> Policy {
         min_ready: Duration::ZERO,
         max_surge: 1,
         dump_on_hang: false,
+        ready: Quorum::Any,
     }
 }
