@@ -67,6 +67,16 @@ pub(crate) enum WorkerError {
     #[error("cannot listen on {address}: {problem}")]
     Listen { address: String, problem: String },
 
+    #[error("unknown argument `{0}`")]
+    Argument(String),
+
+    #[error(
+        "a worker has a runtime of its own and cannot run inside another one: make `main` a \
+         plain function, without #[tokio::main], and do what has to be awaited in the closure \
+         that `run` is given"
+    )]
+    InsideRuntime,
+
     #[error("the application did not start: {0}")]
     Start(#[source] StartError),
 }

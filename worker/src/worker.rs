@@ -13,11 +13,11 @@ use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor};
 use prefork_proto::metrics::Rule;
 use prefork_proto::scoreboard::Tally;
 use serde_json::{Value, json};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, Handle, LocalOptions};
 
 use crate::accept::{Serve, accept};
 use crate::access_log::AccessLog;
-use crate::alone::addresses;
+use crate::alone::{self, Wish};
 use crate::application::{Application, Drain, LocalFuture, Refused, Reload, Tell};
 use crate::boot::{Boot, Orders, handshake, start_up};
 use crate::connection;
@@ -66,9 +66,14 @@ pub struct Worker {
 /// How it runs where no supervisor started it.
 struct Alone {
     listen: Vec<String>,
+    /// Whether the program reads more of its command line itself.
+    has_arguments: bool,
     app: Value,
     idle_grace: Duration,
 }
+
+/// What a command line that can't be understood ends with.
+const WRONG_USAGE: u8 = 2;
 
 type Start = Box<dyn FnOnce(Context, &'static Serving) -> LocalFuture<Result<Serve, StartError>>>;
 
@@ -84,6 +89,7 @@ impl Worker {
             tells_peer: true,
             alone: Alone {
                 listen: vec!["127.0.0.1:8080".to_owned()],
+                has_arguments: false,
                 app: json!({}),
                 idle_grace: Duration::from_secs(3),
             },
@@ -189,6 +195,13 @@ impl Worker {
         self
     }
 
+    /// Leaves the command line to the program when no supervisor started it. `--listen
+    /// ADDRESS` is taken from it as ever; without this, everything else is refused.
+    pub fn own_arguments(mut self) -> Self {
+        self.alone.has_arguments = true;
+        self
+    }
+
     /// The application's settings when no supervisor started the program;
     /// `{}` if this is not called.
     pub fn default_app(mut self, app: Value) -> Self {
@@ -200,7 +213,8 @@ impl Worker {
     ///
     /// `start` makes the service; the worker is `ready` once it has. It runs
     /// inside the worker's runtime, so it can connect to databases and spawn
-    /// tasks ([`Context::spawn`]).
+    /// tasks ([`Context::spawn`]). `main` is a plain function: inside another runtime
+    /// (`#[tokio::main]`) this says so and fails.
     pub fn run<F, Fut, S, B>(self, start: F) -> ExitCode
     where
         F: FnOnce(Context) -> Fut + 'static,
@@ -222,8 +236,14 @@ impl Worker {
             })
         });
         let program = self.program.clone();
+        let default = self.alone.listen.clone();
         match self.run_to_end(start) {
             Ok(code) => code,
+            Err(error @ WorkerError::Argument(_)) => {
+                let usage = alone::usage(&program, &default);
+                say(format_args!("{program}: {error}\n{usage}"));
+                ExitCode::from(WRONG_USAGE)
+            }
             Err(error) => {
                 say(format_args!("{program}: {error}"));
                 ExitCode::FAILURE
@@ -246,6 +266,10 @@ impl Worker {
     }
 
     fn run_to_end(self, start: Start) -> Result<ExitCode, WorkerError> {
+        // The runtime would panic, and name neither `main` nor its attribute.
+        if Handle::try_current().is_ok() {
+            return Err(WorkerError::InsideRuntime);
+        }
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())
@@ -356,9 +380,17 @@ impl Worker {
     }
 
     async fn by_itself(self, start: Start) -> Result<ExitCode, WorkerError> {
+        let arguments = std::env::args().skip(1);
+        let named = match alone::read(arguments, self.alone.has_arguments)? {
+            Wish::Serve(named) => named,
+            Wish::Help => {
+                println!("{}", alone::usage(&self.program, &self.alone.listen));
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
         let signals = Signals::take(false)?;
         let mut listeners = Vec::new();
-        for address in addresses(self.alone.listen)? {
+        for address in alone::addresses(named, self.alone.listen) {
             listeners.push(Listener::bind(&address)?);
         }
         let access_log = Box::leak(Box::default());
@@ -430,5 +462,19 @@ async fn run(session: Session) -> ExitCode {
     match session.run().await {
         Leave::Drained | Leave::Cut(_) => ExitCode::SUCCESS,
         Leave::Broken(_) => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inside_another_runtime_it_says_what_to_do() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let start: Start = Box::new(|_, _| Box::pin(async { Err("it began".into()) }));
+        let ended = runtime.block_on(async { Worker::new("shop", "1").run_to_end(start) });
+        let said = ended.unwrap_err().to_string();
+        assert!(said.contains("without #[tokio::main]"), "{said}");
     }
 }

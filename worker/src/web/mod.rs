@@ -60,6 +60,7 @@ pub fn main() -> ExitCode {
     let bounds = Rc::<RefCell<Bounds>>::default();
     let set = bounds.clone();
     Worker::new("prefork-web", env!("CARGO_PKG_VERSION"))
+        .own_arguments()
         .on_tell(move |tell| std::future::ready(obey(tell, &told.borrow())))
         .on_reload(move |reload| {
             let taken = take(&reload, &reloaded, &bounds.borrow(), &shown);

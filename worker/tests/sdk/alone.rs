@@ -79,3 +79,17 @@ fn an_address_that_is_none_is_refused_with_one_that_would_be() {
         "probe: cannot listen on nowhere: an address is 127.0.0.1:8080, [::1]:8080 or unix:/PATH\n"
     );
 }
+
+#[test]
+fn an_unknown_argument_is_refused_with_the_usage() {
+    let child = Command::new(probe())
+        .args(["--listn", "127.0.0.1:0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut process = Process(child);
+    assert_eq!(process.exit().code(), Some(2));
+    let said = process.stderr();
+    let expected = "probe: unknown argument `--listn`\nusage: probe [--listen ADDRESS]...\n";
+    assert!(said.starts_with(expected), "{said}");
+}

@@ -18,7 +18,9 @@ pub(super) fn run_peerless() -> ExitCode {
 }
 
 fn worker() -> Worker {
-    Worker::new("prefork-bench", env!("CARGO_PKG_VERSION")).on_tell(repeat)
+    Worker::new("prefork-bench", env!("CARGO_PKG_VERSION"))
+        .own_arguments()
+        .on_tell(repeat)
 }
 
 fn serve(worker: Worker) -> ExitCode {
