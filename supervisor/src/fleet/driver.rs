@@ -55,6 +55,8 @@ pub(super) struct Driver {
     pub(super) log: Vec<Action>,
     /// Whether spawns fail.
     pub(super) spawns_fail: bool,
+    /// Whether processes leave `drain` unanswered.
+    pub(super) deaf: bool,
     /// How much of the time a process that is looked at waits for a processor.
     pub(super) starved: f64,
     /// When each was looked at last.
@@ -104,6 +106,7 @@ impl Driver {
             now: Time::default(),
             log: Vec::new(),
             spawns_fail: false,
+            deaf: false,
             starved: 0.0,
             looked: HashMap::new(),
             next_job: 0,
@@ -142,7 +145,15 @@ impl Driver {
                 Action::Look { worker, first } => Some((*worker, *first)),
                 _ => None,
             };
+            let drained = match &action {
+                Action::Drain { worker, .. } if !self.deaf => Some(*worker),
+                _ => None,
+            };
             self.log.push(action);
+            if let Some(worker) = drained {
+                let actions = self.fleet.step(self.now, Event::Shut { worker });
+                self.take(actions);
+            }
             if let Some((worker, first)) = look {
                 self.look(worker, first);
             }

@@ -126,6 +126,12 @@ pub enum Event {
         /// Whether it did it; if not, why.
         result: Result<(), AskError>,
     },
+    /// It accepts nothing more, as it was told to: it answered `drain`, or those that
+    /// sent requests to it have found others.
+    Shut {
+        /// Who.
+        worker: Worker,
+    },
     /// It said `drained`.
     Drained {
         /// Who.

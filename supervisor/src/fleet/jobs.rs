@@ -303,6 +303,7 @@ impl Fleet {
         for job in jobs {
             self.finish(job, Err(Refusal::failed(why)));
         }
+        self.tell_all_in_force();
         self.abandon_rollout(why);
     }
 }

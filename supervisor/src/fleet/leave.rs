@@ -6,6 +6,7 @@ use std::time::Duration;
 use prefork_proto::control::{Exit, ExitReason};
 
 use super::Fleet;
+use super::ask::ANSWER_WITHIN;
 use super::event::{Action, Death, Report, Time, Worker};
 use super::process::{Leave, Leaving, Process, certificate};
 use super::slot::{Place, SlotId};
@@ -63,6 +64,8 @@ impl Fleet {
             cause,
             note,
             draining_since: matches!(stage, Leave::Draining { .. }).then_some(now),
+            accepts_until: matches!(stage, Leave::Draining { .. })
+                .then_some(now.after(ANSWER_WITHIN)),
             stage,
             awaiting: Vec::new(),
         });
@@ -108,6 +111,14 @@ impl Fleet {
         }
     }
 
+    /// A process accepts nothing more.
+    pub(super) fn shut(&mut self, worker: Worker) {
+        if let Some((id, Place::Leaving(index))) = self.find(worker) {
+            self.slot_mut(id).leaving[index].accepts_until = None;
+            self.touch(id);
+        }
+    }
+
     /// A process said that nothing is in flight any more.
     pub(super) fn drained(&mut self, now: Time, worker: Worker) {
         let Some((id, Place::Leaving(index))) = self.find(worker) else {
@@ -117,6 +128,7 @@ impl Fleet {
         let until = now.after(leaving.process.policy.kill_timeout);
         if matches!(leaving.stage, Leave::Draining { .. }) {
             leaving.stage = Leave::Drained { until };
+            leaving.accepts_until = None;
             self.touch(id);
         }
     }
@@ -126,6 +138,8 @@ impl Fleet {
         for index in 0..self.slot_mut(id).leaving.len() {
             let leaving = &mut self.slot_mut(id).leaving[index];
             let kill_timeout = leaving.process.policy.kill_timeout;
+            // Nobody waits for ever for one that does not answer.
+            leaving.accepts_until.take_if(|until| *until <= now);
             if leaving.stage.deadline().is_none_or(|until| until > now) {
                 continue;
             }

@@ -67,6 +67,7 @@ use deadlines::Deadlines;
 use jobs::Job;
 use pool::{Pool, Tally};
 use pools::Pools;
+use reload::InForce;
 use rollout::Rollout;
 use slot::{Slot, SlotId};
 
@@ -87,6 +88,8 @@ pub struct Fleet {
     pools: Pools,
     /// The reload in progress.
     rollout: Option<Rollout>,
+    /// Reloads that are in force, of which those who asked are still to be told.
+    in_force: Vec<InForce>,
     /// The sum of all pools' counters.
     total: Tally,
     deadlines: Deadlines,
@@ -136,6 +139,7 @@ impl Fleet {
             strict_boot: false,
             pools: all,
             rollout: None,
+            in_force: Vec::new(),
             total: Tally::default(),
             deadlines: Deadlines::default(),
             jobs: BTreeMap::new(),
@@ -186,6 +190,7 @@ impl Fleet {
                 ask,
                 result,
             } => self.answered(now, worker, ask, result),
+            Event::Shut { worker } => self.shut(worker),
             Event::Drained { worker } => self.drained(now, worker),
             Event::Bye { worker, reason } => self.bye(worker, reason),
             Event::Unfit { worker, why } => self.unfit(now, worker, &why),

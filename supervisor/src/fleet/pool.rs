@@ -70,6 +70,8 @@ pub(super) struct Tally {
     pub(super) surging: u32,
     /// Slots that a reload in progress, or its rollback, waits for.
     pub(super) behind: u32,
+    /// Processes that were told to drain and may still accept.
+    pub(super) shutting: u32,
     /// Processes of a generation that is not in force yet.
     pub(super) newcomers: u32,
     /// Processes worth waiting for.
@@ -92,6 +94,7 @@ impl Tally {
         for (count, old, new) in fields {
             *count = *count + u32::from(new) - u32::from(old);
         }
+        self.shutting = self.shutting + new.shutting - old.shutting;
         self.newcomers = self.newcomers + new.newcomers - old.newcomers;
         self.processes = self.processes + new.processes - old.processes;
     }

@@ -224,6 +224,10 @@ pub(super) struct Leaving {
     pub(super) draining_since: Option<Time>,
     /// How it was asked.
     pub(super) stage: Leave,
+    /// Until when it is waited for to say that it accepts nothing more; none once it
+    /// has, and where it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) accepts_until: Option<Time>,
     /// Who wants its certificate to know why it failed, and what they are told.
     #[serde(skip)]
     pub(super) awaiting: Vec<(Awaiting, String)>,
@@ -297,6 +301,17 @@ const REQUESTS: [i32; 6] = [
 ];
 
 impl Leaving {
+    /// Whether it may still accept, as far as is known.
+    pub(super) fn accepts(&self) -> bool {
+        self.stage.is_draining() && self.accepts_until.is_some()
+    }
+
+    /// When the next thing happens to it by itself.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let accepts_until = self.accepts_until.filter(|_| self.accepts());
+        self.stage.deadline().into_iter().chain(accepts_until).min()
+    }
+
     /// Who caused the death of a process that was leaving. The cause for
     /// which it had to leave, unless something else was quicker.
     pub(super) fn reason(&self, death: &Death) -> ExitReason {

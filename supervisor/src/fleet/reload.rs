@@ -4,11 +4,21 @@ use std::rc::Rc;
 
 use prefork_proto::control::ExitReason;
 
+use super::ask::ANSWER_WITHIN;
 use super::event::{Action, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
 use super::leave::How;
 use super::policy::Policy;
 use super::rollout::{Batch, Part, Rollout, Stage};
 use super::{Fleet, Phase};
+
+/// A reload that is in force, of which whoever asked is still to be told.
+#[derive(Debug)]
+pub(super) struct InForce {
+    job: JobId,
+    message: String,
+    /// Then it is told whatever those do that have to leave.
+    until: Time,
+}
 
 /// The deed of the jobs that a reload overtakes.
 const RESTARTED: &str = "restarted";
@@ -121,8 +131,12 @@ impl Fleet {
         self.pools.put_first(&rollout.pools);
         self.recount_all();
         if let Some(job) = rollout.job {
-            let message = self.in_force();
-            self.finish(job, Ok(message));
+            let message = self.what_is_in_force();
+            self.in_force.push(InForce {
+                job,
+                message,
+                until: now.after(ANSWER_WITHIN),
+            });
         }
         self.actions.push(Action::Reloaded {
             generation: rollout.generation,
@@ -131,7 +145,25 @@ impl Fleet {
         });
     }
 
-    fn in_force(&self) -> String {
+    /// Tells those who asked for a reload that it is in force, once nobody accepts who
+    /// has to leave: whoever connects from then on comes to the new generation.
+    pub(super) fn tell_in_force(&mut self, now: Time) {
+        let nobody_accepts = self.total.shutting == 0;
+        let due = |it: &mut InForce| nobody_accepts || it.until <= now;
+        let told: Vec<InForce> = self.in_force.extract_if(.., due).collect();
+        for InForce { job, message, .. } in told {
+            self.finish(job, Ok(message));
+        }
+    }
+
+    /// Tells all of them, whoever still accepts.
+    pub(super) fn tell_all_in_force(&mut self) {
+        for InForce { job, message, .. } in std::mem::take(&mut self.in_force) {
+            self.finish(job, Ok(message));
+        }
+    }
+
+    fn what_is_in_force(&self) -> String {
         let mut message = format!("generation {} is in force", self.generation);
         match self.draining() {
             0 => {}
@@ -187,7 +219,7 @@ mod tests {
     use prefork_proto::control::SlotState;
 
     use super::super::driver::{Driver, code, plan, policy, worker};
-    use super::super::{Command, Worker};
+    use super::super::{Command, Event, Worker};
     use super::*;
 
     fn of_pool(pool: u32, slot: u32) -> Worker {
@@ -231,6 +263,40 @@ mod tests {
         assert_eq!(driver.last_reason(0), ExitReason::Reload);
         driver.exit(worker(0, 2), code(1));
         assert_eq!(driver.generation(0), 2);
+    }
+
+    #[test]
+    fn who_asked_is_told_once_nobody_of_the_old_generation_accepts() {
+        let mut driver = Driver::ready(policy("web", 2));
+        driver.deaf = true;
+        let job = driver.reload(plan(2, vec![policy("web", 1)]));
+        driver.say_ready(worker(0, 2));
+        assert_eq!(driver.reloaded(), [(2, true, "")]);
+        let old = [worker(0, 1), worker(1, 1)];
+        assert!(old.into_iter().all(|worker| driver.drains(worker)));
+        for worker in old {
+            assert_eq!(driver.result(job), None);
+            driver.step(Event::Shut { worker });
+        }
+        assert!(driver.is_done(job));
+    }
+
+    #[test]
+    fn who_does_not_answer_to_a_drain_holds_no_reload_up_for_long() {
+        let mut driver = Driver::ready(policy("web", 1));
+        driver.deaf = true;
+        let job = driver.reload(plan(2, vec![policy("web", 1)]));
+        driver.say_ready(worker(0, 2));
+        driver.pass(4.9);
+        assert_eq!(driver.result(job), None);
+        driver.pass(0.1);
+        assert!(driver.is_done(job));
+        // One that leaves for good accepts nothing either.
+        let job = driver.reload(plan(3, vec![policy("web", 1)]));
+        driver.say_ready(worker(0, 3));
+        assert_eq!(driver.result(job), None);
+        driver.exit(worker(0, 2), code(0));
+        assert!(driver.is_done(job));
     }
 
     #[test]

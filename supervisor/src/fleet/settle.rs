@@ -17,6 +17,7 @@ impl Fleet {
             }
         }
         self.pools.forget_gone();
+        self.tell_in_force(now);
         self.settle_phase();
     }
 

@@ -104,6 +104,8 @@ pub(super) struct Standing {
     pub(super) surging: bool,
     /// A reload in progress, or its rollback, waits for it.
     pub(super) behind: bool,
+    /// Processes that were told to drain and may still accept.
+    pub(super) shutting: u32,
     /// Processes of a generation that is not in force yet.
     pub(super) newcomers: u32,
     /// Processes that will go or stay, but are worth waiting for.
@@ -254,6 +256,7 @@ impl Slot {
                 .as_ref()
                 .is_some_and(|replacement| replacement.progress.holds_a_place()),
             behind: false,
+            shutting: self.leaving.iter().filter(|l| l.accepts()).count() as u32,
             newcomers: newcomers.count() as u32,
             processes,
         }
@@ -280,7 +283,7 @@ impl Slot {
             Some(Progress::Waiting { until }) => Some(*until),
             Some(Progress::Queued(_) | Progress::Asked) | None => None,
         };
-        let leaving = self.leaving.iter().filter_map(|l| l.stage.deadline());
+        let leaving = self.leaving.iter().filter_map(Leaving::deadline);
         leaving.chain(seat).chain(age).chain(successor).min()
     }
 

@@ -134,6 +134,7 @@ impl Fleet {
             strict_boot: false,
             pools: Pools::of(pools, snapshot.pools_added),
             rollout: None,
+            in_force: Vec::new(),
             total: Tally::default(),
             deadlines: Deadlines::default(),
             jobs: BTreeMap::new(),

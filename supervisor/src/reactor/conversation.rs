@@ -73,6 +73,8 @@ pub(crate) enum Heard {
     Pong(Duration),
     /// A call was answered, or a reply came that nobody waits for any more.
     Answered,
+    /// It accepts nothing more.
+    Shut,
     /// It has nothing left in flight.
     Drained,
     /// It leaves, and says why.
@@ -94,7 +96,8 @@ enum Phase {
 enum Pending {
     Ping(Instant),
     Call(oneshot::Sender<Answer>),
-    /// Its reply is of no interest (`drain`, `stop`, `tls` before `start`).
+    Drain,
+    /// Its reply is of no interest (`stop`, `tls` before `start`).
     Order,
 }
 
@@ -144,7 +147,7 @@ impl Conversation {
             .iter()
             .filter_map(|(id, pending)| match pending {
                 Pending::Ping(sent) => Some((*id, now.saturating_duration_since(*sent))),
-                Pending::Call(_) | Pending::Order => None,
+                Pending::Call(_) | Pending::Drain | Pending::Order => None,
             });
         HandedTalk {
             phase: match self.phase {
@@ -216,7 +219,7 @@ impl Conversation {
     /// The id of a new `drain`; from here on `drained` may come.
     pub(crate) fn drain(&mut self) -> u64 {
         self.draining = true;
-        self.ask(Pending::Order)
+        self.ask(Pending::Drain)
     }
 
     fn ask(&mut self, pending: Pending) -> u64 {
@@ -331,6 +334,7 @@ impl Conversation {
                 let _ = answer.send(result);
                 Ok(Heard::Answered)
             }
+            Some(Pending::Drain) => Ok(Heard::Shut),
             Some(Pending::Order) => Ok(Heard::Answered),
             // The answer to a call that was given up.
             None if reply.id < self.next_id => Ok(Heard::Answered),

@@ -17,6 +17,9 @@ use crate::reload::{Ended, Reload};
 /// How long a killed process is waited for.
 pub(crate) const REAPING_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a process may take to say that it accepts nothing more.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long a process serves at least before it is recycled.
 const LEAST_SERVICE: Duration = Duration::from_secs(1);
 
@@ -29,6 +32,11 @@ pub(crate) struct Facts {
     pub(crate) generation: u64,
     /// The reload in progress.
     pub(crate) reload: Option<Reload>,
+    /// Reloads that are in force, of which whoever asked is still to be told, and since
+    /// when they are.
+    pub(crate) untold: HashMap<JobId, Time>,
+    /// When those were told to drain that have not said that they accept nothing more.
+    shutting: HashMap<Worker, Time>,
     /// The reload that this step has ended.
     pub(crate) just_reloaded: Option<Ended>,
     pub(crate) open_jobs: BTreeSet<JobId>,
@@ -57,6 +65,8 @@ impl Facts {
             pools: pools.iter().map(PoolFacts::new).collect(),
             generation: 1,
             reload: None,
+            untold: HashMap::new(),
+            shutting: HashMap::new(),
             just_reloaded: None,
             open_jobs: BTreeSet::new(),
             happened: Happened {
@@ -116,6 +126,7 @@ impl Facts {
             | Event::Memory { worker, .. }
             | Event::BirthMemory { worker, .. }
             | Event::Answered { worker, .. }
+            | Event::Shut { worker }
             | Event::Drained { worker }
             | Event::Bye { worker, .. }
             | Event::Unfit { worker, .. }
@@ -243,6 +254,9 @@ impl Facts {
             leaving || !process.dismissed,
             "{worker:?} was told to leave"
         );
+        if let Event::Exited { .. } | Event::Drained { .. } | Event::Shut { .. } = event {
+            self.shutting.remove(&worker);
+        }
         if let Event::Exited { .. } | Event::SpawnFailed { .. } = event {
             self.just_gone = Some(worker);
         }
@@ -322,6 +336,9 @@ impl Facts {
                     let ready_at = process.ready_at.expect("it was looked at");
                     self.may_ask(*worker, *ask, ready_at, now);
                 } else {
+                    if matches!(action, Action::Drain { .. }) {
+                        self.shutting.insert(*worker, now);
+                    }
                     self.of(*worker).serving.retain(|other| other != worker);
                 }
             }
@@ -329,6 +346,7 @@ impl Facts {
                 assert!(!processes[worker].dismissed, "{action:?}");
             }
             Action::Stop { worker } | Action::Kill { worker } => {
+                self.shutting.remove(worker);
                 let process = &processes[worker];
                 assert!(process.born && process.killed_at.is_none(), "{action:?}");
                 if self.of(*worker).serving.contains(worker) {
@@ -342,6 +360,10 @@ impl Facts {
             }
             Action::Finish { job, result } => {
                 assert!(self.open_jobs.remove(job), "{action:?} a second time");
+                if let Some(since) = self.untold.remove(job) {
+                    assert!(result.is_ok(), "{action:?}");
+                    self.may_tell(since, now);
+                }
                 if let Some(reload) = self.reload.as_mut().filter(|it| it.job == *job) {
                     reload.told = Some(result.is_ok());
                 }
@@ -355,7 +377,7 @@ impl Facts {
                 generation,
                 committed,
                 ..
-            } => self.reloaded(*generation, *committed),
+            } => self.reloaded(*generation, *committed, now),
             Action::BootFailed { others, .. } => {
                 assert!(!self.booted && !self.boot_failed);
                 let down = |pool: &&PoolFacts| pool.set_back && !pool.is_up();
@@ -488,6 +510,17 @@ impl Facts {
     pub(crate) fn is_boot_decided(&self) -> bool {
         let decided = |pool: &PoolFacts| pool.is_up() || pool.set_back;
         self.pools.iter().all(decided)
+    }
+
+    /// Whoever asked for a reload, which is in force since then, is told: nobody
+    /// accepts who has to leave, as far as can be waited for.
+    fn may_tell(&self, since: Time, now: Time) {
+        if self.stopping || now.since(since) >= ANSWER_WITHIN {
+            return;
+        }
+        let mut shutting = self.shutting.iter();
+        let accepts = shutting.find(|(_, told)| now.since(**told) < ANSWER_WITHIN);
+        assert_eq!(accepts, None, "it may still accept");
     }
 
     /// The end comes when nobody is left but whom the kernel does not let go.

@@ -245,10 +245,15 @@ impl Facts {
     }
 
     /// The reload has ended: once, and as its asker was told.
-    pub(crate) fn reloaded(&mut self, generation: u64, committed: bool) {
+    pub(crate) fn reloaded(&mut self, generation: u64, committed: bool, now: Time) {
         let reload = self.reload.take().expect("a reload that has not ended");
-        assert!(!self.open_jobs.contains(&reload.job));
-        assert_eq!(reload.told, Some(committed));
+        if committed {
+            assert_eq!(reload.told, None);
+            self.untold.insert(reload.job, now);
+        } else {
+            assert!(!self.open_jobs.contains(&reload.job));
+            assert_eq!(reload.told, Some(false));
+        }
         let ended = |pools| Ended {
             generation: reload.generation,
             pools,

@@ -23,6 +23,7 @@ enum Happening {
     Ready(Worker),
     Heartbeat(Worker),
     Fate(Worker, Fate),
+    Shut(Worker),
     Drained(Worker),
     Answer(Worker, Ask, Result<(), AskError>),
     Looked(Worker, Duration),
@@ -182,6 +183,7 @@ impl World {
             Action::Drain { worker, .. } => {
                 let process = self.dismissed(worker);
                 if !process.temper.ignores_drain && !process.silent {
+                    self.soon(0.5, Happening::Shut(worker));
                     self.soon(2.0, Happening::Drained(worker));
                 }
             }
@@ -268,6 +270,7 @@ impl World {
             Happening::Ready(worker) => self.ready(worker),
             Happening::Heartbeat(worker) => self.report(worker),
             Happening::Fate(worker, fate) => self.meet(worker, fate),
+            Happening::Shut(worker) => self.step(Event::Shut { worker }),
             Happening::Drained(worker) => {
                 if self.processes.contains_key(&worker) {
                     self.step(Event::Drained { worker });
@@ -401,9 +404,10 @@ impl World {
     }
 
     fn event_of_the_dead(&mut self, worker: Worker) -> Event {
-        match self.rng.u8(0..6) {
+        match self.rng.u8(0..7) {
             0 => Event::Ready { worker },
             1 => Event::Drained { worker },
+            5 => Event::Shut { worker },
             2 => Event::Spawned { worker, pid: 7 },
             3 => Event::Misbehaved {
                 worker,

@@ -2,18 +2,24 @@
 //! those that it has, then it is told.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use prefork_proto::message::Vacate;
 use tokio::sync::oneshot;
+use tokio::time::{timeout, timeout_at};
 
-use crate::fleet::{Action, Worker};
+use crate::fleet::{Action, Event, Worker};
 use crate::reactor::Reactor;
 use crate::reactor::grip::{Call, Order};
 
 /// How much of a drain's time fronts may take; the rest is the program's own.
 const FRONTS_SHARE: f64 = 0.8;
+
+/// How soon fronts have noticed surely that a worker gets no more requests, whatever
+/// those take that it has.
+const NOTICED: Duration = Duration::from_secs(1);
 
 /// The workers behind that are to leave, until they have.
 #[derive(Debug, Default)]
@@ -148,6 +154,7 @@ impl Reactor {
             };
             departure.stage = Stage::Asked;
             let (departure, orders) = (*departure, grip.orders.clone());
+            let events = self.ties.events.clone();
             tokio::task::spawn_local(async move {
                 let vacated = async {
                     for answer in answers {
@@ -155,7 +162,13 @@ impl Reactor {
                         let _ = answer.await;
                     }
                 };
-                let _ = tokio::time::timeout_at(departure.fronts_until.into(), vacated).await;
+                let mut vacated = pin!(vacated);
+                let soon = timeout(NOTICED, &mut vacated).await;
+                // The reactor drops its end only when it ends itself.
+                let _ = events.send(Event::Shut { worker }).await;
+                if soon.is_err() {
+                    let _ = timeout_at(departure.fronts_until.into(), vacated).await;
+                }
                 // One that has ended by itself hears nothing.
                 let _ = orders.send(departure.drain());
             });

@@ -191,6 +191,7 @@ impl Process {
             Ok(Heard::Metrics(report)) => self.metrics.application(worker.incarnation, &report),
             Ok(Heard::Pong(after)) => self.answered(after).await,
             Ok(Heard::Answered) => {}
+            Ok(Heard::Shut) => self.tell(Event::Shut { worker }).await,
             Ok(Heard::Drained) => self.tell(Event::Drained { worker }).await,
             Ok(Heard::Bye(reason)) => self.tell(Event::Bye { worker, reason }).await,
             Err(Breach { reason, rule }) => {
