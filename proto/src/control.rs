@@ -784,12 +784,18 @@ fn default_tell_timeout_ms() -> u64 {
 }
 
 /// Body of `POST /v1/reload`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReloadBody {
     /// Whether to say what would change and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// The pools that are taken from the configuration; all of it where none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<String>,
+    /// Whether workers are replaced also where nothing has changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// Body of `POST /v1/upgrade`. The job ends with a result only where the upgrade

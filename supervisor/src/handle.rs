@@ -90,6 +90,10 @@ pub enum Request {
     },
     /// Read the configuration again and put it in force: a job.
     Reload {
+        /// The pools that are taken; all, where none is named.
+        pools: Vec<String>,
+        /// Whether workers are replaced also where nothing has changed.
+        force: bool,
         /// Whether to say what would change and change nothing.
         dry_run: bool,
         /// Where its lines go.

@@ -57,7 +57,7 @@ fn four_workers_under_load_append_a_whole_line_for_every_request() {
     let load = Load::of(Kind::Close, prefork.address("web"), 8);
     load.serves(2_000);
     // A reload in the middle: who drains has to leave nothing unwritten.
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     load.serves(2_000);
     let served = load.stop_flawless();
     prefork.done(&["stop"]);

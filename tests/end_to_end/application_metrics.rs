@@ -82,7 +82,7 @@ fn an_applications_metrics_are_exact_across_kills_restarts_and_reloads() {
     let count = prefork.metric("shop_orders_total", &[("pool", "shop")]);
     assert_eq!(count, orders);
     order(&prefork, &[2.5; 10]);
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     orders += 10.0;
     euros += 25.0;
     order(&prefork, &[2.5]);

@@ -60,7 +60,7 @@ fn fails(mode: Mode, break_it: impl FnOnce(&Prefork), failure: &Failure<'_>) {
     still_serves(&prefork, &before, failure);
 
     prefork.configure(&[good(mode)]);
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     let after = prefork.ready_pids("web");
     assert!(before.iter().all(|pid| !after.contains(pid)));
     assert!(prefork.status().last_reload.expect("just now").ok);

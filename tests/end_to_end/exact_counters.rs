@@ -94,7 +94,7 @@ fn disturb(prefork: &Prefork, load: &Load, requests: u64, kills: u32) {
         load.serves(share);
         kill(prefork, done % 2);
         if done == kills / 3 {
-            prefork.done(&["reload"]);
+            prefork.done(&["reload", "--force"]);
         }
         if done == 2 * kills / 3 {
             prefork.done(&["upgrade"]);
@@ -252,7 +252,7 @@ fn window(prefork: &Prefork, load: &Load, rounds: u32, long: Duration) -> Window
         }
         if round < rounds {
             kill(prefork, round % 2);
-            prefork.done(&["reload"]);
+            prefork.done(&["reload", "--force"]);
         }
     }
     Window {

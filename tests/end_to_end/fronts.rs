@@ -64,7 +64,7 @@ fn what_an_operator_does_to_programs_and_fronts_breaks_no_request() {
     let load = Mixed::start(prefork.address("web"), 2);
     load.serves(20);
     for command in [
-        &["reload"][..],
+        &["reload", "--force"][..],
         &["restart", "shop"],
         &["scale", "shop", "4"],
         &["scale", "shop", "1"],
@@ -72,7 +72,7 @@ fn what_an_operator_does_to_programs_and_fronts_breaks_no_request() {
         &["drain", "shop/0"],
         &["restart", "web"],
         &["scale", "shop", "2"],
-        &["reload"],
+        &["reload", "--force"],
     ] {
         prefork.done(command);
         load.serves(10);
@@ -84,7 +84,11 @@ fn what_an_operator_does_to_programs_and_fronts_breaks_no_request() {
 fn a_program_stays_until_it_has_answered_what_it_was_given() {
     let prefork = Prefork::start(&pools(1, 0));
     let mut connection = Connection::open(prefork.address("web")).expect("it is accepted");
-    for slowly in [&["restart", "shop"][..], &["reload"], &["restart", "web"]] {
+    for slowly in [
+        &["restart", "shop"][..],
+        &["reload", "--force"],
+        &["restart", "web"],
+    ] {
         connection
             .send("POST", "/slow/4000", "")
             .expect("it is sent");

@@ -33,7 +33,7 @@ fn workers_are_born_known_taken_over_and_ended_where_processes_are_hidden() {
     prefork.replaced("app", 0, old);
     process_trees::gone(&started);
     prefork.done(&["restart", "web"]);
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     let workers = prefork.ready_pids("web");
     prefork.killed();
     prefork.start_again_by_script(HIDDEN);

@@ -490,7 +490,7 @@ fn what_a_pool_was_scaled_to_outlives_a_reload_an_upgrade_and_the_supervisor() {
     prefork.done(&["scale", "web", "1"]);
     prefork.configure(&[Pool::bundled("web", 4)]);
     let planned = prefork.done(&["reload", "--dry-run"]);
-    let change = "1 worker would be replaced, 3 workers would be started";
+    let change = "1 worker would stay, 3 workers would be started";
     assert!(planned.contains(change), "{planned}");
     prefork.done(&["reload"]);
     let pool = prefork.pool("web");

@@ -27,7 +27,7 @@ fn new_connection(prefork: &Prefork) -> u64 {
 fn reload(prefork: &Prefork, meanwhile: impl FnOnce()) {
     std::thread::scope(|scope| {
         // It may well wait for the work that takes so long.
-        let reload = scope.spawn(|| prefork.cli(&["reload"]));
+        let reload = scope.spawn(|| prefork.cli(&["reload", "--force"]));
         eventually("all workers are of the new generation", PATIENCE, || {
             let workers = prefork.pool("web").workers;
             workers.iter().all(|worker| worker.generation == Some(2))

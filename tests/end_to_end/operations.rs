@@ -30,7 +30,7 @@ fn reloads(mode: Mode, workers: u32, times: u64) {
     under_load(Pool::service("web", workers).mode(mode), |prefork, load| {
         let first = prefork.status().generation;
         for _ in 0..times {
-            prefork.done(&["reload"]);
+            prefork.done(&["reload", "--force"]);
             load.serves(5);
         }
         let status = prefork.status();
@@ -198,7 +198,7 @@ fn under_wrk(pool: Pool, seconds: u64, operate: impl Fn(&Prefork)) {
 fn wrk_counts_no_error_while_it_reloads() {
     for mode in Mode::ALL {
         under_wrk(Pool::service("web", 2).mode(mode), 6, |prefork| {
-            prefork.done(&["reload"]);
+            prefork.done(&["reload", "--force"]);
         });
     }
 }
@@ -232,7 +232,9 @@ fn in_full_wrk_counts_no_error() {
     for mode in Mode::ALL {
         for workers in [1, 2, 8] {
             let pool = || Pool::service("web", workers).mode(mode);
-            under_wrk(pool(), 10, |prefork| drop(prefork.done(&["reload"])));
+            under_wrk(pool(), 10, |prefork| {
+                drop(prefork.done(&["reload", "--force"]));
+            });
             under_wrk(pool(), 5, |prefork| drop(prefork.done(&["restart", "web"])));
             under_wrk(pool(), 5, |prefork| {
                 prefork.done(&["scale", "web", "8"]);

@@ -38,7 +38,7 @@ fn nobody_is_said_to_have_asked_for_what_a_signal_did() {
 fn crashes_are_counted_apart_from_restarts() {
     let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     prefork.done(&["restart", "web/0"]);
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     let worker = prefork.worker("web", 0);
     assert_eq!((worker.restarts, worker.crashes), (2, 0));
     let old = prefork.ready_pid("web", 0);
@@ -55,7 +55,7 @@ fn the_last_exit_comes_with_the_workers_own_words() {
     let script = "echo 'using the old database' >&2; exec \"$0\"";
     let program = ["/bin/sh", "-c", script, worker.to_str().expect("text")];
     let prefork = Prefork::start(&[Pool::command("app", &program, 1)]);
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     let said = eventually_some("it has left", PATIENCE, || {
         Some(prefork.done(&["status"])).filter(|said| said.contains("last exit: reload"))
     });

@@ -78,7 +78,7 @@ fn adopted_workers_take_orders_and_are_replaced_when_they_die() {
     prefork.done(&["scale", "web", "3"]);
     prefork.done(&["restart", "web"]);
     assert_eq!(prefork.pool("web").ready, 3);
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     prefork.done(&["stop"]);
     assert_eq!(prefork.exit_code(), 0);
 }
@@ -89,7 +89,7 @@ fn a_kill_at_any_moment_of_a_reload_leaves_one_generation_that_serves() {
     let load = Load::start(prefork.address("web"), 4);
     for seed in 0..rounds(4, 200) {
         let mut random = fastrand::Rng::with_seed(seed.into());
-        prefork.done(&["reload", "--no-wait"]);
+        prefork.done(&["reload", "--force", "--no-wait"]);
         // Not to wait for anything: this is the moment itself.
         std::thread::sleep(Duration::from_millis(random.u64(0..400)));
         prefork.killed();

@@ -32,7 +32,7 @@ fn listen(addresses: &[SocketAddr]) -> String {
 fn a_reload_replaces_every_worker_and_says_which_generation_is_in_force() {
     let prefork = Prefork::start(&[Pool::service("web", 3)]);
     let before = prefork.ready_pids("web");
-    let output = prefork.cli(&["reload"]);
+    let output = prefork.cli(&["reload", "--force"]);
     assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(output.stdout, "generation 2 is in force\n");
     for slot in 0..3 {
@@ -61,10 +61,12 @@ fn a_reload_replaces_every_worker_and_says_which_generation_is_in_force() {
 #[test]
 fn sighup_reloads() {
     let prefork = Prefork::start(&[Pool::service("web", 2)]);
-    prefork.signal(Signal::SIGHUP);
-    prefork.done(&["wait", "--for", "generation=2"]);
-    prefork.signal(Signal::SIGHUP);
-    prefork.done(&["wait", "--for", "generation=3"]);
+    for generation in 2..=3 {
+        let changed = Pool::service("web", 2).set("max_requests", 1_000_000 + generation);
+        prefork.configure(&[changed]);
+        prefork.signal(Signal::SIGHUP);
+        prefork.done(&["wait", "--for", &format!("generation={generation}")]);
+    }
     assert!(page(prefork.address("web")).contains("generation 3"));
 }
 
@@ -72,7 +74,7 @@ fn sighup_reloads() {
 fn ready_workers_never_fall_below_the_desired_number_in_a_reload() {
     let prefork = Prefork::start(&[Pool::service("web", 4)]);
     std::thread::scope(|scope| {
-        let reload = scope.spawn(|| prefork.cli(&["reload"]));
+        let reload = scope.spawn(|| prefork.cli(&["reload", "--force"]));
         let mut looks = 0;
         while !reload.is_finished() {
             let pool = prefork.pool("web");
@@ -87,7 +89,7 @@ fn ready_workers_never_fall_below_the_desired_number_in_a_reload() {
 #[test]
 fn a_reload_that_nobody_waits_for_is_done_all_the_same() {
     let prefork = Prefork::start(&[Pool::service("web", 2)]);
-    prefork.done(&["reload", "--no-wait"]);
+    prefork.done(&["reload", "--force", "--no-wait"]);
     prefork.done(&["wait", "--for", "generation=2"]);
     assert!(page(prefork.address("web")).contains("generation 2"));
 }

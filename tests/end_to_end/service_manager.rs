@@ -202,7 +202,7 @@ fn several_sockets_of_one_name_are_one_listener() {
         assert!(shown.contains(&address.to_string()), "{shown}");
     }
     let old = prefork.ready_pid("web", 0);
-    for command in [&["reload"][..], &["upgrade"]] {
+    for command in [&["reload", "--force"][..], &["upgrade"]] {
         prefork.done(command);
         all_serve();
     }

@@ -146,7 +146,7 @@ fn sigterm_within_a_reload_ends_both_and_loses_nothing() {
     let processes = prefork.processes().len();
     let load = Mixed::start(prefork.address("web"), 2);
     load.serves(10);
-    prefork.done(&["reload", "--no-wait"]);
+    prefork.done(&["reload", "--force", "--no-wait"]);
     eventually("the new worker is on probation", PATIENCE, || {
         prefork.processes().len() > processes
     });

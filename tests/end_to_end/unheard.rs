@@ -7,7 +7,7 @@ use crate::harness::{Pool, Prefork};
 fn why(order: &str, pool: Pool) -> (Prefork, String) {
     let prefork = Prefork::start(&[pool]);
     prefork.order_boot("app", order);
-    let output = prefork.cli(&["reload"]);
+    let output = prefork.cli(&["reload", "--force"]);
     assert_eq!(output.code, 1, "{output:#?}");
     assert!(output.stderr.contains("PREFORK_CHANNEL_FD"), "{output:#?}");
     (prefork, output.stderr)
@@ -52,6 +52,6 @@ fn who_is_only_slow_is_talked_of_and_served_by() {
     let pool = Pool::test_worker("app", 1);
     let prefork = Prefork::start(&[pool]);
     prefork.order_boot("app", "slow 3500");
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     prefork.logged(&["app/0", "has not said hello"]);
 }

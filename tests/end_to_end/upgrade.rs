@@ -122,7 +122,7 @@ fn the_fleet_is_managed_after_an_upgrade_as_before() {
         Some(9)
     );
     prefork.done(&["scale", "web", "3"]);
-    prefork.done(&["reload"]);
+    prefork.done(&["reload", "--force"]);
     assert_eq!(prefork.pool("web").ready, 3);
     prefork.done(&["stop"]);
 }

@@ -263,6 +263,12 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Reload {
+    /// Take only these pools from the configuration; everything else stays as it is.
+    #[arg(value_name = "POOL")]
+    pub(crate) pools: Vec<PoolName>,
+    /// Replace the workers also of a pool of which nothing has changed.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Return when the configuration is checked and the reload has begun.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) no_wait: bool,

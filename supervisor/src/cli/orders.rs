@@ -1,6 +1,6 @@
 //! Which path and body an order is.
 
-use prefork_proto::control::{ApiError, ErrorCode, LogLevelBody, ScaleBody, Status};
+use prefork_proto::control::{ApiError, ErrorCode, LogLevelBody, ReloadBody, ScaleBody, Status};
 use serde_json::{Value, json};
 
 use super::address::{PoolName, Whom, WorkerAddress};
@@ -24,7 +24,8 @@ pub(super) async fn carry_out(
             return job::tell(client, &target, name, args, terminal, deadline).await;
         }
         Order::Reload(flags) => {
-            return reload::run(client, wanted(&flags), terminal, deadline).await;
+            let wanted = wanted(&flags);
+            return reload::run(client, wanted, body(flags), terminal, deadline).await;
         }
         Order::Upgrade { program } => {
             return upgrade::run(client, program, terminal, deadline).await;
@@ -113,6 +114,14 @@ fn wanted(flags: &args::Reload) -> Wanted {
         (true, _) => Wanted::Preview,
         (false, true) => Wanted::Begun,
         (false, false) => Wanted::Committed,
+    }
+}
+
+fn body(flags: args::Reload) -> ReloadBody {
+    ReloadBody {
+        dry_run: flags.dry_run,
+        pools: flags.pools.iter().map(PoolName::to_string).collect(),
+        force: flags.force,
     }
 }
 

@@ -24,12 +24,10 @@ pub(super) enum Wanted {
 pub(super) async fn run(
     client: &Client,
     wanted: Wanted,
+    body: ReloadBody,
     terminal: Terminal,
     deadline: Deadline,
 ) -> Result<(), Error> {
-    let body = ReloadBody {
-        dry_run: wanted == Wanted::Preview,
-    };
     let work = async {
         let mut lines = client.order("/v1/reload", &body).await?;
         match wanted {

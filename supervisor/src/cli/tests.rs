@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::{ApiError, DrainingStatus, ErrorCode};
+use prefork_proto::control::{ApiError, DrainingStatus, ErrorCode, ReloadBody};
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
 
@@ -38,6 +38,13 @@ fn soon() -> Deadline {
 
 async fn order(client: &Client, path: &str, body: Value) -> Result<(), Error> {
     job::run(client, path, &body, TERMINAL, soon()).await
+}
+
+fn body(wanted: Wanted) -> ReloadBody {
+    ReloadBody {
+        dry_run: wanted == Wanted::Preview,
+        ..ReloadBody::default()
+    }
 }
 
 fn code(result: &Result<(), Error>) -> u8 {
@@ -88,7 +95,7 @@ fn a_reload_ends_with_the_exit_code_of_what_came_of_it() {
         let client = Client::new(fake.dir.path());
         let reload = async |wanted, said| {
             fake.state.borrow_mut().reload = said;
-            reload::run(&client, wanted, TERMINAL, soon()).await
+            reload::run(&client, wanted, body(wanted), TERMINAL, soon()).await
         };
 
         let committed = vec![progress("replaced"), done("generation 2 is in force")];
@@ -130,7 +137,14 @@ fn a_reload_that_is_not_waited_for_goes_on() {
         let fake = Fake::start();
         let client = Client::new(fake.dir.path());
         fake.state.borrow_mut().reload = vec![progress("starts")];
-        let begun = reload::run(&client, Wanted::Begun, TERMINAL, soon()).await;
+        let begun = reload::run(
+            &client,
+            Wanted::Begun,
+            body(Wanted::Begun),
+            TERMINAL,
+            soon(),
+        )
+        .await;
         assert_eq!(code(&begun), 0);
         let lines = fake.state.borrow_mut().held.remove(0);
         assert!(lines.send(done("in force")).is_ok(), "it was cancelled");

@@ -5,6 +5,7 @@ use std::fmt;
 use super::checked::{Detail, Listen};
 use super::requests::Requests;
 use super::{tls, units};
+use crate::fleet::Fate;
 
 /// The one key of `[supervisor]` that a reload takes.
 pub(super) const LOG_LEVEL: &str = "log_level";
@@ -97,15 +98,16 @@ pub enum Change {
         /// As it is to be.
         to: Listen,
     },
-    /// What becomes of a pool's workers. Every reload replaces all of them,
-    /// also when the configuration is the same: the program may be another.
+    /// What becomes of a pool's workers.
     Workers {
         /// The pool's name.
         pool: String,
         /// Slots that the pool has before and after.
         kept: u32,
-        /// Whether those can take their new settings in place.
-        in_place: bool,
+        /// What becomes of the processes in those.
+        fate: Fate,
+        /// Why they are replaced, where the other changes do not say it.
+        why: Option<String>,
         /// Slots that the pool gains.
         started: u32,
         /// Slots that the pool loses.
@@ -130,6 +132,19 @@ impl Change {
             | Self::ListenerChanged { .. } => "listener",
             Self::Workers { .. } => "workers",
         }
+    }
+
+    /// Whether it changes anything: it doesn't where it says that workers stay.
+    pub fn is_news(&self) -> bool {
+        !matches!(
+            self,
+            Self::Workers {
+                fate: Fate::Kept,
+                started: 0,
+                drained: 0,
+                ..
+            }
+        )
     }
 
     /// Whether a reload leaves it as it is, so that whoever asks for one has to
@@ -178,13 +193,17 @@ impl fmt::Display for Change {
             Self::Workers {
                 pool,
                 kept,
-                in_place,
+                fate,
+                why,
                 started,
                 drained,
             } => {
-                let fate = match in_place {
-                    true => "take the new settings in place, or be replaced where they cannot",
-                    false => "be replaced",
+                let fate = match fate {
+                    Fate::Kept => "stay",
+                    Fate::InPlace => {
+                        "take the new settings in place, or be replaced where they cannot"
+                    }
+                    Fate::Replaced => "be replaced",
                 };
                 let fates = [
                     (*kept, fate),
@@ -195,7 +214,11 @@ impl fmt::Display for Change {
                 let parts: Vec<String> = some
                     .map(|(count, fate)| format!("{} would {fate}", workers_in_words(*count)))
                     .collect();
-                write!(f, "pool {pool}: {}", parts.join(", "))
+                write!(f, "pool {pool}: {}", parts.join(", "))?;
+                match why {
+                    Some(why) => write!(f, ": {why}"),
+                    None => Ok(()),
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::change::{Change, LOG_LEVEL};
 use super::checked::{Config, Listen, Pool, RunAs, Supervisor};
 use super::{summary, units};
+use crate::fleet::Fate;
 
 /// Everything that a reload from one configuration to another would change, in
 /// the order of the new one's pools, pools that go last. To account for a pool
@@ -87,6 +88,14 @@ pub fn taken_in_place(old: &Pool, new: &Pool) -> Option<InPlace> {
         ..old.clone()
     };
     ((taken.app || taken.tls) && !is_to_be_checked && with_new == *new).then_some(taken)
+}
+
+/// Whether a worker of the one would be the same as a worker of the other, as far as the
+/// settings say: nothing else differs than how many there are.
+pub fn would_be_same(old: &Pool, new: &Pool) -> bool {
+    let mut as_many = new.clone();
+    as_many.policy.workers = old.policy.workers;
+    as_many == *old
 }
 
 fn name(pool: &Pool) -> String {
@@ -227,6 +236,17 @@ fn listeners_lost(pool: &Pool, new: &Config) -> Vec<Change> {
     .collect()
 }
 
+/// What becomes of a pool's workers, as far as the settings say.
+fn fate((old, new): (&Pool, &Pool)) -> Fate {
+    if would_be_same(old, new) {
+        Fate::Kept
+    } else if taken_in_place(old, new).is_some() {
+        Fate::InPlace
+    } else {
+        Fate::Replaced
+    }
+}
+
 /// At least one of the two is there.
 fn workers(old: Option<&Pool>, new: Option<&Pool>) -> Change {
     let count = |pool: Option<&Pool>| pool.map_or(0, |pool| pool.policy.workers);
@@ -234,9 +254,8 @@ fn workers(old: Option<&Pool>, new: Option<&Pool>) -> Change {
     Change::Workers {
         pool: new.or(old).map(name).unwrap_or_default(),
         kept: before.min(after),
-        in_place: old
-            .zip(new)
-            .is_some_and(|(old, new)| taken_in_place(old, new).is_some()),
+        fate: old.zip(new).map_or(Fate::Replaced, fate),
+        why: None,
         started: after.saturating_sub(before),
         drained: before.saturating_sub(after),
     }

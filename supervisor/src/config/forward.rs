@@ -126,9 +126,14 @@ fn takes_requests(name: &str, from: &Read, pools: &[Read]) -> Result<(), Fault> 
 
 /// Whether these settings of the bundled web server forward anything to a pool.
 pub(super) fn forwards_to(app: &Value, pool: &str) -> bool {
-    match app.get("forward") {
-        Some(Value::Object(routes)) => routes.values().any(|to| to == pool),
-        Some(to) => to == pool,
-        None => false,
-    }
+    targets(app).any(|target| target == pool)
+}
+
+/// The pools that these settings of the bundled web server forward to.
+pub(super) fn targets(app: &Value) -> impl Iterator<Item = &str> {
+    let forward = app.get("forward");
+    let routes = forward.and_then(Value::as_object).into_iter();
+    let by_path = routes.flat_map(|routes| routes.values());
+    let one = forward.filter(|it| it.is_string());
+    by_path.chain(one).filter_map(Value::as_str)
 }

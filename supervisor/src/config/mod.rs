@@ -32,6 +32,7 @@ mod requests;
 mod rights;
 mod search;
 mod section;
+mod selection;
 mod summary;
 mod supervisor;
 #[cfg(test)]
@@ -49,7 +50,7 @@ pub use checked::{
     Address, Config, Detail, Listen, Mode, Pool, Program, RunAs, SocketGroup, Supervisor, Tls,
 };
 pub(crate) use defaults::SOCKET_PERMISSIONS;
-pub use diff::{InPlace, diff, taken_in_place};
+pub use diff::{InPlace, diff, taken_in_place, would_be_same};
 pub use error::{ConfigError, Place, Problem};
 pub(crate) use execution::own_cpus;
 pub use execution::{Affinity, Capabilities, Execution, Limit};
@@ -60,6 +61,7 @@ pub(crate) use listen::overlap;
 pub use requests::Requests;
 pub use rights::root_workers;
 pub use search::{likely_runtime_dir, load};
+pub use selection::select;
 pub use summary::{checked_json, render_checked};
 pub use tls::warnings;
 pub(crate) use units::{parse_duration, show_permissions};

@@ -37,7 +37,7 @@ pub(super) enum Job {
     /// For the fleet.
     Fleet(Command),
     /// For whoever reads the configuration.
-    Reload { dry_run: bool },
+    Reload(ReloadBody),
     /// For whoever runs the program.
     Upgrade { program: Option<PathBuf> },
     /// For the application.
@@ -103,8 +103,8 @@ impl Job {
                 Self::LogLevel(level)
             }
             Order::Reload => {
-                let ReloadBody { dry_run } = optional(name, body, r#"{"dry_run": true}"#)?;
-                Self::Reload { dry_run }
+                let example = r#"{"pools": ["web"], "force": true, "dry_run": true}"#;
+                Self::Reload(optional(name, body, example)?)
             }
             Order::Upgrade => {
                 let example = r#"{"program": "/usr/local/bin/prefork"}"#;
@@ -142,14 +142,14 @@ impl Job {
             Self::Fleet(Command::ScaleAsConfigured { .. }) => Some("as configured".to_owned()),
             Self::Fleet(Command::ScaleBy { by, .. }) => Some(format!("{by:+}")),
             Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
-            Self::Reload { dry_run: true } => Some("dry-run".to_owned()),
+            Self::Reload(body) => detail_of_reload(body),
             Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
             Self::LogLevel(level) => Some(level.escape_debug().to_string()),
             Self::Upgrade { program } => {
                 let program = program.as_ref()?;
                 Some(program.to_string_lossy().escape_debug().to_string())
             }
-            Self::Fleet(_) | Self::Reload { .. } | Self::ReopenLogs => None,
+            Self::Fleet(_) | Self::ReopenLogs => None,
         }
     }
 
@@ -166,7 +166,13 @@ impl Job {
                 command,
                 lines: sender,
             },
-            Self::Reload { dry_run } => Request::Reload {
+            Self::Reload(ReloadBody {
+                dry_run,
+                pools,
+                force,
+            }) => Request::Reload {
+                pools,
+                force,
                 dry_run,
                 lines: sender,
             },
@@ -193,6 +199,20 @@ impl Job {
         handle.0.send(request).await.map_err(|_| ask::ending())?;
         relayed(handle.clone(), name, said).await
     }
+}
+
+/// Which pools a reload is about, and how it is done, as far as it is not as ever.
+fn detail_of_reload(body: &ReloadBody) -> Option<String> {
+    let pools = body
+        .pools
+        .iter()
+        .map(|pool| pool.escape_debug().to_string());
+    let flags = [(body.force, "force"), (body.dry_run, "dry-run")];
+    let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
+    let words: Vec<String> = pools
+        .chain(flags.map(|(_, word)| word.to_owned()))
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// The answer of a job that is done at once.

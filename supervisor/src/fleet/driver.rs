@@ -8,7 +8,7 @@ use std::time::Duration;
 use prefork_proto::control::{Exit, ExitReason, SlotState};
 
 use super::{
-    Action, Command, Death, Event, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Quorum,
+    Action, Command, Death, Event, Fate, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Quorum,
     Refusal, Report, SlotView, Time, Worker,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn policy(name: &str, workers: u32) -> Policy {
 pub(super) fn plan(generation: u64, pools: Vec<Policy>) -> Plan {
     let pools = pools.into_iter().map(|policy| PlannedPool {
         policy,
-        in_place: false,
+        fate: Fate::Replaced,
     });
     Plan {
         generation,

@@ -306,9 +306,22 @@ pub struct Plan {
 pub struct PlannedPool {
     /// Its new policy; holds the name.
     pub policy: super::Policy,
-    /// Whether its workers take the new settings in place: only those have
-    /// changed, and every worker says that it can. Otherwise they are replaced.
-    pub in_place: bool,
+    /// What becomes of the workers that it has.
+    pub fate: Fate,
+}
+
+/// What a reload makes of the workers that a pool has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// Successors follow them.
+    #[default]
+    Replaced,
+    /// They take the new settings: only those have changed, and every worker says that
+    /// it can.
+    InPlace,
+    /// They notice nothing: whoever were to follow them would be the same.
+    Kept,
 }
 
 /// Something that the reactor has to do.

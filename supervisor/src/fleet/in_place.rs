@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::Fleet;
-use super::event::{Action, Ask, AskError, Time};
+use super::event::{Action, Ask, AskError, Fate, Time};
 use super::lifecycle::Failure;
 use super::process::Process;
 use super::replacement::{Cause, Progress};
@@ -23,7 +23,7 @@ impl Fleet {
             .as_ref()
             .is_some_and(|it| it.cause == Cause::Reload { failures: 0 });
         first_try
-            && part.is_some_and(|part| part.in_place)
+            && part.is_some_and(|part| part.fate == Fate::InPlace)
             && slot.asking.is_none()
             && slot.current().is_some_and(Process::is_ready)
     }
@@ -122,7 +122,7 @@ mod tests {
 
     fn reload(driver: &mut Driver) -> JobId {
         let mut plan = plan(2, vec![policy("web", 2)]);
-        plan.pools[0].in_place = true;
+        plan.pools[0].fate = Fate::InPlace;
         driver.reload(plan)
     }
 

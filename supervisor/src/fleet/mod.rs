@@ -54,8 +54,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 pub use event::{
-    Action, Ask, AskError, BootFailure, Command, Death, Event, JobId, Plan, PlannedPool, PoolId,
-    Refusal, Report, Time, Worker,
+    Action, Ask, AskError, BootFailure, Command, Death, Event, Fate, JobId, Plan, PlannedPool,
+    PoolId, Refusal, Report, Time, Worker,
 };
 pub(crate) use lifecycle::SPEAK;
 pub use policy::Policy;

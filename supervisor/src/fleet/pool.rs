@@ -134,6 +134,17 @@ impl Pool {
         }
     }
 
+    /// Counts the slots, and the processes that sit in them, as ones of another
+    /// generation, which would have made the same of them.
+    pub(super) fn renumber(&mut self, generation: u64, policy: &Rc<Policy>) {
+        for slot in &mut self.slots {
+            slot.generation = generation;
+            if let Some(process) = slot.current_mut() {
+                process.take_settings(generation, Rc::clone(policy));
+            }
+        }
+    }
+
     /// How many workers an operator wants that are not as many as configured.
     pub(super) fn scaled_by_hand(&self) -> Option<u32> {
         (self.desired != self.policy.workers).then_some(self.desired)

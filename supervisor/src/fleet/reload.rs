@@ -5,7 +5,7 @@ use std::rc::Rc;
 use prefork_proto::control::ExitReason;
 
 use super::ask::ANSWER_WITHIN;
-use super::event::{Action, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
+use super::event::{Action, Fate, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
 use super::leave::How;
 use super::policy::Policy;
 use super::rollout::{Batch, Part, Rollout, Stage};
@@ -54,8 +54,15 @@ impl Fleet {
                 self.generation
             )));
         }
+        let mut pools = plan.pools;
+        for pool in &mut pools {
+            // Who asked for a restart is told that the reload replaces its slots.
+            if pool.fate == Fate::Kept && self.is_restarted(&pool.policy.name) {
+                pool.fate = Fate::Replaced;
+            }
+        }
         self.overtake(now, generation);
-        let pools = plan.pools.into_iter();
+        let pools = pools.into_iter();
         let pools: Vec<PoolId> = pools.map(|pool| self.take_part(pool, generation)).collect();
         self.rollout = Some(Rollout {
             job: Some(job),
@@ -91,6 +98,13 @@ impl Fleet {
         }
     }
 
+    /// Whether somebody waits for a restart of the pool, or of slots of it.
+    fn is_restarted(&self, pool: &str) -> bool {
+        let pool = self.pools.named(pool).map(|pool| pool.id);
+        let mut jobs = self.jobs.values();
+        jobs.any(|job| Some(job.pool) == pool && job.deed == RESTARTED)
+    }
+
     /// Tells a pool its part in a reload; makes the pool if it is new.
     fn take_part(&mut self, planned: PlannedPool, generation: u64) -> PoolId {
         let policy = Rc::new(planned.policy);
@@ -105,7 +119,7 @@ impl Fleet {
         self.pool_mut(id).part = Some(Part {
             policy,
             scaled: scaled.filter(|_| !is_news),
-            in_place: planned.in_place,
+            fate: planned.fate,
             before,
             batch: Batch::Waiting,
         });
@@ -125,6 +139,9 @@ impl Fleet {
                 continue;
             };
             let workers = part.workers();
+            if part.fate == Fate::Kept {
+                pool.renumber(rollout.generation, &part.policy);
+            }
             pool.policy = part.policy;
             self.resize(now, id, workers, ExitReason::ScaleDown);
         }
@@ -483,6 +500,80 @@ mod tests {
         driver.say_ready(worker(2, 2));
         assert_eq!(driver.reloaded(), [(2, true, "")]);
         assert_eq!(pools(&driver), [("web".to_owned(), 3)]);
+    }
+
+    /// Two pools of two workers each, of which the first is all ready.
+    fn two_pools() -> Driver {
+        let mut driver = Driver::start_pools(1, vec![policy("web", 2), policy("api", 2)]);
+        for pool in 0..2 {
+            for slot in 0..2 {
+                driver.say_ready(of_pool(pool, slot));
+            }
+        }
+        driver
+    }
+
+    fn keeping(generation: u64, web: Policy, api: Policy) -> Plan {
+        let mut plan = plan(generation, vec![web, api]);
+        plan.pools[0].fate = Fate::Kept;
+        plan
+    }
+
+    #[test]
+    fn a_pool_that_is_kept_is_of_the_new_generation_and_has_its_processes() {
+        let mut driver = two_pools();
+        let job = driver.reload(keeping(2, policy("web", 2), policy("api", 2)));
+        assert_eq!((driver.generation(0), driver.booting()), (1, vec![]));
+        driver.exit(worker(1, 1), code(1));
+        assert_eq!(driver.generation(1), 1, "nothing is in force yet");
+        driver.say_ready(Worker {
+            incarnation: 2,
+            ..of_pool(1, 0)
+        });
+        driver.say_ready(Worker {
+            incarnation: 2,
+            ..of_pool(1, 1)
+        });
+        assert!(driver.is_done(job));
+        assert_eq!(driver.current(0), worker(0, 1));
+        assert_eq!((driver.generation(0), driver.generation(1)), (2, 2));
+        driver.exit(worker(0, 1), code(1));
+        assert_eq!(driver.generation(0), 2);
+    }
+
+    #[test]
+    fn a_pool_that_is_kept_may_grow_and_what_that_breaks_is_undone() {
+        let mut driver = two_pools();
+        let job = driver.reload(keeping(2, policy("web", 3), policy("api", 2)));
+        assert_eq!(driver.current(0), worker(0, 1));
+        driver.exit(worker(2, 1), code(1));
+        assert!(driver.failure(job).0.starts_with("web/2: "));
+        assert_eq!(driver.generation(0), 1);
+        assert_eq!(driver.current(0), worker(0, 1));
+        driver.pass(60.0);
+        let job = driver.reload(keeping(3, policy("web", 1), policy("api", 2)));
+        driver.say_ready(Worker {
+            incarnation: 3,
+            ..of_pool(1, 0)
+        });
+        driver.say_ready(Worker {
+            incarnation: 2,
+            ..of_pool(1, 1)
+        });
+        assert!(driver.is_done(job));
+        assert_eq!((driver.current(0), driver.generation(0)), (worker(0, 1), 3));
+        assert!(driver.drains(worker(1, 1)));
+    }
+
+    #[test]
+    fn nothing_is_kept_that_somebody_has_asked_to_restart() {
+        let mut driver = two_pools();
+        let (pool, slot) = ("web".to_owned(), Some(1));
+        let restart = driver.command(Command::Restart { pool, slot });
+        driver.reload(keeping(2, policy("web", 2), policy("api", 2)));
+        let why = driver.failure(restart).0;
+        assert_eq!(why, "overtaken by the reload to generation 2");
+        assert_eq!(driver.booting(), [0]);
     }
 
     #[test]

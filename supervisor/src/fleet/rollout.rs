@@ -1,7 +1,7 @@
 //! A reload in progress: what it wants of each pool, and which step comes next.
 //!
 //! Forward: the pools that are new start, then every pool that stays replaces
-//! its slots, `max_surge` at a time. The first batch of a pool has to come up
+//! its slots, `max_surge` at a time, unless it keeps its processes. The first batch of a pool has to come up
 //! before anything else happens in it; then the slots that the new size adds
 //! start. When nothing is behind, the generation is put in force (`reload`).
 //! A failure before that turns the rollout around (`rollback`).
@@ -12,7 +12,7 @@ use prefork_proto::control::ExitReason;
 use serde::{Deserialize, Serialize};
 
 use super::Fleet;
-use super::event::{JobId, PoolId, Time};
+use super::event::{Fate, JobId, PoolId, Time};
 use super::lifecycle::Failure;
 use super::policy::Policy;
 use super::pool::Pool;
@@ -64,8 +64,9 @@ pub(super) struct Part {
     /// as many as the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) scaled: Option<u32>,
-    /// Whether workers are asked to take the new settings in place.
-    pub(super) in_place: bool,
+    /// What becomes of the workers that it has.
+    #[serde(default)]
+    pub(super) fate: Fate,
     /// How many slots the pool had before; none if it is new.
     pub(super) before: Option<u32>,
     /// Whether the first slots have come up in the new generation.
@@ -91,6 +92,12 @@ impl Part {
     pub(super) fn workers(&self) -> u32 {
         self.scaled.unwrap_or(self.policy.workers)
     }
+
+    /// Whether the slot keeps its process, which is one of the new generation as soon
+    /// as that is in force.
+    pub(super) fn keeps(&self, slot: SlotId) -> bool {
+        self.fate == Fate::Kept && self.before.is_some_and(|before| slot.index < before)
+    }
 }
 
 impl Rollout {
@@ -106,7 +113,11 @@ impl Rollout {
         standing.behind = wanted
             && match self.stage {
                 Stage::Back(_) => !self.is_restored(slot),
-                _ => slot.id.index < part.workers() && !self.has_arrived(slot),
+                _ => {
+                    slot.id.index < part.workers()
+                        && !part.keeps(slot.id)
+                        && !self.has_arrived(slot)
+                }
             };
     }
 
@@ -252,8 +263,10 @@ impl Fleet {
                 continue;
             };
             part.batch = Batch::First;
-            for index in 0..before.min(part.workers()) {
-                self.enqueue(SlotId { pool, index }, Cause::Reload { failures: 0 });
+            let slots = (0..before.min(part.workers())).map(|index| SlotId { pool, index });
+            let slots: Vec<SlotId> = slots.filter(|slot| !part.keeps(*slot)).collect();
+            for id in slots {
+                self.enqueue(id, Cause::Reload { failures: 0 });
             }
             self.admit(now, pool);
         }

@@ -1,5 +1,7 @@
 //! Carrying out what the fleet decides.
 
+use std::rc::Rc;
+
 use nix::sys::signal::Signal;
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
@@ -219,7 +221,7 @@ impl Reactor {
         let bound: Vec<_> = bound.map(|(_, sockets)| sockets).collect();
         let edition = Edition::set_up(config, &self.options.directory(), self.nofile, &bound)?;
         edition.announce();
-        self.editions.add(generation, vec![edition]);
+        self.editions.add(generation, vec![Rc::new(edition)]);
         self.keep_listeners();
         Ok(())
     }

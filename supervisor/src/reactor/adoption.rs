@@ -116,7 +116,7 @@ impl Reactor {
             Fleet::restore(now, fastrand::u64(..), snapshot, &policies)
         });
         for (number, edition) in editions {
-            reactor.editions.add(number, vec![edition]);
+            reactor.editions.add(number, vec![Rc::new(edition)]);
         }
         for pool in deferred {
             reactor.editions.defer(generation, pool);

@@ -15,6 +15,7 @@ use super::Reactor;
 use super::conversation::{Answer, CallError};
 use super::grip::{Call, Order};
 use super::journal::About;
+use super::scope::Scope;
 use crate::handle::{Peer, Request};
 
 impl Reactor {
@@ -44,13 +45,14 @@ impl Reactor {
             }
             Request::Command { command, lines } => self.command(command, vec![lines]),
             Request::Reload {
-                dry_run: true,
+                pools,
+                force,
+                dry_run,
                 lines,
-            } => self.rehearse(lines),
-            Request::Reload {
-                dry_run: false,
-                lines,
-            } => self.reload(Some(lines)),
+            } => match (Scope::of(pools, force), dry_run) {
+                (scope, true) => self.rehearse(scope, lines),
+                (scope, false) => self.reload(scope, Some(lines)),
+            },
             Request::Upgrade { program, lines } => self.upgrade(program, Some(lines)),
             Request::Tell {
                 pool,

@@ -11,6 +11,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
+use crate::config::{Pool, Program};
 use crate::state::SavedFile;
 use crate::upgrade::FileIdentity;
 
@@ -53,6 +56,34 @@ pub(super) fn interpreted(program: &Path, args: &[String], start: &Path) -> Opti
     }
     let mut files = args.iter().map(|arg| start.join(arg));
     read_from(&files.find(|path| path.is_file())?)
+}
+
+/// A file that a pool's program may have read when it started, as its settings name it:
+/// an argument or what follows a `=` in one, a value of `env`, a text in `app`.
+pub(super) fn named_file(pool: &Pool, start: &Path) -> Option<PathBuf> {
+    let mut texts = Vec::new();
+    if let Program::Command { args, .. } = &pool.program {
+        texts.extend(args.iter().map(String::as_str));
+        texts.extend(args.iter().filter_map(|arg| Some(arg.split_once('=')?.1)));
+    }
+    texts.extend(pool.env.values().map(String::as_str));
+    // What the bundled web server is told to serve it reads each time.
+    if pool.program != Program::Bundled {
+        add_texts(&pool.app, &mut texts);
+    }
+    let texts = texts.into_iter().filter(|text| !text.is_empty());
+    texts
+        .map(|text| start.join(text))
+        .find(|path| path.is_file())
+}
+
+fn add_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(values) => values.iter().for_each(|it| add_texts(it, texts)),
+        Value::Object(values) => values.values().for_each(|it| add_texts(it, texts)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Whether a process surely runs what lies on the disk: it has become no other

@@ -1,6 +1,7 @@
 //! What the workers of one generation of a pool run and accept from. A rollback
 //! goes back to the edition that served before, whatever has become of the files.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,6 +11,7 @@ use prefork_proto::tls::TlsError;
 use tracing::{info, warn};
 
 use super::access_log::AccessLog;
+use super::code;
 use super::place::{PlaceError, Places};
 use super::program::{PinnedProgram, ProgramError};
 use super::sockets::Sockets;
@@ -201,6 +203,50 @@ impl Edition {
                  `prefork reload` takes the new one"
             ),
         })
+    }
+
+    /// Why workers that were started from the disk now might not be the same as those
+    /// that run, which are `pids`; none where they surely would.
+    pub(crate) fn why_replaced(
+        &self,
+        mut pids: impl Iterator<Item = i32>,
+    ) -> Option<Cow<'static, str>> {
+        if let Some(what) = self.program.difference_on_disk() {
+            return Some(format!("its program was {what}").into());
+        }
+        if let Some(name) = self.places.moved() {
+            return Some(format!("{} is another directory", name.display()).into());
+        }
+        let lost = self.sockets.iter().find_map(|it| Some((it, it.problem()?)));
+        if let Some((sockets, problem)) = lost {
+            return Some(format!("listener {}: {problem}", sockets.status().name).into());
+        }
+        if self.config.adapter.is_some() || !self.program.is_same_code(&self.program, &mut pids) {
+            return Some("its code may be in more files than prefork knows".into());
+        }
+        let start = self.places.start_name().unwrap_or(Path::new("."));
+        let file = code::named_file(&self.config, start)?;
+        Some(
+            format!(
+                "it may have read {}, which its settings name",
+                file.display()
+            )
+            .into(),
+        )
+    }
+
+    /// Whether workers of both start in one directory, serve one and accept from the same
+    /// listeners.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        self.places.start_alike(&other.places)
+            && self.places.serve_alike(&other.places)
+            && self.accepts_alike(other)
+    }
+
+    /// Whether workers of both accept from the same listeners.
+    pub(crate) fn accepts_alike(&self, other: &Self) -> bool {
+        let mut both = self.sockets.iter().zip(&other.sockets);
+        both.all(|(ours, theirs)| Rc::ptr_eq(ours, theirs))
     }
 
     /// Whether its workers accept from this listener.

@@ -87,7 +87,7 @@ impl Editions {
     }
 
     /// Adds a generation.
-    pub(crate) fn add(&mut self, generation: u64, editions: Vec<Edition>) {
+    pub(crate) fn add(&mut self, generation: u64, editions: Vec<Rc<Edition>>) {
         for edition in editions {
             let generations = self.pools.entry(Rc::clone(&edition.name)).or_default();
             if self
@@ -97,7 +97,7 @@ impl Editions {
             {
                 self.deferred.remove(&edition.name);
             }
-            generations.insert(generation, Rc::new(edition));
+            generations.insert(generation, edition);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Reactor;
+use super::scope::Scope;
 use super::signals::{Asked, Heard};
 use crate::fleet::Command;
 
@@ -26,7 +27,7 @@ impl Reactor {
             },
             Asked::Reload => {
                 info!("asked to reload by {heard}");
-                self.reload(None);
+                self.reload(Scope::whole(), None);
             }
             Asked::Upgrade => {
                 info!("asked to upgrade by {heard}");

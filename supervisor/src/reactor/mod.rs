@@ -49,6 +49,7 @@ mod queues;
 mod reload;
 mod reports;
 mod running;
+mod scope;
 mod signals;
 mod sockets;
 mod standing;
@@ -263,7 +264,7 @@ impl Reactor {
             match Edition::set_up(pool.clone(), &here, setup.nofile, &[]) {
                 Ok(edition) => {
                     edition.announce();
-                    first.push(edition);
+                    first.push(Rc::new(edition));
                 }
                 Err(error) if strict => return Err(error),
                 Err(error) => {

@@ -283,6 +283,14 @@ impl Places {
         identity(self) == identity(other)
     }
 
+    /// The name that leads to another directory by now, also of the one in which the
+    /// supervisor was started.
+    pub(crate) fn moved(&self) -> Option<&Path> {
+        let start = self.start.as_ref().map(|start| &start.place);
+        let mut moved = self.root.iter().chain(start).filter(|it| it.is_outdated());
+        moved.next().map(|place| &*place.given)
+    }
+
     /// The name that leads to another directory by now, if one does.
     pub(crate) fn outdated(&self) -> Option<&Path> {
         let start = self.start.as_ref().filter(|start| start.named);

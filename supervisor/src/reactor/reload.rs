@@ -11,10 +11,11 @@ use tracing::{error, info, warn};
 use super::edition::Edition;
 use super::journal::About;
 use super::process::TLS;
+use super::scope::Scope;
 use super::sockets::{Granted, Sockets};
 use super::{Reactor, unix_seconds};
-use crate::config::{self, Config};
-use crate::fleet::{Command, Plan, PlannedPool};
+use crate::config::{self, Change, Config};
+use crate::fleet::{Command, Fate, Plan, PlannedPool};
 use crate::reading::{self, ReadError};
 
 /// The capability of a worker that takes new settings in place.
@@ -23,14 +24,13 @@ const RELOAD: &str = "reload";
 /// What the reactor knows of reloads.
 #[derive(Debug, Default)]
 pub(super) struct Reloads {
-    /// Those who asked for the one whose configuration is being read.
-    pub(super) reading: Option<Vec<UnboundedSender<JobLine>>>,
+    /// Those who asked for the one whose configuration is being read, and for what.
+    pub(super) reading: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
     /// The one in progress.
     pub(super) current: Option<Reload>,
-    /// Those who asked meanwhile: one more reload serves them all.
-    waiting: Vec<UnboundedSender<JobLine>>,
-    /// Whether one more was asked for by a signal, with nobody to answer.
-    signalled: bool,
+    /// What was asked for meanwhile, and those who asked, where that was not by a signal:
+    /// one more reload serves them all.
+    waiting: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
     /// How the last one went.
     pub(super) last: Option<LastReload>,
     /// The highest generation number ever tried.
@@ -43,7 +43,7 @@ pub(super) enum Purpose {
     /// To be put in force.
     Reload,
     /// To tell what that would change.
-    Rehearsal(UnboundedSender<JobLine>),
+    Rehearsal(Scope, UnboundedSender<JobLine>),
 }
 
 /// A configuration that was read, or why not.
@@ -60,7 +60,7 @@ pub(super) struct Reload {
 /// Everything that a reload needs before a worker is touched.
 struct Prepared {
     plan: Plan,
-    editions: Vec<Edition>,
+    editions: Vec<Rc<Edition>>,
     config: Config,
     /// Unix sockets that have other permissions or another group by now.
     granted: Vec<Granted>,
@@ -68,19 +68,24 @@ struct Prepared {
 
 impl Reactor {
     /// Reloads now, or once the reload in progress has ended.
-    pub(super) fn reload(&mut self, asker: Option<UnboundedSender<JobLine>>) {
-        if self.reloads.reading.is_some() || self.reloads.current.is_some() {
-            self.reloads.signalled |= asker.is_none();
-            tell(&asker, "waits for the reload in progress");
-            self.reloads.waiting.extend(asker);
+    pub(super) fn reload(&mut self, scope: Scope, asker: Option<UnboundedSender<JobLine>>) {
+        if self.reloads.reading.is_none() && self.reloads.current.is_none() {
+            self.reload_for(scope, asker.into_iter().collect());
             return;
         }
-        self.reload_for(asker.into_iter().collect());
+        tell(&asker, "waits for the reload in progress");
+        match &mut self.reloads.waiting {
+            Some((wanted, askers)) => {
+                wanted.add(scope);
+                askers.extend(asker);
+            }
+            none => *none = Some((scope, asker.into_iter().collect())),
+        }
     }
 
-    fn reload_for(&mut self, askers: Vec<UnboundedSender<JobLine>>) {
+    fn reload_for(&mut self, scope: Scope, askers: Vec<UnboundedSender<JobLine>>) {
         self.notifier.reloading();
-        self.reloads.reading = Some(askers);
+        self.reloads.reading = Some((scope, askers));
         self.read(Purpose::Reload);
     }
 
@@ -105,16 +110,24 @@ impl Reactor {
             ApiError::new(code, error.to_string())
         });
         match purpose {
-            Purpose::Rehearsal(asker) => self.compare(read, &asker),
+            Purpose::Rehearsal(scope, asker) => self.compare(read, &scope, &asker),
             Purpose::Reload => {
-                let askers = self.reloads.reading.take().unwrap_or_default();
-                self.go_on_to(read, askers);
+                let Some((scope, askers)) = self.reloads.reading.take() else {
+                    return;
+                };
+                self.go_on_to(read, &scope, askers);
             }
         }
     }
 
-    fn go_on_to(&mut self, read: Result<Config, ApiError>, askers: Vec<UnboundedSender<JobLine>>) {
-        match read.and_then(|config| self.prepare(config)) {
+    fn go_on_to(
+        &mut self,
+        read: Result<Config, ApiError>,
+        scope: &Scope,
+        askers: Vec<UnboundedSender<JobLine>>,
+    ) {
+        let selected = read.and_then(|config| scope.select(&self.config, config));
+        match selected.and_then(|config| self.prepare(config, scope)) {
             Ok(prepared) => {
                 let config = &prepared.config;
                 let message = format!("generation {} begins", prepared.plan.generation);
@@ -129,23 +142,51 @@ impl Reactor {
                         tell(&askers, &change.to_string());
                     }
                 }
+                self.tell_who_stays(&prepared.plan, scope, &askers);
                 self.begin(prepared, askers);
             }
             Err(error) => self.reject(error, &askers),
         }
     }
 
-    /// Says what a reload would change, and changes nothing.
-    pub(super) fn rehearse(&self, asker: UnboundedSender<JobLine>) {
-        self.read(Purpose::Rehearsal(asker));
+    /// Says which of the pools that were asked for keep their workers, so that nobody takes
+    /// their old pids for a reload that has done nothing.
+    fn tell_who_stays(&self, plan: &Plan, scope: &Scope, askers: &[UnboundedSender<JobLine>]) {
+        let kept = plan.pools.iter().filter(|pool| pool.fate == Fate::Kept);
+        for pool in kept
+            .map(|pool| &pool.policy.name)
+            .filter(|name| scope.has(name))
+        {
+            info!(
+                pool,
+                "reload: its workers stay, since those after them would be the same"
+            );
+            for asker in askers {
+                let _ = asker.send(JobLine::Progress {
+                    pool: pool.clone(),
+                    slot: None,
+                    message: "its workers stay, since those after them would be the same (--force replaces them)"
+                        .to_owned(),
+                });
+            }
+        }
     }
 
-    fn compare(&self, read: Result<Config, ApiError>, asker: &UnboundedSender<JobLine>) {
-        let result = match read {
+    /// Says what a reload would change, and changes nothing.
+    pub(super) fn rehearse(&self, scope: Scope, asker: UnboundedSender<JobLine>) {
+        self.read(Purpose::Rehearsal(scope, asker));
+    }
+
+    fn compare(
+        &self,
+        read: Result<Config, ApiError>,
+        scope: &Scope,
+        asker: &UnboundedSender<JobLine>,
+    ) {
+        let result = match read.and_then(|config| scope.select(&self.config, config)) {
             Ok(config) => {
-                let (from, to) = self.as_scaled(config);
-                let changes = config::diff(&from, &to);
-                let count = changes.len();
+                let changes = self.changes_to(config, scope);
+                let count = changes.iter().filter(|change| change.is_news()).count();
                 for change in changes {
                     let _ = asker.send(JobLine::Change {
                         what: change.what().to_owned(),
@@ -168,6 +209,25 @@ impl Reactor {
         let _ = asker.send(JobLine::Result(result));
     }
 
+    /// What a reload would change, with what lies on the disk.
+    fn changes_to(&self, config: Config, scope: &Scope) -> Vec<Change> {
+        let (from, to) = self.as_scaled(config);
+        let mut changes = config::diff(&from, &to);
+        for change in &mut changes {
+            if let Change::Workers {
+                pool, fate, why, ..
+            } = change
+                && *fate == Fate::Kept
+                && let Some(settings) = to.pool(pool)
+                && let Some(reason) = self.why_replaced(settings, scope)
+            {
+                *fate = Fate::Replaced;
+                *why = Some(reason.into_owned());
+            }
+        }
+        changes
+    }
+
     /// The configuration in force and another one, with the workers that there are and
     /// that there would be: what operators have scaled stays where nothing new is said.
     fn as_scaled(&self, mut to: Config) -> (Config, Config) {
@@ -188,7 +248,7 @@ impl Reactor {
     }
 
     /// Everything that can go wrong before a worker is touched.
-    fn prepare(&self, config: Config) -> Result<Prepared, ApiError> {
+    fn prepare(&self, config: Config, scope: &Scope) -> Result<Prepared, ApiError> {
         let generation = self.reloads.tried.max(self.fleet.generation()) + 1;
         let bound: Vec<Rc<Sockets>> = self
             .editions
@@ -200,11 +260,18 @@ impl Reactor {
         let mut editions = Vec::new();
         let mut pools = Vec::new();
         for pool in &config.pools {
-            let edition = Edition::set_up(pool.clone(), &here, self.nofile, &bound)
-                .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?;
+            let name = &*pool.policy.name;
+            // What nobody asked for stays as it is, whatever lies on the disk.
+            let in_force = self.editions.of(name, self.fleet.generation());
+            let edition = match in_force.filter(|_| !scope.has(name)) {
+                Some(edition) => Rc::clone(edition),
+                None => Edition::set_up(pool.clone(), &here, self.nofile, &bound)
+                    .map(Rc::new)
+                    .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?,
+            };
             pools.push(PlannedPool {
                 policy: pool.policy.clone(),
-                in_place: self.can_reload_in_place(&edition),
+                fate: self.fate(&edition, scope),
             });
             editions.push(edition);
         }
@@ -221,7 +288,7 @@ impl Reactor {
     /// Whether nothing differs from what runs but the application's settings and
     /// certificates, neither the code nor where it starts, and every worker says
     /// that it can take new ones.
-    fn can_reload_in_place(&self, edition: &Edition) -> bool {
+    pub(super) fn can_reload_in_place(&self, edition: &Edition) -> bool {
         let name = &*edition.name;
         let Some(running) = self.editions.of(name, self.fleet.generation()) else {
             return false;
@@ -232,14 +299,13 @@ impl Reactor {
         let Some(taken) = config::taken_in_place(&running.config, &edition.config) else {
             return false;
         };
-        // A listener that was bound anew has to be handed over.
-        let mut sockets = running.sockets.iter().zip(&edition.sockets);
         let current = pool.slots().filter_map(|slot| slot.current()?.pid());
         // Another root comes with the settings, where they are sent.
         running.places.start_alike(&edition.places)
             && (taken.app || running.places.serve_alike(&edition.places))
             && running.program.is_same_code(&edition.program, current)
-            && sockets.all(|(old, new)| Rc::ptr_eq(old, new))
+            // A listener that was bound anew has to be handed over.
+            && running.accepts_alike(edition)
             && pool
                 .slots()
                 .filter_map(|slot| slot.current())
@@ -376,16 +442,14 @@ impl Reactor {
 
     /// Serves those who asked while a reload was in progress, all by one.
     fn reload_again(&mut self) {
-        let signalled = std::mem::take(&mut self.reloads.signalled);
-        let waiting = std::mem::take(&mut self.reloads.waiting);
-        if signalled || !waiting.is_empty() {
-            self.reload_for(waiting);
+        if let Some((scope, askers)) = self.reloads.waiting.take() {
+            self.reload_for(scope, askers);
         }
     }
 }
 
 /// Gives unix sockets that stay the permissions and groups that the new generation asks for.
-fn grant(editions: &[Edition]) -> Result<Vec<Granted>, ApiError> {
+fn grant(editions: &[Rc<Edition>]) -> Result<Vec<Granted>, ApiError> {
     let mut granted = Vec::new();
     for edition in editions {
         for (listen, sockets) in edition.config.listen.iter().zip(&edition.sockets) {

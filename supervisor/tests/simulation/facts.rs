@@ -35,6 +35,8 @@ pub(crate) struct Facts {
     /// Reloads that are in force, of which whoever asked is still to be told, and since
     /// when they are.
     pub(crate) untold: HashMap<JobId, Time>,
+    /// Restarts, and of which pool.
+    pub(crate) restarting: Vec<(JobId, String)>,
     /// When those were told to drain that have not said that they accept nothing more.
     shutting: HashMap<Worker, Time>,
     /// The reload that this step has ended.
@@ -66,6 +68,7 @@ impl Facts {
             generation: 1,
             reload: None,
             untold: HashMap::new(),
+            restarting: Vec::new(),
             shutting: HashMap::new(),
             just_reloaded: None,
             open_jobs: BTreeSet::new(),
@@ -171,12 +174,18 @@ impl Facts {
                 let workers = has.map_or(0, |view| view.desired().saturating_add_signed(*by));
                 return self.scaled(fleet, pool, workers);
             }
-            Command::Restart { pool, slot: None } => (pool, None),
+            Command::Restart { pool, slot: None } => {
+                self.restarting.push((job, pool.clone()));
+                (pool, None)
+            }
             Command::Restart {
                 pool,
                 slot: Some(slot),
+            } => {
+                self.restarting.push((job, pool.clone()));
+                (pool, Some(*slot))
             }
-            | Command::Drain { pool, slot }
+            Command::Drain { pool, slot }
             | Command::Kill { pool, slot }
             | Command::Pause { pool, slot }
             | Command::Resume { pool, slot } => (pool, Some(*slot)),

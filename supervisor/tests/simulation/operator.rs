@@ -1,6 +1,6 @@
 //! An operator who commands at random, with typing errors.
 
-use prefork_supervisor::fleet::{Command, Plan, PlannedPool, Policy};
+use prefork_supervisor::fleet::{Command, Fate, Plan, PlannedPool, Policy};
 
 use crate::plan::policy;
 use crate::world::World;
@@ -72,12 +72,18 @@ fn planned(rng: &mut fastrand::Rng, mut pool: Policy) -> PlannedPool {
         pool.workers = rng.u32(pool.workers.div_ceil(2)..=pool.workers.div_ceil(2) * 3);
         pool.workers = pool.workers.min(1000);
     }
-    if rng.u8(0..3) == 0 {
+    let others = rng.u8(0..3) == 0;
+    if others {
         pool = policy(rng, &pool.name, pool.workers);
     }
     PlannedPool {
         policy: pool,
-        in_place: rng.u8(0..4) == 0,
+        fate: match rng.u8(0..4) {
+            0 => Fate::InPlace,
+            // Its workers have the same settings, or are not the same.
+            1 if !others => Fate::Kept,
+            _ => Fate::Replaced,
+        },
     }
 }
 
@@ -88,7 +94,7 @@ pub(crate) fn touch(world: &mut World) -> Command {
     let pools = world.facts.configured(&world.fleet).into_iter();
     let pools = pools.map(|policy| PlannedPool {
         policy,
-        in_place: false,
+        fate: Fate::Replaced,
     });
     Command::Reload(Plan {
         generation,

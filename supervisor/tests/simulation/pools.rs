@@ -11,6 +11,8 @@ pub(crate) struct PoolFacts {
     pub(crate) slots: Vec<SlotFacts>,
     /// What the reload in progress wants of it.
     pub(crate) planned: Option<Planned>,
+    /// How many slots the last reload has left their processes.
+    pub(crate) kept: u32,
     /// Whether it is on its way out.
     pub(crate) retired: bool,
     /// Whether a slot of it failed before it was ever ready, in the first boot.
@@ -29,6 +31,7 @@ impl PoolFacts {
             desired: policy.workers,
             slots: (0..policy.workers).map(|_| started()).collect(),
             planned: None,
+            kept: 0,
             retired: false,
             set_back: false,
         }

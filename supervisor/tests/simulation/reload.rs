@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use prefork_proto::control::SlotState;
 use prefork_supervisor::fleet::{
-    Ask, AskError, Fleet, JobId, Plan, Policy, PoolView, ProcessView, Time, Worker,
+    Ask, AskError, Fate, Fleet, JobId, Plan, Policy, PoolView, ProcessView, Time, Worker,
 };
 
 use crate::facts::{Facts, REAPING_PATIENCE};
@@ -36,6 +36,8 @@ pub(crate) struct Planned {
     pub(crate) policy: Policy,
     /// How many slots it had; none if it is new.
     pub(crate) before: Option<u32>,
+    /// Whether the reload leaves their processes alone.
+    kept: bool,
     /// How many processes were started to be tried first.
     tried: u32,
     /// How many of them have passed.
@@ -81,8 +83,10 @@ impl Facts {
             dissolves: false,
         });
         for pool in &plan.pools {
-            self.plan(&pool.policy);
+            let kept = pool.fate == Fate::Kept && !self.is_restarted(&pool.policy.name);
+            self.plan(&pool.policy, kept);
         }
+        self.restarting.clear();
     }
 
     /// How many workers a pool has once this is in force: as many as before where it
@@ -93,20 +97,27 @@ impl Facts {
         same.map_or(policy.workers, |pool| pool.desired)
     }
 
-    fn plan(&mut self, policy: &Policy) {
+    /// Whether a restart in the pool has not ended, which the reload does instead.
+    fn is_restarted(&self, pool: &str) -> bool {
+        let mut restarts = self.restarting.iter();
+        restarts.any(|(job, it)| it == pool && self.open_jobs.contains(job))
+    }
+
+    fn plan(&mut self, policy: &Policy, kept: bool) {
         let mut pools = self.pools.iter_mut();
         let known = pools.find(|pool| pool.is_named(&policy.name));
         let before = known.as_ref().map(|pool| pool.desired);
         let planned = Planned {
             policy: policy.clone(),
             before,
+            kept,
             tried: 0,
             passed: 0,
         };
         if let Some(pool) = known {
             pool.planned = Some(planned);
             for slot in &mut pool.slots[..before.unwrap_or(0) as usize] {
-                slot.reasons += 1;
+                slot.reasons += u64::from(!kept);
                 slot.restores_failed = 0;
             }
         } else {
@@ -169,6 +180,10 @@ impl Facts {
         let pool = &mut self.pools[worker.pool.0 as usize];
         let planned = pool.planned.as_mut().expect("a pool of the plan");
         let replaces = planned.before.is_some_and(|before| worker.slot < before);
+        assert!(
+            !(replaces && planned.kept),
+            "{worker:?} replaces one that stays"
+        );
         if paused {
             assert!(
                 replaces && !planned.policy.min_ready.is_zero(),
@@ -273,7 +288,14 @@ impl Facts {
         }
         for pool in &mut self.pools {
             match pool.planned.take() {
-                Some(planned) if committed => pool.policy = planned.policy,
+                Some(planned) if committed => {
+                    pool.kept = if planned.kept {
+                        planned.before.unwrap_or(0)
+                    } else {
+                        0
+                    };
+                    pool.policy = planned.policy;
+                }
                 None if committed => pool.retire(),
                 _ => {}
             }
@@ -309,14 +331,22 @@ impl World {
                     "{newcomer:?} is left"
                 );
                 let Some(current) = slot.current() else {
-                    assert!(!ended.committed || slot.index() >= pool.desired());
+                    let kept = self.facts.pools[pool.id().0 as usize].kept;
+                    assert!(
+                        !ended.committed || slot.index() >= pool.desired() || slot.index() < kept
+                    );
                     continue;
                 };
                 let worker = current.worker();
-                if ended.committed {
+                let kept = slot.index() < self.facts.pools[pool.id().0 as usize].kept;
+                if ended.committed && !kept {
                     assert_eq!(slot.state(), SlotState::Ready, "{worker:?}");
                 }
                 assert_eq!(current.generation(), self.fleet.generation(), "{worker:?}");
+                if ended.committed && kept {
+                    let process = self.processes.get_mut(&worker).expect("it is there");
+                    process.settings = current.generation();
+                }
                 let settings = self.processes[&worker].settings;
                 assert_eq!(settings, current.generation(), "{worker:?}'s settings");
             }

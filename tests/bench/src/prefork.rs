@@ -115,7 +115,7 @@ fn with_pool(site: &Site, lines: &str) -> Result<Command> {
 fn orders(site: &Site) -> Orders {
     let scale = |workers: usize| client(site, &["scale", "web", &workers.to_string()]);
     Orders {
-        reload: Some(Order::Command(client(site, &["reload"]))),
+        reload: Some(Order::Command(client(site, &["reload", "--force"]))),
         upgrade: Some(Order::Command(client(site, &["upgrade"]))),
         grow: Some(Order::Command(scale(site.workers + 1))),
         shrink: Some(Order::Command(scale(site.workers))),

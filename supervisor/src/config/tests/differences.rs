@@ -21,10 +21,10 @@ fn web(settings: &str) -> String {
 }
 
 #[test]
-fn a_reload_of_the_same_configuration_replaces_the_workers() {
-    let expected = ["workers: pool web: 4 workers would be replaced"];
+fn a_reload_of_the_same_configuration_leaves_the_workers_alone() {
+    let expected = ["workers: pool web: 4 workers would stay"];
     assert_eq!(changes(&web(""), &web("")), expected);
-    let expected = ["workers: pool web: 1 worker would be replaced"];
+    let expected = ["workers: pool web: 1 worker would stay"];
     let one = web("").replace("= 4", "= 1");
     assert_eq!(changes(&one, &one), expected);
 }
@@ -96,7 +96,7 @@ fn pools_listeners_settings_and_workers_are_told_in_order() {
 
 #[test]
 fn a_smaller_pool_drains_workers() {
-    let expected = ["workers: pool web: 1 worker would be replaced, 3 workers would be drained"];
+    let expected = ["workers: pool web: 1 worker would stay, 3 workers would be drained"];
     assert_eq!(changes(&web(""), &web("").replace("= 4", "= 1")), expected);
 }
 

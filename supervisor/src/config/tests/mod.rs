@@ -27,7 +27,7 @@ fn host() -> Host {
     }
 }
 
-fn valid(text: &str) -> Config {
+pub(super) fn valid(text: &str) -> Config {
     match parse(text, "prefork.toml", &host()) {
         Ok(config) => config,
         Err(error) => panic!("not valid:\n{error}"),

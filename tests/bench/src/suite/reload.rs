@@ -54,7 +54,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         prefork::all_ready(&server)?;
         let clients = Clients::calm(server.site().address, CONNECTIONS).start();
         std::thread::sleep(Duration::from_millis(200));
-        let seconds = prefork::run(&server, &["reload"])?.as_secs_f64();
+        let seconds = prefork::run(&server, &["reload", "--force"])?.as_secs_f64();
         std::thread::sleep(Duration::from_millis(200));
         let outcome = clients.stop()?;
         if workers == 100 {

@@ -1,0 +1,152 @@
+//! What a reload is to take of the configuration, and whom it replaces all the same.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use prefork_proto::control::{ApiError, ErrorCode};
+
+use super::Reactor;
+use super::edition::Edition;
+use crate::config::{self, Config};
+use crate::fleet::Fate;
+
+/// Names of pools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Names {
+    /// Every pool.
+    All,
+    /// These.
+    These(BTreeSet<String>),
+}
+
+impl Names {
+    fn have(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(names) => names.contains(name),
+        }
+    }
+
+    fn add(&mut self, others: Self) {
+        match (self, others) {
+            (Self::These(names), Self::These(more)) => names.extend(more),
+            (all, Self::All) => *all = Self::All,
+            (Self::All, Self::These(_)) => {}
+        }
+    }
+}
+
+/// What a reload is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// The pools that it takes from the file.
+    wanted: Names,
+    /// The pools whose workers it replaces also where nothing has changed.
+    forced: Names,
+}
+
+impl Scope {
+    /// All that the file says, and nothing replaced without a reason.
+    pub(super) fn whole() -> Self {
+        Self::of(Vec::new(), false)
+    }
+
+    /// These pools, all without one.
+    pub(super) fn of(pools: Vec<String>, force: bool) -> Self {
+        let wanted = if pools.is_empty() {
+            Names::All
+        } else {
+            Names::These(pools.into_iter().collect())
+        };
+        let forced = match force {
+            true => wanted.clone(),
+            false => Names::These(BTreeSet::new()),
+        };
+        Self { wanted, forced }
+    }
+
+    /// Does what is asked for besides, too.
+    pub(super) fn add(&mut self, other: Self) {
+        self.wanted.add(other.wanted);
+        self.forced.add(other.forced);
+    }
+
+    /// Whether it takes this pool from the file.
+    pub(super) fn has(&self, pool: &str) -> bool {
+        self.wanted.have(pool)
+    }
+
+    /// What is to be in force after it.
+    pub(super) fn select(&self, in_force: &Config, new: Config) -> Result<Config, ApiError> {
+        let Names::These(names) = &self.wanted else {
+            return Ok(new);
+        };
+        let known = |name: &&String| in_force.pool(name).is_some() || new.pool(name).is_some();
+        if let Some(unknown) = names.iter().find(|name| !known(name)) {
+            let there: Vec<&str> = new.pools.iter().map(|it| &*it.policy.name).collect();
+            let why = format!(
+                "there is no pool {unknown}, neither in force nor in {}; pools: {}",
+                new.source,
+                there.join(", ")
+            );
+            return Err(ApiError::new(ErrorCode::NotFound, why));
+        }
+        config::select(in_force, new, |name| names.contains(name))
+            .map_err(|why| ApiError::new(ErrorCode::Config, why))
+    }
+}
+
+impl Reactor {
+    /// Why the workers of a pool cannot be left alone; none where those who were to follow
+    /// them would be the same, as far as can be seen.
+    pub(super) fn why_replaced(
+        &self,
+        pool: &config::Pool,
+        scope: &Scope,
+    ) -> Option<Cow<'static, str>> {
+        let name = &*pool.policy.name;
+        if !scope.has(name) {
+            return None;
+        }
+        let Some(running) = self.editions.of(name, self.fleet.generation()) else {
+            return Some("nothing of it is in force".into());
+        };
+        if !config::would_be_same(&running.config, pool) {
+            return Some("its settings are others".into());
+        }
+        if scope.forced.have(name) {
+            return Some("by --force".into());
+        }
+        running.why_replaced(self.pids_of(name))
+    }
+
+    /// What a reload makes of the workers of a pool that is set up for it.
+    pub(super) fn fate(&self, edition: &Edition, scope: &Scope) -> Fate {
+        let name = &*edition.name;
+        let running = self.editions.of(name, self.fleet.generation());
+        // What lies on the disk may have become another since that was looked at.
+        let same = || {
+            running.is_some_and(|it| {
+                std::ptr::eq(Rc::as_ptr(it), edition)
+                    || it.is_alike(edition)
+                        && it
+                            .program
+                            .is_same_code(&edition.program, self.pids_of(name))
+            })
+        };
+        if self.why_replaced(&edition.config, scope).is_none() && same() {
+            Fate::Kept
+        } else if !scope.forced.have(name) && self.can_reload_in_place(edition) {
+            Fate::InPlace
+        } else {
+            Fate::Replaced
+        }
+    }
+
+    fn pids_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = i32> + 'a {
+        let pools = self.fleet.pools().filter(move |it| it.name() == pool);
+        let slots = pools.flat_map(|pool| pool.slots().collect::<Vec<_>>());
+        slots.filter_map(|slot| slot.current()?.pid())
+    }
+}
