@@ -69,6 +69,8 @@ fn a_pool_needs_the_share_that_its_setting_says() {
     let few = "not ready: pool app: 2 of 4 workers ready, 3 needed";
     everybody_hears(&prefork, Readiness::NotReady, few);
     assert!(prefork.done(&["status"]).contains("2/4 (needed: 3)"));
+    let needed = prefork.metric("prefork_workers_needed", &[("pool", "app")]);
+    assert!((needed - 3.0).abs() < f64::EPSILON, "{needed}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ const BOUNDS: [f64; 14] = [
 #[derive(Debug)]
 pub(super) struct PoolFamilies {
     desired: IntGaugeVec,
+    needed: IntGaugeVec,
     boot: Histograms,
     drain: Histograms,
 }
@@ -26,6 +27,7 @@ pub(super) struct PoolFamilies {
 pub struct PoolMetrics {
     name: String,
     desired: IntGauge,
+    needed: IntGauge,
     boot: Histograms,
     drain: Histograms,
 }
@@ -39,8 +41,13 @@ impl PoolFamilies {
             "prefork_workers_desired",
             "How many workers the pool should have.",
         );
+        let needed = Opts::new(
+            "prefork_workers_needed",
+            "How many workers must be ready for the pool not to count as not ready.",
+        );
         Self {
             desired: registered(registry, IntGaugeVec::new(desired, &["pool"])),
+            needed: registered(registry, IntGaugeVec::new(needed, &["pool"])),
             boot: histogram(
                 "prefork_worker_boot_duration_seconds",
                 "Time from a worker's start until it was ready.",
@@ -58,6 +65,7 @@ impl PoolFamilies {
         PoolMetrics {
             name: name.to_owned(),
             desired: self.desired.with_label_values(&[name]),
+            needed: self.needed.with_label_values(&[name]),
             boot: self.boot.clone(),
             drain: self.drain.clone(),
         }
@@ -66,6 +74,7 @@ impl PoolFamilies {
     pub(super) fn remove(&self, name: &str) {
         let known = "a pool's series are there until they are removed";
         self.desired.remove_label_values(&[name]).expect(known);
+        self.needed.remove_label_values(&[name]).expect(known);
         self.boot.remove(name);
         self.drain.remove(name);
     }
@@ -75,6 +84,11 @@ impl PoolMetrics {
     /// How many workers it should have from now on.
     pub fn desired(&self, workers: u32) {
         self.desired.set(workers.into());
+    }
+
+    /// How many of them it takes for it to serve.
+    pub fn needed(&self, workers: u32) {
+        self.needed.set(workers.into());
     }
 
     /// A worker has become ready, this long after its start.

@@ -233,7 +233,9 @@ impl Reactor {
         self.read_scoreboards();
         self.read_backlogs();
         for pool in self.fleet.pools() {
-            self.metrics.pool(pool.name()).desired(pool.desired());
+            let metrics = self.metrics.pool(pool.name());
+            metrics.desired(pool.desired());
+            metrics.needed(pool.strength().needed);
             for slot in pool.slots() {
                 if let Some(metrics) = self.metrics.known_slot(pool.name(), slot.index()) {
                     let current = slot.current();
