@@ -167,6 +167,18 @@ fn a_worker_without_a_table_is_told_of_none() {
     assert_eq!(prefork.describe("web", 0).requests, None);
 }
 
+#[test]
+fn what_is_noted_changes_with_the_reload_that_says_so() {
+    let prefork = Prefork::start(&[Pool::service("web", 1)]);
+    prefork.append_to_configuration("[requests]\nquery = true\n");
+    let told = prefork.done(&["reload", "--dry-run"]);
+    let why = "pool web: 1 worker would be replaced: [requests] is another\n";
+    assert!(told.contains(why), "{told}");
+    prefork.done(&["reload"]);
+    let _client = waiting(prefork.address("web"), "/slow/600000?a=b");
+    shows(&prefork, "web", &["/slow/600000?a=b"]);
+}
+
 /// Writes over a worker's whole table, from outside: the memory is the same as if it did
 /// so itself.
 #[track_caller]

@@ -184,7 +184,7 @@ impl Reactor {
         let told = Told {
             rejoin: self.keep.as_ref().map(|keep| keep.door.offer()),
             tickets: self.tickets_of(edition),
-            requests: self.config.requests,
+            requests: self.config_of(spawn.generation).requests,
         };
         let ties = self.ties.clone();
         let allotment = self.allot(edition, spawn.worker)?;

@@ -172,6 +172,14 @@ impl Reactor {
         }
     }
 
+    /// The configuration that a generation's workers are started by.
+    pub(super) fn config_of(&self, generation: u64) -> &Config {
+        match &self.reloads.current {
+            Some(reload) if reload.generation == generation => &reload.config,
+            _ => &self.config,
+        }
+    }
+
     /// Says what a reload would change, and changes nothing.
     pub(super) fn rehearse(&self, scope: Scope, asker: UnboundedSender<JobLine>) {
         self.read(Purpose::Rehearsal(scope, asker));
@@ -219,7 +227,7 @@ impl Reactor {
             } = change
                 && *fate == Fate::Kept
                 && let Some(settings) = to.pool(pool)
-                && let Some(reason) = self.why_replaced(settings, scope)
+                && let Some(reason) = self.why_replaced(settings, &to, scope)
             {
                 *fate = Fate::Replaced;
                 *why = Some(reason.into_owned());
@@ -271,7 +279,7 @@ impl Reactor {
             };
             pools.push(PlannedPool {
                 policy: pool.policy.clone(),
-                fate: self.fate(&edition, scope),
+                fate: self.fate(&edition, &config, scope),
             });
             editions.push(edition);
         }

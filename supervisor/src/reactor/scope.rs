@@ -98,11 +98,12 @@ impl Scope {
 }
 
 impl Reactor {
-    /// Why the workers of a pool cannot be left alone; none where those who were to follow
+    /// Why the workers of a pool cannot be left alone by a reload to this configuration; none where those who were to follow
     /// them would be the same, as far as can be seen.
     pub(super) fn why_replaced(
         &self,
         pool: &config::Pool,
+        to: &Config,
         scope: &Scope,
     ) -> Option<Cow<'static, str>> {
         let name = &*pool.policy.name;
@@ -115,14 +116,18 @@ impl Reactor {
         if !config::would_be_same(&running.config, pool) {
             return Some("its settings are others".into());
         }
+        if to.requests != self.config.requests {
+            return Some("[requests] is another".into());
+        }
         if scope.forced.have(name) {
             return Some("by --force".into());
         }
         running.why_replaced(self.pids_of(name))
     }
 
-    /// What a reload makes of the workers of a pool that is set up for it.
-    pub(super) fn fate(&self, edition: &Edition, scope: &Scope) -> Fate {
+    /// What a reload to this configuration makes of the workers of a pool that is set up
+    /// for it.
+    pub(super) fn fate(&self, edition: &Edition, to: &Config, scope: &Scope) -> Fate {
         let name = &*edition.name;
         let running = self.editions.of(name, self.fleet.generation());
         // What lies on the disk may have become another since that was looked at.
@@ -135,9 +140,10 @@ impl Reactor {
                             .is_same_code(&edition.program, self.pids_of(name))
             })
         };
-        if self.why_replaced(&edition.config, scope).is_none() && same() {
+        let is_noted_alike = to.requests == self.config.requests;
+        if self.why_replaced(&edition.config, to, scope).is_none() && same() {
             Fate::Kept
-        } else if !scope.forced.have(name) && self.can_reload_in_place(edition) {
+        } else if !scope.forced.have(name) && is_noted_alike && self.can_reload_in_place(edition) {
             Fate::InPlace
         } else {
             Fate::Replaced
