@@ -401,4 +401,38 @@ mod tests {
             assert_eq!(home(name), None, "{name} is a key of ours");
         }
     }
+
+    /// The names in backticks of a table's cell.
+    fn quoted(cell: &str) -> Vec<&str> {
+        cell.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn the_page_for_who_comes_from_elsewhere_says_what_an_error_would() {
+        let page = include_str!("../../../docs/coming-from.md");
+        let mut rows = 0;
+        let mut of_settings = false;
+        for line in page.lines() {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let [_, theirs, ours, _] = cells[..] else {
+                of_settings = false;
+                continue;
+            };
+            if ours == "here" {
+                of_settings = theirs == "setting";
+            } else if let (true, [theirs]) = (of_settings, &quoted(theirs)[..]) {
+                let nothing = DeValue::Boolean(false);
+                let name = names(theirs, &nothing).remove(0);
+                let found = COUNTERPARTS
+                    .iter()
+                    .find(|it| it.theirs.contains(&name.as_str()));
+                let answer = found.map_or(vec![name.as_str()], |it| it.ours.to_vec());
+                let shown = quoted(ours);
+                let same = shown.iter().any(|it| answer.contains(it));
+                assert!(same, "{line}: an error says {answer:?}");
+                rows += 1;
+            }
+        }
+        assert!(rows > 50, "{rows} rows");
+    }
 }
