@@ -151,6 +151,24 @@ fn an_order_for_one_worker_can_be_for_the_whole_pool_if_that_is_meant() {
 }
 
 #[test]
+fn the_status_of_one_pool_is_that_of_no_other() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 1), Pool::bundled("api", 1)]);
+    let table = prefork.done(&["status", "web"]);
+    assert!(
+        table.contains("web/0") && !table.contains("api/0"),
+        "{table}"
+    );
+    let json = prefork.done(&["status", "web", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let pools = json["pools"].as_array().expect("pools are an array");
+    assert_eq!(pools.len(), 1, "{json}");
+    assert_eq!(pools[0]["name"], "web");
+    let unknown = prefork.cli(&["status", "shop"]);
+    assert_eq!(unknown.code, 4, "{unknown:?}");
+    assert!(unknown.stderr.contains("web, api"), "{unknown:?}");
+}
+
+#[test]
 fn health_alone_asks_whether_it_is_ready() {
     let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     assert_eq!(

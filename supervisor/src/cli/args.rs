@@ -56,7 +56,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run the supervisor in the foreground.
     Run(Run),
-    /// Validate a configuration and show what it comes to.
+    /// Check a configuration, and show what it comes to.
     Check(Check),
     #[command(flatten)]
     Question(Question),
@@ -104,7 +104,9 @@ pub(crate) enum Question {
     /// Show what happened: a line for each event on a terminal or with `--output table`,
     /// otherwise JSON lines.
     Events(Events),
-    /// Ask for health, for probes: exit 0 or 1.
+    /// Ask whether the service is well: exit 0 for yes, 1 for no. Made for probes.
+    ///
+    /// Without a flag the question is --ready.
     Health {
         /// Whether the supervisor answers.
         #[arg(long, conflicts_with = "ready")]
@@ -120,28 +122,28 @@ pub(crate) enum Question {
 /// What an operator can want of a running supervisor.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Order {
-    /// Put the configuration as it is now in force, or keep the old one: exit 0, or 1 and why.
+    /// Load the configuration again and apply it. If that fails, keep the old one.
     ///
     /// New workers take the place of the old ones step by step, each ready before its
     /// predecessor drains. If one fails, the old ones are put back.
     Reload(Reload),
-    /// Replace a pool's workers, or one: each successor is ready before its predecessor drains.
+    /// Replace the workers of a pool, or one worker. Each successor is ready before the old one drains.
     Restart {
         /// The pool, or the worker as POOL/SLOT.
         target: Target,
     },
-    /// Give a pool this many workers, or some more or fewer than it has.
+    /// Change the number of workers of a pool.
     Scale {
         /// The pool.
         pool: PoolName,
-        /// How many workers; with a sign, how many more (+2) or fewer (-1).
+        /// The new number. With a sign, the difference: +2 for two more, -1 for one fewer.
         #[arg(allow_negative_numbers = true, required_unless_present = "file")]
         workers: Option<Workers>,
-        /// As many as the configuration file says.
+        /// Use the number from the configuration file.
         #[arg(long, conflicts_with = "workers")]
         file: bool,
     },
-    /// Let a worker accept no new connections.
+    /// Stop a worker from accepting connections. It keeps the ones that it has.
     Pause {
         #[command(flatten)]
         whom: Whom,
@@ -151,17 +153,17 @@ pub(crate) enum Order {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Let a worker finish what it has and replace it.
+    /// Let a worker finish its requests and leave. Its successor starts at once.
     Drain {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Kill a worker with SIGKILL and replace it.
+    /// Kill a worker with SIGKILL. Its requests are lost, and its successor starts at once.
     Kill {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Send an application command to a pool's workers, or to one, and show each reply.
+    /// Send a command of the application to the workers of a pool, or to one worker. Show each reply.
     Tell {
         /// The pool, or the worker as POOL/SLOT.
         target: Target,
@@ -172,31 +174,31 @@ pub(crate) enum Order {
         #[arg(value_name = "JSON", value_parser = json)]
         args: Option<Value>,
     },
-    /// Run a new program in the supervisor's place: exit 0, or 1 and why.
+    /// Replace the supervisor's program while it runs. The workers stay.
     ///
-    /// The process, its workers and their connections stay. The new program reads the
-    /// running one's state first; if it can't go on from there, nothing changes.
+    /// The process, its workers and their connections stay. The new program first reads the
+    /// state of the running one. If it cannot use it, nothing changes.
     Upgrade {
         /// The new program. By default the file where the running one was found.
         #[arg(long, value_name = "PATH")]
         program: Option<PathBuf>,
     },
-    /// Stop the supervisor and its workers; wait until they are gone.
+    /// Stop the supervisor and its workers. Return when they are gone.
     Stop {
         /// Kill what is in flight instead of draining it.
         #[arg(long)]
         now: bool,
     },
-    /// Open the log files again, after rotation.
+    /// Open the log files again. Use it after a rotation.
     ReopenLogs,
-    /// Change what the supervisor logs.
+    /// Change how much the supervisor logs.
     LogLevel {
         /// The least important level that is logged.
         level: Level,
     },
-    /// Wait for a condition: exit 0 as soon as it holds, 5 when it does not in time.
+    /// Wait until a condition holds: exit 0 then, 5 if the time is over first.
     ///
-    /// A supervisor that is still to come is waited for as well: exit 3 when none came in time.
+    /// If no supervisor runs yet, wait for one as well: exit 3 if none came in time.
     Wait {
         /// ready (no worker is missing but those that are paused), drained (nothing drains
         /// or stops), or generation=N.
@@ -279,6 +281,9 @@ pub(crate) struct Reload {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
+    /// Show this pool only.
+    #[arg(value_name = "POOL", conflicts_with = "exit_code")]
+    pub(crate) pool: Option<PoolName>,
     /// Show it again every second.
     #[arg(long, conflicts_with = "exit_code")]
     pub(crate) watch: bool,
@@ -562,6 +567,7 @@ mod tests {
             ("prefork reload --no-wait --dry-run", "cannot be used with"),
             ("prefork log-level loud", "debug"),
             ("prefork kill web", "`--all web`"),
+            ("prefork status web --exit-code", "cannot be used with"),
             ("prefork kill --all web/0", "name the pool, `web`"),
             ("prefork events --since soon", "sequence number"),
             ("prefork requests web/x", "`web/0`"),

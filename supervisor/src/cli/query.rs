@@ -3,11 +3,13 @@
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use prefork_proto::control::{Channels, Describe, Event, Requests, Status};
+use serde_json::Value;
 
-use super::address::{Target, WorkerAddress};
-use super::args::{Events, Question, Since};
+use super::address::{PoolName, Target, WorkerAddress};
+use super::args::{Events, Question, Since, Status as StatusFlags};
 use super::client::{Client, Deadline, read};
 use super::error::{self, Error};
 use super::render;
@@ -31,10 +33,10 @@ impl Query<'_> {
     /// Asks and shows the answer: the exit code.
     pub(super) async fn answer(&self, question: Question) -> Result<u8, Error> {
         match question {
-            Question::Status(status) if status.watch => {
-                return self.while_read(self.watch()).await;
+            Question::Status(wanted) if wanted.watch => {
+                return self.while_read(self.watch(wanted.pool.as_ref())).await;
             }
-            Question::Status(status) => return self.status(status.exit_code).await,
+            Question::Status(wanted) => return self.status(wanted).await,
             Question::Describe { worker } => self.describe(&worker).await?,
             Question::Requests { target, older_than } => {
                 self.requests(target.as_ref(), older_than).await?;
@@ -49,23 +51,44 @@ impl Query<'_> {
     }
 
     /// `prefork status`: the exit code.
-    async fn status(&self, exit_code: bool) -> Result<u8, Error> {
-        let document = self.document("/v1/status").await?;
-        let status: Status = read(&document)?;
+    async fn status(&self, wanted: StatusFlags) -> Result<u8, Error> {
+        let (document, status) = self.status_of(wanted.pool.as_ref()).await?;
         self.show(&document, || self.draw(&status))?;
-        Ok(match exit_code {
+        Ok(match wanted.exit_code {
             true => error::readiness(&status),
             false => 0,
         })
     }
 
+    /// The status, as it came and as it was read; of one pool where one is named.
+    async fn status_of(&self, pool: Option<&PoolName>) -> Result<(Bytes, Status), Error> {
+        let document = self.document("/v1/status").await?;
+        let mut status: Status = read(&document)?;
+        let Some(pool) = pool.map(ToString::to_string) else {
+            return Ok((document, status));
+        };
+        if !status.pools.iter().any(|it| it.name == pool) {
+            let known: Vec<String> = status.pools.into_iter().map(|it| it.name).collect();
+            return Err(Error::NoSuchPool {
+                pool,
+                known: known.join(", "),
+            });
+        }
+        status.pools.retain(|it| it.name == pool);
+        // What this program does not know of it is kept.
+        let mut document: Value = read(&document)?;
+        if let Some(pools) = document["pools"].as_array_mut() {
+            pools.retain(|it| it["name"] == pool);
+        }
+        Ok((format!("{document}\n").into(), status))
+    }
+
     /// `prefork status --watch`: until the supervisor or the reader goes.
-    async fn watch(&self) -> Result<u8, Error> {
+    async fn watch(&self, pool: Option<&PoolName>) -> Result<u8, Error> {
         let mut tick = tokio::time::interval(WATCH_INTERVAL);
         loop {
             tick.tick().await;
-            let document = self.document("/v1/status").await?;
-            let status: Status = read(&document)?;
+            let (document, status) = self.status_of(pool).await?;
             self.show(&document, || {
                 let table = self.draw(&status);
                 if self.terminal.screen {
@@ -188,7 +211,7 @@ impl Query<'_> {
         }
     }
 
-    async fn document(&self, path: &str) -> Result<bytes::Bytes, Error> {
+    async fn document(&self, path: &str) -> Result<Bytes, Error> {
         self.within(self.client.document(path)).await
     }
 
