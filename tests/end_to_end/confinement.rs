@@ -320,3 +320,58 @@ fn is_exclusive(pid: i32) -> bool {
         info.contains("events: 90000019")
     })
 }
+
+/// A thread on which, and in whose children, the kernel confines nobody any further.
+fn where_nobody_can_be_confined<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    use landlock::{AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
+
+    let layers = || {
+        // The kernel has room for so many, each of which forbids nothing that is done here.
+        for _ in 0..16 {
+            let rules = Ruleset::default()
+                .handle_access(AccessFs::MakeBlock)
+                .and_then(Ruleset::create)
+                .and_then(|rules| rules.no_new_privs(true).restrict_self());
+            if rules.is_ok_and(|it| it.ruleset == RulesetStatus::NotEnforced) {
+                break;
+            }
+        }
+        test()
+    };
+    std::thread::scope(|scope| scope.spawn(layers).join().expect("no panic"))
+}
+
+#[test]
+fn what_cannot_be_confined_serves_and_says_so_or_does_not_come_up() {
+    let dir = crate::harness::directory();
+    let root = site(dir.path(), "root");
+    where_nobody_can_be_confined(|| {
+        let prefork = Prefork::start(&[pool(&root, "")]);
+        let status = says(&prefork);
+        assert!(status.contains("not confined: "), "{status}");
+        prefork.configure(&[pool(&root, ", confine = \"required\"")]);
+        let refused = prefork.cli(&["reload"]);
+        assert_eq!(refused.code, 1, "{refused:?}");
+        let why = "`confine = \"required\"`, and ";
+        assert!(refused.stderr.contains(why), "{refused:?}");
+        assert_eq!(
+            http::get(prefork.address("web"), "/page")
+                .expect("as before")
+                .body,
+            "root"
+        );
+    });
+}
+
+#[test]
+fn what_is_to_be_confined_in_any_case_comes_up_where_it_can_be() {
+    let dir = crate::harness::directory();
+    let root = site(dir.path(), "root");
+    let prefork = Prefork::start(&[pool(&root, "")]);
+    if !is_confined(&prefork) {
+        return;
+    }
+    prefork.configure(&[pool(&root, ", confine = \"required\"")]);
+    prefork.done(&["reload"]);
+    assert!(is_confined(&prefork));
+}

@@ -86,6 +86,7 @@ fn a_limit_of_file_sizes_is_an_error_like_any_other() {
     let mut prefork = Prefork::launch_by_script(script, "", &[pool]);
     prefork.wait_until_ready();
     prefork.logged(&["cannot write", "state.json", "File too large"]);
+    prefork.logged(&["what it serves will not be shown", "File too large"]);
     let workers = prefork.ready_pids("web");
     let address = prefork.address("web");
     for _ in 0..50 {

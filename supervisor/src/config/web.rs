@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::error::Fault;
 use super::forward;
 use super::host::Host;
-use super::section::{Section, Setting, boolean, expected, string};
+use super::section::{Section, Setting, expected, string};
 
 const PAGE: &str = "the path of a file in the root, such as \"404.html\"";
 const LINKS: [&str; 2] = ["inside", "anywhere"];
@@ -37,8 +37,13 @@ pub(super) fn check(
             table.fault(page.span, fault.help("add root = \"./public\""));
         }
     }
-    table.take("symlinks", symlinks);
-    table.take("confine", boolean);
+    let links = table.take("symlinks", symlinks);
+    let confine = table.take("confine", confine);
+    if let (Some(true), Some(true)) = (links.value, confine.value) {
+        let fault =
+            Fault::new("`confine = \"required\"` does not go with `symlinks = \"anywhere\"`");
+        table.fault(confine.span, fault.help("leave one of the two out"));
+    }
     table.take("cache_control", cache_control);
     if let Some(root) = root.value {
         json.insert("root".to_owned(), Value::from(root));
@@ -82,9 +87,19 @@ fn page(value: &DeValue<'_>, root: Option<&str>) -> Result<(), Fault> {
     }
 }
 
-fn symlinks(value: &DeValue<'_>) -> Result<(), Fault> {
+/// Whether it is required.
+fn confine(value: &DeValue<'_>) -> Result<bool, Fault> {
     match value {
-        DeValue::String(word) if LINKS.contains(&word.as_ref()) => Ok(()),
+        DeValue::Boolean(_) => Ok(false),
+        DeValue::String(word) if word == "required" => Ok(true),
+        other => Err(expected("true, false or \"required\"", other)),
+    }
+}
+
+/// Whether they may lead anywhere.
+fn symlinks(value: &DeValue<'_>) -> Result<bool, Fault> {
+    match value {
+        DeValue::String(word) if LINKS.contains(&word.as_ref()) => Ok(word != "inside"),
         other => Err(expected("\"inside\" or \"anywhere\"", other)),
     }
 }

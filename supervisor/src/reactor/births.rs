@@ -14,6 +14,7 @@ use prefork_proto::message::{OutputOffer, OutputStream, PROTOCOL, RejoinOffer, W
 use prefork_proto::request_table::{RequestTableError, Table};
 use prefork_proto::scoreboard::{self, ScoreboardError};
 use prefork_proto::tls::TicketKey;
+use tracing::warn;
 
 use super::Spawn;
 use super::edition::{Edition, PoolError};
@@ -55,9 +56,6 @@ pub(crate) enum BirthError {
     /// No memory for it to count in.
     #[error(transparent)]
     Scoreboard(#[from] ScoreboardError),
-    /// No memory for it to note its requests in.
-    #[error(transparent)]
-    RequestTable(#[from] RequestTableError),
     /// No pipe, duplicate, or place in the event loop.
     #[error("cannot {step}: {source}{}", io_advice(.source))]
     Io {
@@ -159,7 +157,12 @@ pub(crate) fn spawn(
     // failure leaves no process; `place` keeps room for the pidfd.
     let (ours, theirs) = channel::pair()?;
     let scoreboard = scoreboard::create()?;
-    let requests = request_table(noted)?;
+    // It is no reason to serve nobody (RLIMIT_FSIZE is for memory files as well).
+    let requests = request_table(noted).unwrap_or_else(|error| {
+        let slot = worker.slot;
+        warn!(pool = %edition.name, slot, "what it serves will not be shown: {error}");
+        None
+    });
     let (stdout, stdout_writer) = pipe().map_err(errno("make a pipe for stdout"))?;
     let (stderr, stderr_writer) = pipe().map_err(errno("make a pipe for stderr"))?;
     let prints_to = [&stdout_writer, &stderr_writer].map(named);

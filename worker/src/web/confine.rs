@@ -15,7 +15,7 @@ use landlock::{
 };
 
 use super::filter;
-use super::settings::Settings;
+use super::settings::{Confinement, Settings};
 
 /// Everything about files that can be denied, and from this version on connecting to
 /// any unix socket but those beside the next supervisor's.
@@ -77,20 +77,33 @@ impl Identity {
 }
 
 impl Bounds {
+    /// What stands in the way of being confined by all that there is for it.
+    pub(super) fn lacks(&self) -> Option<String> {
+        match self {
+            Self::Off(_) => None,
+            Self::Unavailable(why) => Some(why.clone()),
+            Self::Confined { unfiltered, .. } => unfiltered.clone(),
+        }
+    }
+
     /// Whether the process can go on with another root, and with being
     /// confined or not; what stands in the way.
     pub(super) fn admit(
         &self,
         root: Option<&Path>,
-        confined: bool,
-        wanted: Reach,
+        wanted: Confinement,
+        reach: Reach,
     ) -> Result<(), &'static str> {
+        let confined = wanted != Confinement::Off;
+        if wanted == Confinement::Required && self.lacks().is_some() {
+            return Err("it is to be confined in any case, which is seen to at its start");
+        }
         match self {
             Self::Unavailable(_) => Ok(()),
             Self::Off(_) if confined => Err("it is to confine itself, which it does at its start"),
             Self::Off(_) => Ok(()),
             Self::Confined { .. } if !confined => Err("it has confined itself for good"),
-            Self::Confined { reach, .. } if *reach != wanted => {
+            Self::Confined { reach: ours, .. } if *ours != reach => {
                 Err("it has confined itself to what it forwards to, if anything")
             }
             Self::Confined { root: ours, .. } => match root.map(Identity::of) {

@@ -36,7 +36,7 @@ use confine::{Bounds, Reach};
 use files::Files;
 use forward::{Forwarded, Front, Metrics, Pools};
 use sending::Sending;
-use settings::{Settings, SettingsError};
+use settings::{Confinement, Settings, SettingsError};
 use welcome::Welcome;
 
 type Body = Either<Full<Bytes>, Sending>;
@@ -50,7 +50,8 @@ type Current = Rc<RefCell<Rc<Site>>>;
 /// Runs the bundled web server as a worker. Its settings are `root`, the
 /// directory to serve, and `forward`, the pools that answer for what is no file there;
 /// without either there is a welcome page. Under a supervisor it
-/// confines itself to reading that directory, unless `confine` is false.
+/// confines itself to reading that directory, unless `confine` is false; where it is
+/// `"required"` and the kernel lacks something for it, it does not serve.
 pub fn main() -> ExitCode {
     let registry = Registry::new();
     let pools = Pools::new(Metrics::new(&registry));
@@ -83,16 +84,21 @@ fn start(
 ) -> Result<Site, StartError> {
     let settings = Settings::from_app(context.app_value())?;
     let root = settings.root.clone();
-    let wanted = settings.is_confined();
+    let wanted = settings.confinement();
     let reach = Reach::of(&settings);
     let site = Site::new(context, settings, pools)?;
     let reached = if !context.is_supervised() {
         Bounds::Off("it runs alone")
-    } else if !wanted {
+    } else if wanted == Confinement::Off {
         Bounds::Off("its settings say so")
     } else {
         confine::confine(root.as_deref(), context.rejoin_directory(), reach)
     };
+    if wanted == Confinement::Required
+        && let Some(why) = reached.lacks()
+    {
+        return Err(format!("`confine = \"required\"`, and {why}").into());
+    }
     let (pool, slot) = (context.pool(), context.slot());
     say(format_args!("{pool}/{slot}: {reached}"));
     context.set_status(format!("{site}, {reached}"));
@@ -127,7 +133,7 @@ fn take(
     bounds
         .admit(
             settings.root.as_deref(),
-            settings.is_confined(),
+            settings.confinement(),
             Reach::of(&settings),
         )
         .map_err(Refused::needs_restart)?;

@@ -36,12 +36,24 @@ pub(super) struct Settings {
     pub(super) fallback: Option<String>,
     /// `Cache-Control` by the beginning of the path, the longest first.
     pub(super) cache_control: Vec<(String, HeaderValue)>,
-    /// Whether the server may reach more than its root.
-    pub(super) unconfined: bool,
+    /// Whether the server gives up the right to reach more than its root.
+    pub(super) confine: Confinement,
     /// Which pools answer for what is no file.
     pub(super) forward: Option<Routes>,
     /// How long what is forwarded may wait.
     pub(super) waits: Waits,
+}
+
+/// Whether the server gives up the right to reach more than its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Confinement {
+    /// It does not.
+    Off,
+    /// It does, as far as the kernel has the means.
+    #[default]
+    AsFarAsPossible,
+    /// It does all of it, or does not serve.
+    Required,
 }
 
 /// What is wrong with the settings.
@@ -52,6 +64,9 @@ pub(super) enum SettingsError {
 
     #[error("the web server has no setting {key:?}; did you mean {nearest:?}?")]
     UnknownKey { key: String, nearest: &'static str },
+
+    #[error("`confine = \"required\"` does not go with `symlinks = \"anywhere\"`")]
+    LinksLeadOut,
 
     #[error("`{key}` is {expected}, not {found}")]
     Wrong {
@@ -102,7 +117,7 @@ impl Settings {
                 "symlinks" => settings.symlinks = links(value)?,
                 "not_found" => settings.not_found = Some(page("not_found", value)?),
                 "fallback" => settings.fallback = Some(page("fallback", value)?),
-                "confine" => settings.unconfined = !flag("confine", value)?,
+                "confine" => settings.confine = confinement(value)?,
                 "cache_control" => settings.cache_control = cache_control(value)?,
                 "forward" => settings.forward = Some(routes(value)?),
                 "queue_timeout" => {
@@ -126,6 +141,9 @@ impl Settings {
         if let (None, Some(key)) = (&settings.forward, waits) {
             return Err(SettingsError::NeedsForward(key));
         }
+        if (settings.confine, settings.symlinks) == (Confinement::Required, Links::Anywhere) {
+            return Err(SettingsError::LinksLeadOut);
+        }
         match (&settings.root, &settings.not_found, &settings.fallback) {
             (None, Some(_), _) => Err(SettingsError::NeedsRoot("not_found")),
             (None, _, Some(_)) => Err(SettingsError::NeedsRoot("fallback")),
@@ -135,8 +153,11 @@ impl Settings {
 
     /// Whether the server is to reach its root alone, which it can't where a
     /// link may lead out of it.
-    pub(super) fn is_confined(&self) -> bool {
-        !self.unconfined && self.symlinks == Links::Inside
+    pub(super) fn confinement(&self) -> Confinement {
+        match self.symlinks {
+            Links::Inside => self.confine,
+            Links::Anywhere => Confinement::Off,
+        }
     }
 }
 
@@ -155,10 +176,13 @@ fn text(key: &'static str, expected: &'static str, value: Value) -> Result<Strin
     }
 }
 
-fn flag(key: &'static str, value: Value) -> Result<bool, SettingsError> {
-    value
-        .as_bool()
-        .ok_or_else(|| wrong(key, "true or false", value))
+fn confinement(value: Value) -> Result<Confinement, SettingsError> {
+    match &value {
+        Value::Bool(false) => Ok(Confinement::Off),
+        Value::Bool(true) => Ok(Confinement::AsFarAsPossible),
+        Value::String(word) if word == "required" => Ok(Confinement::Required),
+        _ => Err(wrong("confine", "true, false or \"required\"", value)),
+    }
 }
 
 fn links(value: Value) -> Result<Links, SettingsError> {
@@ -237,7 +261,10 @@ mod tests {
         let settings = Settings::from_app(json!({ "root": "public" })).unwrap();
         assert_eq!(settings.root, Some(PathBuf::from("public")));
         let open = Settings::from_app(json!({ "confine": false })).unwrap();
-        assert!(settings.is_confined() && !open.is_confined());
+        assert_eq!(settings.confinement(), Confinement::AsFarAsPossible);
+        assert_eq!(open.confinement(), Confinement::Off);
+        let required = Settings::from_app(json!({ "confine": "required" })).unwrap();
+        assert_eq!(required.confinement(), Confinement::Required);
         assert_eq!(Settings::from_app(json!({})).unwrap().root, None);
         assert_eq!(Settings::from_app(Value::Null).unwrap().root, None);
     }
@@ -272,7 +299,9 @@ mod tests {
             "the web server has no setting \"rot\"; did you mean \"root\"?"
         );
         assert!(say(json!({ "root": 7 })).contains("not 7"));
-        assert!(say(json!({ "confine": 7 })).contains("true or false, not 7"));
+        assert!(say(json!({ "confine": 7 })).contains("true, false or \"required\", not 7"));
+        let both = json!({ "confine": "required", "symlinks": "anywhere" });
+        assert!(say(both).contains("does not go with"));
         assert!(say(json!(["root"])).contains("a table"));
         assert!(say(json!({ "symlinks": true })).contains("\"inside\" or \"anywhere\", not true"));
         for forward in [json!(7), json!({ "api": "api" })] {

@@ -553,7 +553,12 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "app.confine = 1",
-            "`confine`: expected true or false, found integer 1",
+            "`confine`: expected true, false or \"required\", found integer 1",
+        ),
+        (
+            "app = { confine = \"required\", symlinks = \"anywhere\" }",
+            "`confine = \"required\"` does not go with `symlinks = \"anywhere\"` \
+             (leave one of the two out)",
         ),
         (
             "access_log = { format = \"json\" }",
