@@ -74,6 +74,17 @@ fn a_pool_needs_the_share_that_its_setting_says() {
 }
 
 #[test]
+fn another_quorum_is_in_force_without_another_worker() {
+    let app = || Pool::test_worker("app", 2);
+    let prefork = Prefork::start(&[app()]);
+    let pids = prefork.ready_pids("app");
+    prefork.configure(&[app().text("ready", "all")]);
+    prefork.done(&["reload"]);
+    assert_eq!(prefork.pool("app").needed, Some(2));
+    assert_eq!(prefork.ready_pids("app"), pids);
+}
+
+#[test]
 fn who_is_paused_is_not_missed_unless_it_is_everybody() {
     let prefork = Prefork::start(&[Pool::test_worker("app", 2).text("ready", "all")]);
     prefork.done(&["pause", "app/1"]);
