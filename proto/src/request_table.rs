@@ -24,7 +24,7 @@ use nix::fcntl::SealFlag;
 pub(crate) use layout::{Header, Record};
 pub use layout::{ID, METHOD, TARGET};
 pub use reader::{Entry, Snapshot, Table};
-pub use writer::{Arrived, Client, Place, Writer};
+pub use writer::{Arrived, Client, Method, Place, Writer};
 
 use crate::error::{Call, SystemError};
 

@@ -88,6 +88,7 @@ fn what_a_killed_worker_was_serving_is_known_whoever_died_before() {
     shows(&prefork, "web", &LONG);
 
     processes::send(pid, Signal::SIGKILL);
+    prefork.logged(&["ended by signal 9", "3 in flight", &pid.to_string()]);
     prefork.replaced("web", 0, pid);
     let exit = certificate(&prefork, "web", pid);
     assert_eq!(targets(&exit.in_flight), LONG);

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Uri, Version};
 use prefork_proto::control::RequestStage;
-use prefork_proto::request_table::{Arrived, Place};
+use prefork_proto::request_table::{self, Arrived, Place};
 
 use crate::access_log::Entry;
 use crate::admission::Turn;
@@ -115,17 +115,15 @@ impl InFlight {
     /// Shows what is being done about it.
     #[inline]
     pub(crate) fn show(&self, stage: RequestStage) {
-        if let (Some(place), Some(table)) = (&self.place, self.requests.table()) {
-            table.stage(place, stage);
+        if let Some(place) = &self.place {
+            place.stage(stage);
         }
     }
 
     /// Takes down what is logged of it.
     pub(crate) fn log(&mut self, entry: Option<Box<Entry>>) {
-        if let (Some(entry), Some(place)) = (&entry, &self.place)
-            && let Some(table) = self.requests.table()
-        {
-            table.identify(place, entry.id().as_bytes());
+        if let (Some(entry), Some(place)) = (&entry, &self.place) {
+            place.identify(entry.id().as_bytes());
         }
         self.entry = entry;
     }
@@ -136,8 +134,8 @@ impl InFlight {
         if let Some(entry) = &mut self.entry {
             entry.sent(bytes);
         }
-        if let (Some(place), Some(table)) = (&self.place, self.requests.table()) {
-            table.sent(place, bytes as u64);
+        if let Some(place) = &self.place {
+            place.sent(bytes as u64);
         }
     }
 
@@ -222,10 +220,21 @@ fn note(requests: &Requests, request: &Request<Incoming>, began: Moment) -> Opti
     let table = requests.table()?;
     table.begin(Arrived {
         began_nanos: began.nanos(),
-        method: request.method().as_str(),
+        method: method(request.method()),
         target: target(request.uri(), table.has_query()),
         client: &requests.client,
     })
+}
+
+#[inline]
+fn method(method: &Method) -> request_table::Method {
+    const GET: request_table::Method = request_table::Method::of("GET");
+    const POST: request_table::Method = request_table::Method::of("POST");
+    match *method {
+        Method::GET => GET,
+        Method::POST => POST,
+        _ => request_table::Method::of(method.as_str()),
+    }
 }
 
 /// What a request is for: its path, or the authority that a tunnel is to lead to.

@@ -18,7 +18,7 @@ fn pair(entries: u32) -> (Table, Writer) {
 fn get<'a>(target: &'a str, client: &'a Client) -> Arrived<'a> {
     Arrived {
         began_nanos: 7,
-        method: "GET",
+        method: Method::of("GET"),
         target,
         client,
     }
@@ -35,10 +35,10 @@ fn a_request_is_seen_from_its_beginning_to_its_end() {
     let address = "[2001:db8::1]:4711".parse().unwrap();
     let client = Client::of(Some(address));
     let place = writer.begin(get("/orders/17", &client)).unwrap();
-    writer.identify(&place, b"7b3bf470-9456-11e8-9eb6-529269fb1459");
-    writer.stage(&place, RequestStage::Responding);
-    writer.sent(&place, 100);
-    writer.sent(&place, 20);
+    place.identify(b"7b3bf470-9456-11e8-9eb6-529269fb1459");
+    place.stage(RequestStage::Responding);
+    place.sent(100);
+    place.sent(20);
     let seen = table.read().unwrap();
     assert_eq!(
         seen.entries,
@@ -62,12 +62,12 @@ fn nothing_of_the_request_before_is_left_in_an_entry() {
     let (table, writer) = pair(1);
     let client = Client::of(Some("192.0.2.1:80".parse().unwrap()));
     let long = Arrived {
-        method: "VERSION-CONTROL",
+        method: Method::of("VERSION-CONTROL-X"),
         ..get("/a/long/target/of/many/words", &client)
     };
     let place = writer.begin(long).unwrap();
-    writer.identify(&place, b"an-id");
-    writer.sent(&place, 1);
+    place.identify(b"an-id");
+    place.sent(1);
     writer.end(Some(place));
     let nobody = Client::of(None);
     let _place = writer.begin(get("/x", &nobody)).unwrap();
@@ -90,6 +90,27 @@ fn texts_of_every_length_are_kept_as_far_as_there_is_room() {
         assert_eq!(entry.target, text[..length.min(TARGET)]);
         assert_eq!(entry.is_cut, length > TARGET);
         writer.end(Some(place));
+    }
+}
+
+#[test]
+fn a_method_is_kept_as_far_as_there_is_room() {
+    let (table, writer) = pair(1);
+    let client = Client::default();
+    for method in [
+        "GET",
+        "PROPPATCH",
+        "BASELINE-CONTROL",
+        "VERSION-CONTROL-TOO",
+    ] {
+        let arrived = Arrived {
+            method: Method::of(method),
+            ..get("/", &client)
+        };
+        let place = writer.begin(arrived);
+        let [entry] = table.read().unwrap().entries.try_into().unwrap();
+        assert_eq!(entry.method, method[..method.len().min(METHOD)]);
+        writer.end(place);
     }
 }
 
@@ -119,7 +140,7 @@ fn an_entry_is_never_of_two_requests() {
         while !done.load(Relaxed) {
             for (target, client) in targets.iter().zip(&ports) {
                 let place = writer.begin(get(target, client));
-                writer.identify(place.as_ref().unwrap(), &target.as_bytes()[1..5]);
+                place.as_ref().unwrap().identify(&target.as_bytes()[1..5]);
                 writer.end(place);
             }
         }

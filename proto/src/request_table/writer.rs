@@ -10,7 +10,9 @@ use std::sync::atomic::{
 
 use nix::sys::stat::fstat;
 
-use super::layout::{FREE, Header, IPV4, IPV6, QUEUED, RESPONDING, Record, TARGET, WORKING};
+use super::layout::{
+    FREE, Header, IPV4, IPV6, METHOD, QUEUED, RESPONDING, Record, TARGET, WORKING,
+};
 use super::{ABI, RequestTableError, bytes, entries, refused};
 use crate::control::RequestStage;
 use crate::error::Call;
@@ -28,18 +30,31 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Writer {
     header: &'static Header,
-    records: &'static [Record],
-    /// Of each free entry, which one is free as well. In memory that nobody else has.
-    free: Box<[AtomicU32]>,
+    /// In memory that nobody else has, so that nobody else leads it astray.
+    slots: Box<[Slot]>,
     first_free: AtomicU32,
     /// Whether targets are noted with their queries.
     query: bool,
     memory: OwnedFd,
 }
 
+/// An entry, and which one is free as well while it is.
+#[derive(Debug)]
+struct Slot {
+    record: &'static Record,
+    next_free: AtomicU32,
+}
+
 /// A request's entry, until [`Writer::end`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct Place(u32);
+#[derive(Debug)]
+pub struct Place {
+    record: &'static Record,
+    index: u32,
+}
+
+/// A method as an entry has it: worked out once for those that come often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Method([u64; METHOD / 8]);
 
 /// Who a connection's requests come from, as an entry has it: worked out once for all of
 /// them.
@@ -55,11 +70,26 @@ pub struct Arrived<'a> {
     /// When, in nanoseconds of the monotonic clock.
     pub began_nanos: u64,
     /// Its method.
-    pub method: &'a str,
+    pub method: Method,
     /// Its target, with its query where [`Writer::has_query`] says so.
     pub target: &'a str,
     /// Who it comes from.
     pub client: &'a Client,
+}
+
+impl Method {
+    /// A method of this name, as much of it as there is room for.
+    pub const fn of(name: &str) -> Self {
+        let name = name.as_bytes();
+        let mut bytes = [0; METHOD];
+        let mut at = 0;
+        while at < name.len() && at < METHOD {
+            bytes[at] = name[at];
+            at += 1;
+        }
+        let (words, _) = bytes.as_chunks::<8>();
+        Self([u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])])
+    }
 }
 
 impl Client {
@@ -100,11 +130,13 @@ impl Writer {
         let entries = entries(seals(&memory)?, size)?;
         let (header, records) = sys::map_requests_for_good(memory.as_fd(), entries as usize)
             .map_err(refused(Call::Mmap))?;
-        let next = (1..entries).chain([NONE]);
+        let next = (1..entries).chain([NONE]).map(AtomicU32::new);
+        let slots = records.iter().zip(next);
         Ok(Self {
             header,
-            records,
-            free: next.map(AtomicU32::new).collect(),
+            slots: slots
+                .map(|(record, next_free)| Slot { record, next_free })
+                .collect(),
             first_free: AtomicU32::new(0),
             query: offer.query,
             memory,
@@ -118,7 +150,7 @@ impl Writer {
 
     /// What goes with it.
     pub fn offer(&self) -> RequestsOffer {
-        let entries = u32::try_from(self.records.len()).expect("there are few");
+        let entries = u32::try_from(self.slots.len()).expect("there are few");
         RequestsOffer {
             abi: ABI,
             bytes: bytes(entries),
@@ -137,32 +169,42 @@ impl Writer {
     #[inline]
     pub fn begin(&self, arrived: Arrived<'_>) -> Option<Place> {
         let index = self.first_free.load(Relaxed);
-        let (Some(record), Some(next)) = (
-            self.records.get(index as usize),
-            self.free.get(index as usize),
-        ) else {
+        let Some(slot) = self.slots.get(index as usize) else {
             add(&self.header.unlisted, 1);
             return None;
         };
-        self.first_free.store(next.load(Relaxed), Relaxed);
+        let next = slot.next_free.load(Relaxed);
+        self.first_free.store(next, Relaxed);
+        let record = slot.record;
         record.write(arrived);
-        Some(Place(index))
+        Some(Place { record, index })
     }
 
+    /// It is over; its place is what `begin` gave.
+    #[inline]
+    pub fn end(&self, place: Option<Place>) {
+        let Some(Place { record, index }) = place else {
+            return add(&self.header.unlisted, u64::MAX);
+        };
+        record.stage.store(FREE, Relaxed);
+        if let Some(slot) = self.slots.get(index as usize) {
+            let next = self.first_free.load(Relaxed);
+            slot.next_free.store(next, Relaxed);
+            self.first_free.store(index, Relaxed);
+        }
+    }
+}
+
+impl Place {
     /// What is being done about it has changed.
     #[inline]
-    pub fn stage(&self, place: &Place, stage: RequestStage) {
-        if let Some(record) = self.record(place) {
-            record.stage.store(number(stage), Relaxed);
-        }
+    pub fn stage(&self, stage: RequestStage) {
+        self.record.stage.store(number(stage), Relaxed);
     }
 
     /// It goes by this id.
-    pub fn identify(&self, place: &Place, id: &[u8]) {
-        let Some(record) = self.record(place) else {
-            return;
-        };
-        record.change(|record| {
+    pub fn identify(&self, id: &[u8]) {
+        self.record.change(|record| {
             let kept = store(&record.id, id);
             let target = record.lengths.load(Relaxed) & 0xffff;
             record.lengths.store(kept << 16 | target, Relaxed);
@@ -171,31 +213,8 @@ impl Writer {
 
     /// So many bytes more of its response's body were given out.
     #[inline]
-    pub fn sent(&self, place: &Place, bytes: u64) {
-        if let Some(record) = self.record(place) {
-            add(&record.sent, bytes);
-        }
-    }
-
-    /// It is over; its place is what `begin` gave.
-    #[inline]
-    pub fn end(&self, place: Option<Place>) {
-        let Some(Place(index)) = place else {
-            return add(&self.header.unlisted, u64::MAX);
-        };
-        if let (Some(record), Some(next)) = (
-            self.records.get(index as usize),
-            self.free.get(index as usize),
-        ) {
-            record.stage.store(FREE, Relaxed);
-            next.store(self.first_free.load(Relaxed), Relaxed);
-            self.first_free.store(index, Relaxed);
-        }
-    }
-
-    #[inline]
-    fn record(&self, Place(index): &Place) -> Option<&'static Record> {
-        self.records.get(*index as usize)
+    pub fn sent(&self, bytes: u64) {
+        add(&self.record.sent, bytes);
     }
 }
 
@@ -209,8 +228,8 @@ impl Record {
             record.address[0].store(arrived.client.address[0], Relaxed);
             record.address[1].store(arrived.client.address[1], Relaxed);
             record.sent.store(0, Relaxed);
-            record.method[1].store(0, Relaxed);
-            store(&record.method, arrived.method.as_bytes());
+            record.method[0].store(arrived.method.0[0], Relaxed);
+            record.method[1].store(arrived.method.0[1], Relaxed);
             let length = store(&record.target, arrived.target.as_bytes());
             record.lengths.store(length, Relaxed);
             record.stage.store(WORKING, Relaxed);
@@ -232,30 +251,48 @@ impl Record {
 /// bits can say.
 #[inline]
 fn store(words: &[AtomicU64], text: &[u8]) -> u32 {
+    match words.first() {
+        Some(word) if text.len() < 8 => word.store(short_word(text), Relaxed),
+        _ => store_long(words, text),
+    }
+    text.len().min(0xffff) as u32
+}
+
+/// The same of a text of 8 bytes at least.
+fn store_long(words: &[AtomicU64], text: &[u8]) {
     let (whole, rest) = text.as_chunks::<8>();
     for (word, bytes) in words.iter().zip(whole) {
         word.store(u64::from_ne_bytes(*bytes), Relaxed);
     }
-    if let Some(word) = words.get(whole.len()) {
-        word.store(last_word(text, rest), Relaxed);
+    if let (Some(word), Some(last), 1..) =
+        (words.get(whole.len()), text.last_chunk::<8>(), rest.len())
+    {
+        let last = u64::from_le_bytes(*last) >> (64 - 8 * rest.len());
+        word.store(last.to_le(), Relaxed);
     }
-    u32::try_from(text.len()).map_or(0xffff, |length| length.min(0xffff))
 }
 
-/// The last bytes of a text in a word, the first of them first, and zeros after them.
+/// A text of fewer than 8 bytes in a word, the first of them first, and zeros after them.
+/// Bytes in the middle are read twice rather than one after the other: each request pays
+/// for it.
 #[inline]
-fn last_word(text: &[u8], rest: &[u8]) -> u64 {
-    if rest.is_empty() {
-        return 0;
-    }
-    if let Some(last) = text.last_chunk::<8>() {
-        return (u64::from_le_bytes(*last) >> (64 - 8 * rest.len())).to_le();
-    }
-    let mut word = 0;
-    for byte in rest.iter().rev() {
-        word = word << 8 | u64::from(*byte);
-    }
-    word.to_le()
+fn short_word(text: &[u8]) -> u64 {
+    let little_endian = match text {
+        [] => 0,
+        [only] => u64::from(*only),
+        [a, b, c, d, ..] => {
+            let first = u32::from_le_bytes([*a, *b, *c, *d]);
+            let last = text
+                .last_chunk()
+                .map_or(0, |last| u32::from_le_bytes(*last));
+            u64::from(first) | u64::from(last) << (8 * (text.len() - 4))
+        }
+        [first, .., last] => {
+            let middle = u64::from(text[text.len() / 2]) << (8 * (text.len() / 2));
+            u64::from(*first) | middle | u64::from(*last) << (8 * (text.len() - 1))
+        }
+    };
+    little_endian.to_le()
 }
 
 fn number(stage: RequestStage) -> u32 {

@@ -209,8 +209,15 @@ fn describe_exit(exit: &Exit, why: &str) -> String {
     let served = exit
         .served()
         .map_or_else(String::new, |served| format!(", {served} requests"));
+    let in_flight = match exit
+        .in_flight_unlisted
+        .saturating_add(exit.in_flight.len() as u64)
+    {
+        0 => String::new(),
+        number => format!(", {number} in flight"),
+    };
     let mut message = format!(
-        "{how} after {}{served}: {why}",
+        "{how} after {}{served}{in_flight}: {why}",
         seconds(exit.uptime_seconds)
     );
     if !exit.detail.is_empty() {

@@ -8,6 +8,7 @@ mod codec;
 mod echo;
 mod epoll;
 mod hello;
+mod noted;
 mod nursery;
 mod report;
 mod reporter;
@@ -59,6 +60,8 @@ pub(crate) enum Role {
     CodecBare,
     /// Counts requests in a scoreboard.
     Tally,
+    /// Notes requests in a request table.
+    Noted,
     /// Sends a health report all the way to the fleet.
     Report,
     /// Says over the socket at descriptor 0 what a worker says when idle.
@@ -100,6 +103,7 @@ fn play(role: Role, number: usize) -> Result<ExitCode> {
         Role::CodecChannel => codec::channel(number)?,
         Role::CodecBare => codec::bare(number)?,
         Role::Tally => tally::count(number),
+        Role::Noted => noted::note(number)?,
         Role::Report => report::send(number)?,
         Role::Reporter => reporter::report(stdin()?)?,
         Role::ReporterPool => reporter::hear(number)?,

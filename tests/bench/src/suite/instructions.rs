@@ -15,7 +15,7 @@ use crate::report::{Bound, Cell, Report, Table, Target};
 use crate::role::Role;
 
 /// What is counted, and what it is in words.
-const COUNTED: [(Role, &str); 7] = [
+const COUNTED: [(Role, &str); 8] = [
     (Role::Bare, "a request to a bare hyper loop"),
     (
         Role::Worker,
@@ -34,6 +34,10 @@ const COUNTED: [(Role, &str); 7] = [
     (
         Role::CodecBare,
         "a large health report, with derived code alone",
+    ),
+    (
+        Role::Noted,
+        "noting a request in a table, as a worker with a supervisor does",
     ),
 ];
 
