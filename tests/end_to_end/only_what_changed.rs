@@ -5,6 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::harness::http::{self, Connection};
+use crate::harness::load::mixed::Mixed;
 use crate::harness::{Pool, Prefork, cli, directory, processes};
 use crate::serving::pid_on_page;
 
@@ -102,6 +103,8 @@ fn of_four_pools_three_keep_their_processes_and_their_connections() {
 fn more_workers_come_beside_those_that_stay_and_fewer_go() {
     let prefork = Prefork::start(&[Pool::service("web", 2)]);
     let before = prefork.ready_pids("web");
+    let load = Mixed::start(prefork.address("web"), 2);
+    load.serves(10);
     prefork.configure(&[Pool::service("web", 3)]);
     let told = prefork.done(&["reload", "--dry-run"]);
     assert!(
@@ -111,9 +114,12 @@ fn more_workers_come_beside_those_that_stay_and_fewer_go() {
     prefork.done(&["reload"]);
     let more = prefork.ready_pids("web");
     assert_eq!((more.len(), &more[..2]), (3, &before[..]));
+    load.serves(10);
     prefork.configure(&[Pool::service("web", 1)]);
     prefork.done(&["reload"]);
     assert_eq!(prefork.ready_pids("web"), before[..1]);
+    load.serves(10);
+    load.stop_flawless();
 }
 
 #[test]
