@@ -128,6 +128,12 @@ impl InFlight {
         self.entry = entry;
     }
 
+    /// Whether somebody wants to know how much of its response was given out.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.place.is_some() || self.entry.is_some()
+    }
+
     /// So many bytes of its response's body were given out.
     #[inline]
     pub(crate) fn sent(&mut self, bytes: usize) {

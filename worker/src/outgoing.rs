@@ -84,7 +84,8 @@ impl<B: Body> Body for Outgoing<B> {
         };
         if let Poll::Ready(frame) = &frame {
             this.in_flight.requests.traffic.speak();
-            if let Some(Ok(frame)) = frame
+            if this.in_flight.is_watched()
+                && let Some(Ok(frame)) = frame
                 && let Some(data) = frame.data_ref()
             {
                 this.in_flight.sent(data.remaining());
