@@ -165,7 +165,7 @@ impl AsFd for Table {
 }
 
 /// What is whole in the second of three copies, and whether that is all there is.
-fn settled([before, copy, after]: &[Vec<u8>; 3]) -> (Snapshot, bool) {
+pub(super) fn settled([before, copy, after]: &[Vec<u8>; 3]) -> (Snapshot, bool) {
     let mut snapshot = Snapshot {
         entries: Vec::new(),
         unlisted: word(copy, at::UNLISTED),

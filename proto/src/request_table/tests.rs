@@ -165,6 +165,36 @@ fn an_entry_is_never_of_two_requests() {
     println!("{seen} entries were seen");
 }
 
+/// A copy of a table whose one entry has this number and target.
+fn copy(sequence: u64, target: &str) -> Vec<u8> {
+    let (table, writer) = pair(1);
+    let _place = writer.begin(get(target, &Client::default()));
+    let mut copy = vec![0; usize::try_from(bytes(1)).unwrap()];
+    nix::sys::uio::pread(&table, &mut copy, 0).unwrap();
+    copy[in_entry(0, at::SEQUENCE)..][..8].copy_from_slice(&sequence.to_ne_bytes());
+    copy
+}
+
+#[test]
+fn only_what_was_the_same_before_and_after_is_believed() {
+    for (before, after, believed, counted) in [
+        (2, 2, true, 0),
+        (2, 4, false, 0),
+        (2, 3, false, 0),
+        (3, 4, false, 0),
+        (3, 3, false, 1),
+    ] {
+        // Whatever the copy between says of itself.
+        for between in [before, after] {
+            let copies = [copy(before, "/a"), copy(between, "/b"), copy(after, "/c")];
+            let (seen, is_settled) = super::reader::settled(&copies);
+            let what = format!("{before}, {between}, {after}");
+            assert_eq!(seen.entries.len(), usize::from(believed), "{what}");
+            assert_eq!((is_settled, seen.unlisted), (believed, counted), "{what}");
+        }
+    }
+}
+
 /// Writes to a table as a hostile worker does.
 fn scribble(table: &Table, at: usize, bytes: &[u8]) {
     pwrite(table, bytes, i64::try_from(at).unwrap()).unwrap();
