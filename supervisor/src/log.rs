@@ -2,7 +2,7 @@
 //! level that can be changed while it runs.
 //!
 //! Writing must never block the event loop: a reader that has stopped costs
-//! log lines, counted and told of later, and nothing else.
+//! log lines, workers' first, counted and told of later, and nothing else.
 
 mod format;
 mod journal;
@@ -13,6 +13,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -22,7 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use format::Lines;
 pub(crate) use said::worker_said;
-use sink::{Sink, Target};
+use sink::{Origin, Sink, Target};
 
 /// The levels, the gravest first.
 pub(crate) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -78,6 +79,11 @@ impl Log {
         level.unwrap_or_else(|_| LevelFilter::INFO.to_string())
     }
 
+    /// Writes what found no room when it was said, as far as there is some by now.
+    pub fn catch_up(&self) {
+        self.sink.lock().catch_up();
+    }
+
     /// Opens the log file again, after a rotation has renamed it. Stdout and stderr stay.
     pub fn reopen(&self) -> io::Result<()> {
         self.sink.lock().reopen()
@@ -131,11 +137,11 @@ impl Shared {
 }
 
 /// One formatted line on its way to the sink.
-struct Line(Shared);
+struct Line(Shared, Origin);
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().write_line(line);
+        self.0.lock().write_line(line, self.1);
         Ok(line.len())
     }
 
@@ -148,7 +154,15 @@ impl<'a> MakeWriter<'a> for Shared {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line(self.clone())
+        Line(self.clone(), Origin::Own)
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
+        let origin = match event.target() == said::WORKER {
+            true => Origin::Worker,
+            false => Origin::Own,
+        };
+        Line(self.clone(), origin)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the log's lines go, each whole: to stderr, stdout or a file.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IsTerminal, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,6 +16,9 @@ use crate::trust::{Directories, Place, Trusted};
 /// POSIX promises that a pipe which polls writable takes this much at once.
 const PIPE_BUF: usize = 4096;
 
+/// How much of its own the supervisor keeps in memory until there is room.
+const MOST_KEPT: usize = 256 * 1024;
+
 /// How long a line may wait for a slow reader, in milliseconds.
 const PATIENCE_MS: u16 = 20;
 
@@ -28,6 +32,20 @@ pub(super) struct Sink {
     /// Half of a line is there: the next one begins a new line.
     torn: bool,
     lost: u64,
+    /// The supervisor's own lines that found no room, the oldest first, and how long they
+    /// are in all. Until they are written no other line is.
+    kept: VecDeque<Vec<u8>>,
+    kept_bytes: usize,
+}
+
+/// Whose a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The supervisor's own. It waits where there is no room: what a worker prints
+    /// without end is not to hide what is said of that.
+    Own,
+    /// A worker's.
+    Worker,
 }
 
 #[derive(Debug)]
@@ -67,6 +85,8 @@ impl Sink {
             stuck: false,
             torn: false,
             lost: 0,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
         }
     }
 
@@ -79,22 +99,44 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes a line, or counts it as lost.
-    pub(super) fn write_line(&mut self, line: &[u8]) {
+    /// Writes a line, keeps it for later, or counts it as lost.
+    pub(super) fn write_line(&mut self, line: &[u8], origin: Origin) {
+        self.catch_up();
+        if self.kept.is_empty() && self.write_after_lost(line) {
+            return;
+        }
+        if origin == Origin::Own && self.kept_bytes + line.len() <= MOST_KEPT {
+            self.kept_bytes += line.len();
+            self.kept.push_back(line.to_owned());
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// Writes what was kept, as far as there is room.
+    pub(super) fn catch_up(&mut self) {
+        while let Some(line) = self.kept.pop_front() {
+            if !self.try_write(&line) {
+                self.kept.push_front(line);
+                return;
+            }
+            self.kept_bytes -= line.len();
+        }
+    }
+
+    /// Writes a line, and before it how many were lost.
+    fn write_after_lost(&mut self, line: &[u8]) -> bool {
         if self.lost > 0 {
             let note = format!(
                 "prefork: {} log lines were lost: there was no room for them, or the log's reader is too slow\n",
                 self.lost
             );
             if !self.try_write(note.as_bytes()) {
-                self.lost += 1;
-                return;
+                return false;
             }
             self.lost = 0;
         }
-        if !self.try_write(line) {
-            self.lost += 1;
-        }
+        self.try_write(line)
     }
 
     fn try_write(&mut self, line: &[u8]) -> bool {
@@ -227,6 +269,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_kept_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let mut reader = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .unwrap();
+        let file = open(&path).unwrap();
+        let mut sink = Sink::new(Target::File { path, file });
+        for number in 0..5000 {
+            sink.write_line(format!("{number:0100}\n").as_bytes(), Origin::Own);
+        }
+        assert!(sink.kept_bytes <= MOST_KEPT && sink.lost > 0);
+        let mut text = Vec::new();
+        while !sink.kept.is_empty() {
+            let _ = reader.read_to_end(&mut text);
+            sink.catch_up();
+        }
+        let _ = reader.read_to_end(&mut text);
+        let text = String::from_utf8(text).unwrap();
+        let written = text.lines().map(|line| line.parse::<u64>().unwrap());
+        assert!(
+            written.eq(0..5000 - sink.lost),
+            "one is missing, or not in its place"
+        );
+    }
+
+    #[test]
     fn a_pipe_for_a_log_is_never_waited_for_and_keeps_whole_lines() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
@@ -245,17 +318,21 @@ mod tests {
         let mut sink = Sink::new(Target::File { path, file });
         let line = [vec![b'x'; 3 * PIPE_BUF], b"\n".to_vec()].concat();
         for _ in 0..100 {
-            sink.write_line(&line);
+            sink.write_line(&line, Origin::Worker);
         }
         assert!(sink.lost > 0);
+        let told = sink.lost;
+        sink.write_line(b"what is said of it\n", Origin::Own);
+        sink.write_line(&line, Origin::Worker);
+        assert_eq!(sink.lost, told + 1);
         // It comes to itself: what comes now begins a line of its own.
         let mut text = Vec::new();
         let _ = reader.read_to_end(&mut text);
-        sink.write_line(b"again\n");
+        sink.write_line(b"again\n", Origin::Worker);
         let _ = reader.read_to_end(&mut text);
         let text = String::from_utf8(text).unwrap();
         assert!(
-            text.contains("\nprefork: "),
+            text.contains("\nwhat is said of it\nprefork: "),
             "{}",
             &text[text.len() - 200..]
         );
