@@ -24,6 +24,7 @@ mod boot_check;
 pub mod cli;
 pub mod config;
 pub mod control;
+mod environment;
 pub mod fleet;
 pub mod handle;
 mod left;
@@ -45,6 +46,7 @@ pub mod run;
 pub mod runtime_dir;
 mod startup;
 mod state;
+mod steps;
 mod sys;
 pub mod tls;
 mod trust;
@@ -54,4 +56,5 @@ pub use reactor::{
     ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, READ_OUTPUT_ARGUMENT, read_output_for_supervisor,
 };
 pub use reading::{READ_ARGUMENT, read_for_supervisor};
+pub use steps::{STEPS_ARGUMENT, run_steps_for_supervisor};
 pub use upgrade::{PREFLIGHT_ARGUMENT, preflight};

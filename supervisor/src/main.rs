@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use prefork_supervisor::{
     ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT, READ_OUTPUT_ARGUMENT,
-    cli, preflight, read_for_supervisor, read_output_for_supervisor,
+    STEPS_ARGUMENT, cli, preflight, read_for_supervisor, read_output_for_supervisor,
+    run_steps_for_supervisor,
 };
 
 fn main() -> ExitCode {
@@ -18,6 +19,8 @@ fn main() -> ExitCode {
         Some(word) if word == PREFLIGHT_ARGUMENT => preflight(),
         // Nor does who reads a configuration for a running supervisor.
         Some(word) if word == READ_ARGUMENT => read_for_supervisor(),
+        // Nor does who runs the commands around a reload.
+        Some(word) if word == STEPS_ARGUMENT => run_steps_for_supervisor(),
         // Nor does who reads what workers print.
         Some(word) if word == READ_OUTPUT_ARGUMENT => read_output_for_supervisor(),
         _ => cli::main(),

@@ -67,6 +67,7 @@ mod recovery_output;
 mod recovery_state;
 mod reload;
 mod reload_command;
+mod reload_steps;
 mod requests;
 mod scoreboard;
 mod service_manager;

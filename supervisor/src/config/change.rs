@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::checked::{Detail, Listen};
 use super::requests::Requests;
+use super::steps::Steps;
 use super::{tls, units};
 use crate::fleet::Fate;
 
@@ -44,6 +45,13 @@ pub enum Change {
         from: Requests,
         /// What they are to note.
         to: Requests,
+    },
+    /// Other commands are run around a reload.
+    Steps {
+        /// Those that are run.
+        from: Box<Steps>,
+        /// Those that are to be, already with this reload.
+        to: Box<Steps>,
     },
     /// A pool comes.
     PoolAdded {
@@ -124,6 +132,7 @@ impl Change {
             | Self::Metrics { .. }
             | Self::MaxSeries { .. }
             | Self::Requests { .. }
+            | Self::Steps { .. }
             | Self::Setting { .. }
             | Self::Entries { .. } => "setting",
             Self::PoolAdded { .. } | Self::PoolRemoved { .. } => "pool",
@@ -169,6 +178,7 @@ impl fmt::Display for Change {
             }
             Self::MaxSeries { from, to } => write!(f, "[metrics] max_series {from} → {to}"),
             Self::Requests { from, to } => write!(f, "[requests] {from} → {to}"),
+            Self::Steps { from, to } => write!(f, "[reload] {from} → {to}"),
             Self::PoolAdded { pool } => write!(f, "pool {pool} would be added"),
             Self::PoolRemoved { pool } => write!(f, "pool {pool} would be removed"),
             Self::Setting {

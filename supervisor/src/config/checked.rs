@@ -17,6 +17,7 @@ use super::command_line::{COMMAND_LINE, EMBEDDED};
 use super::execution::Execution;
 use super::forward::forwards_to;
 use super::requests::Requests;
+use super::steps::Steps;
 use crate::fleet::Policy;
 use crate::tls::Certificate;
 
@@ -33,6 +34,9 @@ pub struct Config {
     /// `[requests]`: what workers note of the requests that they are serving.
     #[serde(default, skip_serializing_if = "Requests::is_default")]
     pub requests: Requests,
+    /// `[reload]`: what is run around a reload.
+    #[serde(default, skip_serializing_if = "Steps::is_default")]
+    pub steps: Steps,
     /// `[pool.*]`, in the order of the file.
     pub pools: Vec<Pool>,
     /// Where it came from, for people: a path, `command line` or `embedded default`.

@@ -8,6 +8,7 @@ use super::checked::{Address, Config, Listen, Pool, Program};
 use super::error::{ConfigError, Fault, Problems};
 use super::host::Host;
 use super::requests::Requests;
+use super::steps::Steps;
 use super::{Options, defaults, listen, pool, program, supervisor, web};
 
 /// What a configuration is said to come from that is no file's.
@@ -83,6 +84,7 @@ pub(super) fn config(options: &Options, host: &Host) -> Result<Config, ConfigErr
         metrics: defaults::metrics(behind.iter().chain([&web])),
         max_series: defaults::MAX_SERIES,
         requests: Requests::default(),
+        steps: Steps::default(),
         pools: std::iter::once(web).chain(behind.take()).collect(),
         source: source.to_owned(),
     })

@@ -33,6 +33,12 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
             to: new.requests,
         });
     }
+    if old.steps != new.steps {
+        changes.push(Change::Steps {
+            from: Box::new(old.steps.clone()),
+            to: Box::new(new.steps.clone()),
+        });
+    }
     for pool in &new.pools {
         let before = old.pool(&pool.policy.name);
         changes.extend(match before {

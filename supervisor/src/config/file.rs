@@ -1,4 +1,4 @@
-//! A whole file: `[supervisor]`, `[metrics]`, `[requests]` and every `[pool.NAME]`.
+//! A whole file: `[supervisor]`, `[metrics]`, `[requests]`, `[reload]` and every `[pool.NAME]`.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use super::error::{ConfigError, Fault, Problems};
 use super::host::Host;
 use super::listen::{clash, overlap};
 use super::section::{Section, Setting, expected};
-use super::{defaults, forward, metrics, pool, requests, supervisor};
+use super::{defaults, forward, metrics, pool, requests, steps, supervisor};
 
 /// The longest name of a pool, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -41,6 +41,7 @@ fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Probl
     let supervisor = supervisor::read(supervisor, host, problems);
     let metrics = root.section("metrics", "[metrics]");
     let requests = requests::read(root.section("requests", "[requests]"));
+    let steps = steps::read(root.section("reload", "[reload]"), host);
     let pools = match root.section("pool", "[pool]") {
         Some(section) => read_pools(&section, host),
         None => Vec::new(),
@@ -60,6 +61,7 @@ fn read<'a>(table: &'a DeTable<'a>, path: &str, host: &Host, problems: &'a Probl
         metrics,
         max_series,
         requests,
+        steps,
         pools: pools.into_iter().map(|read| read.pool).collect(),
         source: path.to_owned(),
     }

@@ -33,6 +33,7 @@ mod rights;
 mod search;
 mod section;
 mod selection;
+mod steps;
 mod summary;
 mod supervisor;
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use requests::Requests;
 pub use rights::root_workers;
 pub use search::{likely_runtime_dir, load};
 pub use selection::select;
+pub use steps::Steps;
 pub use summary::{checked_json, render_checked};
 pub use tls::warnings;
 pub(crate) use units::{parse_duration, show_permissions};

@@ -300,7 +300,7 @@ fn env_name(name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn read_run_as(section: &mut Section<'_>, host: &Host) -> Option<RunAs> {
+pub(super) fn read_run_as(section: &mut Section<'_>, host: &Host) -> Option<RunAs> {
     let user = section.take("user", |value| program::user(value, host));
     let group = section.take("group", program::group);
     if user.sound && user.value.is_none() && group.value.is_some() {

@@ -48,6 +48,12 @@ pub fn render_checked(config: &Config) -> String {
         lines.push(format!("  {:<20} {}", "table", config.requests.table));
         lines.push(format!("  {:<20} {}", "query", config.requests.query));
     }
+    if !config.steps.is_default() {
+        lines.push("reload".to_owned());
+        for (key, value) in config.steps.settings() {
+            lines.push(format!("  {key:<20} {value}"));
+        }
+    }
     for pool in &config.pools {
         lines.push(format!("pool {}", pool.policy.name));
         let mut row = |name: &str, value: &str| lines.push(format!("  {name:<20} {value}"));
@@ -109,6 +115,12 @@ pub fn checked_json(config: &Config) -> Value {
         "requests": {
             "table": config.requests.table,
             "query": config.requests.query,
+        },
+        "reload": {
+            "before": config.steps.before,
+            "after": config.steps.after,
+            "timeout": units::show_duration(config.steps.timeout),
+            "user": config.steps.run_as.as_ref().map(|run_as| &run_as.user),
         },
         "pools": config.pools.iter().map(pool).collect::<Vec<_>>(),
     })

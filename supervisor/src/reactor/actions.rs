@@ -259,8 +259,10 @@ impl Reactor {
                 error: Some(api_error(refusal)),
             },
         };
-        self.job_line(job, JobLine::Result(result));
-        self.jobs.remove(&job);
+        if let Some(result) = self.hold_back(job, result) {
+            self.job_line(job, JobLine::Result(result));
+            self.jobs.remove(&job);
+        }
     }
 }
 

@@ -54,6 +54,7 @@ mod signals;
 mod sockets;
 mod standing;
 mod starvation;
+mod steps;
 mod takeover;
 mod tenure;
 mod trees;
@@ -405,7 +406,7 @@ impl Reactor {
                     let mut ears = Ears { events: &mut events, requests, signals: &mut signals };
                     self.conclude_upgrade(verdict, &mut ears).await;
                 }
-                Some(reading) = readings.recv() => self.has_read(reading),
+                Some(reading) = readings.recv() => self.has_done(reading),
                 _ = tending.tick(), if self.has_queues_to_tend() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
                 () = process::at(deadline) => self.deadline_came(deadline, &mut events).await,
@@ -429,6 +430,7 @@ impl Reactor {
             }
         }
         self.see_trees_end().await;
+        self.log.catch_up();
         self.upstreams.clear();
         if let Some(file) = self.keep.as_ref().and_then(|keep| keep.file.as_ref()) {
             file.remove();
@@ -626,6 +628,7 @@ impl Reactor {
         self.now();
         self.oom.look();
         self.notify();
+        self.log.catch_up();
         self.look_at_listeners();
         self.replace_tickets();
         let limited = self.processes.keys().copied();

@@ -19,10 +19,11 @@ use super::code;
 use super::place::Places;
 use super::upstream::Allotment;
 use crate::config::{self, Adapter, Affinity, Pool, Program};
+use crate::environment::NOBODY_ELSES;
 use crate::proc::kin;
 use crate::state::SavedFile;
 use crate::sys::{self, Birth, Image, Start, Terms};
-use crate::upgrade::{FileIdentity, HANDOVER_FD_ENV, HandedProgram};
+use crate::upgrade::{FileIdentity, HandedProgram};
 
 /// The argument that makes the `prefork` binary the bundled web server.
 pub const BUNDLED_ARGUMENT: &str = "worker";
@@ -489,22 +490,8 @@ fn of_user(who: &config::RunAs) -> Vec<(&'static str, Option<&OsStr>)> {
 /// What the supervisor inherited, less what is meant for it alone, plus the
 /// pool's `env` and the channel's number.
 fn environment(pool: &Pool) -> Result<Vec<CString>, NulError> {
-    const OURS: [&str; 11] = [
-        "NOTIFY_SOCKET",
-        "WATCHDOG_USEC",
-        "WATCHDOG_PID",
-        "LISTEN_FDS",
-        "LISTEN_PID",
-        "LISTEN_FDNAMES",
-        // What they write goes to a pipe of ours.
-        "JOURNAL_STREAM",
-        "PREFORK_CONFIG",
-        HANDOVER_FD_ENV,
-        prefork_proto::message::CHANNEL_FD_ENV,
-        prefork_proto::message::INHERITED_ENV,
-    ];
     let inherited = std::env::vars_os().filter(|(name, _)| {
-        !OURS.iter().any(|ours| name == OsStr::new(ours))
+        !NOBODY_ELSES.iter().any(|ours| name == OsStr::new(ours))
             && !name
                 .to_str()
                 .is_some_and(|name| pool.env.contains_key(name))

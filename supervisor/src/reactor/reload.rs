@@ -1,6 +1,7 @@
 //! A reload from the reactor's side: read and check, pin and bind, hand the
 //! plan to the fleet, and clean up when the fleet says how it ended.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -13,9 +14,10 @@ use super::journal::About;
 use super::process::TLS;
 use super::scope::Scope;
 use super::sockets::{Granted, Sockets};
+use super::steps::{Ending, Waiting};
 use super::{Reactor, unix_seconds};
 use crate::config::{self, Change, Config};
-use crate::fleet::{Command, Fate, Plan, PlannedPool};
+use crate::fleet::{Command, Fate, JobId, Plan, PlannedPool};
 use crate::reading::{self, ReadError};
 
 /// The capability of a worker that takes new settings in place.
@@ -26,8 +28,12 @@ const RELOAD: &str = "reload";
 pub(super) struct Reloads {
     /// Those who asked for the one whose configuration is being read, and for what.
     pub(super) reading: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
+    /// Whether the commands before one are being run.
+    pub(super) stepping: bool,
     /// The one in progress.
     pub(super) current: Option<Reload>,
+    /// Those in force of which the commands after them are being run.
+    pub(super) ending: BTreeMap<JobId, Ending>,
     /// What was asked for meanwhile, and those who asked, where that was not by a signal:
     /// one more reload serves them all.
     waiting: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
@@ -35,6 +41,13 @@ pub(super) struct Reloads {
     pub(super) last: Option<LastReload>,
     /// The highest generation number ever tried.
     pub(super) tried: u64,
+}
+
+impl Reloads {
+    /// Whether one is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.reading.is_some() || self.stepping || self.current.is_some()
+    }
 }
 
 /// What a configuration is read for.
@@ -46,8 +59,16 @@ pub(super) enum Purpose {
     Rehearsal(Scope, UnboundedSender<JobLine>),
 }
 
-/// A configuration that was read, or why not.
-pub(super) type Reading = (Purpose, Result<Config, ReadError>);
+/// What was done beside the loop.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// A configuration was read, or why not.
+    Configuration(Purpose, Result<Config, ReadError>),
+    /// The commands before a reload have ended.
+    Before(Waiting, Result<(), ApiError>),
+    /// The commands after a reload, this job, have ended.
+    After(JobId, Result<(), ApiError>),
+}
 
 /// A reload in progress.
 #[derive(Debug)]
@@ -55,6 +76,10 @@ pub(super) struct Reload {
     pub(super) generation: u64,
     config: Config,
     granted: Vec<Granted>,
+    /// Whom its end is told.
+    job: JobId,
+    /// The pools of which it changes anything.
+    changed: String,
 }
 
 /// Everything that a reload needs before a worker is touched.
@@ -69,7 +94,7 @@ struct Prepared {
 impl Reactor {
     /// Reloads now, or once the reload in progress has ended.
     pub(super) fn reload(&mut self, scope: Scope, asker: Option<UnboundedSender<JobLine>>) {
-        if self.reloads.reading.is_none() && self.reloads.current.is_none() {
+        if !self.reloads.is_busy() {
             self.reload_for(scope, asker.into_iter().collect());
             return;
         }
@@ -95,12 +120,21 @@ impl Reactor {
         tokio::task::spawn_local(async move {
             let read = reading::read(&options).await;
             // The reactor drops its end only when it ends itself.
-            let _ = readings.send((purpose, read));
+            let _ = readings.send(Reading::Configuration(purpose, read));
         });
     }
 
+    /// Something was done beside the loop.
+    pub(super) fn has_done(&mut self, reading: Reading) {
+        match reading {
+            Reading::Configuration(purpose, read) => self.has_read(purpose, read),
+            Reading::Before(waiting, done) => self.has_stepped(waiting, done),
+            Reading::After(job, done) => self.has_ended(job, done),
+        }
+    }
+
     /// The configuration was read, or could not be.
-    pub(super) fn has_read(&mut self, (purpose, read): Reading) {
+    fn has_read(&mut self, purpose: Purpose, read: Result<Config, ReadError>) {
         let read = read.map_err(|error| {
             let code = match &error {
                 ReadError::Invalid(_) => ErrorCode::Config,
@@ -115,19 +149,23 @@ impl Reactor {
                 let Some((scope, askers)) = self.reloads.reading.take() else {
                     return;
                 };
-                self.go_on_to(read, &scope, askers);
+                match read.and_then(|config| scope.select(&self.config, config)) {
+                    Ok(config) => self.step_to(config, scope, askers),
+                    Err(error) => self.reject(error, &askers),
+                }
             }
         }
     }
 
-    fn go_on_to(
+    /// Puts a configuration in force, or says why not.
+    pub(super) fn apply(
         &mut self,
-        read: Result<Config, ApiError>,
+        config: Config,
         scope: &Scope,
         askers: Vec<UnboundedSender<JobLine>>,
     ) {
-        let selected = read.and_then(|config| scope.select(&self.config, config));
-        match selected.and_then(|config| self.prepare(config, scope)) {
+        let changed = self.changed_pools(&config, scope);
+        match self.prepare(config, scope) {
             Ok(prepared) => {
                 let config = &prepared.config;
                 let message = format!("generation {} begins", prepared.plan.generation);
@@ -143,7 +181,7 @@ impl Reactor {
                     }
                 }
                 self.tell_who_stays(&prepared.plan, scope, &askers);
-                self.begin(prepared, askers);
+                self.begin(prepared, changed, askers);
             }
             Err(error) => self.reject(error, &askers),
         }
@@ -218,7 +256,7 @@ impl Reactor {
     }
 
     /// What a reload would change, with what lies on the disk.
-    fn changes_to(&self, config: Config, scope: &Scope) -> Vec<Change> {
+    pub(super) fn changes_to(&self, config: Config, scope: &Scope) -> Vec<Change> {
         let (from, to) = self.as_scaled(config);
         let mut changes = config::diff(&from, &to);
         for change in &mut changes {
@@ -255,9 +293,14 @@ impl Reactor {
         (from, to)
     }
 
+    /// The number of the generation that the next reload brings.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.reloads.tried.max(self.fleet.generation()) + 1
+    }
+
     /// Everything that can go wrong before a worker is touched.
     fn prepare(&self, config: Config, scope: &Scope) -> Result<Prepared, ApiError> {
-        let generation = self.reloads.tried.max(self.fleet.generation()) + 1;
+        let generation = self.next_generation();
         let bound: Vec<Rc<Sockets>> = self
             .editions
             .bound()
@@ -326,7 +369,12 @@ impl Reactor {
                 })
     }
 
-    fn begin(&mut self, prepared: Prepared, askers: Vec<UnboundedSender<JobLine>>) {
+    fn begin(
+        &mut self,
+        prepared: Prepared,
+        changed: String,
+        askers: Vec<UnboundedSender<JobLine>>,
+    ) {
         let Prepared {
             plan,
             editions,
@@ -345,6 +393,8 @@ impl Reactor {
             generation,
             config,
             granted,
+            job: JobId(self.next_job),
+            changed,
         });
         self.editions.add(generation, editions);
         self.keep_listeners();
@@ -355,7 +405,7 @@ impl Reactor {
         }
     }
 
-    fn reject(&mut self, error: ApiError, askers: &[UnboundedSender<JobLine>]) {
+    pub(super) fn reject(&mut self, error: ApiError, askers: &[UnboundedSender<JobLine>]) {
         error!("reload refused: {}", error.message);
         self.note_reload(false, self.fleet.generation(), &error.message);
         for asker in askers {
@@ -373,6 +423,7 @@ impl Reactor {
             info!("reload: generation {generation} is in force");
             self.options.settle(&reload.config);
             self.take_over_config(reload.config);
+            self.run_after(reload.job, reload.changed);
         } else {
             error!(
                 "reload: generation {} was rolled back: {why}",
@@ -483,7 +534,10 @@ fn take_back(granted: &[Granted]) {
 }
 
 /// Tells those who asked something that concerns no one pool.
-fn tell<'a>(askers: impl IntoIterator<Item = &'a UnboundedSender<JobLine>>, message: &str) {
+pub(super) fn tell<'a>(
+    askers: impl IntoIterator<Item = &'a UnboundedSender<JobLine>>,
+    message: &str,
+) {
     for asker in askers {
         // A client that has left doesn't cancel its reload.
         let _ = asker.send(JobLine::Progress {

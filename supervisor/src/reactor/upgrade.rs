@@ -135,7 +135,7 @@ impl Reactor {
         if !self.fleet.booted() {
             return Some("the first start".to_owned());
         }
-        let reloading = self.reloads.reading.is_some() || self.reloads.current.is_some();
+        let reloading = self.reloads.is_busy();
         if self.undoing || reloading {
             return Some("a reload".to_owned());
         }
@@ -298,7 +298,10 @@ impl Reactor {
         }
         let why = match self.written(processes, program) {
             Ok((text, kept)) => match upgrade::memory(&text) {
-                Ok(memory) => program.execute(&memory, &kept).to_string(),
+                Ok(memory) => {
+                    self.log.catch_up();
+                    program.execute(&memory, &kept).to_string()
+                }
                 Err(error) => error.to_string(),
             },
             Err(why) => why,

@@ -284,6 +284,7 @@ mod tests {
                 pools: Vec::new(),
                 max_series: 1000,
                 requests: Requests::default(),
+                steps: crate::config::Steps::default(),
                 source: "command line".to_owned(),
             },
             editions: Vec::new(),
