@@ -47,15 +47,18 @@ pub(crate) struct Plan {
     pub(crate) timeout: Duration,
     /// Whom they run as.
     pub(crate) run_as: Option<RunAs>,
-    /// Added to the environment that they inherit.
-    pub(crate) env: BTreeMap<String, String>,
+    /// What is another in the environment that they inherit; what has no value is left
+    /// out of it.
+    pub(crate) env: BTreeMap<String, Option<String>>,
 }
 
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Done {
-    /// The command, on one line.
-    command: String,
+    /// Which one it is, from 1.
+    number: usize,
+    /// Its program. Not its arguments: some are passwords, and a log is read by many.
+    program: String,
     end: End,
     /// How long it took.
     took: Duration,
@@ -77,18 +80,16 @@ impl Done {
         self.end == End::Exited(0)
     }
 
-    /// What became of it, in words: `./migrate up exited with code 3 after 1.2 s`.
+    /// What became of it, in words: `step 1 (/srv/migrate) exited with code 3 after 1.2 s`.
     pub(crate) fn sentence(&self) -> String {
-        let Self { command, took, .. } = self;
-        let seconds = took.as_secs_f64();
-        match &self.end {
-            End::Exited(code) => format!("{command} exited with code {code} after {seconds:.1} s"),
-            End::Killed(signal) => {
-                format!("{command} was ended by signal {signal} after {seconds:.1} s")
-            }
-            End::TimedOut => format!("{command} was not done after {seconds:.1} s and was killed"),
-            End::NotStarted(why) => format!("{command} could not be started: {why}"),
-        }
+        let seconds = self.took.as_secs_f64();
+        let end = match &self.end {
+            End::Exited(code) => format!("exited with code {code} after {seconds:.1} s"),
+            End::Killed(signal) => format!("was ended by signal {signal} after {seconds:.1} s"),
+            End::TimedOut => format!("was not done after {seconds:.1} s and was killed"),
+            End::NotStarted(why) => format!("could not be started: {why}"),
+        };
+        format!("step {} ({}) {end}", self.number, self.program)
     }
 }
 
@@ -122,7 +123,7 @@ pub(crate) async fn run(
             let _ = sys::pidfd_kill(&child, Signal::SIGKILL);
             Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the process that runs it does not answer",
+                "the process that runs its steps does not answer",
             ))
         }
     }
@@ -153,14 +154,15 @@ pub fn run_steps_for_supervisor() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let become_who = plan.run_as.as_ref().map_or(Ok(()), become_user);
-    for words in &plan.commands {
+    for (index, words) in plan.commands.iter().enumerate() {
         let began = Instant::now();
         let (end, output) = match &become_who {
             Ok(()) => run_one(words, &plan),
             Err(why) => (End::NotStarted(why.clone()), String::new()),
         };
         let done = Done {
-            command: words.join(" "),
+            number: index + 1,
+            program: words.first().cloned().unwrap_or_default(),
             end,
             took: began.elapsed(),
             output,
@@ -206,7 +208,6 @@ fn begin(program: &str, args: &[String], plan: &Plan) -> io::Result<(io::PipeRea
     let mut command = Command::new(program);
     command
         .args(args)
-        .envs(&plan.env)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
@@ -214,6 +215,12 @@ fn begin(program: &str, args: &[String], plan: &Plan) -> io::Result<(io::PipeRea
         .process_group(0);
     for name in NOBODY_ELSES {
         command.env_remove(name);
+    }
+    for (name, value) in &plan.env {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
     Ok((output, command.spawn()?))
 }

@@ -85,7 +85,7 @@ fn a_step_before_that_fails_refuses_the_reload_and_nothing_is_touched() {
         let refused = prefork.cli(&["reload", "--force"]);
         assert_eq!(refused.code, 1, "{refused:?}");
         for said in [
-            "a step before the reload failed: ",
+            "before the reload, step 1 (/bin/sh) ",
             says,
             "; nothing was touched",
         ] {
@@ -98,6 +98,8 @@ fn a_step_before_that_fails_refuses_the_reload_and_nothing_is_touched() {
         assert_eq!(prefork.ready_pids("web"), before);
         assert_eq!(prefork.status().generation, 1);
         assert!(!prefork.dir().join("never").exists());
+        // Some arguments are passwords.
+        assert!(!prefork.log().contains(text), "{}", prefork.log());
         if let Ok(pid) = written(&prefork, "pid").trim().parse() {
             processes::gone(pid);
         }
@@ -134,7 +136,7 @@ fn a_step_after_that_fails_is_told_and_leaves_the_generation_in_force() {
     assert_eq!(output.code, 1, "{output:?}");
     for said in [
         "generation 2 is in force",
-        "; but a step after the reload failed: ",
+        "; but after the reload, step 1 (/bin/sh) exited with code 4 ",
         "cold",
     ] {
         assert!(output.stderr.contains(said), "no {said:?} in {output:?}");

@@ -477,7 +477,7 @@ pub(crate) fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
 }
 
 /// What login(1) says of a user; without a value where the machine doesn't know.
-fn of_user(who: &config::RunAs) -> Vec<(&'static str, Option<&OsStr>)> {
+pub(super) fn of_user(who: &config::RunAs) -> Vec<(&'static str, Option<&OsStr>)> {
     let name = Some(OsStr::new(&who.user)).filter(|_| who.home.is_some());
     vec![
         ("HOME", who.home.as_ref().map(|path| path.as_os_str())),

@@ -2,6 +2,7 @@
 //! after it hold back the answer to whoever asked.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
@@ -9,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use super::Reactor;
+use super::program::of_user;
 use super::reload::{Reading, tell};
 use super::scope::Scope;
 use crate::config::{Change, Config, Steps};
@@ -155,14 +157,24 @@ impl Reactor {
 }
 
 fn plan(steps: &Steps, commands: &[Vec<String>], generation: u64, changed: String) -> Plan {
+    let mut env = BTreeMap::from([
+        (
+            "PREFORK_GENERATION".to_owned(),
+            Some(generation.to_string()),
+        ),
+        ("PREFORK_CHANGED".to_owned(), Some(changed)),
+    ]);
+    // What is said of another user there would be wrong.
+    let of_user = steps.run_as.as_ref().map_or_else(Vec::new, of_user);
+    env.extend(of_user.into_iter().map(|(name, value)| {
+        let value = value.and_then(OsStr::to_str).map(str::to_owned);
+        (name.to_owned(), value)
+    }));
     Plan {
         commands: commands.to_vec(),
         timeout: steps.timeout,
         run_as: steps.run_as.clone(),
-        env: BTreeMap::from([
-            ("PREFORK_GENERATION".to_owned(), generation.to_string()),
-            ("PREFORK_CHANGED".to_owned(), changed),
-        ]),
+        env,
     }
 }
 
@@ -187,7 +199,7 @@ async fn run(
     };
     let failed = |why: &str, output: &str| ApiError {
         code: ErrorCode::Failed,
-        message: format!("a step {when} the reload failed: {}", plain::one_line(why)),
+        message: format!("{when} the reload, {}", plain::one_line(why)),
         stderr: output.to_owned(),
     };
     let done = steps::run(plan, &directory, told)
@@ -196,7 +208,7 @@ async fn run(
     match done.last() {
         Some(last) if !last.is_success() => Err(failed(&last.sentence(), &last.output)),
         _ if done.len() < plan.commands.len() => {
-            Err(failed("the process that runs it has ended early", ""))
+            Err(failed("the process that runs its steps ended early", ""))
         }
         _ => Ok(()),
     }
