@@ -234,14 +234,13 @@ fn close(headers: &mut HeaderMap, in_flight: &InFlight) {
 #[inline(always)]
 fn finish(status: StatusCode, headers: &mut HeaderMap, in_flight: &mut InFlight, began: Moment) {
     in_flight.stop_waiting();
-    in_flight.show(RequestStage::Responding);
     if let Some((stream, uploads)) = in_flight.upload() {
         uploads.answered(stream);
     }
     in_flight.requests.traffic.speak();
     finish_head(status, headers, in_flight);
-    if let Some(entry) = &mut in_flight.entry {
-        entry.answered(status.as_u16(), headers);
+    if in_flight.is_watched() {
+        in_flight.answered(status, headers);
     }
     let serving = in_flight.requests.serving();
     serving

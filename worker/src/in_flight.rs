@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Uri, Version};
 use prefork_proto::control::RequestStage;
-use prefork_proto::request_table::{self, Arrived, Place};
+use prefork_proto::request_table::{self, Arrived, Place, Writer};
 
 use crate::access_log::Entry;
 use crate::admission::Turn;
@@ -49,6 +50,8 @@ pub(crate) struct InFlight {
     pub(crate) expects_continue: bool,
     /// Whether more of its response was given than was asked for since.
     offers: bool,
+    /// Whether what becomes of it is noted in a table or logged: one look for both.
+    is_watched: bool,
 }
 
 /// What a request asks for, as far as that decides what its response may be.
@@ -85,6 +88,7 @@ impl InFlight {
         requests.traffic.request_began(head.has_body);
         requests.serving().tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
+        let is_watched = requests.table().is_some();
         let place = note(&requests, request, began);
         let is_http2 = request.version() == Version::HTTP_2;
         let mut end = UNKNOWN;
@@ -109,6 +113,7 @@ impl InFlight {
             has_body: head.has_body,
             expects_continue: false,
             offers: false,
+            is_watched,
         }
     }
 
@@ -122,16 +127,39 @@ impl InFlight {
 
     /// Takes down what is logged of it.
     pub(crate) fn log(&mut self, entry: Option<Box<Entry>>) {
-        if let (Some(entry), Some(place)) = (&entry, &self.place) {
+        let Some(entry) = entry else { return };
+        if let Some(place) = &self.place {
             place.identify(entry.id().as_bytes());
         }
-        self.entry = entry;
+        self.is_watched = true;
+        self.entry = Some(entry);
     }
 
     /// Whether somebody wants to know how much of its response was given out.
     #[inline]
     pub(crate) fn is_watched(&self) -> bool {
-        self.place.is_some() || self.entry.is_some()
+        self.is_watched
+    }
+
+    /// Its response begins, or it is answered by this head and nothing else.
+    #[inline]
+    pub(crate) fn answered(&mut self, status: StatusCode, headers: &mut HeaderMap) {
+        self.show(RequestStage::Responding);
+        if let Some(entry) = &mut self.entry {
+            entry.answered(status.as_u16(), headers);
+        }
+    }
+
+    /// Its entry is free again, and its line is written.
+    fn end_watch(&mut self) {
+        let (requests, place) = (&self.requests, self.place.take());
+        if let Some(table) = requests.table() {
+            table.end(place);
+        }
+        if let Some(entry) = &self.entry {
+            let client = requests.peer.address().map(|address| address.ip());
+            requests.serving().access_log.end(entry, client);
+        }
     }
 
     /// So many bytes of its response's body were given out.
@@ -223,7 +251,17 @@ impl InFlight {
 /// Notes a request in the table that the supervisor reads, if there is one.
 #[inline]
 fn note(requests: &Requests, request: &Request<Incoming>, began: Moment) -> Option<Place> {
-    let table = requests.table()?;
+    note_in(requests.table()?, requests, request, began)
+}
+
+/// Apart from the rest, so that a worker without a table has nothing of it on its way.
+#[inline(never)]
+fn note_in(
+    table: &Writer,
+    requests: &Requests,
+    request: &Request<Incoming>,
+    began: Moment,
+) -> Option<Place> {
     table.begin(Arrived {
         began_nanos: began.nanos(),
         method: method(request.method()),
@@ -269,17 +307,13 @@ impl Drop for InFlight {
             false => requests.received(),
         });
         requests.in_flight.set(requests.in_flight.get() - 1);
-        if let Some(table) = requests.table() {
-            table.end(self.place.take());
-        }
         let serving = requests.serving();
         serving.tally.request_ended();
-        if let Some(entry) = &self.entry {
-            let client = requests.peer.address().map(|address| address.ip());
-            serving.access_log.end(entry, client);
-        }
         if serving.drain.is_on() {
             requests.last_ended.set(Some(serving.alarms.now()));
+        }
+        if self.is_watched {
+            self.end_watch();
         }
     }
 }

@@ -30,8 +30,9 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Writer {
     header: &'static Header,
-    /// In memory that nobody else has, so that nobody else leads it astray.
-    slots: Box<[Slot]>,
+    /// In memory that nobody else has, so that nobody else leads it astray. It stays as
+    /// the table does.
+    slots: &'static [Slot],
     first_free: AtomicU32,
     /// Whether targets are noted with their queries.
     query: bool,
@@ -42,15 +43,13 @@ pub struct Writer {
 #[derive(Debug)]
 struct Slot {
     record: &'static Record,
+    index: u32,
     next_free: AtomicU32,
 }
 
 /// A request's entry, until [`Writer::end`].
 #[derive(Debug)]
-pub struct Place {
-    record: &'static Record,
-    index: u32,
-}
+pub struct Place(&'static Slot);
 
 /// A method as an entry has it: worked out once for those that come often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,13 +129,19 @@ impl Writer {
         let entries = entries(seals(&memory)?, size)?;
         let (header, records) = sys::map_requests_for_good(memory.as_fd(), entries as usize)
             .map_err(refused(Call::Mmap))?;
-        let next = (1..entries).chain([NONE]).map(AtomicU32::new);
-        let slots = records.iter().zip(next);
+        let next = (1..entries).chain([NONE]);
+        let slots: Box<[Slot]> = records
+            .iter()
+            .zip((0..).zip(next))
+            .map(|(record, (index, next))| Slot {
+                record,
+                index,
+                next_free: AtomicU32::new(next),
+            })
+            .collect();
         Ok(Self {
             header,
-            slots: slots
-                .map(|(record, next_free)| Slot { record, next_free })
-                .collect(),
+            slots: Box::leak(slots),
             first_free: AtomicU32::new(0),
             query: offer.query,
             memory,
@@ -175,23 +180,20 @@ impl Writer {
         };
         let next = slot.next_free.load(Relaxed);
         self.first_free.store(next, Relaxed);
-        let record = slot.record;
-        record.write(arrived);
-        Some(Place { record, index })
+        slot.record.write(arrived);
+        Some(Place(slot))
     }
 
     /// It is over; its place is what `begin` gave.
     #[inline]
     pub fn end(&self, place: Option<Place>) {
-        let Some(Place { record, index }) = place else {
+        let Some(Place(slot)) = place else {
             return add(&self.header.unlisted, u64::MAX);
         };
-        record.stage.store(FREE, Relaxed);
-        if let Some(slot) = self.slots.get(index as usize) {
-            let next = self.first_free.load(Relaxed);
-            slot.next_free.store(next, Relaxed);
-            self.first_free.store(index, Relaxed);
-        }
+        slot.record.stage.store(FREE, Relaxed);
+        let next = self.first_free.load(Relaxed);
+        slot.next_free.store(next, Relaxed);
+        self.first_free.store(slot.index, Relaxed);
     }
 }
 
@@ -199,12 +201,12 @@ impl Place {
     /// What is being done about it has changed.
     #[inline]
     pub fn stage(&self, stage: RequestStage) {
-        self.record.stage.store(number(stage), Relaxed);
+        self.0.record.stage.store(number(stage), Relaxed);
     }
 
     /// It goes by this id.
     pub fn identify(&self, id: &[u8]) {
-        self.record.change(|record| {
+        self.0.record.change(|record| {
             let kept = store(&record.id, id);
             let target = record.lengths.load(Relaxed) & 0xffff;
             record.lengths.store(kept << 16 | target, Relaxed);
@@ -214,7 +216,7 @@ impl Place {
     /// So many bytes more of its response's body were given out.
     #[inline]
     pub fn sent(&self, bytes: u64) {
-        add(&self.record.sent, bytes);
+        add(&self.0.record.sent, bytes);
     }
 }
 
