@@ -20,6 +20,7 @@
 
 mod activation;
 pub mod admin;
+mod beside;
 mod boot_check;
 pub mod cli;
 pub mod config;

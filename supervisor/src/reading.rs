@@ -3,24 +3,19 @@
 //! not answer would stop everything for as long. So a process of our own reads it,
 //! which may take its time, up to a bound.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 
+use crate::beside;
 use crate::config::{self, Config, Options};
 use crate::sys;
 use crate::tls::Secret;
-use crate::upgrade;
 
 /// The argument that makes the `prefork` binary read a configuration for the
 /// supervisor that has started it.
@@ -86,7 +81,8 @@ pub fn read_for_supervisor() -> ExitCode {
 
 /// Reads the configuration in a process of its own. Whoever reaps strangers reaps it.
 pub(crate) async fn read(options: &Options) -> Result<Config, ReadError> {
-    let (child, answer) = start(options).map_err(ReadError::NotRead)?;
+    let started = beside::start(READ_ARGUMENT, options, None);
+    let (child, answer) = started.map_err(ReadError::NotRead)?;
     let mut text = Vec::new();
     let mut answer = answer.take(MOST_BYTES);
     let heard = tokio::time::timeout(PATIENCE, answer.read_to_end(&mut text)).await;
@@ -99,23 +95,6 @@ pub(crate) async fn read(options: &Options) -> Result<Config, ReadError> {
         Ok(Err(error)) => Err(ReadError::NotRead(error)),
         Ok(Ok(_)) => understand(&text),
     }
-}
-
-fn start(options: &Options) -> io::Result<(OwnedFd, pipe::Receiver)> {
-    let question = upgrade::memory(&serde_json::to_vec(options)?)?;
-    let (answer, answering) = io::pipe()?;
-    let answer = pipe::Receiver::from_owned_fd(answer.into())?;
-    let started = Command::new("/proc/self/exe")
-        .arg0("prefork")
-        .arg(READ_ARGUMENT)
-        .stdin(Stdio::from(File::from(question)))
-        .stdout(Stdio::from(answering))
-        .stderr(Stdio::null())
-        // The terminal's Ctrl-C is for the supervisor.
-        .process_group(0)
-        .spawn()?;
-    let pid = Pid::from_raw(i32::try_from(started.id()).unwrap_or(i32::MAX));
-    Ok((sys::pidfd_open(pid)?, answer))
 }
 
 fn understand(text: &[u8]) -> Result<Config, ReadError> {

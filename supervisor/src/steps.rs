@@ -4,9 +4,8 @@
 //! is not to be done.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -18,12 +17,11 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::unix::pipe;
 
+use crate::beside;
 use crate::config::RunAs;
 use crate::environment::NOBODY_ELSES;
 use crate::sys;
-use crate::upgrade;
 
 /// The argument that makes the `prefork` binary run commands for the supervisor that has
 /// started it.
@@ -104,7 +102,7 @@ pub(crate) async fn run(
     directory: &Path,
     mut told: impl FnMut(&Done),
 ) -> io::Result<Vec<Done>> {
-    let (child, said) = start(plan, directory)?;
+    let (child, said) = beside::start(STEPS_ARGUMENT, plan, Some(directory))?;
     let mut lines = BufReader::new(said).lines();
     let mut done = Vec::new();
     let number = u32::try_from(plan.commands.len()).unwrap_or(u32::MAX);
@@ -127,24 +125,6 @@ pub(crate) async fn run(
             ))
         }
     }
-}
-
-fn start(plan: &Plan, directory: &Path) -> io::Result<(OwnedFd, pipe::Receiver)> {
-    let plan_memory = upgrade::memory(&serde_json::to_vec(plan)?)?;
-    let (said, saying) = io::pipe()?;
-    let said = pipe::Receiver::from_owned_fd(said.into())?;
-    let started = Command::new("/proc/self/exe")
-        .arg0("prefork")
-        .arg(STEPS_ARGUMENT)
-        .current_dir(directory)
-        .stdin(Stdio::from(File::from(plan_memory)))
-        .stdout(Stdio::from(saying))
-        .stderr(Stdio::null())
-        // The terminal's Ctrl-C is for the supervisor.
-        .process_group(0)
-        .spawn()?;
-    let pid = Pid::from_raw(i32::try_from(started.id()).unwrap_or(i32::MAX));
-    Ok((sys::pidfd_open(pid)?, said))
 }
 
 /// The main function of the process that runs commands: the plan comes from stdin, a line
