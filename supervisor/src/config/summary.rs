@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::checked::{Address, Config, Listen, Mode, Pool, Program, Tls};
-use super::requests::Requests;
 use super::{AccessLog, Adapter, Check, defaults, http, tls, units};
 
 /// What a configuration comes to, in lines for people: every pool's workers,
@@ -43,7 +42,7 @@ pub fn render_checked(config: &Config) -> String {
     if config.max_series != defaults::MAX_SERIES {
         lines.push(format!("  {:<20} {}", "max_series", config.max_series));
     }
-    if config.requests != Requests::default() {
+    if !config.requests.is_default() {
         lines.push("requests".to_owned());
         lines.push(format!("  {:<20} {}", "table", config.requests.table));
         lines.push(format!("  {:<20} {}", "query", config.requests.query));

@@ -268,19 +268,25 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_is_kept_is_bounded() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
+    /// A log that is a named pipe, and its reader, which reads nothing by itself.
+    fn named_pipe(path: PathBuf) -> (Sink, File) {
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-        let mut reader = File::options()
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains("nobody reads from this pipe"), "{error}");
+        let reader = File::options()
             .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)
             .unwrap();
         let file = open(&path).unwrap();
-        let mut sink = Sink::new(Target::File { path, file });
+        (Sink::new(Target::File { path, file }), reader)
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut sink, mut reader) = named_pipe(directory.path().join("log"));
         for number in 0..5000 {
             sink.write_line(format!("{number:0100}\n").as_bytes(), Origin::Own);
         }
@@ -302,20 +308,7 @@ mod tests {
     #[test]
     fn a_pipe_for_a_log_is_never_waited_for_and_keeps_whole_lines() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-        let error = open(&path).unwrap_err().to_string();
-        assert!(error.contains("nobody reads from this pipe"), "{error}");
-
-        // One that reads nothing is there.
-        let mut reader = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)
-            .unwrap();
-        let file = open(&path).unwrap();
-        let mut sink = Sink::new(Target::File { path, file });
+        let (mut sink, mut reader) = named_pipe(directory.path().join("log"));
         let line = [vec![b'x'; 3 * PIPE_BUF], b"\n".to_vec()].concat();
         for _ in 0..100 {
             sink.write_line(&line, Origin::Worker);

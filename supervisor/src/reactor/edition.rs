@@ -209,7 +209,7 @@ impl Edition {
     /// that run, which are `pids`; none where they surely would.
     pub(crate) fn why_replaced(
         &self,
-        mut pids: impl Iterator<Item = i32>,
+        pids: impl Iterator<Item = i32>,
     ) -> Option<Cow<'static, str>> {
         if let Some(what) = self.program.difference_on_disk() {
             return Some(format!("its program was {what}").into());
@@ -221,7 +221,7 @@ impl Edition {
         if let Some((sockets, problem)) = lost {
             return Some(format!("listener {}: {problem}", sockets.status().name).into());
         }
-        if self.config.adapter.is_some() || !self.program.is_same_code(&self.program, &mut pids) {
+        if self.config.adapter.is_some() || !self.program.is_all_of(pids) {
             return Some("its code may be in more files than prefork knows".into());
         }
         let start = self.places.start_name().unwrap_or(Path::new("."));

@@ -383,12 +383,14 @@ impl PinnedProgram {
     /// Whether processes of this program, these, surely run the code that those of
     /// `other` would: its file is the same and unchanged, and so is what can't be
     /// pinned, and they have become no program of which that is not known.
-    pub(crate) fn is_same_code(&self, other: &Self, mut pids: impl Iterator<Item = i32>) -> bool {
+    pub(crate) fn is_same_code(&self, other: &Self, pids: impl Iterator<Item = i32>) -> bool {
+        self.file == other.file && self.files == other.files && self.is_all_of(pids)
+    }
+
+    /// Whether its file is known, and is all that these processes of it run.
+    pub(crate) fn is_all_of(&self, mut pids: impl Iterator<Item = i32>) -> bool {
         let executable = self.executable.as_ref();
-        self.file.is_some()
-            && self.file == other.file
-            && self.files == other.files
-            && pids.all(|pid| code::is_of_its_file(pid, executable, &self.given))
+        self.file.is_some() && pids.all(|pid| code::is_of_its_file(pid, executable, &self.given))
     }
 
     /// How the files on disk differ from what was pinned; `None` if they don't.

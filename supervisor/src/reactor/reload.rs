@@ -78,8 +78,9 @@ pub(super) struct Reload {
     granted: Vec<Granted>,
     /// Whom its end is told.
     job: JobId,
-    /// The pools of which it changes anything.
-    changed: String,
+    /// The pools of which it changes anything, for the commands after it; none where there
+    /// are no such commands.
+    changed: Option<String>,
 }
 
 /// Everything that a reload needs before a worker is touched.
@@ -164,7 +165,9 @@ impl Reactor {
         scope: &Scope,
         askers: Vec<UnboundedSender<JobLine>>,
     ) {
-        let changed = self.changed_pools(&config, scope);
+        // What comes before may have changed what lies on the disk.
+        let has_steps = !config.steps.after.is_empty();
+        let changed = has_steps.then(|| self.changed_pools(&config, scope));
         match self.prepare(config, scope) {
             Ok(prepared) => {
                 let config = &prepared.config;
@@ -372,7 +375,7 @@ impl Reactor {
     fn begin(
         &mut self,
         prepared: Prepared,
-        changed: String,
+        changed: Option<String>,
         askers: Vec<UnboundedSender<JobLine>>,
     ) {
         let Prepared {
@@ -423,7 +426,9 @@ impl Reactor {
             info!("reload: generation {generation} is in force");
             self.options.settle(&reload.config);
             self.take_over_config(reload.config);
-            self.run_after(reload.job, reload.changed);
+            if let Some(changed) = reload.changed {
+                self.run_after(reload.job, changed);
+            }
         } else {
             error!(
                 "reload: generation {} was rolled back: {why}",

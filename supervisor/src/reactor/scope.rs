@@ -98,8 +98,8 @@ impl Scope {
 }
 
 impl Reactor {
-    /// Why the workers of a pool cannot be left alone by a reload to this configuration; none where those who were to follow
-    /// them would be the same, as far as can be seen.
+    /// Why the workers of a pool cannot be left alone by a reload to this configuration;
+    /// none where those who were to follow them would be the same, as far as can be seen.
     pub(super) fn why_replaced(
         &self,
         pool: &config::Pool,

@@ -86,9 +86,6 @@ impl Reactor {
     /// Has the commands run that come after a reload, which is in force.
     pub(super) fn run_after(&mut self, job: JobId, changed: String) {
         let steps = &self.config.steps;
-        if steps.after.is_empty() {
-            return;
-        }
         let plan = plan(steps, &steps.after, self.fleet.generation(), changed);
         let askers = self.jobs.get(&job).map(|job| job.askers.clone());
         let (readings, here) = (self.readings.clone(), self.options.directory());

@@ -255,7 +255,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::{Config, Detail, Requests, Supervisor};
+    use crate::config::{Config, Detail, Requests, Steps, Supervisor};
     use crate::fleet::{Fleet, SnapshotRef};
     use crate::metrics::Metrics;
 
@@ -284,7 +284,7 @@ mod tests {
                 pools: Vec::new(),
                 max_series: 1000,
                 requests: Requests::default(),
-                steps: crate::config::Steps::default(),
+                steps: Steps::default(),
                 source: "command line".to_owned(),
             },
             editions: Vec::new(),
