@@ -1,4 +1,4 @@
-//! The protocol between a prefork supervisor, its workers and its operators.
+//! The protocol between a prefork supervisor and its workers.
 //!
 //! A supervisor and each of its workers hold one end each of a unix stream
 //! socket pair and speak JSON on it, one object per line; some lines carry a
@@ -25,8 +25,6 @@
 //! - [`listening`] has what may be done to a listener that several processes hold.
 //! - [`adapter`] has what a supervisor tells the adapter of a program that does not speak
 //!   the protocol.
-//! - [`control`] has the shapes of the supervisor's HTTP API, which operators
-//!   use; it shares nothing with the channel.
 //!
 //! Inside, a [`channel::Channel`] is an outbox (the bounded queue and its
 //! descriptors), an inbox (bytes into lines, descriptors to the lines that
@@ -58,7 +56,6 @@
 
 pub mod adapter;
 pub mod channel;
-pub mod control;
 pub mod error;
 pub mod listening;
 pub mod message;

@@ -22,6 +22,9 @@ use nix::errno::Errno;
 use nix::fcntl::SealFlag;
 
 pub(crate) use layout::{Header, Record};
+/// What is being done about a request, by the word that the control API has for it.
+pub use prefork_api::RequestStage;
+
 pub use layout::{ID, METHOD, TARGET};
 pub use reader::{Entry, Snapshot, Table};
 pub use writer::{Arrived, Client, Method, Place, Writer};

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use prefork_proto::control::ErrorCode;
+use prefork_api::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::control::accept::{self, Bounds};
@@ -92,7 +92,7 @@ fn html(page: String) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::Status;
+    use prefork_api::Status;
     use tokio::sync::mpsc;
     use tokio::task::{LocalSet, spawn_local};
 

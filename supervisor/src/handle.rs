@@ -3,9 +3,7 @@
 
 use std::path::PathBuf;
 
-use prefork_proto::control::{
-    ApiError, Channels, Describe, Event, JobLine, Requests, Status, TellBody,
-};
+use prefork_api::{ApiError, Channels, Describe, Event, JobLine, Requests, Status, TellBody};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::fleet::Command;

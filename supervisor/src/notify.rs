@@ -12,7 +12,7 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use prefork_proto::control::Readiness;
+use prefork_api::Readiness;
 use sd_notify::NotifyState;
 use tracing::warn;
 

@@ -1,6 +1,6 @@
 //! The words of readiness: one sentence for every probe, command and page.
 
-use prefork_proto::control::{PoolStatus, Readiness, Status};
+use prefork_api::{PoolStatus, Readiness, Status};
 
 /// How the service is, in one word or two.
 pub(crate) fn word(status: &Status) -> &'static str {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use prefork_proto::control::Exit;
+use prefork_api::Exit;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{Exit, ExitReason, SlotState};
+use prefork_api::{Exit, ExitReason, SlotState};
 
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
 use crate::harness::load::Load;

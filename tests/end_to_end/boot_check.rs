@@ -102,7 +102,7 @@ fn a_running_supervisor_is_not_disturbed() {
 
     let after = prefork.status();
     assert_eq!(prefork.processes(), processes, "somebody was left behind");
-    let pids = |status: &prefork_proto::control::Status| -> Vec<_> {
+    let pids = |status: &prefork_api::Status| -> Vec<_> {
         let workers = status.pools.iter().flat_map(|pool| &pool.workers);
         workers.map(|worker| worker.pid).collect()
     };

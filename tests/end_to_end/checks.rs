@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use crate::harness::deadline::{PATIENCE, eventually_some};
 use crate::harness::load::Load;

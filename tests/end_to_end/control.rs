@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{SlotState, Status, TellOutcome, TellReply};
+use prefork_api::{SlotState, Status, TellOutcome, TellReply};
 use serde_json::Value;
 
 use crate::harness::deadline::{PATIENCE, eventually};
@@ -262,7 +262,7 @@ fn events_tell_what_happened_in_order() {
     processes::send(old, Signal::SIGKILL);
     prefork.replaced("web", 0, old);
     let lines = prefork.done(&["--output", "json", "events"]);
-    let events: Vec<prefork_proto::control::Event> = lines
+    let events: Vec<prefork_api::Event> = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
         .collect();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{ExitReason, SlotState};
+use prefork_api::{ExitReason, SlotState};
 
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
 use crate::harness::load::Load;

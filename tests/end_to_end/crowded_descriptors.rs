@@ -3,7 +3,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use crate::harness::deadline::{PATIENCE, eventually_some};
 use crate::harness::http::get;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_api::{Exit, ExitReason};
 
 use crate::harness::deadline::{eventually, eventually_some};
 use crate::harness::{Pool, Prefork, processes};

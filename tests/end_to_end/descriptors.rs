@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use crate::harness::deadline::eventually;
 use crate::harness::processes::{self, Descriptor};

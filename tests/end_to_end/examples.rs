@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 use tungstenite::{Message, WebSocket};
 
 use crate::control::replies;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_api::{Exit, ExitReason};
 use serde_json::json;
 
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::Connection;

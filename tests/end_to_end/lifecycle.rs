@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{ExitReason, SlotState};
+use prefork_api::{ExitReason, SlotState};
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::Connection;

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::load::Load;

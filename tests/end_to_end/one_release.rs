@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use crate::given_paths::{served, switch};
 use crate::harness::deadline::{PATIENCE, eventually};

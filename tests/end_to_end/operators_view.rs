@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::Event;
+use prefork_api::Event;
 
 use crate::harness::cli::{binary, example, finish, run_alone};
 use crate::harness::deadline::{PATIENCE, eventually_some};

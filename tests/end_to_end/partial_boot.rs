@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::{Pool, Prefork, http};

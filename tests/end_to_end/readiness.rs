@@ -1,7 +1,7 @@
 //! Ready, degraded, not ready: the probes, the exit codes and the words agree.
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{Readiness, SlotState};
+use prefork_api::{Readiness, SlotState};
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::{Pool, Prefork, http, processes};

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use crate::harness::deadline::{eventually, eventually_some};
 use crate::harness::http::get;

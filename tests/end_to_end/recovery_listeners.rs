@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{ExitReason, SlotState};
+use prefork_api::{ExitReason, SlotState};
 
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
 use crate::harness::{Pool, Prefork, http, processes};

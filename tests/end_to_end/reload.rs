@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{JobLine, JobResult};
+use prefork_api::{JobLine, JobResult};
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::{self, Connection};

@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{Exit, ExitReason, RequestStage, Requests, RunningRequest};
+use prefork_api::{Exit, ExitReason, RequestStage, Requests, RunningRequest};
 
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
 use crate::harness::http::{self, Connection};

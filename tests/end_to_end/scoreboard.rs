@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::Connection;

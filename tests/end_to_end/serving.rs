@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use crate::harness::deadline::eventually;
 use crate::harness::http::{self, Connection};

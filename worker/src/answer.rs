@@ -10,7 +10,7 @@ use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use pin_project_lite::pin_project;
-use prefork_proto::control::RequestStage;
+use prefork_proto::request_table::RequestStage;
 
 use crate::StartError;
 use crate::admission::Turn;

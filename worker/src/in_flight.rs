@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Uri, Version};
-use prefork_proto::control::RequestStage;
+use prefork_proto::request_table::RequestStage;
 use prefork_proto::request_table::{self, Arrived, Place, Writer};
 
 use crate::access_log::Entry;

@@ -13,7 +13,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::EXPECT;
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
-use prefork_proto::control::RequestStage;
+use prefork_proto::request_table::RequestStage;
 
 use crate::StartError;
 use crate::admission::Admission;

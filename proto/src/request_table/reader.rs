@@ -12,10 +12,10 @@ use nix::unistd::ftruncate;
 
 use super::layout::{ID, IPV4, IPV6, METHOD, QUEUED, RESPONDING, TARGET, WORKING, at};
 use super::{ABI, Header, Record, RequestTableError, SEALS, bytes, entries, refused};
-use crate::control::RequestStage;
 use crate::error::{Call, SystemError};
 use crate::message::RequestsOffer;
 use crate::scoreboard::seals;
+use prefork_api::RequestStage;
 
 /// How often a table is read anew whose entries change meanwhile. What is begun and ended
 /// between two looks each time is not worth showing.

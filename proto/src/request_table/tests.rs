@@ -7,7 +7,7 @@ use nix::unistd::ftruncate;
 
 use super::layout::at;
 use super::*;
-use crate::control::RequestStage;
+use prefork_api::RequestStage;
 
 fn pair(entries: u32) -> (Table, Writer) {
     let table = Table::create(entries).unwrap();

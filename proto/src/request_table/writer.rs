@@ -14,11 +14,11 @@ use super::layout::{
     FREE, Header, IPV4, IPV6, METHOD, QUEUED, RESPONDING, Record, TARGET, WORKING,
 };
 use super::{ABI, RequestTableError, bytes, entries, refused};
-use crate::control::RequestStage;
 use crate::error::Call;
 use crate::message::RequestsOffer;
 use crate::scoreboard::seals;
 use crate::sys;
+use prefork_api::RequestStage;
 
 /// The end of the list of free entries.
 const NONE: u32 = u32::MAX;

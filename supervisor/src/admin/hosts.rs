@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use hyper::header::HOST;
 use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode};
-use prefork_proto::control::ErrorCode;
+use prefork_api::ErrorCode;
 
 use crate::control::answer::Rejection;
 

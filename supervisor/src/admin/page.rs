@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use prefork_proto::control::{PoolStatus, Readiness, Status, WorkerStatus};
+use prefork_api::{PoolStatus, Readiness, Status, WorkerStatus};
 
 use crate::cli::units::{bytes, seconds};
 use crate::readiness;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit};
-use prefork_proto::control::{Event, Exit};
+use prefork_api::{Event, Exit};
 use tokio::sync::{broadcast, mpsc};
 
 use super::probe::probe;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap_complete::Shell;
-use prefork_proto::control::Status;
+use prefork_api::Status;
 
 use super::args::Candidates;
 use super::client::{Client, Deadline, read};

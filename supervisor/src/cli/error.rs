@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prefork_proto::control::{ApiError, ErrorCode, Readiness, Status};
+use prefork_api::{ApiError, ErrorCode, Readiness, Status};
 
 use super::units::seconds;
 use crate::boot_check::SetUpError;

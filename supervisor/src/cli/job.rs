@@ -1,6 +1,6 @@
 //! The commands that have something done: they end when it is done.
 
-use prefork_proto::control::{JobLine, JobResult, TellBody, TellOutcome, TellReply};
+use prefork_api::{JobLine, JobResult, TellBody, TellOutcome, TellReply};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;

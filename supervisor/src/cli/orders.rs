@@ -1,6 +1,6 @@
 //! Which path and body an order is.
 
-use prefork_proto::control::{ApiError, ErrorCode, LogLevelBody, ReloadBody, ScaleBody, Status};
+use prefork_api::{ApiError, ErrorCode, LogLevelBody, ReloadBody, ScaleBody, Status};
 use serde_json::{Value, json};
 
 use super::address::{PoolName, Whom, WorkerAddress};

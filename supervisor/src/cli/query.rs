@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use prefork_proto::control::{Channels, Describe, Event, Requests, Status};
+use prefork_api::{Channels, Describe, Event, Requests, Status};
 use serde_json::Value;
 
 use super::address::{PoolName, Target, WorkerAddress};

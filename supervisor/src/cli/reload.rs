@@ -1,7 +1,7 @@
 //! `prefork reload`: done when the new generation is in force, or when it is
 //! clear why it is not.
 
-use prefork_proto::control::{JobResult, ReloadBody};
+use prefork_api::{JobResult, ReloadBody};
 
 use super::client::{Client, Deadline, Lines};
 use super::error::Error;

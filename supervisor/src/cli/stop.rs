@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use prefork_proto::control::StopBody;
+use prefork_api::StopBody;
 use tokio::io::AsyncReadExt;
 use tokio::time::sleep;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::{ApiError, DrainingStatus, ErrorCode, ReloadBody};
+use prefork_api::{ApiError, DrainingStatus, ErrorCode, ReloadBody};
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
 
@@ -283,7 +283,7 @@ fn status_is_a_document_that_the_types_understand() {
         let fake = Fake::start();
         let client = Client::new(fake.dir.path());
         let document = client.document("/v1/status").await.unwrap();
-        let shown: prefork_proto::control::Status = read(&document).unwrap();
+        let shown: prefork_api::Status = read(&document).unwrap();
         assert_eq!(shown, fake.state.borrow().status);
     });
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use prefork_proto::control::{ApiError, ErrorCode, Status, UpgradeBody};
+use prefork_api::{ApiError, ErrorCode, Status, UpgradeBody};
 use tokio::time::sleep;
 
 use super::client::{self, Client, Deadline};

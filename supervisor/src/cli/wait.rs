@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
-use prefork_proto::control::{SlotState, Status};
+use prefork_api::{SlotState, Status};
 use tokio::time::{sleep, timeout};
 
 use super::args::Condition;

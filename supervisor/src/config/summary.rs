@@ -97,7 +97,7 @@ pub fn checked_json(config: &Config) -> Value {
         })
     };
     json!({
-        "schema": prefork_proto::control::SCHEMA,
+        "schema": prefork_api::SCHEMA,
         "source": config.source,
         "runtime_dir": supervisor.runtime_dir.to_string_lossy(),
         "control_mode": units::show_control_mode(supervisor.control_mode),

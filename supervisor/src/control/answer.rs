@@ -10,7 +10,7 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
-use prefork_proto::control::{ApiError, ErrorCode};
+use prefork_api::{ApiError, ErrorCode};
 use serde::Serialize;
 use tokio::sync::mpsc;
 

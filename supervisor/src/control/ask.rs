@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use prefork_proto::control::{Channels, Describe, ErrorCode, Event, Requests, Status};
+use prefork_api::{Channels, Describe, ErrorCode, Event, Requests, Status};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
 

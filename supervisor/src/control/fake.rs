@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use prefork_proto::control::{
+use prefork_api::{
     ApiError, Channels, ErrorCode, Event, JobLine, JobResult, PoolStatus, Requests, SCHEMA,
     SlotState, Status, TellOutcome, TellReply, WorkerStatus,
 };

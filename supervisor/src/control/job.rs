@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use prefork_proto::control::{
+use prefork_api::{
     ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, ScaleBody, StopBody,
     TellBody, UpgradeBody,
 };

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Request, StatusCode};
-use prefork_proto::control::ErrorCode;
+use prefork_api::ErrorCode;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 

@@ -1,7 +1,7 @@
 //! Which path and method ask for what. Pure: no connection, no reactor.
 
 use hyper::Method;
-use prefork_proto::control::ErrorCode;
+use prefork_api::ErrorCode;
 
 use super::answer::Rejection;
 

@@ -1,6 +1,6 @@
 //! What `GET /v1/requests` asks for.
 
-use prefork_proto::control::ErrorCode;
+use prefork_api::ErrorCode;
 
 use super::answer::Rejection;
 use crate::handle::Wanted;

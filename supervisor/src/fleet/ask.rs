@@ -170,7 +170,7 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::driver::{Driver, code, policy, worker};
     use super::super::{Command, Event};

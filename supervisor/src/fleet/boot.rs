@@ -6,7 +6,7 @@
 //! where every pool has failed so there is nothing to serve with, and the fleet
 //! ends; if its boot is strict, the first failure is enough for that.
 
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_api::{Exit, ExitReason};
 
 use super::event::{Action, BootFailure, PoolId, Time};
 use super::jobs::Awaiting;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use prefork_proto::control::{Exit, ExitReason, SlotState};
+use prefork_api::{Exit, ExitReason, SlotState};
 
 use super::{
     Action, Command, Death, Event, Fate, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Quorum,

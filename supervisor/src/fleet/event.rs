@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::{Exit, ExitReason, RunningRequest};
+use prefork_api::{Exit, ExitReason, RunningRequest};
 use serde::{Deserialize, Serialize};
 
 /// Time since boot by CLOCK_MONOTONIC, so that it means the same to the next

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use super::Fleet;
 use super::event::{Action, Report, Time, Worker};
@@ -242,7 +242,7 @@ fn in_ms(time: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::Event;
     use super::super::driver::{Driver, code, policy, signal, worker};

@@ -1,6 +1,6 @@
 //! Commands whose askers wait: what each waits for, and how each ends, once.
 
-use prefork_proto::control::Exit;
+use prefork_api::Exit;
 
 use super::Fleet;
 use super::event::{Action, Ask, JobId, PoolId, Refusal};

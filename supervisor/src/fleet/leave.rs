@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_api::{Exit, ExitReason};
 
 use super::Fleet;
 use super::ask::ANSWER_WITHIN;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::Exit;
+use prefork_api::Exit;
 
 use super::Fleet;
 use super::event::{Action, Death, Report, Time, Worker};
@@ -309,7 +309,7 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::{ExitReason, SlotState};
+    use prefork_api::{ExitReason, SlotState};
 
     use super::super::driver::{Driver, code, pid, policy, signal, worker};
     use super::super::{Command, Event, JobId, PoolId};

@@ -3,7 +3,7 @@
 //! the other. So one that is over `max_rss` when it becomes ready, or soon after where
 //! its predecessor was as well, is said to be once and measured by itself.
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use super::Fleet;
 use super::event::{Action, Report, Time, Worker};

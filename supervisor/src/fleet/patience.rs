@@ -107,7 +107,7 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::ExitReason;
+    use prefork_api::ExitReason;
 
     use super::super::driver::{Driver, policy, signal, worker};
     use super::super::{Action, Event, Report};

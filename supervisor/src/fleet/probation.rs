@@ -2,7 +2,7 @@
 //! paused, have to stay well for `min_ready`, and are then asked to resume.
 //! Until then their predecessors serve, and one that fails has served nobody.
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use super::Fleet;
 use super::ask::ANSWER_WITHIN;
@@ -66,7 +66,7 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::driver::{Driver, code, plan, policy, worker};
     use super::super::{Event, JobId, Worker};

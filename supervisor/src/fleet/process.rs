@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_api::{Exit, ExitReason};
 use serde::{Deserialize, Serialize};
 
 use super::event::{Death, Time, Worker};

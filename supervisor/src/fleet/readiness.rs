@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use prefork_proto::control::Readiness;
+use prefork_api::Readiness;
 use serde::{Deserialize, Serialize};
 
 use super::pool::Tally;

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use super::ask::ANSWER_WITHIN;
 use super::event::{Action, Fate, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
@@ -233,7 +233,7 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::driver::{Driver, code, plan, policy, worker};
     use super::super::{Command, Event, Worker};

@@ -3,7 +3,7 @@
 //! differ only in the cause and in what a failure means; whoever wants to
 //! replace a whole pool puts every slot in the queue.
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Action, PoolId, Report, Time};
@@ -338,7 +338,7 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::driver::{Driver, code, policy, signal, worker};
     use super::super::{Event, Worker};

@@ -1,7 +1,7 @@
 //! Commands that replace processes: restart (successor first), drain and kill
 //! (successor at once).
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use super::Fleet;
 use super::event::{JobId, PoolId, Refusal, Time};
@@ -129,7 +129,7 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::driver::{Driver, code, policy, signal, worker};
     use super::super::{Action, Command};

@@ -2,7 +2,7 @@
 //! replaced is replaced again, successor first, by the generation that is in
 //! force all the while.
 
-use prefork_proto::control::{Exit, ExitReason};
+use prefork_api::{Exit, ExitReason};
 
 use super::Fleet;
 use super::event::{Action, PoolId, Refusal, Time};

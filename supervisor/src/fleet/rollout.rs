@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 use serde::{Deserialize, Serialize};
 
 use super::Fleet;

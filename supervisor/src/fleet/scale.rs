@@ -1,7 +1,7 @@
 //! Scaling: absolute and idempotent. New slots start, surplus slots drain from
 //! the highest down; a later scale overtakes an earlier one.
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 
 use super::Fleet;
 use super::event::{Action, JobId, PoolId, Refusal, Report, Time};
@@ -168,7 +168,7 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::Command;
     use super::super::driver::{Driver, code, policy, worker};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use prefork_proto::control::{Exit, SlotState};
+use prefork_api::{Exit, SlotState};
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;

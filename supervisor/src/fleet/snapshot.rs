@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 use prefork_proto::message::RejoinState;
 use serde::{Deserialize, Serialize};
 
@@ -287,7 +287,7 @@ impl super::slot::Slot {
 mod tests {
     use std::time::Duration;
 
-    use prefork_proto::control::SlotState;
+    use prefork_api::SlotState;
 
     use super::super::driver::{Driver, code, policy, signal, worker};
     use super::super::{Command, Death, Event};

@@ -1,6 +1,6 @@
 //! What `status` and the metrics read: views that borrow the fleet.
 
-use prefork_proto::control::{Exit, SlotState};
+use prefork_api::{Exit, SlotState};
 
 use super::event::{PoolId, Time, Worker};
 use super::pool::Pool;

@@ -1,7 +1,7 @@
 //! How a slot's numbers are exported: a row per family. In the rows, `n` are the
 //! slot's numbers, `p` is one of its live processes and `l` are the label values.
 
-use prefork_proto::control::ExitReason;
+use prefork_api::ExitReason;
 use prefork_proto::message::DURATION_BOUNDS;
 use prefork_proto::tls::HandshakeFailure;
 

@@ -6,7 +6,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use super::families::{FAMILIES, Family, Together, Value};
 use super::slot::{Numbers, SlotMetrics};

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prefork_api::{ChannelStatus, ExitReason, SlotState};
 use prefork_proto::channel::Counters;
-use prefork_proto::control::{ChannelStatus, ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
 use prefork_proto::metrics::Metrics;
 use prefork_proto::scoreboard::Snapshot;

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use nix::sys::signal::Signal;
+use prefork_api::{ApiError, ErrorCode, JobLine, JobResult};
 use prefork_proto::adapter::UpstreamAddress;
-use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
 use prefork_proto::message::NEEDS_RESTART;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;

@@ -3,9 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use prefork_proto::control::{
-    ApiError, ErrorCode, JobLine, JobResult, TellBody, TellOutcome, TellReply,
-};
+use prefork_api::{ApiError, ErrorCode, JobLine, JobResult, TellBody, TellOutcome, TellReply};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;

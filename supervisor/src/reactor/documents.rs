@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use prefork_proto::control::{
+use prefork_api::{
     ApiError, Channels, Describe, DrainingStatus, ErrorCode, Exit, PoolStatus, SCHEMA, Status,
     WorkerStatus,
 };

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use prefork_proto::control::{Event, Exit};
+use prefork_api::{Event, Exit};
 use tokio::sync::broadcast;
 
 /// Events kept for those who ask later.

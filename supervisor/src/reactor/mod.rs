@@ -69,8 +69,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use prefork_api::JobLine;
 use prefork_proto::channel::ChannelError;
-use prefork_proto::control::JobLine;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult, LastReload};
+use prefork_api::{ApiError, ErrorCode, JobLine, JobResult, LastReload};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use prefork_proto::control::{Exit, ExitReason, SlotState};
+use prefork_api::{Exit, ExitReason, SlotState};
 use tracing::{error, info, warn};
 
 use super::Reactor;

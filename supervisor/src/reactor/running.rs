@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::{ApiError, Requests, RunningRequest, SCHEMA, WorkerRequest};
+use prefork_api::{ApiError, Requests, RunningRequest, SCHEMA, WorkerRequest};
 use prefork_proto::request_table::{Entry, Table};
 use tracing::warn;
 
@@ -116,7 +116,7 @@ impl Reactor {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::RequestStage;
+    use prefork_api::RequestStage;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use prefork_proto::control::{ApiError, ErrorCode};
+use prefork_api::{ApiError, ErrorCode};
 
 use super::Reactor;
 use super::edition::Edition;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use prefork_proto::control::{CertificateStatus, ListenerStatus, TlsStatus};
+use prefork_api::{CertificateStatus, ListenerStatus, TlsStatus};
 
 use crate::config::{Address, Listen, Mode, Tls, overlap, show_permissions};
 use crate::listener::{Access, ListenError, Listener};

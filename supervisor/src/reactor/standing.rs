@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 use tracing::{info, warn};
 
 use super::Reactor;

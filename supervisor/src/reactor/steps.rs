@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
+use prefork_api::{ApiError, ErrorCode, JobLine, JobResult};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 

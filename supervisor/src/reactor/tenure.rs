@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 
 use super::Reactor;
 use super::sockets::Sockets;

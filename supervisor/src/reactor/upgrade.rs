@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
-use prefork_proto::control::{ApiError, ErrorCode, JobLine, JobResult};
+use prefork_api::{ApiError, ErrorCode, JobLine, JobResult};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use prefork_api::LastReload;
 use prefork_proto::adapter::UpstreamAddress;
-use prefork_proto::control::LastReload;
 use prefork_proto::listening::SocketFile;
 use prefork_proto::message::Hello;
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prefork_api::Event;
 use prefork_proto::channel::parts::{Octets, Parts};
-use prefork_proto::control::Event;
 use prefork_proto::message::{Health, Hello, ListenerOffer, Welcome};
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! What must be true of a fleet after every step.
 
-use prefork_proto::control::{Readiness, SlotState};
+use prefork_api::{Readiness, SlotState};
 use prefork_supervisor::fleet::{PoolId, PoolView, SlotView, Worker};
 
 use crate::world::World;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use prefork_proto::control::{ExitReason, SlotState};
+use prefork_api::{ExitReason, SlotState};
 use prefork_supervisor::fleet::{
     Action, Command, Event, Fleet, JobId, Policy, PoolId, Refusal, Report, Time, Worker,
 };

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 use prefork_supervisor::fleet::{
     Ask, AskError, Fate, Fleet, JobId, Plan, Policy, PoolView, ProcessView, Time, Worker,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 use prefork_supervisor::fleet::{Command, Time};
 
 use crate::Happened;

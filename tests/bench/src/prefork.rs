@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{Backlog, listen};
-use prefork_proto::control::{SlotState, Status};
+use prefork_api::{SlotState, Status};
 
 use crate::files;
 use crate::load::HELLO;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use prefork_proto::control::{Describe, PoolStatus, SlotState, Status, WorkerStatus};
+use prefork_api::{Describe, PoolStatus, SlotState, Status, WorkerStatus};
 use tempfile::TempDir;
 
 use cli::Output;

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::RequestStage::{self, Queued, Responding, Working};
 use prefork_proto::message::{HttpLimits, RequestsOffer, ToSupervisor, ToWorker};
+use prefork_proto::request_table::RequestStage::{self, Queued, Responding, Working};
 use prefork_proto::request_table::{Entry, Table};
 
 use crate::client::Client;

@@ -1,6 +1,6 @@
 //! `prefork channels`.
 
-use prefork_proto::control::Channels;
+use prefork_api::Channels;
 
 use super::ago;
 use crate::cli::table::{Align, Cell, Style, Table};
@@ -59,7 +59,7 @@ fn alarming(count: u64) -> Cell {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::{ChannelStatus, SCHEMA};
+    use prefork_api::{ChannelStatus, SCHEMA};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! `prefork describe`.
 
-use prefork_proto::control::{ChannelStatus, Describe, Exit, WorkerRequest};
+use prefork_api::{ChannelStatus, Describe, Exit, WorkerRequest};
 
 use super::{ago, exit_words, requests, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
@@ -181,9 +181,7 @@ fn program(describe: &Describe) -> String {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::{
-        ExitReason, RequestStage, RunningRequest, SlotState, WorkerStatus,
-    };
+    use prefork_api::{ExitReason, RequestStage, RunningRequest, SlotState, WorkerStatus};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! `prefork events`.
 
-use prefork_proto::control::Event;
+use prefork_api::Event;
 
 use crate::cli::table::Style;
 use crate::cli::units::utc;

@@ -20,7 +20,7 @@ pub(super) use requests::requests;
 pub(super) use status::status;
 
 use nix::sys::signal::Signal;
-use prefork_proto::control::{Exit, SlotState};
+use prefork_api::{Exit, SlotState};
 
 use super::table::Style;
 use super::units::seconds;

@@ -1,6 +1,6 @@
 //! `prefork tell`.
 
-use prefork_proto::control::{TellOutcome, TellReply};
+use prefork_api::{TellOutcome, TellReply};
 
 use crate::cli::table::{Align, Cell, Style, Table};
 use crate::cli::units::seconds;

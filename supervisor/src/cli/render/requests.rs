@@ -1,6 +1,6 @@
 //! `prefork requests`.
 
-use prefork_proto::control::{Requests, RunningRequest, WorkerRequest};
+use prefork_api::{Requests, RunningRequest, WorkerRequest};
 
 use crate::cli::table::{Align, Cell, Style, Table};
 use crate::cli::units::seconds;
@@ -83,7 +83,7 @@ fn age(request: &RunningRequest) -> String {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::{RequestStage, SCHEMA};
+    use prefork_api::{RequestStage, SCHEMA};
 
     use super::*;
 

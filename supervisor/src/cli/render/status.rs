@@ -1,6 +1,6 @@
 //! `prefork status`.
 
-use prefork_proto::control::{Exit, ListenerStatus, PoolStatus, Readiness, Status, WorkerStatus};
+use prefork_api::{Exit, ListenerStatus, PoolStatus, Readiness, Status, WorkerStatus};
 
 use super::{ago, exit_words, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
@@ -219,9 +219,7 @@ fn own_words(exit: &Exit) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use prefork_proto::control::{
-        DrainingStatus, ExitReason, LastReload, ListenerStatus, SCHEMA, SlotState,
-    };
+    use prefork_api::{DrainingStatus, ExitReason, LastReload, ListenerStatus, SCHEMA, SlotState};
 
     use super::*;
 

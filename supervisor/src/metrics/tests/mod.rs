@@ -12,8 +12,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
+use prefork_api::{ExitReason, SlotState};
 use prefork_proto::channel::Counters;
-use prefork_proto::control::{ExitReason, SlotState};
 use prefork_proto::message::{Health, HttpCounts};
 use prefork_proto::scoreboard::Snapshot;
 use proptest::prelude::*;

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use prefork_proto::control::SlotState;
+use prefork_api::SlotState;
 use prefork_proto::message::PlacesOffer;
 use prefork_proto::places::{self, Ledger, PlacesError};
 use tracing::warn;

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use anyhow::Result;
-use prefork_proto::control::RequestStage;
+use prefork_api::RequestStage;
 use prefork_proto::request_table::{Arrived, Client, Method, Table, Writer};
 
 pub(super) fn note(times: usize) -> Result<()> {

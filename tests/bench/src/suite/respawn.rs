@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use prefork_proto::control::Event;
+use prefork_api::Event;
 
 use crate::bench::Bench;
 use crate::figures::{Spread, quantile};

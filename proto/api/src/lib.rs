@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod channels;
+mod command;
+mod error;
+mod event;
+mod exit;
+mod job;
+mod listener;
+mod requests;
+mod status;
+mod worker;
+
+pub use channels::{ChannelStatus, Channels};
+pub use command::{LogLevelBody, ReloadBody, ScaleBody, StopBody, TellBody, UpgradeBody};
+pub use error::{ApiError, ErrorCode};
+pub use event::Event;
+pub use exit::{Exit, ExitReason};
+pub use job::{JobLine, JobResult, TellOutcome, TellReply};
+pub use listener::{CertificateStatus, ListenerStatus, TlsStatus};
+pub use requests::{RequestStage, Requests, RunningRequest, WorkerRequest};
+pub use status::{LastReload, PoolStatus, Readiness, Status};
+pub use worker::{Describe, DrainingStatus, SlotState, WorkerStatus};
+
+/// The version of the shapes in this crate.
+pub const SCHEMA: u32 = 1;
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
