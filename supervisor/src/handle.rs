@@ -4,9 +4,8 @@
 use std::path::PathBuf;
 
 use prefork_api::{ApiError, Channels, Describe, Event, JobLine, Requests, Status, TellBody};
+use prefork_fleet::Command;
 use tokio::sync::{broadcast, mpsc, oneshot};
-
-use crate::fleet::Command;
 
 /// Who asked, by `SO_PEERCRED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The prefork supervisor: forks workers, hands each its channel and the
 //! listening sockets, keeps them running, and answers operators and Prometheus.
 //!
-//! - [`fleet`] decides: a pure state machine over slots and processes.
+//! - [`prefork_fleet`] decides: a pure state machine over slots and processes.
 //! - [`reactor`] acts: the event loop that feeds the fleet and carries its
 //!   decisions out.
 //! - [`control`] and [`admin`] serve operators and Prometheus; they reach the
@@ -26,7 +26,6 @@ pub mod cli;
 pub mod config;
 pub mod control;
 mod environment;
-pub mod fleet;
 pub mod handle;
 mod left;
 pub mod listener;

@@ -10,18 +10,17 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
+use prefork_fleet::{Snapshot, Survivor};
 use prefork_proto::message::{Hello, OutputStream, RejoinState};
 use socket2::SockRef;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::fleet::{Snapshot, Survivor};
-use crate::left;
 use crate::proc::schedule::Schedule;
 use crate::rejoin::{Awaited, Door, Returned};
 use crate::state::{self, Document, Found, SavedProcess, lives};
-use crate::sys;
+use crate::{left, sys};
 
 /// How long workers may take to come back. One that has not by then hangs: an
 /// orphan tries ten times a second at least.

@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prefork_api::Exit;
+use prefork_fleet::{BootFailure, Snapshot};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
-use crate::activation;
 use crate::admin::{self, Hosts};
 use crate::config::{self, Config, Options};
 use crate::control::{self, Allowed, Gate};
-use crate::fleet::{BootFailure, Snapshot};
 use crate::handle::Handle;
 use crate::log::Log;
 use crate::reactor::{Inbox, Outcome, PoolError, Reactor, Setup, Signals};
@@ -26,8 +25,8 @@ use crate::reserve::{DEFAULT_SIZE, Reserve};
 use crate::rest::Rest;
 use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
 use crate::startup::{self, Beginning};
-use crate::sys;
 use crate::upgrade::Handover;
+use crate::{activation, sys};
 
 /// Requests from the servers that may wait for the reactor.
 const REQUESTS: usize = 256;

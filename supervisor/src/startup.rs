@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use prefork_fleet::Snapshot;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tracing::{info, warn};
 
 use crate::control::Gate;
-use crate::fleet::Snapshot;
 use crate::reactor::{Inbox, Keep, Reactor, Setup};
 use crate::recovery::Remains;
 use crate::rejoin::{Door, Returned};

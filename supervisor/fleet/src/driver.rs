@@ -2,18 +2,18 @@
 //! time passes when it is told to. Spawns are answered at once; everything else
 //! is the test's to say.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prefork_api::{Exit, ExitReason, SlotState};
 
-use super::{
+use crate::{
     Action, Command, Death, Event, Fate, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Quorum,
-    Refusal, Report, SlotView, Time, Worker,
+    Refusal, Report, Signal, SlotView, Time, Worker,
 };
 
 /// The default policy, without limits.
-pub(super) fn policy(name: &str, workers: u32) -> Policy {
+pub(crate) fn policy(name: &str, workers: u32) -> Policy {
     Policy {
         name: name.to_owned(),
         workers,
@@ -36,7 +36,7 @@ pub(super) fn policy(name: &str, workers: u32) -> Policy {
 }
 
 /// A reload that replaces workers.
-pub(super) fn plan(generation: u64, pools: Vec<Policy>) -> Plan {
+pub(crate) fn plan(generation: u64, pools: Vec<Policy>) -> Plan {
     let pools = pools.into_iter().map(|policy| PlannedPool {
         policy,
         fate: Fate::Replaced,
@@ -48,24 +48,24 @@ pub(super) fn plan(generation: u64, pools: Vec<Policy>) -> Plan {
 }
 
 /// A fleet and a clock.
-pub(super) struct Driver {
-    pub(super) fleet: Fleet,
-    pub(super) now: Time,
+pub(crate) struct Driver {
+    pub(crate) fleet: Fleet,
+    pub(crate) now: Time,
     /// Everything the fleet has ever wanted.
-    pub(super) log: Vec<Action>,
+    pub(crate) log: Vec<Action>,
     /// Whether spawns fail.
-    pub(super) spawns_fail: bool,
+    pub(crate) spawns_fail: bool,
     /// Whether processes leave `drain` unanswered.
-    pub(super) deaf: bool,
+    pub(crate) deaf: bool,
     /// How much of the time a process that is looked at waits for a processor.
-    pub(super) starved: f64,
+    pub(crate) starved: f64,
     /// When each was looked at last.
-    looked: HashMap<Worker, Time>,
+    looked: BTreeMap<Worker, Time>,
     next_job: u64,
 }
 
 /// The worker of pool 0 in this slot, with this number.
-pub(super) fn worker(slot: u32, incarnation: u64) -> Worker {
+pub(crate) fn worker(slot: u32, incarnation: u64) -> Worker {
     Worker {
         pool: PoolId(0),
         slot,
@@ -74,7 +74,7 @@ pub(super) fn worker(slot: u32, incarnation: u64) -> Worker {
 }
 
 /// A death by exit code.
-pub(super) fn code(code: i32) -> Death {
+pub(crate) fn code(code: i32) -> Death {
     Death {
         code: Some(code),
         requests: Some(0),
@@ -84,21 +84,21 @@ pub(super) fn code(code: i32) -> Death {
 }
 
 /// A death by signal.
-pub(super) fn signal(signal: i32) -> Death {
+pub(crate) fn signal(signal: i32) -> Death {
     Death {
-        signal: Some(signal),
+        signal: Some(Signal(signal)),
         ..Death::default()
     }
 }
 
 impl Driver {
     /// A started fleet of one pool, `web`, with nothing ready.
-    pub(super) fn start(policy: Policy) -> Self {
+    pub(crate) fn start(policy: Policy) -> Self {
         Self::start_pools(1, vec![policy])
     }
 
     /// A started fleet.
-    pub(super) fn start_pools(seed: u64, pools: Vec<Policy>) -> Self {
+    pub(crate) fn start_pools(seed: u64, pools: Vec<Policy>) -> Self {
         let mut fleet = Fleet::new(seed, pools);
         let actions = fleet.start(Time::default());
         let mut driver = Self {
@@ -108,7 +108,7 @@ impl Driver {
             spawns_fail: false,
             deaf: false,
             starved: 0.0,
-            looked: HashMap::new(),
+            looked: BTreeMap::new(),
             next_job: 0,
         };
         driver.take(actions);
@@ -116,7 +116,7 @@ impl Driver {
     }
 
     /// A fleet of one pool in which everything is ready, a while after the boot.
-    pub(super) fn ready(policy: Policy) -> Self {
+    pub(crate) fn ready(policy: Policy) -> Self {
         let workers = policy.workers;
         let mut driver = Self::start(policy);
         for slot in 0..workers {
@@ -129,13 +129,13 @@ impl Driver {
 
     /// Hands over an event. Returns what it led to, without the answers to
     /// spawns and looks.
-    pub(super) fn step(&mut self, event: Event) -> Vec<Action> {
+    pub(crate) fn step(&mut self, event: Event) -> Vec<Action> {
         let actions = self.fleet.step(self.now, event);
         self.take(actions.clone());
         actions
     }
 
-    pub(super) fn take(&mut self, actions: Vec<Action>) {
+    pub(crate) fn take(&mut self, actions: Vec<Action>) {
         for action in actions {
             let spawned = match &action {
                 Action::Spawn { worker, .. } => Some(*worker),
@@ -185,7 +185,7 @@ impl Driver {
 
     /// Lets time pass, with ticks at every deadline, and every process that
     /// serves reporting all the while except for those in `silent`.
-    pub(super) fn pass_but(&mut self, seconds: f64, silent: &[Worker]) {
+    pub(crate) fn pass_but(&mut self, seconds: f64, silent: &[Worker]) {
         let end = self.now.after(Duration::from_secs_f64(seconds));
         loop {
             let next = self.fleet.next_deadline().filter(|next| *next <= end);
@@ -201,7 +201,7 @@ impl Driver {
     }
 
     /// Lets time pass while everybody reports.
-    pub(super) fn pass(&mut self, seconds: f64) {
+    pub(crate) fn pass(&mut self, seconds: f64) {
         self.pass_but(seconds, &[]);
     }
 
@@ -223,16 +223,16 @@ impl Driver {
         }
     }
 
-    pub(super) fn say_ready(&mut self, worker: Worker) -> Vec<Action> {
+    pub(crate) fn say_ready(&mut self, worker: Worker) -> Vec<Action> {
         self.step(Event::Ready { worker })
     }
 
-    pub(super) fn exit(&mut self, worker: Worker, exit: Death) -> Vec<Action> {
+    pub(crate) fn exit(&mut self, worker: Worker, exit: Death) -> Vec<Action> {
         self.step(Event::Exited { worker, exit })
     }
 
     /// Gives a command, as a job of its own.
-    pub(super) fn command(&mut self, command: Command) -> JobId {
+    pub(crate) fn command(&mut self, command: Command) -> JobId {
         self.next_job += 1;
         let job = JobId(self.next_job);
         self.step(Event::Command { job, command });
@@ -240,13 +240,13 @@ impl Driver {
     }
 
     /// Begins a reload.
-    pub(super) fn reload(&mut self, plan: Plan) -> JobId {
+    pub(crate) fn reload(&mut self, plan: Plan) -> JobId {
         self.command(Command::Reload(plan))
     }
 
     /// How reloads ended: the generation in force, whether it is the new one,
     /// and why not.
-    pub(super) fn reloaded(&self) -> Vec<(u64, bool, &str)> {
+    pub(crate) fn reloaded(&self) -> Vec<(u64, bool, &str)> {
         let ends = self.log.iter().filter_map(|action| match action {
             Action::Reloaded {
                 generation,
@@ -259,7 +259,7 @@ impl Driver {
     }
 
     /// The slots whose successors are not ready or on probation.
-    pub(super) fn booting(&self) -> Vec<u32> {
+    pub(crate) fn booting(&self) -> Vec<u32> {
         let slots = self.fleet.pool(PoolId(0)).unwrap().slots();
         slots
             .filter(|slot| slot.successor().is_some())
@@ -268,19 +268,19 @@ impl Driver {
     }
 
     /// The generation of a slot's current process.
-    pub(super) fn generation(&self, index: u32) -> u64 {
+    pub(crate) fn generation(&self, index: u32) -> u64 {
         self.slot(index).current().unwrap().generation()
     }
 
     /// Whether a worker was ever told to drain.
-    pub(super) fn drains(&self, wanted: Worker) -> bool {
+    pub(crate) fn drains(&self, wanted: Worker) -> bool {
         self.log
             .iter()
             .any(|action| matches!(action, Action::Drain { worker, .. } if *worker == wanted))
     }
 
     /// Why the last process was made to leave at once.
-    pub(super) fn last_cause(&self) -> ExitReason {
+    pub(crate) fn last_cause(&self) -> ExitReason {
         let mut causes = self.log.iter().filter_map(|action| match action {
             Action::Report(Report::Stopping { cause, .. }) => Some(*cause),
             _ => None,
@@ -289,7 +289,7 @@ impl Driver {
     }
 
     /// How a job ended; none if it has not.
-    pub(super) fn result(&self, wanted: JobId) -> Option<&Result<String, Refusal>> {
+    pub(crate) fn result(&self, wanted: JobId) -> Option<&Result<String, Refusal>> {
         let mut results = self.log.iter().filter_map(|action| match action {
             Action::Finish { job, result } if *job == wanted => Some(result),
             _ => None,
@@ -299,44 +299,44 @@ impl Driver {
         result
     }
 
-    pub(super) fn is_done(&self, job: JobId) -> bool {
+    pub(crate) fn is_done(&self, job: JobId) -> bool {
         matches!(self.result(job), Some(Ok(_)))
     }
 
     /// The message and stderr of a job that failed.
-    pub(super) fn failure(&self, job: JobId) -> (&str, &str) {
+    pub(crate) fn failure(&self, job: JobId) -> (&str, &str) {
         match self.result(job) {
             Some(Err(Refusal::Failed { message, stderr })) => (message, stderr),
             other => panic!("no failure: {other:?}"),
         }
     }
 
-    pub(super) fn slot(&self, index: u32) -> SlotView<'_> {
+    pub(crate) fn slot(&self, index: u32) -> SlotView<'_> {
         self.fleet.pool(PoolId(0)).unwrap().slot(index).unwrap()
     }
 
-    pub(super) fn state(&self, index: u32) -> SlotState {
+    pub(crate) fn state(&self, index: u32) -> SlotState {
         self.slot(index).state()
     }
 
     /// The current process of a slot.
-    pub(super) fn current(&self, index: u32) -> Worker {
+    pub(crate) fn current(&self, index: u32) -> Worker {
         self.slot(index).current().unwrap().worker()
     }
 
-    pub(super) fn last_exit(&self, index: u32) -> &Exit {
+    pub(crate) fn last_exit(&self, index: u32) -> &Exit {
         self.slot(index).exits().next().unwrap()
     }
 
-    pub(super) fn last_reason(&self, index: u32) -> ExitReason {
+    pub(crate) fn last_reason(&self, index: u32) -> ExitReason {
         self.last_exit(index).reason
     }
 
-    pub(super) fn has_done(&self, action: &Action) -> bool {
+    pub(crate) fn has_done(&self, action: &Action) -> bool {
         self.log.contains(action)
     }
 
-    pub(super) fn has_reported(&self, wanted: impl Fn(&Report) -> bool) -> bool {
+    pub(crate) fn has_reported(&self, wanted: impl Fn(&Report) -> bool) -> bool {
         self.log
             .iter()
             .any(|action| matches!(action, Action::Report(report) if wanted(report)))
@@ -344,6 +344,6 @@ impl Driver {
 }
 
 /// The process id that the driver gives to a worker.
-pub(super) fn pid(worker: Worker) -> i32 {
+pub(crate) fn pid(worker: Worker) -> i32 {
     1000 + worker.slot as i32 * 100 + worker.incarnation as i32
 }

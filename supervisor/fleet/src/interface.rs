@@ -6,6 +6,8 @@ use std::time::Duration;
 use prefork_api::{Exit, ExitReason, RunningRequest};
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policy;
+
 /// Time since boot by CLOCK_MONOTONIC, so that it means the same to the next
 /// supervisor.
 #[derive(
@@ -175,7 +177,7 @@ pub struct Death {
     /// The exit code, where it exited.
     pub code: Option<i32>,
     /// The signal, where one ended it.
-    pub signal: Option<i32>,
+    pub signal: Option<Signal>,
     /// Whether the kernel killed it for want of memory.
     pub oom: bool,
     /// Requests it served, by its last report; none where it counts none.
@@ -221,6 +223,50 @@ pub enum AskError {
     /// The question could not be sent, or the worker left before it answered.
     #[error("it could not be asked: {0}")]
     Unreachable(String),
+}
+
+/// A signal, by its number. Those that the policy knows have the numbers that Linux gives
+/// them on the machines that prefork is made for; the supervisor holds them to its libc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signal(pub i32);
+
+impl Signal {
+    /// SIGHUP.
+    pub const HUP: Self = Self(1);
+    /// SIGINT.
+    pub const INT: Self = Self(2);
+    /// SIGQUIT.
+    pub const QUIT: Self = Self(3);
+    /// SIGUSR1.
+    pub const USR1: Self = Self(10);
+    /// SIGUSR2.
+    pub const USR2: Self = Self(12);
+    /// SIGTERM.
+    pub const TERM: Self = Self(15);
+
+    /// Whether programs are asked to leave by it; others are accidents.
+    pub fn asks_to_leave(self) -> bool {
+        [
+            Self::TERM,
+            Self::INT,
+            Self::QUIT,
+            Self::HUP,
+            Self::USR1,
+            Self::USR2,
+        ]
+        .contains(&self)
+    }
+}
+
+/// What a worker says that it does when it comes back to another supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejoinState {
+    /// It accepts connections.
+    Ready,
+    /// It accepts none, by an operator's wish.
+    Paused,
+    /// It is on its way out.
+    Draining,
 }
 
 /// What operators and signals can want of the fleet.
@@ -305,7 +351,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedPool {
     /// Its new policy; holds the name.
-    pub policy: super::Policy,
+    pub policy: Policy,
     /// What becomes of the workers that it has.
     pub fate: Fate,
 }

@@ -1,75 +1,37 @@
-//! The fleet: slots, generations, backoff, rollouts. A state machine without
-//! I/O that the reactor drives with `step(now, Event) -> Vec<Action>`.
-//!
-//! An event is handled in two moves. First it changes the slot that it
-//! concerns: `lifecycle` (start, ready, end), `health` with its `patience`, `memory`, `leave` (drain, stop,
-//! kill), `command` and its neighbours. Then `settle` brings every slot that
-//! was touched to rest: a vacant slot that is wanted starts a process, counters
-//! follow, jobs whose wish has come true end, the next replacement takes its
-//! place, the next deadline is armed. So no handler has to know who else waits
-//! for what it does, and no event costs more than the slots that it touches.
-//!
-//! A reload is a transaction over all of that: `rollout` holds what it wants of
-//! each pool and takes its steps, `reload` begins it and puts it in force,
-//! `rollback` undoes it, `probation` and `in_place` are its two other ways to
-//! renew a slot. A slot runs the generation in force until its turn comes, and
-//! a pool's own numbers change only with the commit.
+#![doc = include_str!("../README.md")]
 
-mod ask;
-mod backoff;
-mod boot;
 mod command;
-mod deadlines;
 #[cfg(test)]
 mod driver;
-mod event;
-mod health;
-mod in_place;
-mod jobs;
-mod leave;
-mod lifecycle;
-mod memory;
-mod patience;
+mod interface;
 mod policy;
-mod pool;
-mod pools;
-mod probation;
-mod process;
-mod readiness;
-mod reload;
-mod replacement;
-mod restart;
-mod rollback;
 mod rollout;
-mod scale;
-mod settle;
-mod slot;
 mod snapshot;
+mod state;
 #[cfg(test)]
-mod states;
-mod stop;
+mod state_table;
+mod step;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-pub use event::{
+pub use interface::{
     Action, Ask, AskError, BootFailure, Command, Death, Event, Fate, JobId, Plan, PlannedPool,
-    PoolId, Refusal, Report, Time, Worker,
+    PoolId, Refusal, RejoinState, Report, Signal, Time, Worker,
 };
-pub(crate) use lifecycle::SPEAK;
 pub use policy::Policy;
-pub use readiness::{Quorum, Strength};
 pub use snapshot::{Snapshot, SnapshotRef, Survivor};
+pub use state::failure::SPEAK;
+pub use state::readiness::{Quorum, Strength};
 pub use view::{PoolView, ProcessView, SlotView};
 
-use deadlines::Deadlines;
-use jobs::Job;
-use pool::{Pool, Tally};
-use pools::Pools;
-use reload::InForce;
-use rollout::Rollout;
-use slot::{Slot, SlotId};
+use state::deadlines::Deadlines;
+use state::job::Job;
+use state::pool::{Pool, Tally};
+use state::pools::Pools;
+use state::rollout::{InForce, Rollout};
+use state::slot::{Slot, SlotId};
 
 /// The generation that a supervisor starts with.
 const FIRST_GENERATION: u64 = 1;
@@ -225,12 +187,12 @@ impl Fleet {
         &mut self.pools[id]
     }
 
-    /// The policy of a pool that is known to exist.
     /// Whether the end has begun because the first generation did not come up.
     pub fn has_failed(&self) -> bool {
         matches!(self.phase, Phase::Failed { .. })
     }
 
+    /// The policy of a pool that is known to exist.
     fn policy(&self, id: PoolId) -> &Policy {
         &self.pools[id].policy
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::readiness::Quorum;
+use crate::state::readiness::Quorum;
 
 /// One pool's policy: what the fleet needs to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

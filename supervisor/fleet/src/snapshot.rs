@@ -4,7 +4,7 @@
 //! progress is undone.
 //!
 //! A restored fleet is first told what has become of its processes
-//! ([`Event::Exited`](super::Event::Exited) and its kin, [`Fleet::rejoined`]),
+//! ([`Event::Exited`](crate::Event::Exited) and its kin, [`Fleet::rejoined`]),
 //! repeats what it has told them to do ([`Fleet::repeat_orders`]), and acts by
 //! itself again from [`Fleet::resume`] on.
 
@@ -12,19 +12,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use prefork_api::ExitReason;
-use prefork_proto::message::RejoinState;
 use serde::{Deserialize, Serialize};
 
-use super::deadlines::Deadlines;
-use super::event::{Action, PoolId, Time, Worker};
-use super::leave::How;
-use super::policy::Policy;
-use super::pool::Pool;
-use super::pools::Pools;
-use super::process::{Leave, Process, Stage};
-use super::replacement::{Cause, Progress};
-use super::slot::{Place, SlotId};
-use super::{Fleet, Phase, Tally};
+use crate::interface::{Action, PoolId, RejoinState, Time, Worker};
+use crate::policy::Policy;
+use crate::state::deadlines::Deadlines;
+use crate::state::leave::{How, Leave};
+use crate::state::pool::Pool;
+use crate::state::pools::Pools;
+use crate::state::process::{Process, Stage};
+use crate::state::replacement::{Cause, Progress};
+use crate::state::slot::{Place, Slot, SlotId};
+use crate::{Fleet, Phase, Tally};
 
 /// A fleet to be written down.
 #[derive(Debug, Serialize)]
@@ -258,7 +257,7 @@ impl Pool {
     }
 }
 
-impl super::slot::Slot {
+impl Slot {
     /// Forgets a replacement whose place in a queue is gone; a recycle finds its reason
     /// again, and what a reload has left is brought back when the fleet goes on.
     fn forget_jobs(&mut self) {
@@ -289,11 +288,11 @@ mod tests {
 
     use prefork_api::SlotState;
 
-    use super::super::driver::{Driver, code, policy, signal, worker};
-    use super::super::{Command, Death, Event};
     use super::*;
+    use crate::driver::{Driver, code, policy, signal, worker};
+    use crate::{Command, Death, Event};
 
-    const GOLDEN: &str = include_str!("../state/golden/fleet-1.json");
+    const GOLDEN: &str = include_str!("golden/fleet-1.json");
 
     /// Writes a fleet down and has another supervisor read it.
     fn hand_over(driver: &mut Driver, policies: &[Policy]) {
@@ -498,7 +497,7 @@ mod tests {
         });
         driver.step(Event::Answered {
             worker: worker(1, 1),
-            ask: super::super::Ask::Pause,
+            ask: crate::Ask::Pause,
             result: Ok(()),
         });
         driver.exit(worker(2, 1), code(3));
@@ -507,9 +506,10 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods)] // The golden is a file, written anew where it grows.
     fn what_is_written_is_version_1() {
         let written = serde_json::to_value(eventful().fleet.snapshot()).unwrap();
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/golden/fleet-1.json");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/fleet-1.json");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             let text = serde_json::to_string_pretty(&written).unwrap();
             std::fs::write(file, text + "\n").unwrap();
@@ -519,7 +519,7 @@ mod tests {
         assert_eq!(
             written, golden,
             "a supervisor of the old version must still be able to read this; \
-             if the change only adds, run\n    UPDATE_GOLDEN=1 cargo test -p prefork-supervisor version_1"
+             if the change only adds, run\n    UPDATE_GOLDEN=1 cargo test -p prefork-fleet version_1"
         );
     }
 

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::driver::{Driver, code, plan, policy, signal, worker};
-use super::{Action, Ask, Command, Event, Policy, PoolId, Report, Worker};
+use crate::driver::{Driver, code, plan, policy, signal, worker};
+use crate::{Action, Ask, Command, Event, Policy, PoolId, Report, Worker};
 
 /// Regenerates the page instead of comparing it.
 const UPDATE: &str = "PREFORK_UPDATE_STATES";
@@ -210,7 +210,7 @@ fn words(action: &Action) -> Option<String> {
 fn page() -> String {
     let mut page = String::from(
         "# What becomes of a slot\n\n\
-         Written by the fleet itself (`supervisor/src/fleet/states.rs`): two slots, of which one is looked at. \
+         Written by the fleet itself (`supervisor/fleet/src/state_table.rs`): two slots, of which one is looked at. \
          *Its successor* is the slot's next process. Events of which nothing comes are left out. \
          `kill_timeout` is 5 s, `heartbeat_timeout` 10 s, `boot_timeout` and `drain_timeout` are 30 s, and the first wait \
          after a crash is a tenth of a second; where time passes, everybody reports who is not said to be silent.\n",
@@ -231,17 +231,18 @@ fn page() -> String {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods)] // The page is a file, written anew with the policy.
 fn the_page_of_states_is_what_the_fleet_does() {
     for (name, build) in &STATES {
         assert_eq!(snapshot(&build()), *name, "how it is made");
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/states.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/states.md");
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(&path, page()).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == page(),
-        "docs/states.md is not what the fleet does: {UPDATE}=1 cargo units states writes it anew"
+        "docs/states.md is not what the fleet does: {UPDATE}=1 cargo test -p prefork-fleet states writes it anew"
     );
 }

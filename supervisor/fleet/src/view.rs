@@ -2,12 +2,13 @@
 
 use prefork_api::{Exit, SlotState};
 
-use super::event::{PoolId, Time, Worker};
-use super::pool::Pool;
-use super::process::{Leaving, Process, Stage};
-use super::rollout::Part;
-use super::slot::{Seat, Slot, SlotId};
-use super::{Fleet, Strength};
+use crate::interface::{PoolId, Time, Worker};
+use crate::state::leave::Leaving;
+use crate::state::pool::Pool;
+use crate::state::process::{Process, Stage};
+use crate::state::rollout::Part;
+use crate::state::slot::{Seat, Slot, SlotId};
+use crate::{Fleet, Strength};
 
 impl Fleet {
     /// The generation that is in force.
@@ -251,9 +252,9 @@ impl<'a> ProcessView<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::{Driver, pid, policy, worker};
-    use super::super::{Command, Event};
     use super::*;
+    use crate::driver::{Driver, pid, policy, worker};
+    use crate::{Command, Event};
 
     #[test]
     fn a_slot_shows_its_worker_and_the_one_that_still_drains() {

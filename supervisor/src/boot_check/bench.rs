@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{Resource, getrlimit};
 use prefork_api::{Event, Exit};
+use prefork_fleet::Command;
 use tokio::sync::{broadcast, mpsc};
 
 use super::probe::probe;
@@ -15,7 +16,6 @@ use crate::cli::client::Deadline;
 use crate::config::{self, Address, Config, Options};
 use crate::control::answer::Rejection;
 use crate::control::ask;
-use crate::fleet::Command;
 use crate::handle::{Handle, Request};
 use crate::log::Log;
 use crate::reactor::{Outcome, Reactor, Setup, Signals};

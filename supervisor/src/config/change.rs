@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use prefork_fleet::Fate;
+
 use super::checked::{Detail, Listen};
 use super::requests::Requests;
 use super::steps::Steps;
 use super::{tls, units};
-use crate::fleet::Fate;
 
 /// The one key of `[supervisor]` that a reload takes.
 pub(super) const LOG_LEVEL: &str = "log_level";

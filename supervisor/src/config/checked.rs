@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prefork_fleet::Policy;
 use prefork_proto::message::HttpLimits;
 use prefork_proto::tls::TlsVersion;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,6 @@ use super::execution::Execution;
 use super::forward::forwards_to;
 use super::requests::Requests;
 use super::steps::Steps;
-use crate::fleet::Policy;
 use crate::tls::Certificate;
 
 /// A whole configuration.

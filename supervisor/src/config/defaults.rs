@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prefork_fleet::{Policy, Quorum};
 use prefork_proto::message::HttpLimits;
 
 use super::checked::{Address, Detail, Listen, Mode, Pool, Program, Supervisor};
 use super::execution::Execution;
-use crate::fleet::{Policy, Quorum};
 
 /// Connections that may wait on a listener.
 pub(super) const BACKLOG: u32 = 4096;

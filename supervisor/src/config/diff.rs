@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use prefork_fleet::Fate;
 use serde_json::Value;
 
 use super::change::{Change, LOG_LEVEL};
 use super::checked::{Config, Listen, Pool, RunAs, Supervisor};
 use super::{summary, units};
-use crate::fleet::Fate;
 
 /// Everything that a reload from one configuration to another would change, in
 /// the order of the new one's pools, pools that go last. To account for a pool

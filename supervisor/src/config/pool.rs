@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prefork_fleet::{Policy, Quorum};
 use prefork_proto::message::CHANNEL_FD_ENV;
 use serde_json::{Map, Value};
 use toml::de::DeValue;
@@ -15,7 +16,6 @@ use super::section::{Section, Setting, boolean, duration, expected, integer, str
 use super::{
     access_log, adapter, app, check, defaults, execution, http, listen, program, units, web,
 };
-use crate::fleet::{Policy, Quorum};
 use crate::proc::kin::MARK_ENV;
 
 const NONE: Duration = Duration::ZERO;

@@ -9,13 +9,13 @@ use prefork_api::{
     ApiError, Channels, ErrorCode, Event, JobLine, JobResult, PoolStatus, Requests, SCHEMA,
     SlotState, Status, TellOutcome, TellReply, WorkerStatus,
 };
+use prefork_fleet::Command;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::Allowed;
-use crate::fleet::Command;
 use crate::handle::{Handle, Member, Request};
 use crate::reserve::Reserve;
 

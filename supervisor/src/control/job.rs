@@ -9,6 +9,7 @@ use prefork_api::{
     ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, ScaleBody, StopBody,
     TellBody, UpgradeBody,
 };
+use prefork_fleet::Command;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +18,6 @@ use tokio::task::spawn_local;
 use super::answer::{Answer, Rejection, json_line, lines};
 use super::ask;
 use super::route::Order;
-use crate::fleet::Command;
 use crate::handle::{Handle, Request};
 
 /// Lines that wait for a slow reader before the relay waits with them.

@@ -1,9 +1,11 @@
 //! Carrying out what the fleet decides.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use prefork_api::{ApiError, ErrorCode, JobLine, JobResult};
+use prefork_fleet::{Action, Ask, AskError, BootFailure, Event, JobId, Refusal, Worker};
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::message::NEEDS_RESTART;
 use tokio::sync::{mpsc, oneshot};
@@ -16,8 +18,6 @@ use super::grip::{Call, Order};
 use super::starvation::Look;
 use super::upstream::{self, Allotment, UpstreamError};
 use super::{Outcome, Reactor, Spawn};
-use crate::fleet::{Action, Ask, AskError, BootFailure, Event, JobId, Refusal, Worker};
-use std::time::Duration;
 
 /// With how many processes a birth is written down at once. With more of them that
 /// takes longer, and waits as any other change does.

@@ -6,22 +6,20 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use prefork_fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
 use prefork_proto::message::{Hello, RejoinState};
 use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::Board;
 use tracing::{error, info, warn};
 
-use super::births;
 use super::edition::{Edition, PoolError};
 use super::grip::{Adopted, Grip};
 use super::journal::About;
 use super::place::Places;
-use super::process;
 use super::program::PinnedProgram;
 use super::sockets::Sockets;
-use super::{Inbox, Reactor, Setup, certificates, unix_ms};
+use super::{Inbox, Reactor, Setup, births, certificates, process, unix_ms};
 use crate::config::{Address, Config, Listen, Mode};
-use crate::fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
 use crate::handle::Member;
 use crate::listener::{ListenError, Listener};
 use crate::recovery::{Living, Remains};
@@ -161,7 +159,7 @@ impl Reactor {
             match fate {
                 Fate::Back(state) => self.rejoined(worker, state),
                 // It drains by itself; the slot needs another.
-                Fate::Drains => self.rejoined(worker, RejoinState::Draining),
+                Fate::Drains => self.rejoined(worker, prefork_fleet::RejoinState::Draining),
                 Fate::Hangs(rule) => self.feed(misbehaved(worker, rule)),
             }
         }
@@ -194,7 +192,7 @@ impl Reactor {
         }
     }
 
-    fn rejoined(&mut self, worker: Worker, state: RejoinState) {
+    fn rejoined(&mut self, worker: Worker, state: prefork_fleet::RejoinState) {
         let actions = self.fleet.rejoined(self.now(), worker, state);
         self.carry_out(actions);
     }
@@ -303,7 +301,7 @@ impl Reactor {
     }
 
     /// What the next supervisor has to know now.
-    pub(super) fn document(&self) -> Option<Document<crate::fleet::SnapshotRef<'_>>> {
+    pub(super) fn document(&self) -> Option<Document<prefork_fleet::SnapshotRef<'_>>> {
         let keep = self.keep.as_ref()?;
         let processes = self.processes.values().map(Grip::save);
         let sockets = self.editions.bound();
@@ -364,10 +362,19 @@ impl Reactor {
     }
 }
 
+/// What a worker says of itself, in the fleet's words.
+fn state_of(said: RejoinState) -> prefork_fleet::RejoinState {
+    match said {
+        RejoinState::Ready => prefork_fleet::RejoinState::Ready,
+        RejoinState::Paused => prefork_fleet::RejoinState::Paused,
+        RejoinState::Draining => prefork_fleet::RejoinState::Draining,
+    }
+}
+
 /// What has become of a process that lives.
 enum Fate {
     /// It came back, and says what it does.
-    Back(RejoinState),
+    Back(prefork_fleet::RejoinState),
     /// It can't come back.
     Drains,
     /// It could have come back, or should never have been seen.
@@ -378,7 +385,7 @@ impl Fate {
     fn of(living: &Living) -> Self {
         match &living.returned {
             Some(_) if living.withheld => Self::Hangs(WITHHELD),
-            Some(returned) => Self::Back(returned.rejoin.state),
+            Some(returned) => Self::Back(state_of(returned.rejoin.state)),
             None if living.survivor.starting => Self::Hangs(STARTING),
             None if living.can_return() => Self::Hangs(ABSENT),
             None => Self::Drains,

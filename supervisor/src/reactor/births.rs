@@ -9,6 +9,7 @@ use std::rc::Rc;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use prefork_fleet::Worker;
 use prefork_proto::channel::{self, ChannelError};
 use prefork_proto::message::{OutputOffer, OutputStream, PROTOCOL, RejoinOffer, Welcome};
 use prefork_proto::request_table::{RequestTableError, Table};
@@ -23,12 +24,10 @@ use super::inherited::Inherited;
 use super::place::Gone;
 use super::process::{self, Check};
 use super::upstream::{Allotment, UpstreamError};
-use crate::config;
-use crate::fleet::Worker;
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
-use crate::sys;
 use crate::tls::Material;
+use crate::{config, sys};
 
 /// Why no process could be made.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +84,7 @@ impl BirthError {
     /// The reserve is all that is left.
     pub(crate) fn descriptors() -> Self {
         use nix::sys::resource::{Resource, getrlimit};
+
         Self::Descriptors {
             open: crate::proc::open_fds(Pid::this()).unwrap_or(0),
             limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),

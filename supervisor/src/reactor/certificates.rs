@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use prefork_fleet::Worker;
+use prefork_proto::tls::TicketKey;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -10,9 +12,7 @@ use super::edition::Edition;
 use super::grip::{Call, Order};
 use super::process::Secrets;
 use crate::config::{Listen, Pool};
-use crate::fleet::Worker;
 use crate::tls::{Material, Vault};
-use prefork_proto::tls::TicketKey;
 
 impl Reactor {
     /// Warns of certificates that are used all the same.

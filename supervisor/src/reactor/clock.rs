@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::fleet::Time;
+use prefork_fleet::Time;
 
 /// Longer than ever passes between two looks at the clock while the loop turns:
 /// its pulse looks once a second.

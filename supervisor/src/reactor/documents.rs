@@ -9,11 +9,11 @@ use prefork_api::{
     ApiError, Channels, Describe, DrainingStatus, ErrorCode, Exit, PoolStatus, SCHEMA, Status,
     WorkerStatus,
 };
+use prefork_fleet::{PoolView, SlotView, Worker};
 
 use super::grip::{Grip, SlotName};
 use super::output::Readers;
 use super::{Edition, Reactor, since_boot};
-use crate::fleet::{PoolView, SlotView, Worker};
 use crate::handle::Wanted;
 use crate::metrics::{PoolMetrics, SlotMetrics};
 use crate::proc;

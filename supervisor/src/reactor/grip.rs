@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use prefork_fleet::{Event, Worker};
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::channel::SupervisorEnd;
 use prefork_proto::message::{
@@ -25,7 +26,6 @@ use super::conversation::Answer;
 use super::fronts;
 use super::inherited::Inherited;
 use super::process::Check;
-use crate::fleet::{Event, Worker};
 use crate::handle::Member;
 use crate::metrics::SlotMetrics;
 use crate::proc::schedule::Schedule;

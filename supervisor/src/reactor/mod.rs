@@ -76,7 +76,6 @@ use tracing::{debug, warn};
 
 use crate::config::{self, Config, Options};
 use crate::control::Gate;
-use crate::fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use crate::handle::{Member, Request};
 use crate::log::Log;
 use crate::metrics::{Metrics, SavedMetrics};
@@ -97,6 +96,7 @@ use journal::Journal;
 use oom::OutOfMemory;
 pub use output::{READ_OUTPUT_ARGUMENT, read_output_for_supervisor};
 pub use place::PlaceError;
+use prefork_fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 pub(crate) use program::pin_if_elf;
 pub use program::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, ProgramError};
 use reload::{Reading, Reloads};

@@ -6,7 +6,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::path::PathBuf;
 
-use crate::fleet::{Death, Worker};
+use prefork_fleet::{Death, Signal, Worker};
+
+// The fleet knows no libc: its numbers are held to this one's.
+const _: () = {
+    assert!(Signal::HUP.0 == libc::SIGHUP && Signal::INT.0 == libc::SIGINT);
+    assert!(Signal::QUIT.0 == libc::SIGQUIT && Signal::TERM.0 == libc::SIGTERM);
+    assert!(Signal::USR1.0 == libc::SIGUSR1 && Signal::USR2.0 == libc::SIGUSR2);
+};
 
 /// Looks at a counter, a second apart each, within which a death belongs to a
 /// kill: a large process takes its time to go.
@@ -72,7 +79,7 @@ impl OutOfMemory {
 /// another's child, as adopted ones are, can't always be seen.
 fn may_be_sigkill(death: &Death) -> bool {
     match (death.code, death.signal) {
-        (_, Some(signal)) => signal == libc::SIGKILL,
+        (_, Some(signal)) => signal == Signal(libc::SIGKILL),
         (code, None) => code.is_none(),
     }
 }
@@ -129,8 +136,9 @@ fn parse(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use prefork_fleet::PoolId;
+
     use super::*;
-    use crate::fleet::PoolId;
 
     fn worker(slot: u32) -> Worker {
         Worker {
@@ -172,7 +180,7 @@ mod tests {
 
     fn ended_by(signal: i32) -> Death {
         Death {
-            signal: Some(signal),
+            signal: Some(Signal(signal)),
             ..Death::default()
         }
     }

@@ -17,8 +17,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use behind::Behind;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use prefork_fleet::{Death, Event, SPEAK, Worker};
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
     Health, Hello, INHERIT, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer,
@@ -40,17 +42,15 @@ use super::conversation::{
 use super::grip::{Adopted, Call, Grip, OfferedTable, Order, SlotName, Start, Ties, Vitals};
 use super::inherited::Inherited;
 use super::output::{Output, Progress, Writer};
-use crate::fleet::{Death, Event, SPEAK, Worker};
 use crate::metrics::SlotMetrics;
-use crate::proc;
 use crate::state::StartTime;
 use crate::sys::{self, Reaped};
-use crate::tls;
+use crate::{proc, tls};
 
-use behind::Behind;
 pub(crate) use check::Check;
 use check::Checking;
 use closing::{AFTER_CLOSE, Closing};
+
 pub(crate) use handed::{Secrets, resume};
 pub(crate) use link::TLS;
 use link::{PAUSE, rescue};

@@ -6,13 +6,13 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use prefork_fleet::Worker;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::grip::{Call, Order};
 use super::sockets::Sockets;
 use super::{Edition, Reactor};
-use crate::fleet::Worker;
 use crate::listener::Listener;
 
 /// How long a rescuer may take to empty a queue.

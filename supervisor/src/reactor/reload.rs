@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use prefork_api::{ApiError, ErrorCode, JobLine, JobResult, LastReload};
+use prefork_fleet::{Command, Fate, JobId, Plan, PlannedPool};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
@@ -17,7 +18,6 @@ use super::sockets::{Granted, Sockets};
 use super::steps::{Ending, Waiting};
 use super::{Reactor, unix_seconds};
 use crate::config::{self, Change, Config};
-use crate::fleet::{Command, Fate, JobId, Plan, PlannedPool};
 use crate::reading::{self, ReadError};
 
 /// The capability of a worker that takes new settings in place.

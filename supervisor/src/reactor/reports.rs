@@ -3,11 +3,11 @@
 use std::time::SystemTime;
 
 use prefork_api::{Exit, ExitReason, SlotState};
+use prefork_fleet::{Report, Worker};
 use tracing::{error, info, warn};
 
 use super::Reactor;
 use super::journal::About;
-use crate::fleet::{Report, Worker};
 
 impl Reactor {
     pub(super) fn report(&mut self, report: Report) {

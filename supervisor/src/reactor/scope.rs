@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use prefork_api::{ApiError, ErrorCode};
+use prefork_fleet::Fate;
 
 use super::Reactor;
 use super::edition::Edition;
 use crate::config::{self, Config};
-use crate::fleet::Fate;
 
 /// Names of pools.
 #[derive(Debug, Clone, PartialEq, Eq)]

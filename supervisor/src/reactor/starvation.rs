@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use prefork_fleet::{Event, Worker};
+
 use super::Reactor;
-use crate::fleet::{Event, Worker};
 use crate::proc::schedule::Schedule;
 
 /// A process that is to be looked at.

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use prefork_api::{ApiError, ErrorCode, JobLine, JobResult};
+use prefork_fleet::JobId;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
@@ -14,7 +15,6 @@ use super::program::of_user;
 use super::reload::{Reading, tell};
 use super::scope::Scope;
 use crate::config::{Change, Config, Steps};
-use crate::fleet::JobId;
 use crate::plain;
 use crate::steps::{self, Done, Plan};
 

@@ -4,16 +4,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use prefork_fleet::{Snapshot, Time, Worker};
 use tracing::{error, info};
 
 use super::adoption::Stock;
 use super::edition::{Edition, PoolError};
 use super::journal::About;
 use super::place::Places;
-use super::process::{Check, Secrets};
+use super::process::{self, Check, Secrets};
 use super::program::PinnedProgram;
-use super::{Inbox, Reactor, Setup, process};
-use crate::fleet::{Snapshot, Time, Worker};
+use super::{Inbox, Reactor, Setup};
 use crate::state::SavedEdition;
 use crate::sys::claim;
 use crate::upgrade::{HandedProcess, HandedProgram, Handover};

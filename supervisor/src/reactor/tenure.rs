@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use prefork_api::SlotState;
+use prefork_fleet::{PoolView, ProcessView, Worker};
 
 use super::Reactor;
 use super::sockets::Sockets;
-use crate::fleet::{PoolView, ProcessView, Worker};
 
 impl Reactor {
     /// Whether a generation that is in force, or is about to be, accepts from

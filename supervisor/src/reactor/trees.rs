@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use prefork_fleet::Worker;
 use tracing::{debug, info, warn};
 
 use super::Reactor;
 use super::grip::{Grip, SlotName};
 use super::journal::About;
 use super::output::Readers;
-use crate::fleet::Worker;
 use crate::proc::{self, Stat, kin};
 use crate::recovery::Departed;
 use crate::state::StartTime;

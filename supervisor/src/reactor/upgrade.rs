@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 use prefork_api::{ApiError, ErrorCode, JobLine, JobResult};
+use prefork_fleet::{Command, Event, SnapshotRef};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
@@ -20,7 +21,6 @@ use super::journal::About;
 use super::signals::Asked;
 use super::{Reactor, Signals};
 use crate::activation;
-use crate::fleet::{Command, Event, SnapshotRef};
 use crate::handle::Request;
 use crate::tls::{Secret, Tickets};
 use crate::upgrade::{self, HandedListener, HandedProcess, Handover, NewProgram};

@@ -13,10 +13,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
+use prefork_fleet::Worker;
 use prefork_proto::adapter::{SOCKET_PATH_LIMIT, Socket, UpstreamAddress};
 
 use crate::config::{self, RunAs, SocketKind};
-use crate::fleet::Worker;
 use crate::state::SavedProcess;
 
 /// The directory's name in the runtime directory.

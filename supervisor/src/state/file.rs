@@ -9,12 +9,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use prefork_fleet::Snapshot;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::document::{Document, VERSION};
 use super::{identity, replacement};
-use crate::fleet::Snapshot;
 
 /// Its name in the runtime directory.
 const NAME: &str = "state.json";
@@ -251,12 +251,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::time::SystemTime;
 
+    use prefork_fleet::{Fleet, SnapshotRef};
     use serde_json::{Value, json};
     use tempfile::TempDir;
 
     use super::*;
     use crate::config::{Config, Detail, Requests, Steps, Supervisor};
-    use crate::fleet::{Fleet, SnapshotRef};
     use crate::metrics::Metrics;
 
     const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/golden/state-1.json");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use prefork_api::Event;
+use prefork_fleet::Worker;
 use prefork_proto::channel::parts::{Octets, Parts};
 use prefork_proto::message::{Health, Hello, ListenerOffer, Welcome};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::HandoverError;
 use super::descriptors::{self, Kind};
 use crate::config::Options;
-use crate::fleet::Worker;
 use crate::state::{self, Document};
 use crate::tls::{SavedTickets, Secret};
 
@@ -292,7 +292,7 @@ impl HandedProcess {
 
 /// Reads a document; its versions first, so that one of another version is
 /// called that.
-pub(super) fn parse(text: &[u8]) -> Result<Handover<crate::fleet::Snapshot>, HandoverError> {
+pub(super) fn parse(text: &[u8]) -> Result<Handover<prefork_fleet::Snapshot>, HandoverError> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,

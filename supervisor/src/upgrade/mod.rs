@@ -21,7 +21,6 @@ use std::process::ExitCode;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::fleet::Snapshot;
 use crate::sys;
 pub(crate) use descriptors::Kind;
 pub(crate) use document::{
@@ -29,6 +28,7 @@ pub(crate) use document::{
     HandedProgram, HandedSocket, HandedTable, HandedTalk, Handover, VERSION,
 };
 pub(crate) use image::NewProgram;
+use prefork_fleet::Snapshot;
 pub(crate) use rehearsal::rehearse;
 
 /// The environment variable that holds the document's descriptor for the

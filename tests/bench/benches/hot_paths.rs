@@ -5,12 +5,12 @@ use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
 use criterion::Criterion;
+use prefork_fleet::{Action, Event, Fleet, Policy, Quorum, Time};
 use prefork_proto::channel::{self, Receive, WorkerEnd};
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Health, ToSupervisor};
 use prefork_proto::scoreboard::Tally;
 use prefork_supervisor::config::Detail;
-use prefork_supervisor::fleet::{Action, Event, Fleet, Policy, Quorum, Time};
 use prefork_supervisor::metrics::Metrics;
 
 /// A `health` report over a channel within one process: encoded, sent,

@@ -1,14 +1,14 @@
 //! What operators want: finds whom it concerns and hands it on.
 
-use super::Fleet;
-use super::event::{Ask, Command, JobId, PoolId, Refusal, Time};
-use super::leave::How;
-use super::slot::SlotId;
-use super::stop::STOPPING;
+use crate::Fleet;
+use crate::interface::{Ask, Command, JobId, PoolId, Refusal, Time};
+use crate::state::leave::How;
+use crate::state::slot::SlotId;
+use crate::step::stop::STOPPING;
 
 impl Fleet {
     /// Takes a command. Its job ends once, now or later.
-    pub(super) fn command(&mut self, now: Time, job: JobId, command: Command) {
+    pub(crate) fn command(&mut self, now: Time, job: JobId, command: Command) {
         if let Command::Stop { now: at_once } = command {
             self.stop(now, job, at_once);
             return;
@@ -126,8 +126,8 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::{Driver, policy};
     use super::*;
+    use crate::driver::{Driver, policy};
 
     #[test]
     fn what_does_not_exist_is_named_with_what_does() {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::Fleet;
-use super::event::{Action, Ask, AskError, JobId, Refusal, Report, Time, Worker};
-use super::jobs::Asking;
-use super::process::Stage;
-use super::slot::{Place, SlotId};
+use crate::Fleet;
+use crate::interface::{Action, Ask, AskError, JobId, Refusal, Report, Time, Worker};
+use crate::state::job::Asking;
+use crate::state::process::Stage;
+use crate::state::slot::{Place, SlotId};
 
 /// How long a worker may take to answer.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 impl Ask {
     /// As an infinitive: `pause`.
@@ -33,7 +33,7 @@ impl Ask {
 
 impl Fleet {
     /// Asks the slot's worker to pause or to resume.
-    pub(super) fn ask(&mut self, job: JobId, id: SlotId, ask: Ask) -> Result<(), Refusal> {
+    pub(crate) fn ask(&mut self, job: JobId, id: SlotId, ask: Ask) -> Result<(), Refusal> {
         let name = self.name(id);
         let slot = self.slot_mut(id);
         if let Some(asking) = &mut slot.asking {
@@ -81,7 +81,7 @@ impl Fleet {
     }
 
     /// A worker answered, or the asking came to nothing.
-    pub(super) fn answered(
+    pub(crate) fn answered(
         &mut self,
         now: Time,
         worker: Worker,
@@ -158,7 +158,7 @@ impl Fleet {
 
     /// Ends the jobs that wait for an answer of a process that has left its
     /// seat.
-    pub(super) fn give_up_asking(&mut self, id: SlotId, why: &str) {
+    pub(crate) fn give_up_asking(&mut self, id: SlotId, why: &str) {
         if let Some(asking) = self.slot_mut(id).asking.take() {
             let why = format!("{}: {why}", self.name(id));
             for job in asking.jobs {
@@ -172,9 +172,9 @@ impl Fleet {
 mod tests {
     use prefork_api::SlotState;
 
-    use super::super::driver::{Driver, code, policy, worker};
-    use super::super::{Command, Event};
     use super::*;
+    use crate::driver::{Driver, code, policy, worker};
+    use crate::{Command, Event};
 
     fn pause(driver: &mut Driver) -> JobId {
         let (pool, slot) = ("web".to_owned(), 0);

@@ -3,15 +3,15 @@
 
 use prefork_api::ExitReason;
 
-use super::Fleet;
-use super::event::{JobId, PoolId, Refusal, Time};
-use super::jobs::{Job, Watch};
-use super::leave::How;
-use super::slot::{Seat, SlotId};
+use crate::Fleet;
+use crate::interface::{JobId, PoolId, Refusal, Time};
+use crate::state::job::{Job, Watch};
+use crate::state::leave::How;
+use crate::state::slot::{Seat, SlotId};
 
 impl Fleet {
     /// Replaces one worker, or all of the pool's in the order of their slots.
-    pub(super) fn restart(
+    pub(crate) fn restart(
         &mut self,
         now: Time,
         job: JobId,
@@ -61,7 +61,7 @@ impl Fleet {
     }
 
     /// Drains or kills the slot's worker; its successor starts at once.
-    pub(super) fn remove(
+    pub(crate) fn remove(
         &mut self,
         now: Time,
         job: JobId,
@@ -131,9 +131,9 @@ mod tests {
 
     use prefork_api::SlotState;
 
-    use super::super::driver::{Driver, code, policy, signal, worker};
-    use super::super::{Action, Command};
     use super::*;
+    use crate::driver::{Driver, code, policy, signal, worker};
+    use crate::{Action, Command};
 
     fn restart(driver: &mut Driver, slot: Option<u32>) -> JobId {
         let pool = "web".to_owned();
@@ -230,7 +230,7 @@ mod tests {
         }));
         driver.say_ready(worker(0, 3));
         assert_eq!(driver.result(job), None);
-        driver.exit(worker(0, 2), signal(libc::SIGTERM));
+        driver.exit(worker(0, 2), signal(15));
         assert!(driver.is_done(job));
     }
 

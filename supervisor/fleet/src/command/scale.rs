@@ -3,19 +3,19 @@
 
 use prefork_api::ExitReason;
 
-use super::Fleet;
-use super::event::{Action, JobId, PoolId, Refusal, Report, Time};
-use super::jobs::{Job, counted};
-use super::leave::How;
-use super::pool::Scaling;
-use super::slot::{Seat, SlotId};
+use crate::Fleet;
+use crate::interface::{Action, JobId, PoolId, Refusal, Report, Time};
+use crate::state::job::{Job, counted};
+use crate::state::leave::How;
+use crate::state::pool::Scaling;
+use crate::state::slot::{Seat, SlotId};
 
 /// The most workers that a pool can have.
 const MOST_WORKERS: u32 = 10_000;
 
 impl Fleet {
     /// Gives the pool `workers` workers.
-    pub(super) fn scale(
+    pub(crate) fn scale(
         &mut self,
         now: Time,
         job: JobId,
@@ -40,7 +40,7 @@ impl Fleet {
     }
 
     /// Adds `by` workers to the pool, or takes some away.
-    pub(super) fn scale_by(
+    pub(crate) fn scale_by(
         &mut self,
         now: Time,
         job: JobId,
@@ -60,7 +60,7 @@ impl Fleet {
     }
 
     /// Adds `by` workers to the first pool, which keeps at least 1.
-    pub(super) fn scale_first_by(&mut self, now: Time, job: JobId, by: i32) -> Result<(), Refusal> {
+    pub(crate) fn scale_first_by(&mut self, now: Time, job: JobId, by: i32) -> Result<(), Refusal> {
         let Some(pool) = self.pools.staying().next() else {
             return Err(Refusal::NotFound("there is no pool".to_owned()));
         };
@@ -93,7 +93,7 @@ impl Fleet {
     }
 
     /// Starts or empties the slots between the pool's size and the new one.
-    pub(super) fn resize(&mut self, now: Time, pool: PoolId, to: u32, cause: ExitReason) {
+    pub(crate) fn resize(&mut self, now: Time, pool: PoolId, to: u32, cause: ExitReason) {
         let from = self.pool_mut(pool).desired;
         if from == to {
             return;
@@ -116,7 +116,7 @@ impl Fleet {
     }
 
     /// Leaves nobody in the slot: who sits in it and who was to follow leave.
-    pub(super) fn empty(&mut self, now: Time, id: SlotId, cause: ExitReason, how: How) {
+    pub(crate) fn empty(&mut self, now: Time, id: SlotId, cause: ExitReason, how: How) {
         // A successor sits down when its predecessor gets up.
         while let Some(process) = self.vacate(id) {
             self.dismiss(now, id, process, cause, how, None);
@@ -129,7 +129,7 @@ impl Fleet {
     }
 
     /// Ends the scale command once the pool has its size.
-    pub(super) fn fulfil_scaling(&mut self, pool: PoolId) {
+    pub(crate) fn fulfil_scaling(&mut self, pool: PoolId) {
         let state = self.pool_mut(pool);
         if state.tally.unsettled > 0 || state.tally.surplus > 0 {
             return;
@@ -149,7 +149,7 @@ impl Fleet {
     }
 
     /// Ends the pool's scale command, if there is one, with a refusal.
-    pub(super) fn fail_scaling(&mut self, pool: PoolId, refusal: &Refusal) {
+    pub(crate) fn fail_scaling(&mut self, pool: PoolId, refusal: &Refusal) {
         if let Some(scaling) = self.pool_mut(pool).scaling.take() {
             for job in scaling.jobs {
                 self.end(job, Err(refusal.clone()));
@@ -158,7 +158,7 @@ impl Fleet {
     }
 
     /// Takes the jobs of the scale command that added this slot.
-    pub(super) fn take_scaling_of(&mut self, id: SlotId) -> Vec<JobId> {
+    pub(crate) fn take_scaling_of(&mut self, id: SlotId) -> Vec<JobId> {
         self.pool_mut(id.pool)
             .scaling
             .take_if(|scaling| id.index >= scaling.added_from)
@@ -170,9 +170,9 @@ impl Fleet {
 mod tests {
     use prefork_api::SlotState;
 
-    use super::super::Command;
-    use super::super::driver::{Driver, code, policy, worker};
     use super::*;
+    use crate::Command;
+    use crate::driver::{Driver, code, policy, worker};
 
     fn scale(driver: &mut Driver, workers: u32) -> JobId {
         let pool = "web".to_owned();

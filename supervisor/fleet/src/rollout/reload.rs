@@ -4,28 +4,19 @@ use std::rc::Rc;
 
 use prefork_api::ExitReason;
 
-use super::ask::ANSWER_WITHIN;
-use super::event::{Action, Fate, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
-use super::leave::How;
-use super::policy::Policy;
-use super::rollout::{Batch, Part, Rollout, Stage};
-use super::{Fleet, Phase};
-
-/// A reload that is in force, of which whoever asked is still to be told.
-#[derive(Debug)]
-pub(super) struct InForce {
-    job: JobId,
-    message: String,
-    /// Then it is told whatever those do that have to leave.
-    until: Time,
-}
+use crate::command::pause::ANSWER_WITHIN;
+use crate::interface::{Action, Fate, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
+use crate::policy::Policy;
+use crate::state::leave::How;
+use crate::state::rollout::{Batch, InForce, Part, Rollout, Stage};
+use crate::{Fleet, Phase};
 
 /// The deed of the jobs that a reload overtakes.
 const RESTARTED: &str = "restarted";
 
 impl Fleet {
     /// Refuses a command that would interfere with a reload.
-    pub(super) fn refuse_during_reload(&self) -> Result<(), Refusal> {
+    pub(crate) fn refuse_during_reload(&self) -> Result<(), Refusal> {
         match &self.rollout {
             None => Ok(()),
             Some(rollout) => {
@@ -41,7 +32,7 @@ impl Fleet {
     }
 
     /// Begins a reload: nothing is replaced until the pools that are new are up.
-    pub(super) fn reload(&mut self, now: Time, job: JobId, plan: Plan) -> Result<(), Refusal> {
+    pub(crate) fn reload(&mut self, now: Time, job: JobId, plan: Plan) -> Result<(), Refusal> {
         if self.phase == Phase::Booting {
             return Err(Refusal::failed(
                 "the supervisor is still starting; reload once it is ready",
@@ -127,7 +118,7 @@ impl Fleet {
     }
 
     /// Puts the new generation in force.
-    pub(super) fn commit(&mut self, now: Time) {
+    pub(crate) fn commit(&mut self, now: Time) {
         let Some(rollout) = self.rollout.take() else {
             return;
         };
@@ -164,7 +155,7 @@ impl Fleet {
 
     /// Tells those who asked for a reload that it is in force, once nobody accepts who
     /// has to leave: whoever connects from then on comes to the new generation.
-    pub(super) fn tell_in_force(&mut self, now: Time) {
+    pub(crate) fn tell_in_force(&mut self, now: Time) {
         let nobody_accepts = self.total.shutting == 0;
         let due = |it: &mut InForce| nobody_accepts || it.until <= now;
         let told: Vec<InForce> = self.in_force.extract_if(.., due).collect();
@@ -174,7 +165,7 @@ impl Fleet {
     }
 
     /// Tells all of them, whoever still accepts.
-    pub(super) fn tell_all_in_force(&mut self) {
+    pub(crate) fn tell_all_in_force(&mut self) {
         for InForce { job, message, .. } in std::mem::take(&mut self.in_force) {
             self.finish(job, Ok(message));
         }
@@ -199,7 +190,7 @@ impl Fleet {
     }
 
     /// Has a pool go: it disappears when its last process is gone.
-    pub(super) fn dissolve(&mut self, now: Time, pool: PoolId) {
+    pub(crate) fn dissolve(&mut self, now: Time, pool: PoolId) {
         self.pool_mut(pool).desired = 0;
         self.pool_mut(pool).retired = true;
         for id in self.pools.slot_ids() {
@@ -211,7 +202,7 @@ impl Fleet {
     }
 
     /// Ends a reload because the fleet itself ends.
-    pub(super) fn abandon_rollout(&mut self, why: &str) {
+    pub(crate) fn abandon_rollout(&mut self, why: &str) {
         let Some(rollout) = self.rollout.take() else {
             return;
         };
@@ -235,9 +226,9 @@ mod tests {
 
     use prefork_api::SlotState;
 
-    use super::super::driver::{Driver, code, plan, policy, worker};
-    use super::super::{Command, Event, Worker};
     use super::*;
+    use crate::driver::{Driver, code, plan, policy, worker};
+    use crate::{Command, Event, Worker};
 
     fn of_pool(pool: u32, slot: u32) -> Worker {
         Worker {

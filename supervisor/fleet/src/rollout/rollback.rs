@@ -4,14 +4,14 @@
 
 use prefork_api::{Exit, ExitReason};
 
-use super::Fleet;
-use super::event::{Action, PoolId, Refusal, Time};
-use super::jobs::Awaiting;
-use super::leave::How;
-use super::lifecycle::Failure;
-use super::replacement::{Cause, Progress};
-use super::rollout::{Batch, Rollback, Stage};
-use super::slot::{Seat, SlotId};
+use crate::Fleet;
+use crate::interface::{Action, PoolId, Refusal, Time};
+use crate::state::failure::Failure;
+use crate::state::job::Awaiting;
+use crate::state::leave::How;
+use crate::state::replacement::{Cause, Progress};
+use crate::state::rollout::{Batch, Rollback, Stage};
+use crate::state::slot::{Seat, SlotId};
 
 /// How many successors of the old generation may fail in a slot before the new
 /// one has to leave it all the same: a rollback ends.
@@ -19,7 +19,7 @@ const RESTORE_ATTEMPTS: u32 = 3;
 
 impl Fleet {
     /// Turns the reload around because of a failure in the slot.
-    pub(super) fn roll_back(&mut self, now: Time, id: SlotId, failure: &Failure) {
+    pub(crate) fn roll_back(&mut self, now: Time, id: SlotId, failure: &Failure) {
         self.tell_watchers(id, &format!("{}; rolling back", failure.why));
         let why = format!("{}: {}", self.name(id), failure.why);
         self.turn_around(now, why.clone());
@@ -89,7 +89,7 @@ impl Fleet {
 
     /// A successor of the old generation failed. Returns the cause with which
     /// it is tried again; none if the new generation leaves the slot first.
-    pub(super) fn restore_again(
+    pub(crate) fn restore_again(
         &mut self,
         now: Time,
         id: SlotId,
@@ -112,7 +112,7 @@ impl Fleet {
     }
 
     /// Remembers what goes wrong with the generation that is to be restored.
-    pub(super) fn note_setback(&mut self, id: SlotId, failure: &Failure) {
+    pub(crate) fn note_setback(&mut self, id: SlotId, failure: &Failure) {
         let why = format!("{}: {}", self.name(id), failure.why);
         if let Some(rollout) = &mut self.rollout
             && failure.generation < rollout.generation
@@ -124,7 +124,7 @@ impl Fleet {
     }
 
     /// Whatever can be known of the process that broke the reload is known.
-    pub(super) fn culprit_known(&mut self, exit: Option<&Exit>) {
+    pub(crate) fn culprit_known(&mut self, exit: Option<&Exit>) {
         if let Some(rollout) = &mut self.rollout
             && let Stage::Back(back) = &mut rollout.stage
         {
@@ -133,7 +133,7 @@ impl Fleet {
     }
 
     /// Tells the reload's asker why it failed, and how the old generation is.
-    pub(super) fn tell_rollback(&mut self) {
+    pub(crate) fn tell_rollback(&mut self) {
         let whole = self.is_whole();
         let in_force = self.generation;
         let Some(rollout) = &mut self.rollout else {
@@ -167,7 +167,7 @@ impl Fleet {
     }
 
     /// No process of the new generation is left: the reload is over.
-    pub(super) fn end_rollback(&mut self) {
+    pub(crate) fn end_rollback(&mut self) {
         let Some(rollout) = self.rollout.take() else {
             return;
         };
@@ -189,12 +189,12 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use super::super::driver::{Driver, code, plan, policy, signal, worker};
-    use super::super::{Command, Event, Worker};
     use super::*;
+    use crate::driver::{Driver, code, plan, policy, signal, worker};
+    use crate::{Command, Event, Worker};
 
     /// Three workers, of which the first has been replaced.
-    fn one_replaced() -> (Driver, super::super::JobId) {
+    fn one_replaced() -> (Driver, crate::JobId) {
         let mut driver = Driver::ready(policy("web", 3));
         let job = driver.reload(plan(2, vec![policy("web", 3)]));
         driver.say_ready(worker(0, 2));

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Time;
-use super::policy::Policy;
+use crate::interface::Time;
+use crate::policy::Policy;
 
 /// The failures in a row of one slot.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     /// Until when a successor that nobody waits for has to wait.
     not_before: Time,
@@ -23,23 +23,23 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// A process of the slot has done well, or an operator wants a fresh start.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// Whether the slot's last process failed.
-    pub(super) fn failing(&self) -> bool {
+    pub(crate) fn failing(&self) -> bool {
         self.failures > 0
     }
 
     /// The time before which nothing is to be started for a recycle.
-    pub(super) fn not_before(&self) -> Time {
+    pub(crate) fn not_before(&self) -> Time {
         self.not_before
     }
 
     /// Counts the end of the slot's current process, which had been ready for
     /// `ready_for`. Returns the wait before the next start, `None` for none.
-    pub(super) fn crashed(
+    pub(crate) fn crashed(
         &mut self,
         now: Time,
         ready_for: Option<Duration>,
@@ -58,7 +58,7 @@ impl Backoff {
 
     /// Counts a failure that is never worth another try at once: no process
     /// could be made, or a successor failed while its predecessor serves.
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &mut self,
         now: Time,
         policy: &Policy,
@@ -78,8 +78,8 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::policy;
     use super::*;
+    use crate::driver::policy;
 
     const T0: Time = Time(Duration::ZERO);
 

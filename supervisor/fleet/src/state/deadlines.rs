@@ -9,28 +9,28 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::event::Time;
-use super::slot::SlotId;
+use crate::interface::Time;
+use crate::state::slot::SlotId;
 
 /// Slots by the time at which they want to be looked at.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
+pub(crate) struct Deadlines {
     heap: BinaryHeap<Reverse<(Time, SlotId)>>,
 }
 
 impl Deadlines {
     /// Asks for a look at `slot` when `time` has come.
-    pub(super) fn add(&mut self, time: Time, slot: SlotId) {
+    pub(crate) fn add(&mut self, time: Time, slot: SlotId) {
         self.heap.push(Reverse((time, slot)));
     }
 
     /// The earliest time at which some slot may want a look.
-    pub(super) fn next(&self) -> Option<Time> {
+    pub(crate) fn next(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((time, _))| *time)
     }
 
     /// Takes the earliest entry that has come by `now`.
-    pub(super) fn pop_due(&mut self, now: Time) -> Option<(Time, SlotId)> {
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, SlotId)> {
         if self.next()? > now {
             return None;
         }
@@ -38,12 +38,12 @@ impl Deadlines {
     }
 
     /// How many entries there are, with those that count no more.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }
 
     /// Drops the entries that do not count any more.
-    pub(super) fn retain(&mut self, mut counts: impl FnMut(Time, SlotId) -> bool) {
+    pub(crate) fn retain(&mut self, mut counts: impl FnMut(Time, SlotId) -> bool) {
         self.heap
             .retain(|Reverse((time, slot))| counts(*time, *slot));
     }
@@ -53,8 +53,8 @@ impl Deadlines {
 mod tests {
     use std::time::Duration;
 
-    use super::super::event::PoolId;
     use super::*;
+    use crate::interface::PoolId;
 
     fn slot(index: u32) -> SlotId {
         SlotId {

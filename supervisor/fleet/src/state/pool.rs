@@ -5,82 +5,82 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::boot::Setback;
-use super::event::{JobId, PoolId};
-use super::policy::Policy;
-use super::replacement::Turn;
-use super::rollout::Part;
-use super::slot::{Slot, SlotId, Standing};
+use crate::interface::{JobId, PoolId};
+use crate::policy::Policy;
+use crate::state::failure::Setback;
+use crate::state::replacement::Turn;
+use crate::state::rollout::Part;
+use crate::state::slot::{Slot, SlotId, Standing};
 
 /// A pool.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     /// Its name among the pools.
-    pub(super) id: PoolId,
+    pub(crate) id: PoolId,
     /// The numbers it is run by.
-    pub(super) policy: Rc<Policy>,
+    pub(crate) policy: Rc<Policy>,
     /// What the reload in progress wants of it; none if there is no reload, or
     /// if the reload wants it gone.
-    pub(super) part: Option<Part>,
+    pub(crate) part: Option<Part>,
     /// Whether it is on its way out: it has no slots any more, only processes.
-    pub(super) retired: bool,
+    pub(crate) retired: bool,
     /// How many slots, from 0, are to have a process.
-    pub(super) desired: u32,
+    pub(crate) desired: u32,
     /// Every slot it ever had.
-    pub(super) slots: Vec<Slot>,
+    pub(crate) slots: Vec<Slot>,
     /// What is counted over the slots.
     #[serde(skip)]
-    pub(super) tally: Tally,
+    pub(crate) tally: Tally,
     /// Slots that wait for a place to be replaced, in the order of their turn.
     #[serde(skip)]
-    pub(super) queue: BTreeMap<Turn, u32>,
+    pub(crate) queue: BTreeMap<Turn, u32>,
     /// The scale command that is in progress.
     #[serde(skip)]
-    pub(super) scaling: Option<Scaling>,
+    pub(crate) scaling: Option<Scaling>,
     /// Its first failure in the first boot.
     #[serde(skip)]
-    pub(super) setback: Option<Setback>,
+    pub(crate) setback: Option<Setback>,
 }
 
 /// A scale command in progress.
 #[derive(Debug)]
-pub(super) struct Scaling {
+pub(crate) struct Scaling {
     /// Who waits for it; more than one where the same size was asked for again.
-    pub(super) jobs: Vec<JobId>,
+    pub(crate) jobs: Vec<JobId>,
     /// The slots from this one on are its own: if one fails, it fails.
-    pub(super) added_from: u32,
+    pub(crate) added_from: u32,
 }
 
 /// Counters over slots, kept as the slots change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Slots that accept connections.
-    pub(super) ready: u32,
+    pub(crate) ready: u32,
     /// Slots that should and do not.
-    pub(super) missing: u32,
+    pub(crate) missing: u32,
     /// Those of them that do not by an operator's wish.
-    pub(super) paused: u32,
+    pub(crate) paused: u32,
     /// Slots that should, do not, and may soon.
-    pub(super) unsettled: u32,
+    pub(crate) unsettled: u32,
     /// Slots that should and never have.
-    pub(super) unbooted: u32,
+    pub(crate) unbooted: u32,
     /// Slots that should have no process and have one.
-    pub(super) surplus: u32,
+    pub(crate) surplus: u32,
     /// Slots that hold a place for a replacement.
-    pub(super) surging: u32,
+    pub(crate) surging: u32,
     /// Slots that a reload in progress, or its rollback, waits for.
-    pub(super) behind: u32,
+    pub(crate) behind: u32,
     /// Processes that were told to drain and may still accept.
-    pub(super) shutting: u32,
+    pub(crate) shutting: u32,
     /// Processes of a generation that is not in force yet.
-    pub(super) newcomers: u32,
+    pub(crate) newcomers: u32,
     /// Processes worth waiting for.
-    pub(super) processes: u32,
+    pub(crate) processes: u32,
 }
 
 impl Tally {
     /// Counts a slot as `new` that has been counted as `old`.
-    pub(super) fn replace(&mut self, old: Standing, new: Standing) {
+    pub(crate) fn replace(&mut self, old: Standing, new: Standing) {
         let fields = [
             (&mut self.ready, old.ready, new.ready),
             (&mut self.missing, old.missing, new.missing),
@@ -102,7 +102,7 @@ impl Tally {
 
 impl Pool {
     /// A pool whose slots have no process yet.
-    pub(super) fn new(id: PoolId, policy: Rc<Policy>, generation: u64) -> Self {
+    pub(crate) fn new(id: PoolId, policy: Rc<Policy>, generation: u64) -> Self {
         let mut pool = Self {
             id,
             desired: 0,
@@ -121,7 +121,7 @@ impl Pool {
 
     /// Wants this many slots; makes those that never were. Those that are
     /// added run `generation`.
-    pub(super) fn resize(&mut self, desired: u32, generation: u64) {
+    pub(crate) fn resize(&mut self, desired: u32, generation: u64) {
         let before = std::mem::replace(&mut self.desired, desired);
         for index in self.slots.len() as u32..desired {
             self.slots.push(Slot::new(SlotId {
@@ -136,7 +136,7 @@ impl Pool {
 
     /// Counts the slots, and the processes that sit in them, as ones of another
     /// generation, which would have made the same of them.
-    pub(super) fn renumber(&mut self, generation: u64, policy: &Rc<Policy>) {
+    pub(crate) fn renumber(&mut self, generation: u64, policy: &Rc<Policy>) {
         for slot in &mut self.slots {
             slot.generation = generation;
             if let Some(process) = slot.current_mut() {
@@ -146,18 +146,18 @@ impl Pool {
     }
 
     /// How many workers an operator wants that are not as many as configured.
-    pub(super) fn scaled_by_hand(&self) -> Option<u32> {
+    pub(crate) fn scaled_by_hand(&self) -> Option<u32> {
         (self.desired != self.policy.workers).then_some(self.desired)
     }
 
     /// How many slots may be replaced at a time.
-    pub(super) fn max_surge(&self) -> u32 {
+    pub(crate) fn max_surge(&self) -> u32 {
         let policy = self.part.as_ref().map_or(&self.policy, |part| &part.policy);
         policy.max_surge.max(1)
     }
 
     /// Whether it was on its way out and has no process any more.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.retired
             && self.tally.processes == 0
             && self.slots.iter().all(|slot| slot.leaving.is_empty())

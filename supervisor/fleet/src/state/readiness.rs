@@ -6,8 +6,8 @@ use std::fmt;
 use prefork_api::Readiness;
 use serde::{Deserialize, Serialize};
 
-use super::pool::Tally;
-use super::{Fleet, Phase};
+use crate::state::pool::Tally;
+use crate::{Fleet, Phase};
 
 /// How many of its workers a pool needs in order to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ pub struct Strength {
 }
 
 impl Strength {
-    pub(super) fn new(quorum: Quorum, tally: &Tally) -> Self {
+    pub(crate) fn new(quorum: Quorum, tally: &Tally) -> Self {
         let Tally {
             ready,
             missing,
@@ -112,9 +112,9 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::{Driver, code, policy, worker};
-    use super::super::{Ask, Command, Event};
     use super::*;
+    use crate::driver::{Driver, code, policy, worker};
+    use crate::{Ask, Command, Event};
 
     fn strength(quorum: Quorum, ready: u32, missing: u32, paused: u32) -> Strength {
         let tally = Tally {
@@ -129,6 +129,7 @@ mod tests {
     #[test]
     fn degraded_lies_between_the_quorum_and_all() {
         use Readiness::{Degraded, NotReady, Ready};
+
         let most = Quorum::Percent(75);
         let cases = [
             (Quorum::Any, 16, Ready),
@@ -176,8 +177,8 @@ mod tests {
     fn the_weakest_pool_speaks_for_the_service() {
         let mut driver = Driver::start_pools(1, vec![policy("web", 2), policy("api", 1)]);
         assert_eq!(driver.fleet.readiness(), Readiness::NotReady, "it starts");
-        let api = super::super::Worker {
-            pool: super::super::PoolId(1),
+        let api = crate::Worker {
+            pool: crate::PoolId(1),
             ..worker(0, 1)
         };
         for worker in [worker(0, 1), worker(1, 1), api] {

@@ -5,19 +5,20 @@ use std::collections::VecDeque;
 use prefork_api::{Exit, SlotState};
 use serde::{Deserialize, Serialize};
 
-use super::backoff::Backoff;
-use super::event::{PoolId, Time, Worker};
-use super::jobs::{Asking, Watch};
-use super::process::{Leave, Leaving, Process, Stage};
-use super::replacement::{Progress, Replacement};
+use crate::interface::{PoolId, Time, Worker};
+use crate::state::backoff::Backoff;
+use crate::state::job::{Asking, Watch};
+use crate::state::leave::{Leave, Leaving};
+use crate::state::process::{Process, Stage};
+use crate::state::replacement::{Progress, Replacement};
 
 /// Names a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct SlotId {
+pub(crate) struct SlotId {
     /// Its pool.
-    pub(super) pool: PoolId,
+    pub(crate) pool: PoolId,
     /// Its index in the pool.
-    pub(super) index: u32,
+    pub(crate) index: u32,
 }
 
 impl From<Worker> for SlotId {
@@ -32,7 +33,7 @@ impl From<Worker> for SlotId {
 /// Who sits in a slot.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Seat {
+pub(crate) enum Seat {
     /// Nobody. A slot that is wanted does not stay so: it starts a process.
     Vacant,
     /// Nobody, until the wait is over.
@@ -48,73 +49,73 @@ pub(super) enum Seat {
 
 /// A slot. It outlives being scaled away, so that no worker's name is reused.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     /// Its name.
-    pub(super) id: SlotId,
+    pub(crate) id: SlotId,
     /// How many processes it has had, with those that could not be made.
-    pub(super) incarnations: u64,
+    pub(crate) incarnations: u64,
     /// The generation of the next process that nobody precedes.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     /// Who sits in it.
-    pub(super) seat: Seat,
+    pub(crate) seat: Seat,
     /// Who is to follow the current process while that one serves.
-    pub(super) replacement: Option<Replacement>,
+    pub(crate) replacement: Option<Replacement>,
     /// Who was told to leave and has not been reaped.
-    pub(super) leaving: Vec<Leaving>,
+    pub(crate) leaving: Vec<Leaving>,
     /// Its failures in a row.
-    pub(super) backoff: Backoff,
+    pub(crate) backoff: Backoff,
     /// Whether its last process to be recycled for its memory was young: the next one
     /// grows as fast.
     #[serde(skip)]
-    pub(super) grows_at_once: bool,
+    pub(crate) grows_at_once: bool,
     /// Its last death certificates, newest first.
-    pub(super) exits: VecDeque<Exit>,
+    pub(crate) exits: VecDeque<Exit>,
     /// Jobs that wait for something to become true of it.
     #[serde(skip)]
-    pub(super) watches: Vec<Watch>,
+    pub(crate) watches: Vec<Watch>,
     /// What its current process was asked and has not answered.
     #[serde(skip)]
-    pub(super) asking: Option<Asking>,
+    pub(crate) asking: Option<Asking>,
     /// Whether any process of it was ever ready.
-    pub(super) been_ready: bool,
+    pub(crate) been_ready: bool,
     /// The time of its entry among the deadlines.
     #[serde(skip)]
-    pub(super) armed: Option<Time>,
+    pub(crate) armed: Option<Time>,
     /// What it has been counted as.
     #[serde(skip)]
-    pub(super) counted: Standing,
+    pub(crate) counted: Standing,
 }
 
 /// What a slot adds to its pool's counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     /// It accepts connections.
-    pub(super) ready: bool,
+    pub(crate) ready: bool,
     /// It should accept connections and does not.
-    pub(super) missing: bool,
+    pub(crate) missing: bool,
     /// It is missing by an operator's wish.
-    pub(super) paused: bool,
+    pub(crate) paused: bool,
     /// It should serve, does not, and may soon: a command may wait for it.
-    pub(super) unsettled: bool,
+    pub(crate) unsettled: bool,
     /// It should serve and never has.
-    pub(super) unbooted: bool,
+    pub(crate) unbooted: bool,
     /// It should have no process and has one that will go.
-    pub(super) surplus: bool,
+    pub(crate) surplus: bool,
     /// It holds one of the pool's places for a replacement.
-    pub(super) surging: bool,
+    pub(crate) surging: bool,
     /// A reload in progress, or its rollback, waits for it.
-    pub(super) behind: bool,
+    pub(crate) behind: bool,
     /// Processes that were told to drain and may still accept.
-    pub(super) shutting: u32,
+    pub(crate) shutting: u32,
     /// Processes of a generation that is not in force yet.
-    pub(super) newcomers: u32,
+    pub(crate) newcomers: u32,
     /// Processes that will go or stay, but are worth waiting for.
-    pub(super) processes: u32,
+    pub(crate) processes: u32,
 }
 
 /// Where in its slot a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// It is the current one.
     Current,
     /// It is to follow the current one.
@@ -125,10 +126,10 @@ pub(super) enum Place {
 
 impl Slot {
     /// How many death certificates are kept.
-    pub(super) const EXITS_KEPT: usize = 10;
+    pub(crate) const EXITS_KEPT: usize = 10;
 
     /// A slot that never had a process.
-    pub(super) fn new(id: SlotId) -> Self {
+    pub(crate) fn new(id: SlotId) -> Self {
         Self {
             id,
             incarnations: 0,
@@ -148,7 +149,7 @@ impl Slot {
     }
 
     /// The current process.
-    pub(super) fn current(&self) -> Option<&Process> {
+    pub(crate) fn current(&self) -> Option<&Process> {
         match &self.seat {
             Seat::Held(process) => Some(process),
             Seat::Vacant | Seat::Backoff { .. } => None,
@@ -156,7 +157,7 @@ impl Slot {
     }
 
     /// The current process, to be changed.
-    pub(super) fn current_mut(&mut self) -> Option<&mut Process> {
+    pub(crate) fn current_mut(&mut self) -> Option<&mut Process> {
         match &mut self.seat {
             Seat::Held(process) => Some(process),
             Seat::Vacant | Seat::Backoff { .. } => None,
@@ -164,7 +165,7 @@ impl Slot {
     }
 
     /// Takes the current process, if there is one, out of its seat.
-    pub(super) fn take_current(&mut self) -> Option<Process> {
+    pub(crate) fn take_current(&mut self) -> Option<Process> {
         match std::mem::replace(&mut self.seat, Seat::Vacant) {
             Seat::Held(process) => Some(process),
             other @ (Seat::Vacant | Seat::Backoff { .. }) => {
@@ -175,7 +176,7 @@ impl Slot {
     }
 
     /// The process that is to follow the current one.
-    pub(super) fn successor(&self) -> Option<&Process> {
+    pub(crate) fn successor(&self) -> Option<&Process> {
         match &self.replacement.as_ref()?.progress {
             Progress::Booting(process) => Some(process),
             Progress::Queued(_) | Progress::Asked | Progress::Waiting { .. } => None,
@@ -183,7 +184,7 @@ impl Slot {
     }
 
     /// Where the process with this number is; none if it has gone.
-    pub(super) fn place_of(&self, incarnation: u64) -> Option<Place> {
+    pub(crate) fn place_of(&self, incarnation: u64) -> Option<Place> {
         let is = |process: &Process| process.worker.incarnation == incarnation;
         if self.current().is_some_and(is) {
             return Some(Place::Current);
@@ -198,7 +199,7 @@ impl Slot {
     }
 
     /// The process at a place.
-    pub(super) fn process_mut(&mut self, place: Place) -> Option<&mut Process> {
+    pub(crate) fn process_mut(&mut self, place: Place) -> Option<&mut Process> {
         match place {
             Place::Current => self.current_mut(),
             Place::Successor => match &mut self.replacement.as_mut()?.progress {
@@ -213,7 +214,7 @@ impl Slot {
     }
 
     /// What the slot is doing, in one word.
-    pub(super) fn state(&self) -> SlotState {
+    pub(crate) fn state(&self) -> SlotState {
         match &self.seat {
             Seat::Held(process) => match process.stage {
                 Stage::Starting | Stage::Probation { .. } => SlotState::Starting,
@@ -231,7 +232,7 @@ impl Slot {
 
     /// What the slot adds to the counters of a pool that wants it, or doesn't,
     /// while `in_force` is the generation in force and no reload in progress.
-    pub(super) fn standing(&self, wanted: bool, in_force: u64) -> Standing {
+    pub(crate) fn standing(&self, wanted: bool, in_force: u64) -> Standing {
         let current = self.current();
         let ready = current.is_some_and(Process::is_ready);
         let settled =
@@ -264,7 +265,7 @@ impl Slot {
 
     /// When the slot has to be looked at again, if nothing is heard of it.
     /// `recycling` is whether age is a reason for a successor at all.
-    pub(super) fn deadline(&self, recycling: bool) -> Option<Time> {
+    pub(crate) fn deadline(&self, recycling: bool) -> Option<Time> {
         let seat = match &self.seat {
             Seat::Vacant => None,
             Seat::Backoff { until, .. } => Some(*until),
@@ -288,7 +289,7 @@ impl Slot {
     }
 
     /// Keeps a death certificate, and as many older ones as there is room for.
-    pub(super) fn keep(&mut self, exit: Exit) {
+    pub(crate) fn keep(&mut self, exit: Exit) {
         self.exits.truncate(Self::EXITS_KEPT - 1);
         self.exits.push_front(exit);
     }

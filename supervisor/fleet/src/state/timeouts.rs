@@ -9,10 +9,10 @@
 
 use std::time::Duration;
 
-use super::event::Time;
+use crate::interface::Time;
 
 /// A process is never waited for longer than this many times the timeout.
-pub(super) const STRETCH: u32 = 5;
+pub(crate) const STRETCH: u32 = 5;
 
 /// What is less than this part of the timeout from one look to the next is no
 /// excuse: every process waits a little.
@@ -20,7 +20,7 @@ const NEGLIGIBLE: u32 = 64;
 
 /// How a process that is silent was looked at since its last word.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// The last look; none before the first.
     looked: Option<Time>,
     /// Whether a look has been asked for and not been answered.
@@ -35,23 +35,23 @@ pub(super) struct Patience {
 
 /// What a silence is measured by.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Silence {
+pub(crate) struct Silence {
     /// When it began.
-    pub(super) since: Time,
+    pub(crate) since: Time,
     /// How long it may last.
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Patience {
     /// When the process fails if nothing is heard of it and it waits no more.
-    pub(super) fn ends_at(&self, silence: Silence) -> Time {
+    pub(crate) fn ends_at(&self, silence: Silence) -> Time {
         let most = silence.timeout.saturating_mul(STRETCH - 1);
         let excused = self.excused.min(most);
         silence.since.after(silence.timeout).after(excused)
     }
 
     /// When to look at it next; none while a look is not answered.
-    pub(super) fn look_at(&self, silence: Silence) -> Option<Time> {
+    pub(crate) fn look_at(&self, silence: Silence) -> Option<Time> {
         if self.looking {
             return None;
         }
@@ -66,7 +66,7 @@ impl Patience {
     }
 
     /// Asks for a look; tells whether it is the first of this silence.
-    pub(super) fn ask(&mut self) -> bool {
+    pub(crate) fn ask(&mut self) -> bool {
         self.looking = true;
         self.looked.is_none()
     }
@@ -74,7 +74,7 @@ impl Patience {
     /// What a look has found: how long the process has waited for a processor since
     /// the last one. A look that comes late was kept from it by the same machine, or
     /// by a supervisor that did not run: that time is nobody's silence.
-    pub(super) fn answer(&mut self, now: Time, silence: Silence, waited: Duration) {
+    pub(crate) fn answer(&mut self, now: Time, silence: Silence, waited: Duration) {
         if !std::mem::take(&mut self.looking) {
             return;
         }
@@ -88,17 +88,17 @@ impl Patience {
     }
 
     /// Whether a look is on its way.
-    pub(super) fn is_looking(&self) -> bool {
+    pub(crate) fn is_looking(&self) -> bool {
         self.looking
     }
 
     /// How long the process has waited for a processor during its silence.
-    pub(super) fn starved(&self) -> Duration {
+    pub(crate) fn starved(&self) -> Duration {
         self.starved
     }
 
     /// Whether that has become worth a word, and none has been said.
-    pub(super) fn is_news(&mut self, silence: Silence) -> bool {
+    pub(crate) fn is_news(&mut self, silence: Silence) -> bool {
         let news = !self.told && self.starved >= silence.timeout / 4;
         self.told |= news;
         news
@@ -109,9 +109,9 @@ impl Patience {
 mod tests {
     use prefork_api::ExitReason;
 
-    use super::super::driver::{Driver, policy, signal, worker};
-    use super::super::{Action, Event, Report};
     use super::*;
+    use crate::driver::{Driver, policy, signal, worker};
+    use crate::{Action, Event, Report};
 
     /// Lets a silent worker of a fleet of one wait for a processor by this share of
     /// the time; gives how long it lived.

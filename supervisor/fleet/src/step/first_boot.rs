@@ -8,21 +8,13 @@
 
 use prefork_api::{Exit, ExitReason};
 
-use super::event::{Action, BootFailure, PoolId, Time};
-use super::jobs::Awaiting;
-use super::leave::How;
-use super::lifecycle::Failure;
-use super::pool::Pool;
-use super::slot::SlotId;
-use super::{Fleet, Phase};
-
-/// The first failure of a pool in its first boot.
-#[derive(Debug)]
-pub(super) struct Setback {
-    slot: u32,
-    incarnation: u64,
-    why: String,
-}
+use crate::interface::{Action, BootFailure, PoolId, Time};
+use crate::state::failure::{Failure, Setback};
+use crate::state::job::Awaiting;
+use crate::state::leave::How;
+use crate::state::pool::Pool;
+use crate::state::slot::SlotId;
+use crate::{Fleet, Phase};
 
 impl Pool {
     /// Whether every slot of it has been ready.
@@ -46,7 +38,7 @@ impl Pool {
 
 impl Fleet {
     /// A process failed before it was ready.
-    pub(super) fn boot_failed(&mut self, now: Time, id: SlotId, failure: &Failure) {
+    pub(crate) fn boot_failed(&mut self, now: Time, id: SlotId, failure: &Failure) {
         let incarnation = failure.worker.incarnation;
         if !self.is_setback(id, failure) {
             let why = format!("{}: {}", self.name(id), failure.why);
@@ -80,7 +72,7 @@ impl Fleet {
     }
 
     /// Whether every pool has come up or failed to, and one has come up.
-    pub(super) fn has_booted(&self) -> bool {
+    pub(crate) fn has_booted(&self) -> bool {
         let is_decided = |pool: &Pool| pool.is_up() || pool.setback.is_some();
         self.pools.iter().all(is_decided) && self.pools.iter().any(Pool::is_up)
     }
@@ -92,13 +84,13 @@ impl Fleet {
     }
 
     /// Why each pool has not come up that has failed to.
-    pub(super) fn setbacks(&self) -> Vec<BootFailure> {
+    pub(crate) fn setbacks(&self) -> Vec<BootFailure> {
         let down = self.down().into_iter();
         down.filter_map(|pool| self.pools[pool].setback()).collect()
     }
 
     /// Says that the first boot failed, now that all is known of it.
-    pub(super) fn say_boot_failed(&mut self, id: SlotId, why: String, exit: Option<Exit>) {
+    pub(crate) fn say_boot_failed(&mut self, id: SlotId, why: String, exit: Option<Exit>) {
         let Phase::Failed { said, down, .. } = &mut self.phase else {
             return;
         };
@@ -116,7 +108,7 @@ impl Fleet {
 
     /// Makes every process leave that has not been told to, and empties every
     /// slot. `How::Kill` does not spare those that leave already.
-    pub(super) fn dismiss_all(&mut self, now: Time, how: How) {
+    pub(crate) fn dismiss_all(&mut self, now: Time, how: How) {
         for id in self.pools.slot_ids() {
             self.empty(now, id, ExitReason::Operator, how);
             if how == How::Kill {
@@ -128,9 +120,9 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Event;
-    use super::super::driver::{Driver, code, policy, signal, worker};
     use super::*;
+    use crate::Event;
+    use crate::driver::{Driver, code, policy, signal, worker};
 
     /// How the boot failed: slot, why, and the certificate's stderr.
     fn boot_failure(driver: &Driver) -> Option<(u32, String, Option<String>)> {
@@ -179,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_first_worker_that_cannot_be_made_ends_the_fleet() {
-        let mut fleet = super::super::Fleet::new(1, vec![policy("web", 1)]);
+        let mut fleet = crate::Fleet::new(1, vec![policy("web", 1)]);
         fleet.start(Time::default());
         let error = "EAGAIN".to_owned();
         let actions = fleet.step(
@@ -194,10 +186,10 @@ mod tests {
     }
 
     /// A started fleet of `web` and `api`, of one slot each, and their workers.
-    fn two_pools() -> (Driver, [super::super::Worker; 2]) {
+    fn two_pools() -> (Driver, [crate::Worker; 2]) {
         let pools = vec![policy("web", 1), policy("api", 1)];
-        let api = super::super::Worker {
-            pool: super::super::PoolId(1),
+        let api = crate::Worker {
+            pool: crate::PoolId(1),
             ..worker(0, 1)
         };
         (Driver::start_pools(1, pools), [worker(0, 1), api])
@@ -218,7 +210,7 @@ mod tests {
             assert!(driver.fleet.booted() && !driver.fleet.is_ready());
             assert_eq!(boot_failure(&driver), None);
             assert!(driver.has_reported(|report| matches!(report,
-                super::super::Report::BootedInPart { without }
+                crate::Report::BootedInPart { without }
                     if without.len() == 1 && without[0].why.contains("code 3"))));
             driver.say_ready(worker(0, 2));
             assert!(driver.fleet.is_ready());
@@ -254,7 +246,7 @@ mod tests {
     #[test]
     fn a_strict_boot_ends_with_the_first_failure() {
         let pools = vec![policy("web", 1), policy("api", 1)];
-        let mut fleet = super::super::Fleet::new(1, pools).strict(true);
+        let mut fleet = crate::Fleet::new(1, pools).strict(true);
         let now = Time::default();
         fleet.start(now);
         let exit = code(3);

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use prefork_api::ExitReason;
 
-use super::Fleet;
-use super::event::{Action, Report, Time, Worker};
-use super::leave::How;
-use super::lifecycle::{Failure, SPEAK};
-use super::patience::{Patience, STRETCH};
-use super::policy::Policy;
-use super::slot::{Place, Seat, SlotId};
+use crate::Fleet;
+use crate::interface::{Action, Report, Time, Worker};
+use crate::policy::Policy;
+use crate::state::failure::{Failure, SPEAK};
+use crate::state::leave::How;
+use crate::state::slot::{Place, Seat, SlotId};
+use crate::state::timeouts::{Patience, STRETCH};
 
 impl Fleet {
     /// A process reported on itself. This is by far the most frequent event;
     /// it touches no more than the process unless a limit has been reached.
-    pub(super) fn health(&mut self, now: Time, worker: Worker, requests: u64, in_flight: u64) {
+    pub(crate) fn health(&mut self, now: Time, worker: Worker, requests: u64, in_flight: u64) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -38,7 +38,7 @@ impl Fleet {
     }
 
     /// A process said why it is about to leave.
-    pub(super) fn bye(&mut self, worker: Worker, reason: String) {
+    pub(crate) fn bye(&mut self, worker: Worker, reason: String) {
         if let Some((id, place)) = self.find(worker)
             && let Some(process) = self.slot_mut(id).process_mut(place)
         {
@@ -49,7 +49,7 @@ impl Fleet {
     /// A process broke the protocol. One that is leaving has a deadline
     /// already, and a channel that closes is the way most of them leave: it is
     /// only noted.
-    pub(super) fn misbehaved(&mut self, now: Time, worker: Worker, rule: &str) {
+    pub(crate) fn misbehaved(&mut self, now: Time, worker: Worker, rule: &str) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -64,7 +64,7 @@ impl Fleet {
     }
 
     /// A process that was about to be ready is of no use.
-    pub(super) fn unfit(&mut self, now: Time, worker: Worker, why: &str) {
+    pub(crate) fn unfit(&mut self, now: Time, worker: Worker, why: &str) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -74,7 +74,7 @@ impl Fleet {
     }
 
     /// Acts on the deadline of the slot's seat, if it has come.
-    pub(super) fn seat_due(&mut self, now: Time, id: SlotId) {
+    pub(crate) fn seat_due(&mut self, now: Time, id: SlotId) {
         let Some(slot) = self.slot(id) else {
             return;
         };
@@ -95,7 +95,7 @@ impl Fleet {
     }
 
     /// Has a process looked at that has been silent for so long that it is time.
-    pub(super) fn look(&mut self, now: Time, id: SlotId, place: Place) -> bool {
+    pub(crate) fn look(&mut self, now: Time, id: SlotId, place: Place) -> bool {
         let Some(process) = self.slot_mut(id).process_mut(place) else {
             return false;
         };
@@ -110,7 +110,7 @@ impl Fleet {
 
     /// A process that is silent was looked at: it has failed, or there is a reason
     /// to wait for it.
-    pub(super) fn looked(&mut self, now: Time, worker: Worker, waited: Duration) {
+    pub(crate) fn looked(&mut self, now: Time, worker: Worker, waited: Duration) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -196,7 +196,7 @@ impl Fleet {
 
     /// Makes a process leave that has failed but lives. Its slot does not wait
     /// for the reaping. `phrase` says what it did wrong.
-    pub(super) fn expel(
+    pub(crate) fn expel(
         &mut self,
         now: Time,
         id: SlotId,
@@ -244,9 +244,9 @@ fn in_ms(time: Duration) -> Duration {
 mod tests {
     use prefork_api::SlotState;
 
-    use super::super::Event;
-    use super::super::driver::{Driver, code, policy, signal, worker};
     use super::*;
+    use crate::Event;
+    use crate::driver::{Driver, code, policy, signal, worker};
 
     #[test]
     fn a_silent_worker_is_killed_and_replaced_without_waiting_for_its_end() {

@@ -2,107 +2,26 @@
 
 use prefork_api::Exit;
 
-use super::Fleet;
-use super::event::{Action, Ask, JobId, PoolId, Refusal};
-use super::process::Leave;
-use super::slot::{Slot, SlotId};
-
-/// A job that waits for one slot or more. (A job that waits for an answer
-/// or for the end of everything is kept where that is awaited.)
-#[derive(Debug)]
-pub(super) struct Job {
-    /// The pool it concerns.
-    pub(super) pool: PoolId,
-    /// The slot it concerns; none for the whole pool.
-    pub(super) slot: Option<u32>,
-    /// What it does, as a participle: `restarted`.
-    pub(super) deed: &'static str,
-    /// Slots that it waits for.
-    pub(super) remaining: u32,
-    /// Slots that it has waited for in all.
-    pub(super) total: u32,
-}
-
-/// What a job waits for in one slot.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Watch {
-    /// The job.
-    pub(super) job: JobId,
-    /// A process with this number must be gone.
-    pub(super) predecessor: Option<u64>,
-    /// A process with a higher number than this must be up.
-    pub(super) newer_than: Option<u64>,
-}
-
-/// A question to the current process.
-#[derive(Debug)]
-pub(super) struct Asking {
-    /// Who waits for the answer.
-    pub(super) jobs: Vec<JobId>,
-    /// What was asked.
-    pub(super) ask: Ask,
-}
-
-/// Who waits for the certificate of a process to say why it failed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Awaiting {
-    /// A job.
-    Job(JobId),
-    /// The boot that it broke.
-    Boot(SlotId),
-    /// The reload that it broke.
-    Reload,
-}
-
-/// So many workers, as people write it.
-pub(super) fn counted(workers: u32) -> String {
-    match workers {
-        1 => "1 worker".to_owned(),
-        _ => format!("{workers} workers"),
-    }
-}
-
-impl Job {
-    /// A job that concerns a whole pool and waits for no slot yet.
-    pub(super) fn whole_pool(pool: PoolId, deed: &'static str) -> Self {
-        Self {
-            pool,
-            slot: None,
-            deed,
-            remaining: 0,
-            total: 0,
-        }
-    }
-}
-
-impl Watch {
-    fn is_fulfilled(&self, slot: &Slot) -> bool {
-        let gone = self
-            .predecessor
-            .is_none_or(|incarnation| slot.place_of(incarnation).is_none());
-        let up = self.newer_than.is_none_or(|incarnation| {
-            slot.current().is_some_and(|process| {
-                process.serving().is_some() && process.worker.incarnation > incarnation
-            })
-        });
-        gone && up
-    }
-}
+use crate::Fleet;
+use crate::interface::{Action, JobId, Refusal};
+use crate::state::job::{Awaiting, Watch, counted};
+use crate::state::leave::Leave;
+use crate::state::slot::SlotId;
 
 impl Fleet {
     /// Tells a job's asker the end.
-    pub(super) fn finish(&mut self, job: JobId, result: Result<String, Refusal>) {
+    pub(crate) fn finish(&mut self, job: JobId, result: Result<String, Refusal>) {
         self.actions.push(Action::Finish { job, result });
     }
 
     /// Has a job wait for what `watch` says of the slot.
-    pub(super) fn watch(&mut self, id: SlotId, watch: Watch) {
+    pub(crate) fn watch(&mut self, id: SlotId, watch: Watch) {
         self.slot_mut(id).watches.push(watch);
         self.touch(id);
     }
 
     /// Ends a job that waits for slots, unless it has ended.
-    pub(super) fn end(&mut self, job: JobId, result: Result<String, Refusal>) {
+    pub(crate) fn end(&mut self, job: JobId, result: Result<String, Refusal>) {
         let Some(ended) = self.jobs.remove(&job) else {
             return;
         };
@@ -131,7 +50,7 @@ impl Fleet {
     }
 
     /// Ends the watches of a slot whose wish has come true, or cannot any more.
-    pub(super) fn fulfil_watches(&mut self, id: SlotId) {
+    pub(crate) fn fulfil_watches(&mut self, id: SlotId) {
         if self.slot_mut(id).watches.is_empty() {
             return;
         }
@@ -174,7 +93,7 @@ impl Fleet {
     }
 
     /// Ends the jobs that wait for a process which will not go.
-    pub(super) fn give_up_watches(&mut self, id: SlotId, incarnation: u64, why: &str) {
+    pub(crate) fn give_up_watches(&mut self, id: SlotId, incarnation: u64, why: &str) {
         let why = format!("{}: {why}", self.name(id));
         let jobs: Vec<JobId> = self
             .slot_mut(id)
@@ -193,7 +112,7 @@ impl Fleet {
 
     /// Ends the jobs that wait for the slot to come up, since `incarnation` did
     /// not: each goes no further, and is told why with the certificate.
-    pub(super) fn fail_watches(
+    pub(crate) fn fail_watches(
         &mut self,
         id: SlotId,
         incarnation: u64,
@@ -233,7 +152,7 @@ impl Fleet {
     }
 
     /// Says to those who waited for a process's certificate why it failed.
-    pub(super) fn resolve_awaiting(
+    pub(crate) fn resolve_awaiting(
         &mut self,
         awaiting: Vec<(Awaiting, String)>,
         exit: Option<&Exit>,
@@ -253,7 +172,7 @@ impl Fleet {
 
     /// Has `who` told of a failure: now, or when the process is reaped that
     /// had to be killed for it.
-    pub(super) fn tell_failure(
+    pub(crate) fn tell_failure(
         &mut self,
         id: SlotId,
         incarnation: u64,
@@ -271,7 +190,7 @@ impl Fleet {
     }
 
     /// Tells a slot's watchers about a step.
-    pub(super) fn tell_watchers(&mut self, id: SlotId, message: &str) {
+    pub(crate) fn tell_watchers(&mut self, id: SlotId, message: &str) {
         let pool = &self.pools[id.pool];
         let watches = pool.slots[id.index as usize].watches.iter();
         let scaling = pool
@@ -291,7 +210,7 @@ impl Fleet {
     }
 
     /// Ends every job in progress, since nothing it waits for will come.
-    pub(super) fn end_all_jobs(&mut self, why: &str) {
+    pub(crate) fn end_all_jobs(&mut self, why: &str) {
         let mut jobs: Vec<JobId> = std::mem::take(&mut self.jobs).into_keys().collect();
         for pool in self.pools.iter_mut() {
             pool.scaling = None;
@@ -310,7 +229,7 @@ impl Fleet {
 
 impl Refusal {
     /// A refusal in which no worker's stderr has a part.
-    pub(super) fn failed(message: impl Into<String>) -> Self {
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::Failed {
             message: message.into(),
             stderr: String::new(),

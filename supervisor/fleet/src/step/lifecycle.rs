@@ -1,56 +1,16 @@
 //! The life of a process: it is started, becomes ready, ends or fails.
 
-use std::time::Duration;
-
-use prefork_api::Exit;
-
-use super::Fleet;
-use super::event::{Action, Death, Report, Time, Worker};
-use super::patience::Patience;
-use super::process::{
-    Hindrance, Limits, Process, Serving, Stage, certificate, how_it_ended, unasked_reason,
-};
-use super::slot::{Place, Seat, SlotId};
-
-/// What to do about a program that says no `hello`.
-pub(crate) const SPEAK: &str = "a worker has to speak prefork's protocol on descriptor \
-                         PREFORK_CHANNEL_FD: use the worker library, or see proto/README.md; \
-                         for a program that does not, write [pool.NAME.adapter]";
-
-/// The end of a process that nobody had asked to leave.
-pub(super) struct Failure {
-    /// Whose.
-    pub(super) worker: Worker,
-    /// The generation that it ran.
-    pub(super) generation: u64,
-    /// How long it had been ready; none if it never was.
-    pub(super) ready_for: Option<Duration>,
-    /// What went wrong, as a phrase: `pid 7 exited with code 3`.
-    pub(super) why: String,
-    /// The certificate, where it has been reaped.
-    pub(super) exit: Option<Exit>,
-    /// Whether the next start may come at once.
-    pub(super) mendable: bool,
-}
-
-impl Failure {
-    /// The failure of a process that has left its seat.
-    pub(super) fn of(process: &Process, now: Time, phrase: &str, exit: Option<Exit>) -> Self {
-        Self {
-            worker: process.worker,
-            generation: process.generation,
-            ready_for: process.serving().map(|serving| now.since(serving.since)),
-            why: format!("{} {phrase}", process.label()),
-            exit,
-            mendable: true,
-        }
-    }
-}
+use crate::Fleet;
+use crate::interface::{Action, Death, Report, Time, Worker};
+use crate::state::failure::{Failure, SPEAK, certificate, how_it_ended, unasked_reason};
+use crate::state::process::{Hindrance, Limits, Process, Serving, Stage};
+use crate::state::slot::{Place, Seat, SlotId};
+use crate::state::timeouts::Patience;
 
 impl Fleet {
     /// Asks for a process for the slot; the caller gives it its place. On
     /// `probation` it is not to serve when it is ready.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         &mut self,
         now: Time,
         id: SlotId,
@@ -89,7 +49,7 @@ impl Fleet {
     }
 
     /// Seats a new process in a vacant slot.
-    pub(super) fn start_current(&mut self, now: Time, id: SlotId) {
+    pub(crate) fn start_current(&mut self, now: Time, id: SlotId) {
         let generation = self.slot_mut(id).generation;
         let process = self.spawn(now, id, generation, false);
         self.slot_mut(id).seat = Seat::Held(process);
@@ -99,7 +59,7 @@ impl Fleet {
     /// down, ready or not, unless it still has to prove itself in a reload;
     /// otherwise the seat is vacant. What is still asked of the process comes
     /// to nothing.
-    pub(super) fn vacate(&mut self, id: SlotId) -> Option<Process> {
+    pub(crate) fn vacate(&mut self, id: SlotId) -> Option<Process> {
         let process = self.slot_mut(id).take_current()?;
         if self.has_turn_to_come(id) {
             self.wait_again(id);
@@ -112,7 +72,7 @@ impl Fleet {
     }
 
     /// A process was forked.
-    pub(super) fn spawned(&mut self, now: Time, worker: Worker, pid: i32) {
+    pub(crate) fn spawned(&mut self, now: Time, worker: Worker, pid: i32) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -129,7 +89,7 @@ impl Fleet {
     }
 
     /// A process said `hello`.
-    pub(super) fn greeted(&mut self, worker: Worker) {
+    pub(crate) fn greeted(&mut self, worker: Worker) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -139,7 +99,7 @@ impl Fleet {
     }
 
     /// What a process is to be told could not be sent.
-    pub(super) fn hindered(&mut self, worker: Worker, why: String) {
+    pub(crate) fn hindered(&mut self, worker: Worker, why: String) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -149,7 +109,7 @@ impl Fleet {
     }
 
     /// No process could be made.
-    pub(super) fn spawn_failed(&mut self, now: Time, worker: Worker, error: &str) {
+    pub(crate) fn spawn_failed(&mut self, now: Time, worker: Worker, error: &str) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -182,7 +142,7 @@ impl Fleet {
     }
 
     /// A process said that it accepts connections.
-    pub(super) fn ready(&mut self, now: Time, worker: Worker) {
+    pub(crate) fn ready(&mut self, now: Time, worker: Worker) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -223,7 +183,7 @@ impl Fleet {
     }
 
     /// A process has been reaped.
-    pub(super) fn exited(&mut self, now: Time, worker: Worker, death: Death) {
+    pub(crate) fn exited(&mut self, now: Time, worker: Worker, death: Death) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -264,7 +224,7 @@ impl Fleet {
 
     /// The current process ended or had to be made to; its seat is free, or its
     /// successor has sat down. Decides when the next process starts.
-    pub(super) fn current_failed(&mut self, now: Time, id: SlotId, failure: &Failure) {
+    pub(crate) fn current_failed(&mut self, now: Time, id: SlotId, failure: &Failure) {
         if failure.ready_for.is_none() {
             self.boot_failed(now, id, failure);
         }
@@ -300,7 +260,7 @@ impl Fleet {
     }
 
     /// The slot of a worker, and the worker's place in it; none if it has gone.
-    pub(super) fn find(&self, worker: Worker) -> Option<(SlotId, Place)> {
+    pub(crate) fn find(&self, worker: Worker) -> Option<(SlotId, Place)> {
         let id = SlotId::from(worker);
         let place = self.slot(id)?.place_of(worker.incarnation)?;
         Some((id, place))
@@ -309,11 +269,13 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prefork_api::{ExitReason, SlotState};
 
-    use super::super::driver::{Driver, code, pid, policy, signal, worker};
-    use super::super::{Command, Event, JobId, PoolId};
     use super::*;
+    use crate::driver::{Driver, code, pid, policy, signal, worker};
+    use crate::{Command, Event, JobId, PoolId};
 
     #[test]
     fn a_first_crash_is_mended_at_once() {

@@ -5,9 +5,9 @@
 
 use prefork_api::ExitReason;
 
-use super::Fleet;
-use super::event::{Action, Report, Time, Worker};
-use super::slot::{Place, SlotId};
+use crate::Fleet;
+use crate::interface::{Action, Report, Time, Worker};
+use crate::state::slot::{Place, SlotId};
 
 /// One that is over the limit from the beginning may hold this many times as much as
 /// it did then.
@@ -15,7 +15,7 @@ const ROOM: u64 = 2;
 
 impl Fleet {
     /// The memory that a process holds was looked up.
-    pub(super) fn memory(&mut self, now: Time, worker: Worker, holds: u64) {
+    pub(crate) fn memory(&mut self, now: Time, worker: Worker, holds: u64) {
         let Some((id, Place::Current)) = self.find(worker) else {
             return;
         };
@@ -42,7 +42,7 @@ impl Fleet {
     }
 
     /// The memory that a process holds was looked up when it became ready.
-    pub(super) fn birth_memory(&mut self, worker: Worker, holds: u64) {
+    pub(crate) fn birth_memory(&mut self, worker: Worker, holds: u64) {
         let Some((id, place)) = self.find(worker) else {
             return;
         };
@@ -72,9 +72,9 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Event;
-    use super::super::driver::{Driver, policy, worker};
     use super::*;
+    use crate::Event;
+    use crate::driver::{Driver, policy, worker};
 
     const GIB: u64 = 1 << 30;
 

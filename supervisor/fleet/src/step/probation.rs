@@ -4,16 +4,16 @@
 
 use prefork_api::ExitReason;
 
-use super::Fleet;
-use super::ask::ANSWER_WITHIN;
-use super::event::{Action, Ask, AskError, Report, Time};
-use super::leave::How;
-use super::process::Stage;
-use super::slot::{Place, SlotId};
+use crate::Fleet;
+use crate::command::pause::ANSWER_WITHIN;
+use crate::interface::{Action, Ask, AskError, Report, Time};
+use crate::state::leave::How;
+use crate::state::process::Stage;
+use crate::state::slot::{Place, SlotId};
 
 impl Fleet {
     /// The slot's successor has been ready for long enough: it may serve.
-    pub(super) fn end_probation(&mut self, id: SlotId) {
+    pub(crate) fn end_probation(&mut self, id: SlotId) {
         let slot = self.slot_mut(id);
         let Some(process) = slot.process_mut(Place::Successor) else {
             return;
@@ -30,7 +30,7 @@ impl Fleet {
     }
 
     /// The slot's successor answered whether it serves.
-    pub(super) fn answered_probation(
+    pub(crate) fn answered_probation(
         &mut self,
         now: Time,
         id: SlotId,
@@ -68,9 +68,9 @@ mod tests {
 
     use prefork_api::SlotState;
 
-    use super::super::driver::{Driver, code, plan, policy, worker};
-    use super::super::{Event, JobId, Worker};
     use super::*;
+    use crate::driver::{Driver, code, plan, policy, worker};
+    use crate::{Event, JobId, Worker};
 
     /// A reload whose first successor is ready and on probation for 5 s.
     fn on_probation() -> (Driver, JobId) {

@@ -1,13 +1,17 @@
 //! Brings slots to rest after an event: whatever follows from the state that
 //! a slot is in, rather than from how it got there, happens here.
 
-use super::event::{Action, Report, Time};
-use super::slot::{Seat, SlotId};
-use super::{Fleet, Phase};
+use crate::interface::{Action, Report, Time};
+use crate::state::pool::Pool;
+
+#[cfg(debug_assertions)]
+use crate::state::pool::Tally;
+use crate::state::slot::{Seat, Slot, SlotId, Standing};
+use crate::{Fleet, Phase};
 
 impl Fleet {
     /// Settles every slot that was touched, and those that this touches.
-    pub(super) fn settle_all(&mut self, now: Time) {
+    pub(crate) fn settle_all(&mut self, now: Time) {
         loop {
             while let Some(id) = self.touched.pop_front() {
                 self.settle(now, id);
@@ -15,6 +19,10 @@ impl Fleet {
             if !self.advance_rollout(now) {
                 break;
             }
+        }
+        #[cfg(debug_assertions)]
+        if !self.actions.is_empty() {
+            self.check_tallies();
         }
         self.pools.forget_gone();
         self.tell_in_force(now);
@@ -33,20 +41,44 @@ impl Fleet {
     }
 
     /// Lets the counters follow a slot that has changed.
-    pub(super) fn recount(&mut self, id: SlotId) {
-        let wanted = self.is_wanted(id);
-        let in_force = self.generation;
+    pub(crate) fn recount(&mut self, id: SlotId) {
+        let pool = &self.pools[id.pool];
+        let new = self.standing_of(pool, &pool.slots[id.index as usize]);
         let pool = &mut self.pools[id.pool];
         let slot = &mut pool.slots[id.index as usize];
-        let mut new = slot.standing(wanted, in_force);
-        if let (Some(rollout), Some(part)) = (&self.rollout, &pool.part) {
-            rollout.adjust(&mut new, slot, part, wanted);
-        }
         let old = std::mem::replace(&mut slot.counted, new);
         if old != new {
             pool.tally.replace(old, new);
             self.total.replace(old, new);
         }
+    }
+
+    /// Counts the pools anew that are small enough for that after every step that did something.
+    #[cfg(debug_assertions)]
+    fn check_tallies(&self) {
+        const SMALL: usize = 16;
+        for pool in self.pools.iter().filter(|pool| pool.slots.len() <= SMALL) {
+            let mut tally = Tally::default();
+            for slot in &pool.slots {
+                // One that was restored is counted first when it is touched.
+                if slot.counted != Standing::default() {
+                    let standing = self.standing_of(pool, slot);
+                    assert_eq!(slot.counted, standing, "what {:?} counts as", slot.id);
+                }
+                tally.replace(Standing::default(), slot.counted);
+            }
+            assert_eq!(pool.tally, tally, "the tally of {}", pool.policy.name);
+        }
+    }
+
+    /// What a slot adds to the counters as it is now.
+    fn standing_of(&self, pool: &Pool, slot: &Slot) -> Standing {
+        let wanted = self.is_wanted(slot.id);
+        let mut standing = slot.standing(wanted, self.generation);
+        if let (Some(rollout), Some(part)) = (&self.rollout, &pool.part) {
+            rollout.adjust(&mut standing, slot, part, wanted);
+        }
+        standing
     }
 
     /// Makes sure that the slot is looked at when its next deadline has come.
@@ -81,7 +113,7 @@ impl Fleet {
     }
 
     /// Acts on every deadline that has come.
-    pub(super) fn tick(&mut self, now: Time) {
+    pub(crate) fn tick(&mut self, now: Time) {
         while let Some((time, id)) = self.deadlines.pop_due(now) {
             if self.slot(id).is_none_or(|slot| slot.armed != Some(time)) {
                 continue;
@@ -131,8 +163,8 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use super::super::driver::{Driver, code, policy, worker};
-    use super::super::{Command, Event, Report};
+    use crate::driver::{Driver, code, policy, worker};
+    use crate::{Command, Event, Report};
 
     #[test]
     fn the_fleet_has_booted_once_every_slot_has_been_ready() {

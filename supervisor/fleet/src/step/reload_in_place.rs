@@ -3,17 +3,17 @@
 
 use std::rc::Rc;
 
-use super::Fleet;
-use super::event::{Action, Ask, AskError, Fate, Time};
-use super::lifecycle::Failure;
-use super::process::Process;
-use super::replacement::{Cause, Progress};
-use super::slot::SlotId;
+use crate::Fleet;
+use crate::interface::{Action, Ask, AskError, Fate, Time};
+use crate::state::failure::Failure;
+use crate::state::process::Process;
+use crate::state::replacement::{Cause, Progress};
+use crate::state::slot::SlotId;
 
 impl Fleet {
     /// Whether the slot, whose turn has come, is to take new settings rather
     /// than a new process.
-    pub(super) fn takes_in_place(&self, id: SlotId) -> bool {
+    pub(crate) fn takes_in_place(&self, id: SlotId) -> bool {
         let part = self.pools[id.pool].part.as_ref();
         let Some(slot) = self.slot(id) else {
             return false;
@@ -29,7 +29,7 @@ impl Fleet {
     }
 
     /// Asks the current process to take the settings that its slot is to have.
-    pub(super) fn ask_to_reload(&mut self, id: SlotId) {
+    pub(crate) fn ask_to_reload(&mut self, id: SlotId) {
         let generation = self.aim(id.pool);
         let within = self.policy_in(id.pool, generation).boot_timeout;
         let slot = self.slot_mut(id);
@@ -52,7 +52,7 @@ impl Fleet {
 
     /// The current process answered whether it has taken the settings of
     /// `generation`.
-    pub(super) fn answered_reload(
+    pub(crate) fn answered_reload(
         &mut self,
         now: Time,
         id: SlotId,
@@ -101,7 +101,7 @@ impl Fleet {
     }
 
     /// Counts the current process as one of the new generation.
-    pub(super) fn count_as_new(&mut self, id: SlotId) {
+    pub(crate) fn count_as_new(&mut self, id: SlotId) {
         let Some(generation) = self.reloading() else {
             return;
         };
@@ -116,9 +116,9 @@ impl Fleet {
 mod tests {
     use std::time::Duration;
 
-    use super::super::driver::{Driver, code, plan, policy, worker};
-    use super::super::{Command, Event, JobId, Worker};
     use super::*;
+    use crate::driver::{Driver, code, plan, policy, worker};
+    use crate::{Command, Event, JobId, Worker};
 
     fn reload(driver: &mut Driver) -> JobId {
         let mut plan = plan(2, vec![policy("web", 2)]);

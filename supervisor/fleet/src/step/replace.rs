@@ -4,96 +4,25 @@
 //! replace a whole pool puts every slot in the queue.
 
 use prefork_api::ExitReason;
-use serde::{Deserialize, Serialize};
 
-use super::event::{Action, PoolId, Report, Time};
-use super::leave::How;
-use super::lifecycle::Failure;
-use super::process::Process;
-use super::slot::{Place, Seat, SlotId};
-use super::{Fleet, Phase};
-
-/// Who is to follow a slot's current process.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Replacement {
-    /// Why.
-    pub(super) cause: Cause,
-    /// How far that has come.
-    pub(super) progress: Progress,
-}
-
-/// Why a process is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Cause {
-    /// It has reached a limit. If its successor fails, it is tried again.
-    Recycle(ExitReason),
-    /// An operator wants it. If its successor fails, the command has failed.
-    Restart,
-    /// A reload brings another generation, or its rollback the one before. If a
-    /// successor fails, the reload has failed; the rollback tries again.
-    Reload {
-        /// How many successors have failed.
-        failures: u32,
-    },
-}
-
-impl Cause {
-    /// What the predecessor's certificate says.
-    pub(super) fn reason(self) -> ExitReason {
-        match self {
-            Self::Recycle(reason) => reason,
-            Self::Restart => ExitReason::Operator,
-            Self::Reload { .. } => ExitReason::Reload,
-        }
-    }
-}
-
-/// How far a replacement has come.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Progress {
-    /// It waits for its turn in the pool's queue.
-    Queued(Turn),
-    /// The successor has been started.
-    Booting(Box<Process>),
-    /// The current process was asked to become its own successor: to take the
-    /// settings of another generation.
-    Asked,
-    /// The successor failed, or the last one did: it waits before the next try.
-    Waiting {
-        /// Then it queues again.
-        until: Time,
-    },
-}
-
-impl Progress {
-    /// Whether it takes one of the pool's places for replacements.
-    pub(super) fn holds_a_place(&self) -> bool {
-        matches!(self, Self::Booting(_) | Self::Asked)
-    }
-}
-
-/// A place in a pool's queue: commands by slot, then recycles as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Turn {
-    /// A command's, with the slot's index.
-    Rollout(u32),
-    /// A recycle's, with its number.
-    Recycle(u64),
-}
+use crate::interface::{Action, PoolId, Report, Time};
+use crate::state::failure::Failure;
+use crate::state::leave::How;
+use crate::state::process::Process;
+use crate::state::replacement::{Cause, Progress, Replacement, Turn};
+use crate::state::slot::{Place, Seat, SlotId};
+use crate::{Fleet, Phase};
 
 impl Fleet {
     /// Whether processes are recycled at all now: not in a boot, in a reload, at
     /// the end.
-    pub(super) fn recycles(&self) -> bool {
+    pub(crate) fn recycles(&self) -> bool {
         self.phase == Phase::Running && self.rollout.is_none()
     }
 
     /// Wants a successor because the current process has reached a limit; whether
     /// that is news.
-    pub(super) fn recycle(&mut self, now: Time, id: SlotId, reason: ExitReason) -> bool {
+    pub(crate) fn recycle(&mut self, now: Time, id: SlotId, reason: ExitReason) -> bool {
         if !self.recycles() {
             return false;
         }
@@ -120,7 +49,7 @@ impl Fleet {
 
     /// Wants a successor for a command's sake. One that is on its way for a
     /// recycle will do.
-    pub(super) fn replace_for_command(&mut self, id: SlotId) {
+    pub(crate) fn replace_for_command(&mut self, id: SlotId) {
         let slot = self.slot_mut(id);
         if let Some(Replacement {
             cause,
@@ -136,7 +65,7 @@ impl Fleet {
     }
 
     /// Queues the slot, which must have no replacement.
-    pub(super) fn enqueue(&mut self, id: SlotId, cause: Cause) {
+    pub(crate) fn enqueue(&mut self, id: SlotId, cause: Cause) {
         let turn = match cause {
             Cause::Restart | Cause::Reload { .. } => Turn::Rollout(id.index),
             Cause::Recycle(_) => {
@@ -152,7 +81,7 @@ impl Fleet {
     }
 
     /// Gives free places to those whose turn it is.
-    pub(super) fn admit(&mut self, now: Time, pool: PoolId) {
+    pub(crate) fn admit(&mut self, now: Time, pool: PoolId) {
         while let Some(id) = self.next_in_turn(pool) {
             if self.takes_in_place(id) {
                 self.ask_to_reload(id);
@@ -176,7 +105,7 @@ impl Fleet {
     }
 
     /// Starts the successor of a slot whose turn has come.
-    pub(super) fn start_successor(&mut self, now: Time, id: SlotId) {
+    pub(crate) fn start_successor(&mut self, now: Time, id: SlotId) {
         let slot = self.slot_mut(id);
         let cause = slot.replacement.as_ref().map(|it| it.cause);
         let reload = matches!(cause, Some(Cause::Reload { .. }));
@@ -204,7 +133,7 @@ impl Fleet {
     }
 
     /// The successor is ready: it takes the seat, and its predecessor drains.
-    pub(super) fn succeed(&mut self, now: Time, id: SlotId) {
+    pub(crate) fn succeed(&mut self, now: Time, id: SlotId) {
         let Some((successor, cause)) = self.take_successor(id) else {
             return;
         };
@@ -219,7 +148,7 @@ impl Fleet {
     }
 
     /// The successor failed: its predecessor goes on serving.
-    pub(super) fn successor_failed(
+    pub(crate) fn successor_failed(
         &mut self,
         now: Time,
         id: SlotId,
@@ -259,7 +188,7 @@ impl Fleet {
     }
 
     /// Acts on the replacement's deadline, if it has come.
-    pub(super) fn replacement_due(&mut self, now: Time, id: SlotId) {
+    pub(crate) fn replacement_due(&mut self, now: Time, id: SlotId) {
         let Some(replacement) = self.slot(id).and_then(|slot| slot.replacement.as_ref()) else {
             return;
         };
@@ -280,7 +209,7 @@ impl Fleet {
     }
 
     /// Takes the successor out of the slot, and the replacement with it.
-    pub(super) fn take_successor(&mut self, id: SlotId) -> Option<(Process, Cause)> {
+    pub(crate) fn take_successor(&mut self, id: SlotId) -> Option<(Process, Cause)> {
         let slot = self.slot_mut(id);
         match slot.replacement.take()? {
             Replacement {
@@ -296,7 +225,7 @@ impl Fleet {
 
     /// Gives the replacement up, wherever it is. Returns a successor that has
     /// been started, for the caller to seat.
-    pub(super) fn drop_replacement(&mut self, id: SlotId) -> Option<Process> {
+    pub(crate) fn drop_replacement(&mut self, id: SlotId) -> Option<Process> {
         match self.slot_mut(id).replacement.take()?.progress {
             Progress::Queued(turn) => {
                 self.pool_mut(id.pool).queue.remove(&turn);
@@ -308,7 +237,7 @@ impl Fleet {
     }
 
     /// Gives up a recycle that has not started its successor.
-    pub(super) fn drop_idle_recycle(&mut self, id: SlotId) {
+    pub(crate) fn drop_idle_recycle(&mut self, id: SlotId) {
         let slot = self.slot_mut(id);
         if slot.successor().is_none()
             && slot
@@ -321,7 +250,7 @@ impl Fleet {
     }
 
     /// Gives up a restart that has not started its successor.
-    pub(super) fn drop_idle_restart(&mut self, id: SlotId) {
+    pub(crate) fn drop_idle_restart(&mut self, id: SlotId) {
         let slot = self.slot_mut(id);
         if slot.successor().is_none()
             && slot
@@ -340,9 +269,9 @@ mod tests {
 
     use prefork_api::SlotState;
 
-    use super::super::driver::{Driver, code, policy, signal, worker};
-    use super::super::{Event, Worker};
     use super::*;
+    use crate::driver::{Driver, code, policy, signal, worker};
+    use crate::{Event, Worker};
 
     fn grow(driver: &mut Driver, worker: Worker) {
         driver.step(Event::Memory {

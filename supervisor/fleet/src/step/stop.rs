@@ -1,15 +1,15 @@
 //! The end of everything: drain and leave, or kill and leave.
 
-use super::event::{JobId, Time};
-use super::leave::How;
-use super::{Fleet, Phase};
+use crate::interface::{JobId, Time};
+use crate::state::leave::How;
+use crate::{Fleet, Phase};
 
 /// Why a command is refused, and a job ends, once the end has begun.
-pub(super) const STOPPING: &str = "the supervisor is stopping";
+pub(crate) const STOPPING: &str = "the supervisor is stopping";
 
 impl Fleet {
     /// Ends the fleet. Asked for again while it drains, it drains no longer.
-    pub(super) fn stop(&mut self, now: Time, job: JobId, at_once: bool) {
+    pub(crate) fn stop(&mut self, now: Time, job: JobId, at_once: bool) {
         match &mut self.phase {
             Phase::Booting | Phase::Running => {
                 self.phase = Phase::Stopping { jobs: vec![job] };
@@ -29,8 +29,8 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::{Driver, code, policy, signal, worker};
-    use super::super::{Action, Command};
+    use crate::driver::{Driver, code, policy, signal, worker};
+    use crate::{Action, Command};
 
     #[test]
     fn a_stop_drains_everything_and_ends_when_the_last_has_gone() {
@@ -70,7 +70,7 @@ mod tests {
         assert!(driver.has_done(&Action::Stop {
             worker: worker(0, 2)
         }));
-        driver.exit(worker(0, 2), signal(libc::SIGTERM));
+        driver.exit(worker(0, 2), signal(15));
         assert_eq!(driver.log.last(), Some(&Action::Ended));
         assert_eq!(driver.slot(1).incarnations(), 2);
     }

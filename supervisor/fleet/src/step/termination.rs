@@ -5,34 +5,22 @@ use std::time::Duration;
 
 use prefork_api::{Exit, ExitReason};
 
-use super::Fleet;
-use super::ask::ANSWER_WITHIN;
-use super::event::{Action, Death, Report, Time, Worker};
-use super::process::{Leave, Leaving, Process, certificate};
-use super::slot::{Place, SlotId};
+use crate::Fleet;
+use crate::command::pause::ANSWER_WITHIN;
+use crate::interface::{Action, Death, Report, Time, Worker};
+use crate::state::failure::certificate;
+use crate::state::leave::{How, Leave, Leaving};
+use crate::state::process::Process;
+use crate::state::slot::{Place, SlotId};
 
 /// How long after its SIGKILL a process is still waited for. The kernel may
 /// keep one for ever (a dead disk or network file system); nothing that
 /// people wait for depends on it after this.
 const REAPING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The first thing that is done to make a process leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    /// Let it finish what is in flight. One that never was ready has nothing
-    /// in flight: it is told to stop.
-    Drain,
-    /// Tell it to leave.
-    Stop,
-    /// Have it dump its core.
-    Abort,
-    /// Kill it.
-    Kill,
-}
-
 impl Fleet {
     /// Makes a process leave that its caller has taken out of its place.
-    pub(super) fn dismiss(
+    pub(crate) fn dismiss(
         &mut self,
         now: Time,
         id: SlotId,
@@ -76,7 +64,7 @@ impl Fleet {
 
     /// Carries out the stage that a leaving process is in. One whose spawn is
     /// not answered yet cannot be told anything: it is told when it is born.
-    pub(super) fn press(&mut self, now: Time, id: SlotId, index: usize) {
+    pub(crate) fn press(&mut self, now: Time, id: SlotId, index: usize) {
         let leaving = &mut self.slot_mut(id).leaving[index];
         if leaving.process.pid.is_none() {
             return;
@@ -102,7 +90,7 @@ impl Fleet {
     }
 
     /// A process that was told to leave before it was born now hears of it.
-    pub(super) fn press_newborn(&mut self, now: Time, id: SlotId, index: usize) {
+    pub(crate) fn press_newborn(&mut self, now: Time, id: SlotId, index: usize) {
         if self.slot_mut(id).leaving[index].stage.is_killed() {
             // The patience with the kernel begins only now.
             self.kill(now, id, index);
@@ -112,7 +100,7 @@ impl Fleet {
     }
 
     /// A process accepts nothing more.
-    pub(super) fn shut(&mut self, worker: Worker) {
+    pub(crate) fn shut(&mut self, worker: Worker) {
         if let Some((id, Place::Leaving(index))) = self.find(worker) {
             self.slot_mut(id).leaving[index].accepts_until = None;
             self.touch(id);
@@ -120,7 +108,7 @@ impl Fleet {
     }
 
     /// A process said that nothing is in flight any more.
-    pub(super) fn drained(&mut self, now: Time, worker: Worker) {
+    pub(crate) fn drained(&mut self, now: Time, worker: Worker) {
         let Some((id, Place::Leaving(index))) = self.find(worker) else {
             return;
         };
@@ -134,7 +122,7 @@ impl Fleet {
     }
 
     /// Acts on the deadlines of leaving processes that have come.
-    pub(super) fn leaving_due(&mut self, now: Time, id: SlotId) {
+    pub(crate) fn leaving_due(&mut self, now: Time, id: SlotId) {
         for index in 0..self.slot_mut(id).leaving.len() {
             let leaving = &mut self.slot_mut(id).leaving[index];
             let kill_timeout = leaving.process.policy.kill_timeout;
@@ -175,7 +163,7 @@ impl Fleet {
     }
 
     /// Kills whatever still leaves more gently.
-    pub(super) fn kill_leaving(&mut self, now: Time, id: SlotId, cause: ExitReason) {
+    pub(crate) fn kill_leaving(&mut self, now: Time, id: SlotId, cause: ExitReason) {
         for index in 0..self.slot_mut(id).leaving.len() {
             let leaving = &mut self.slot_mut(id).leaving[index];
             if leaving.stage.is_killed() {
@@ -205,7 +193,7 @@ impl Fleet {
     }
 
     /// A process that was leaving has been reaped.
-    pub(super) fn has_left(&mut self, now: Time, id: SlotId, leaving: Leaving, death: Death) {
+    pub(crate) fn has_left(&mut self, now: Time, id: SlotId, leaving: Leaving, death: Death) {
         let process = &leaving.process;
         let reason = leaving.reason(&death);
         let exit = certificate(process, reason, leaving.note.as_deref(), death, now);
@@ -217,7 +205,7 @@ impl Fleet {
     }
 
     /// Keeps a certificate and reports it.
-    pub(super) fn record(
+    pub(crate) fn record(
         &mut self,
         id: SlotId,
         worker: Worker,
@@ -235,9 +223,9 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::{Driver, code, policy, signal, worker};
-    use super::super::{Command, Event};
     use super::*;
+    use crate::driver::{Driver, code, policy, signal, worker};
+    use crate::{Command, Event};
 
     /// A fleet whose first worker has just been told to drain by a scale.
     fn draining() -> Driver {
@@ -275,7 +263,7 @@ mod tests {
         driver.step(Event::Drained { worker: lingering });
         driver.pass(5.0);
         assert!(driver.has_done(&Action::Stop { worker: lingering }));
-        driver.exit(lingering, signal(libc::SIGTERM));
+        driver.exit(lingering, signal(15));
         assert_eq!(driver.last_reason(1), ExitReason::ScaleDown);
     }
 
@@ -296,10 +284,10 @@ mod tests {
     #[test]
     fn who_has_drained_may_end_by_the_signal_that_it_was_asked_by() {
         for (death, reason) in [
-            (signal(libc::SIGTERM), ExitReason::ScaleDown),
-            (signal(libc::SIGQUIT), ExitReason::ScaleDown),
-            (signal(libc::SIGSEGV), ExitReason::Signal),
-            (signal(libc::SIGKILL), ExitReason::Signal),
+            (signal(15), ExitReason::ScaleDown),
+            (signal(3), ExitReason::ScaleDown),
+            (signal(11), ExitReason::Signal),
+            (signal(9), ExitReason::Signal),
         ] {
             let mut driver = draining();
             driver.step(Event::Drained {
@@ -338,7 +326,7 @@ mod tests {
         assert_eq!(driver.result(kill), None);
         driver.pass(0.2);
         let result = driver.result(kill);
-        let Some(Err(super::super::Refusal::TimedOut(why))) = result else {
+        let Some(Err(crate::Refusal::TimedOut(why))) = result else {
             panic!("{result:?}");
         };
         assert!(why.contains("web/0: pid 1001 was killed"), "{why}");

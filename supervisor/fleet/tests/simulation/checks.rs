@@ -1,7 +1,7 @@
 //! What must be true of a fleet after every step.
 
 use prefork_api::{Readiness, SlotState};
-use prefork_supervisor::fleet::{PoolId, PoolView, SlotView, Worker};
+use prefork_fleet::{PoolId, PoolView, SlotView, Worker};
 
 use crate::world::World;
 

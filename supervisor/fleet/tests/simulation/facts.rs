@@ -1,11 +1,11 @@
 //! What has happened, kept apart from the fleet's own books, and what the
 //! fleet may do given that.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use prefork_api::{ExitReason, SlotState};
-use prefork_supervisor::fleet::{
+use prefork_fleet::{
     Action, Command, Event, Fleet, JobId, Policy, PoolId, Refusal, Report, Time, Worker,
 };
 
@@ -23,7 +23,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a process serves at least before it is recycled.
 const LEAST_SERVICE: Duration = Duration::from_secs(1);
 
-type Processes = HashMap<Worker, Process>;
+type Processes = BTreeMap<Worker, Process>;
 
 /// What has happened.
 pub(crate) struct Facts {
@@ -34,11 +34,11 @@ pub(crate) struct Facts {
     pub(crate) reload: Option<Reload>,
     /// Reloads that are in force, of which whoever asked is still to be told, and since
     /// when they are.
-    pub(crate) untold: HashMap<JobId, Time>,
+    pub(crate) untold: BTreeMap<JobId, Time>,
     /// Restarts, and of which pool.
     pub(crate) restarting: Vec<(JobId, String)>,
     /// When those were told to drain that have not said that they accept nothing more.
-    shutting: HashMap<Worker, Time>,
+    shutting: BTreeMap<Worker, Time>,
     /// The reload that this step has ended.
     pub(crate) just_reloaded: Option<Ended>,
     pub(crate) open_jobs: BTreeSet<JobId>,
@@ -67,9 +67,9 @@ impl Facts {
             pools: pools.iter().map(PoolFacts::new).collect(),
             generation: 1,
             reload: None,
-            untold: HashMap::new(),
+            untold: BTreeMap::new(),
             restarting: Vec::new(),
-            shutting: HashMap::new(),
+            shutting: BTreeMap::new(),
             just_reloaded: None,
             open_jobs: BTreeSet::new(),
             happened: Happened {

@@ -4,7 +4,7 @@
 //! `facts` and `checks` hold.
 //!
 //! A schedule that fails prints its seed. `SEED=7 cargo test -p
-//! prefork-supervisor --test simulation` runs that one again, with a trace.
+//! prefork-fleet --test simulation` runs that one again, with a trace.
 
 mod checks;
 mod facts;
@@ -35,6 +35,7 @@ const SEEDS_OF_A_SIZE: u64 = 100_000;
 
 /// Runs these seeds, or only the one that the environment names if it is of
 /// their size. Returns how much happened.
+#[allow(clippy::disallowed_methods)] // A person asks for one schedule by it.
 fn run_all(seeds: std::ops::Range<u64>, plan: fn(u64) -> Plan) -> Happened {
     let mut happened = Happened::default();
     if let Ok(seed) = std::env::var("SEED") {

@@ -1,6 +1,6 @@
 //! An operator who commands at random, with typing errors.
 
-use prefork_supervisor::fleet::{Command, Fate, Plan, PlannedPool, Policy};
+use prefork_fleet::{Command, Fate, Plan, PlannedPool, Policy};
 
 use crate::plan::policy;
 use crate::world::World;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_supervisor::fleet::{Policy, Quorum};
+use prefork_fleet::{Policy, Quorum};
 
 /// A schedule's ingredients.
 #[derive(Debug)]

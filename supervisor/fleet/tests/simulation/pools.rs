@@ -1,6 +1,6 @@
 //! What has happened to each pool and slot.
 
-use prefork_supervisor::fleet::{Policy, Time, Worker};
+use prefork_fleet::{Policy, Time, Worker};
 
 use crate::reload::Planned;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_supervisor::fleet::{Death, Time};
+use prefork_fleet::{Death, Signal, Time};
 
 use crate::plan::{Faults, seconds};
 
@@ -121,7 +121,7 @@ pub(crate) fn exit(code: i32) -> Death {
 
 pub(crate) fn signal(signal: i32) -> Death {
     Death {
-        signal: Some(signal),
+        signal: Some(Signal(signal)),
         ..Death::default()
     }
 }

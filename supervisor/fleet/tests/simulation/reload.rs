@@ -1,10 +1,10 @@
 //! What has happened of a reload, and what must be true of one: it is put in
 //! force or rolled back, as a whole, and costs no pool a worker that serves.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use prefork_api::SlotState;
-use prefork_supervisor::fleet::{
+use prefork_fleet::{
     Ask, AskError, Fate, Fleet, JobId, Plan, Policy, PoolView, ProcessView, Time, Worker,
 };
 
@@ -24,9 +24,9 @@ pub(crate) struct Reload {
     /// What its asker was told, if that has happened.
     pub(crate) told: Option<bool>,
     /// Its processes.
-    newcomers: HashSet<Worker>,
+    newcomers: BTreeSet<Worker>,
     /// Its processes that have not been asked to serve yet.
-    pub(crate) on_probation: HashSet<Worker>,
+    pub(crate) on_probation: BTreeSet<Worker>,
     /// Whether pools go that it does not name: then it has ended.
     pub(crate) dissolves: bool,
 }
@@ -78,8 +78,8 @@ impl Facts {
             after: after.collect(),
             failed: false,
             told: None,
-            newcomers: HashSet::new(),
-            on_probation: HashSet::new(),
+            newcomers: BTreeSet::new(),
+            on_probation: BTreeSet::new(),
             dissolves: false,
         });
         for pool in &plan.pools {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prefork_api::SlotState;
-use prefork_supervisor::fleet::{Command, Time};
+use prefork_fleet::{Command, Time};
 
 use crate::Happened;
 use crate::plan::{Faults, Plan, seconds};

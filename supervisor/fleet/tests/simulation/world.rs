@@ -1,12 +1,10 @@
 //! The world that a fleet acts on: processes, a virtual clock, and what is
 //! going to happen. It does what the reactor and the kernel do.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prefork_supervisor::fleet::{
-    Action, Ask, AskError, Command, Death, Event, Fleet, JobId, Time, Worker,
-};
+use prefork_fleet::{Action, Ask, AskError, Command, Death, Event, Fleet, JobId, Time, Worker};
 
 use crate::facts::Facts;
 use crate::plan::{Faults, Plan, seconds};
@@ -40,7 +38,7 @@ pub(crate) struct World {
     pub(crate) facts: Facts,
     pub(crate) now: Time,
     pub(crate) rng: fastrand::Rng,
-    pub(crate) processes: HashMap<Worker, Process>,
+    pub(crate) processes: BTreeMap<Worker, Process>,
     /// How likely things go wrong now.
     pub(crate) faults: Faults,
     /// Whether nothing goes wrong any more that has not yet.
@@ -63,7 +61,7 @@ impl World {
             facts: Facts::new(&plan.pools, plan.strict_boot),
             now: Time::default(),
             rng: fastrand::Rng::with_seed(plan.seed ^ 0x5eed),
-            processes: HashMap::new(),
+            processes: BTreeMap::new(),
             faults: Faults::default(),
             calm: false,
             happenings: BTreeMap::new(),

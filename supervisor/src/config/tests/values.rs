@@ -176,7 +176,7 @@ fn every_key_reaches_its_value() {
     };
     assert_eq!(
         pool.policy,
-        crate::fleet::Policy {
+        prefork_fleet::Policy {
             name: "web".to_owned(),
             workers: 8,
             boot_timeout: SECOND,
@@ -193,7 +193,7 @@ fn every_key_reaches_its_value() {
             min_ready: Duration::from_millis(20),
             max_surge: 10,
             dump_on_hang: true,
-            ready: crate::fleet::Quorum::Percent(75),
+            ready: prefork_fleet::Quorum::Percent(75),
         }
     );
     assert_eq!(

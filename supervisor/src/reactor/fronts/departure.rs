@@ -6,11 +6,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use prefork_fleet::{Action, Event, Worker};
 use prefork_proto::message::Vacate;
 use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
-use crate::fleet::{Action, Event, Worker};
 use crate::reactor::Reactor;
 use crate::reactor::grip::{Call, Order};
 

@@ -21,8 +21,8 @@ use tracing::warn;
 
 use super::Reactor;
 use super::grip::{Grip, Order};
-use crate::fleet::Worker;
 use departure::Departures;
+use prefork_fleet::Worker;
 pub(crate) use table::Table;
 
 /// The capability of a worker that forwards.

@@ -2,10 +2,9 @@
 
 use std::rc::Rc;
 
+use prefork_fleet::Worker;
 use prefork_proto::message::{ToWorker, Upstream, Upstreams};
 use prefork_proto::places::CELLS;
-
-use crate::fleet::Worker;
 
 /// Workers in one line, so that no line gets too long.
 const WORKERS_PER_LINE: usize = 200;
@@ -60,8 +59,9 @@ pub(super) fn entry(worker: Worker, address: String, leaving: bool) -> Upstream 
 
 #[cfg(test)]
 mod tests {
+    use prefork_fleet::PoolId;
+
     use super::*;
-    use crate::fleet::PoolId;
 
     fn worker(slot: u32, incarnation: u64) -> Worker {
         Worker {

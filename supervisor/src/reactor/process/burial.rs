@@ -146,7 +146,9 @@ impl Process {
         let reaped = self.reap().await;
         Death {
             code: reaped.and_then(|reaped| reaped.code),
-            signal: reaped.and_then(|reaped| reaped.signal),
+            signal: reaped
+                .and_then(|reaped| reaped.signal)
+                .map(prefork_fleet::Signal),
             oom: false,
             requests: self.metrics.requests_of(self.worker.incarnation),
             peak_memory_bytes: reaped.map_or(0, |reaped| reaped.peak_memory_bytes),

@@ -18,6 +18,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use prefork_fleet::Event;
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -26,10 +27,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
 use super::Process;
-use crate::config;
-use crate::fleet::Event;
 use crate::reactor::conversation::{Answer, CallError};
-use crate::state;
+use crate::{config, state};
 
 /// The capability of a worker that serves the queue of another one's listener.
 const RESCUE: &str = "rescue";
@@ -394,6 +393,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let other = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
         use std::os::linux::net::SocketAddrExt;
+
         let name = address.as_abstract_name().unwrap();
         let name = format!("\0{}", std::str::from_utf8(name).unwrap());
         let refused = other.connect(&SockAddr::unix(name).unwrap()).unwrap_err();

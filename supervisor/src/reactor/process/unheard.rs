@@ -1,8 +1,9 @@
 //! A program that says nothing: it may be slow, or it may never have heard of the
 //! protocol. The sooner that is said, the sooner somebody sees which.
 
+use prefork_fleet::SPEAK;
+
 use super::*;
-use crate::fleet::SPEAK;
 use crate::recovery;
 
 /// A program that has not said `hello` after this long is talked of.

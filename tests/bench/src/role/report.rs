@@ -6,10 +6,10 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use prefork_fleet::{Action, Event, Fleet, Policy, Time, Worker};
 use prefork_proto::channel::{self, Receive, WorkerEnd};
 use prefork_proto::error::ChannelError;
 use prefork_proto::message::{Health, ToSupervisor};
-use prefork_supervisor::fleet::{Action, Event, Fleet, Policy, Time, Worker};
 use prefork_supervisor::metrics::Metrics;
 
 use crate::suite::policy;

@@ -12,7 +12,7 @@ mod throughput;
 use std::time::Duration;
 
 use anyhow::Result;
-use prefork_supervisor::fleet::{Policy, Quorum};
+use prefork_fleet::{Policy, Quorum};
 
 use crate::bench::Bench;
 use crate::report::Report;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use prefork_supervisor::fleet::{Action, Death, Event, Fleet, Time, Worker};
+use prefork_fleet::{Action, Death, Event, Fleet, Signal, Time, Worker};
 
 use crate::bench::Bench;
 use crate::report::{Cell, Table};
@@ -76,7 +76,7 @@ fn crash_all(fleet: &mut Fleet, workers: &[Worker]) -> Duration {
     let begun = Instant::now();
     for worker in workers.iter().copied() {
         let exit = Death {
-            signal: Some(9),
+            signal: Some(Signal(9)),
             ..Death::default()
         };
         for worker in spawned(&fleet.step(now, Event::Exited { worker, exit })) {
