@@ -139,7 +139,7 @@ pub(crate) fn run(
 ) -> Result<Vec<Check>, SetUpError> {
     let scratch = Scratch::new().map_err(set_up("make a temporary directory"))?;
     let log_path = scratch.0.join("log");
-    let log = Log::start(Some(&log_path), None).map_err(set_up("open a temporary log"))?;
+    let log = Log::start(Some(&log_path), None, None).map_err(set_up("open a temporary log"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -7,6 +7,8 @@ use prefork_api::{ApiError, Channels, Describe, Event, JobLine, Requests, Status
 use prefork_fleet::Command;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::log::Memory;
+
 /// Who asked, by `SO_PEERCRED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
@@ -76,6 +78,15 @@ pub enum Request {
         since: u64,
         /// The answer.
         reply: oneshot::Sender<(Vec<Event>, broadcast::Receiver<Event>)>,
+    },
+    /// The last of the log.
+    Log {
+        /// The pool that somebody wants to know of.
+        pool: Option<String>,
+        /// The slot of it.
+        slot: Option<u32>,
+        /// The answer.
+        reply: oneshot::Sender<Result<Memory, ApiError>>,
     },
     /// A command to the fleet: a job.
     Command {

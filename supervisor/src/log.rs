@@ -1,28 +1,32 @@
 //! The supervisor's log: to stderr, stdout or a file that can be opened again, at a
-//! level that can be changed while it runs.
+//! level that can be changed while it runs. The last of it is kept in `memory`.
 //!
 //! Writing must never block the event loop: a reader that has stopped costs
 //! log lines, workers' first, counted and told of later, and nothing else.
 
+mod entry;
 mod format;
 mod journal;
+mod memory;
 mod said;
 mod sink;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use entry::Entry;
+pub use format::Format;
 use format::Lines;
-pub(crate) use said::worker_said;
+pub(crate) use memory::{Memory, is_about};
+pub(crate) use said::{Voice, length_of_block, worker_said};
 use sink::{Origin, Sink, Target};
 
 /// The levels, the gravest first.
@@ -32,13 +36,19 @@ pub(crate) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"]
 #[derive(Debug, Clone)]
 pub struct Log {
     sink: Shared,
+    memory: Memory,
     level: reload::Handle<LevelFilter, Registry>,
 }
 
 impl Log {
     /// Starts logging: to the file, or to stderr where there is none; at this level,
-    /// or at the one that `$RUST_LOG` names, or at `info`.
-    pub fn start(file: Option<&Path>, level: Option<&str>) -> io::Result<Self> {
+    /// or at the one that `$RUST_LOG` names, or at `info`; in this format, or in the
+    /// journal's where that reads it, or as text.
+    pub fn start(
+        file: Option<&Path>,
+        level: Option<&str>,
+        format: Option<Format>,
+    ) -> io::Result<Self> {
         let target = Target::of(file)?;
         let is_terminal = match target {
             Target::Stdout => io::stdout().is_terminal(),
@@ -47,24 +57,42 @@ impl Log {
         };
         let color =
             is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let is_journal = journal::of_target(&target);
+        let format = format.unwrap_or(match is_journal {
+            true => Format::Journal,
+            false => Format::Text,
+        });
         let lines = Lines {
-            for_journal: journal::of_target(&target),
+            format,
+            for_journal: format == Format::Journal || is_journal,
             color,
         };
-        let sink = Shared(Arc::new(Mutex::new(Sink::new(target))));
+        let sink = Shared(Arc::new(Mutex::new(Sink::new(target, lines))));
+        let memory = Memory::new();
         let asked = std::env::var("RUST_LOG").unwrap_or_default();
         let level = level.and_then(|level| filter(level).ok());
         let level = level.or_else(|| of_directives(&asked));
         let (filter, level) = reload::Layer::new(level.unwrap_or(LevelFilter::INFO));
-        let format = tracing_subscriber::fmt::layer()
-            .event_format(lines)
-            .with_writer(sink.clone());
+        let recorder = Recorder {
+            lines,
+            sink: sink.clone(),
+            memory: memory.clone(),
+        };
         tracing_subscriber::registry()
             .with(filter)
-            .with(format)
+            .with(recorder)
             .try_init()
             .map_err(io::Error::other)?;
-        Ok(Self { sink, level })
+        Ok(Self {
+            sink,
+            memory,
+            level,
+        })
+    }
+
+    /// The last of what was logged.
+    pub(crate) fn memory(&self) -> Memory {
+        self.memory.clone()
     }
 
     /// Changes what is logged: `error`, `warn`, `info`, `debug` or `trace`.
@@ -136,33 +164,24 @@ impl Shared {
     }
 }
 
-/// One formatted line on its way to the sink.
-struct Line(Shared, Origin);
-
-impl Write for Line {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().write_line(line, self.1);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Makes an entry of each event: one to be kept, and lines for the sink.
+#[derive(Debug)]
+struct Recorder {
+    lines: Lines,
+    sink: Shared,
+    memory: Memory,
 }
 
-impl<'a> MakeWriter<'a> for Shared {
-    type Writer = Line;
-
-    fn make_writer(&'a self) -> Line {
-        Line(self.clone(), Origin::Own)
-    }
-
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
-        let origin = match event.target() == said::WORKER {
+impl<S: Subscriber> Layer<S> for Recorder {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut entry = Entry::of(event);
+        self.memory.keep(&mut entry.shown, entry.at);
+        let origin = match entry.is_workers {
             true => Origin::Worker,
             false => Origin::Own,
         };
-        Line(self.clone(), origin)
+        let lines = self.lines.of(&entry);
+        self.sink.lock().write_line(lines.as_bytes(), origin);
     }
 }
 

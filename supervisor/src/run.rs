@@ -104,6 +104,7 @@ pub fn run(mut options: Options, config: Config) -> Result<(), RunError> {
     let log = Log::start(
         config.supervisor.log.as_deref(),
         config.supervisor.log_level.as_deref(),
+        config.supervisor.log_format,
     )
     .map_err(io("open the log"))?;
 
@@ -115,8 +116,9 @@ pub(crate) fn go_on(handover: Handover<Snapshot>) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
     sys::signals::outlive_file_limit().map_err(|errno| io("handle SIGXFSZ")(errno.into()))?;
-    let log = handover.state.config.supervisor.log.clone();
-    let log = Log::start(log.as_deref(), None).map_err(io("open the log"))?;
+    let supervisor = &handover.state.config.supervisor;
+    let log = Log::start(supervisor.log.as_deref(), None, supervisor.log_format)
+        .map_err(io("open the log"))?;
     if let Err(why) = log.set_level(&handover.log_level) {
         warn!("{why}");
     }

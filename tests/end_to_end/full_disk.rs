@@ -111,7 +111,7 @@ fn the_supervisors_own_log_does_the_same() {
         text.contains("generation 2 is in force") && text.contains("log lines were lost")
     });
     for line in text().lines() {
-        let is_whole = line.len() < 3000 || line.contains(" end slot=app/0 pid=");
+        let is_whole = line.len() < 3000 || line.contains(" end pid=");
         let begins = line.starts_with("prefork: ") || line.starts_with("20");
         assert!(is_whole && begins && line.len() < 3200, "{line}");
     }

@@ -45,6 +45,7 @@ mod limits;
 mod listener_changes;
 mod listener_handover;
 mod load_client;
+mod logs;
 mod long_work;
 mod metrics;
 mod neighbours;

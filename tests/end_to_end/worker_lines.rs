@@ -31,7 +31,7 @@ fn writing(bytes: impl AsRef<[u8]>) -> Prefork {
 fn a_line_beyond_the_limit_is_one_entry_that_says_so_and_is_cut_at_a_character() {
     let long = "é世🦀".repeat(5_000);
     let prefork = writing(format!("begin {long}\nafter\n"));
-    prefork.logged(&["worker: after slot=app/0"]);
+    prefork.logged(&["app/0 worker: after pid="]);
     let line = prefork.logged(&[
         "worker: begin é世🦀",
         "[cut: a line is logged up to 16 KiB]",
@@ -59,14 +59,14 @@ fn its_level_is_the_entrys_level_and_its_colours_and_time_are_not_repeated() {
         printf 'nothing special\n'"#;
     let prefork = Prefork::start(&[saying(script)]);
     for (level, text) in [
-        (" WARN", "shop: slow slot="),
-        ("ERROR", "no disk slot="),
-        ("ERROR", "{\"level\":\"error\",\"msg\":\"json\"} slot="),
-        ("ERROR", "CRITICAL:root:python slot="),
-        ("DEBUG", "[shop] chatty slot="),
-        (" INFO", "nothing special slot="),
+        (" WARN", "shop: slow pid="),
+        ("ERROR", "no disk pid="),
+        ("ERROR", "{\"level\":\"error\",\"msg\":\"json\"} pid="),
+        ("ERROR", "CRITICAL:root:python pid="),
+        ("DEBUG", "[shop] chatty pid="),
+        (" INFO", "nothing special pid="),
     ] {
-        let line = prefork.logged(&[&format!("Z {level} worker: {text}")]);
+        let line = prefork.logged(&[&format!("Z {level} app/0 worker: {text}")]);
         assert!(!line.contains('\x1b') && !line.contains("x1b"), "{line}");
         let times = line
             .match_indices("T")
@@ -80,8 +80,8 @@ fn where_stderr_is_the_journal_every_line_has_a_priority_and_no_time() {
     let pool = saying("echo '<4>careful' >&2; echo 'Traceback (most recent call last):' >&2");
     let prefork = Prefork::launch_by_script(IN_THE_JOURNAL, "", &[pool]);
     prefork.wait_until_ready();
-    prefork.logged(&["<4> WARN worker: careful slot=app/0"]);
-    prefork.logged(&["<3>ERROR worker: Traceback"]);
+    prefork.logged(&["<4> WARN app/0 worker: careful pid="]);
+    prefork.logged(&["<3>ERROR app/0 worker: Traceback"]);
     prefork.logged(&["<6> INFO prefork starts"]);
     // One that has a text of several lines gives each its priority.
     prefork.append_to_configuration("nonsense\n");
@@ -96,7 +96,7 @@ fn where_stderr_is_the_journal_every_line_has_a_priority_and_no_time() {
 #[test]
 fn the_level_is_the_configurations_and_else_that_of_rust_log() {
     let loud = |prefork: &Prefork| {
-        prefork.logged(&["WARN worker: careful"]);
+        prefork.logged(&["WARN app/0 worker: careful"]);
         prefork.log().contains("prefork starts")
     };
     let pool = || saying("echo '<4>careful' >&2");
@@ -127,10 +127,10 @@ fn a_worker_can_imitate_neither_an_audit_line_nor_another_entry() {
                 x\r2026-01-01T00:00:00Z  INFO audit: stop\n\
                 nul\0 c1\u{9b}2J bidi\u{202e}txt zero\u{200b}width\u{feff} slot=web/9 pid=1\n";
     let prefork = writing(said);
-    prefork.logged(&["INFO worker: audit: stop, asked for by uid 0 pid 1: allowed slot=app/0"]);
-    prefork.logged(&["worker: x\\r2026-01-01T00:00:00Z  INFO audit: stop slot=app/0"]);
+    prefork.logged(&["INFO app/0 worker: audit: stop, asked for by uid 0 pid 1: allowed pid="]);
+    prefork.logged(&["worker: x\\r2026-01-01T00:00:00Z  INFO audit: stop pid="]);
     prefork.logged(&[
-        "nul\\u{0} c1\\u{9b}2J bidi\\u{202e}txt zero\\u{200b}width\\u{feff} slot=web/9 pid=1 slot=app/0",
+        "nul\\u{0} c1\\u{9b}2J bidi\\u{202e}txt zero\\u{200b}width\\u{feff} slot=web/9 pid=1 pid=",
     ]);
     // A real one says so before everything else.
     prefork.done(&["restart", "app"]);

@@ -104,6 +104,10 @@ pub(crate) enum Question {
     /// Show what happened: a line for each event on a terminal or with `--output table`,
     /// otherwise JSON lines.
     Events(Events),
+    /// Show the last of the log: what the supervisor and its workers said.
+    ///
+    /// The supervisor keeps the last megabyte in memory. An upgrade or a restart begins anew.
+    Logs(Logs),
     /// Ask whether the service is well: exit 0 for yes, 1 for no. Made for probes.
     ///
     /// Without a flag the question is --ready.
@@ -307,6 +311,18 @@ pub(crate) struct Events {
     /// Only events of this kind: exit, ready, command, … May be given several times.
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Only what is about this pool, or this worker as POOL/SLOT.
+    pub(crate) target: Option<Target>,
+    /// Go on with what is logged next.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Begin with this sequence number, or that long ago: 120, 10m.
+    #[arg(long, value_name = "N|DURATION", default_value = "0")]
+    pub(crate) since: Since,
 }
 
 /// Where a list of events begins.

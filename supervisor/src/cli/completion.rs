@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is named after each command, for bash and zsh.
 const KINDS: &str = r#"            describe | pause | resume | drain | kill) kind="${kind:-workers}" ;;
-            requests | restart | tell) kind="${kind:-targets}" ;;
+            logs | requests | restart | tell) kind="${kind:-targets}" ;;
             reload | scale | status) kind="${kind:-pools}" ;;
             --all) [[ -n "$kind" ]] && kind=pools ;;"#;
 
@@ -44,7 +44,7 @@ _prefork_with_names() {
     case "${COMP_WORDS[COMP_CWORD - 1]}" in
         --pool) kind=pools ;;
         --*) [[ "${COMP_WORDS[COMP_CWORD - 1]}" != --all ]] && return ;;
-        describe | pause | resume | drain | kill | reload | requests | restart | tell | scale | status) ;;
+        describe | pause | resume | drain | kill | logs | reload | requests | restart | tell | scale | status) ;;
         *) return ;;
     esac
     [[ -z "$kind" || "$word" == -* ]] && return
@@ -70,7 +70,7 @@ _prefork() {
     done
     case "${words[CURRENT - 1]}" in
         --pool) kind=pools ;;
-        --all | describe | pause | resume | drain | kill | reload | requests | restart | tell | scale | status) ;;
+        --all | describe | pause | resume | drain | kill | logs | reload | requests | restart | tell | scale | status) ;;
         *) kind="" ;;
     esac
     if [[ -z "$kind" || "${words[CURRENT]}" == -* ]]; then
@@ -91,7 +91,7 @@ const FISH: &str = r#"
 # The pools and workers that there are, asked of the supervisor.
 complete -c prefork -n "__fish_seen_subcommand_from describe pause resume drain kill; and not __fish_contains_opt all" -f -a "(prefork __complete workers 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from pause resume drain kill; and __fish_contains_opt all" -f -a "(prefork __complete pools 2> /dev/null)"
-complete -c prefork -n "__fish_seen_subcommand_from requests restart tell" -f -a "(prefork __complete targets 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from logs requests restart tell" -f -a "(prefork __complete targets 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from reload scale status" -f -a "(prefork __complete pools 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from events" -l pool -x -a "(prefork __complete pools 2> /dev/null)"
 "#;

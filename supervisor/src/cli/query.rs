@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use prefork_api::{Channels, Describe, Event, Requests, Status};
+use prefork_api::{Channels, Describe, Event, LogEntry, Requests, Status};
 use serde_json::Value;
 
 use super::address::{PoolName, Target, WorkerAddress};
-use super::args::{Events, Question, Since, Status as StatusFlags};
-use super::client::{Client, Deadline, read};
+use super::args::{Events, Logs, Question, Since, Status as StatusFlags};
+use super::client::{Client, Deadline, Lines, read};
 use super::error::{self, Error};
 use super::render;
 use super::terminal::Terminal;
@@ -44,6 +44,7 @@ impl Query<'_> {
             Question::Channels => self.channels().await?,
             Question::Metrics => self.metrics().await?,
             Question::Events(wanted) => self.while_read(self.events(wanted)).await?,
+            Question::Logs(wanted) => self.while_read(self.logs(wanted)).await?,
             Question::Health { live: true, .. } => self.health("/v1/livez").await?,
             Question::Health { .. } => self.health("/v1/readyz").await?,
         }
@@ -117,13 +118,7 @@ impl Query<'_> {
     ) -> Result<(), Error> {
         let older_than = older_than.unwrap_or_default().as_millis();
         let mut path = format!("/v1/requests?older_than_ms={older_than}");
-        match target {
-            Some(Target::Pool(pool)) => path.push_str(&format!("&pool={pool}")),
-            Some(Target::Worker(WorkerAddress { pool, slot })) => {
-                path.push_str(&format!("&pool={pool}&slot={slot}"));
-            }
-            None => {}
-        }
+        path.push_str(&parameters(target));
         let document = self.document(&path).await?;
         let requests: Requests = read(&document)?;
         self.show(&document, || {
@@ -175,16 +170,7 @@ impl Query<'_> {
         };
         let path = format!("/v1/events?since={since}&follow={}", u8::from(follow));
         let mut lines = self.within(self.client.follow(&path)).await?;
-        loop {
-            // What will happen comes when it happens; what has happened, in time.
-            let next = if follow {
-                lines.next().await
-            } else {
-                self.within(lines.next()).await
-            };
-            let Some(line) = next? else {
-                return Ok(());
-            };
+        while let Some(line) = self.next(&mut lines, follow).await? {
             let event: Event = read(&line)?;
             if !is_wanted(&event) {
                 continue;
@@ -195,6 +181,38 @@ impl Query<'_> {
                 self.terminal
                     .data(render::event(&event, self.terminal.color))?;
             }
+        }
+        Ok(())
+    }
+
+    /// `prefork logs`.
+    async fn logs(&self, wanted: Logs) -> Result<(), Error> {
+        let follow = wanted.follow;
+        let since = match wanted.since {
+            Since::Number(number) => format!("since={number}"),
+            Since::Ago(ago) => format!("newer_than_ms={}", ago.as_millis()),
+        };
+        let target = parameters(wanted.target.as_ref());
+        let path = format!("/v1/logs?{since}{target}&follow={}", u8::from(follow));
+        let mut lines = self.within(self.client.follow(&path)).await?;
+        while let Some(line) = self.next(&mut lines, follow).await? {
+            if self.terminal.is_json() {
+                self.terminal.data([&line[..], b"\n"].concat())?;
+            } else {
+                let entry: LogEntry = read(&line)?;
+                self.terminal
+                    .data(render::log_entry(&entry, self.terminal.color))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line: what will happen comes when it happens; what has happened, in time.
+    async fn next(&self, lines: &mut Lines, follow: bool) -> Result<Option<Bytes>, Error> {
+        if follow {
+            lines.next().await
+        } else {
+            self.within(lines.next()).await
         }
     }
 
@@ -232,6 +250,15 @@ impl Query<'_> {
         deadline.bound(work).await.unwrap_or(Err(Error::NoAnswer {
             after: deadline.given,
         }))
+    }
+}
+
+/// A pool or a worker as parameters of a query.
+fn parameters(target: Option<&Target>) -> String {
+    match target {
+        Some(Target::Pool(pool)) => format!("&pool={pool}"),
+        Some(Target::Worker(WorkerAddress { pool, slot })) => format!("&pool={pool}&slot={slot}"),
+        None => String::new(),
     }
 }
 

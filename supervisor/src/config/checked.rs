@@ -11,6 +11,7 @@ use prefork_proto::message::HttpLimits;
 use prefork_proto::tls::TlsVersion;
 use serde::{Deserialize, Serialize};
 
+use super::LogFormat;
 use super::access_log::AccessLog;
 use super::adapter::Adapter;
 use super::check::Check;
@@ -88,6 +89,9 @@ pub struct Supervisor {
     pub admin_ipv6_only: bool,
     /// A file for the log instead of stderr.
     pub log: Option<PathBuf>,
+    /// How it is written; where it is not said, as whoever reads it wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
     /// What is logged; where it is not said, what `$RUST_LOG` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,

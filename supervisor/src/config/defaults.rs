@@ -23,6 +23,7 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         admin_hosts: Vec::new(),
         admin_ipv6_only: ipv6_only(),
         log: None,
+        log_format: None,
         log_level: None,
         orphan_timeout: orphan_timeout(),
         strict_boot: false,

@@ -119,7 +119,7 @@ fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
 }
 
 /// Every key of `[supervisor]`, as it would be written.
-pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 9] {
+pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 10] {
     // Taken apart in full, so that a new key does not go unnoticed.
     let Supervisor {
         runtime_dir,
@@ -128,6 +128,7 @@ pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String
         admin_ipv6_only,
         log,
         admin_hosts,
+        log_format,
         log_level,
         orphan_timeout,
         strict_boot,
@@ -141,6 +142,10 @@ pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String
         ("admin_hosts", admin_hosts.join(", ")),
         ("admin_ipv6_only", admin_ipv6_only.to_string()),
         ("log", log.as_ref().map_or("stderr".to_owned(), show)),
+        (
+            "log_format",
+            log_format.map_or("unset".to_owned(), |it| it.as_str().to_owned()),
+        ),
         (LOG_LEVEL, log_level.clone().unwrap_or("unset".to_owned())),
         ("orphan_timeout", units::show_duration(*orphan_timeout)),
         ("strict_boot", strict_boot.to_string()),

@@ -42,6 +42,7 @@ mod tls;
 mod units;
 mod web;
 
+pub use crate::log::Format as LogFormat;
 pub use access_log::AccessLog;
 pub(crate) use access_log::open as open_access_log;
 pub use adapter::{Adapter, SocketKind};

@@ -27,6 +27,9 @@ pub fn render_checked(config: &Config) -> String {
     if let Some(log) = &supervisor.log {
         row("log", &log.to_string_lossy());
     }
+    if let Some(format) = supervisor.log_format {
+        row("log_format", format.as_str());
+    }
     if let Some(level) = &supervisor.log_level {
         row("log_level", level);
     }
@@ -104,6 +107,7 @@ pub fn checked_json(config: &Config) -> Value {
         "admin": supervisor.admin.map(|admin| admin.to_string()),
         "admin_hosts": supervisor.admin_hosts,
         "log": supervisor.log.as_ref().map(|log| log.to_string_lossy()),
+        "log_format": supervisor.log_format,
         "log_level": supervisor.log_level,
         "orphan_timeout": units::show_duration(supervisor.orphan_timeout),
         "strict_boot": supervisor.strict_boot,

@@ -14,7 +14,7 @@ use super::error::{Fault, Problems};
 use super::host::Host;
 use super::listen::socket_address;
 use super::section::{Section, boolean, permissions, string};
-use crate::log::LEVELS;
+use crate::log::{Format, LEVELS};
 
 /// The longest that workers may go on without a supervisor: one week.
 const LONGEST_ORPHAN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -55,6 +55,7 @@ pub(super) fn read(
                 )
             })
             .value;
+        supervisor.log_format = section.take("log_format", log_format).value;
         supervisor.log_level = section
             .take("log_level", |value| {
                 let level = string(value, "a level such as \"info\"")?;
@@ -95,6 +96,16 @@ fn control_mode(value: &DeValue<'_>) -> Result<Option<u32>, Fault> {
         return Ok(None);
     }
     permissions(value).map(Some)
+}
+
+fn log_format(value: &DeValue<'_>) -> Result<Format, Fault> {
+    let name = string(value, "\"text\", \"json\" or \"journal\"")?;
+    let known = Format::ALL.into_iter().find(|it| it.as_str() == name);
+    known.ok_or_else(|| {
+        Fault::new(format!(
+            "`{name}` is no format of the log; one of text, json, journal"
+        ))
+    })
 }
 
 fn control_dir(value: &DeValue<'_>, host: &Host) -> Result<PathBuf, Fault> {

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::answer::Rejection;
 use crate::handle::{Handle, Member, Request, Wanted};
+use crate::log::Memory;
 
 /// The reactor answers between two steps of its loop; longer than this and
 /// something is badly wrong, which the caller has to learn.
@@ -56,6 +57,16 @@ pub(crate) async fn events(
     since: u64,
 ) -> Result<(Vec<Event>, broadcast::Receiver<Event>), Rejection> {
     ask(handle, |reply| Request::Events { since, reply }).await
+}
+
+/// The last of the log, where the pool and slot are known.
+pub(super) async fn log(
+    handle: &Handle,
+    pool: Option<String>,
+    slot: Option<u32>,
+) -> Result<Memory, Rejection> {
+    let answer = ask(handle, |reply| Request::Log { pool, slot, reply }).await?;
+    Ok(answer?)
 }
 
 /// Asks, and waits for the answer.

@@ -49,12 +49,16 @@ fn usage(pair: &str) -> Rejection {
     )
 }
 
-fn full() -> Rejection {
-    Rejection::with_status(
-        StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::Failed,
-        "too many follow the events already: ask without `follow`, or end one that follows",
-    )
+/// A place among those who follow.
+pub(super) fn place(followers: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Rejection> {
+    let place = Arc::clone(followers).try_acquire_owned();
+    place.map_err(|_| {
+        Rejection::with_status(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Failed,
+            "too many follow events or the log already: ask without `follow`, or end one that follows",
+        )
+    })
 }
 
 /// Answers with the events kept, and with `follow` for as long as the client reads.
@@ -64,14 +68,7 @@ pub(super) async fn answer(
     wanted: Wanted,
     followers: &Arc<Semaphore>,
 ) -> Result<Answer, Rejection> {
-    let place = match wanted.follow {
-        true => Some(
-            Arc::clone(followers)
-                .try_acquire_owned()
-                .map_err(|_| full())?,
-        ),
-        false => None,
-    };
+    let place = wanted.follow.then(|| place(followers)).transpose()?;
     let (kept, following) = ask::events(handle, wanted.since).await?;
     let (out, body) = mpsc::channel(AHEAD);
     let pump = Pump {

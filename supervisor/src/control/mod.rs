@@ -15,6 +15,7 @@ mod events;
 pub(crate) mod fake;
 mod gate;
 mod job;
+mod logs;
 mod peer;
 mod places;
 mod request;

@@ -19,6 +19,7 @@ use super::compressed;
 use super::descent::Descent;
 use super::events;
 use super::job::Job;
+use super::logs;
 use super::route::{Order, Query, Route, route};
 use super::wanted;
 use crate::handle::{self, Handle, Peer};
@@ -41,7 +42,7 @@ pub(super) struct Visit {
     pub(super) peer: Peer,
     pub(super) descent: Descent,
     pub(super) admitted: bool,
-    /// Places of those who follow the events.
+    /// Places of those who follow events or the log.
     pub(super) followers: Arc<Semaphore>,
     pub(super) may_upgrade: bool,
     pub(super) reserve: Rc<Reserve>,
@@ -117,6 +118,11 @@ impl Visit {
                 let parameters = request.uri().query().unwrap_or_default();
                 let wanted = events::Wanted::parse(parameters)?;
                 events::answer(handle, wanted, &self.followers).await?
+            }
+            Query::Logs => {
+                let parameters = request.uri().query().unwrap_or_default();
+                let wanted = logs::Wanted::parse(parameters)?;
+                logs::answer(handle, wanted, &self.followers).await?
             }
             Query::Live => live(),
             Query::Ready => ready(handle).await?,

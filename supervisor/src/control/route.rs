@@ -6,7 +6,7 @@ use prefork_api::ErrorCode;
 use super::answer::Rejection;
 
 /// Every path, for those who lost their way.
-const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/channels, /v1/requests, /v1/metrics, \
+const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/logs?follow=1, /v1/channels, /v1/requests, /v1/metrics, \
      /v1/livez, /v1/readyz, /v1/workers/{pool}/{slot}; \
      POST /v1/pools/{pool}/{scale|restart|tell}, \
      /v1/workers/{pool}/{slot}/{restart|pause|resume|drain|kill|tell}, \
@@ -26,6 +26,7 @@ pub(super) enum Route {
 pub(super) enum Query {
     Status,
     Events,
+    Logs,
     Channels,
     Requests,
     Metrics,
@@ -39,7 +40,9 @@ impl Query {
     pub(super) fn is_public(&self) -> bool {
         match self {
             Self::Status | Self::Metrics | Self::Live | Self::Ready => true,
-            Self::Events | Self::Channels | Self::Requests | Self::Describe { .. } => false,
+            Self::Events | Self::Logs | Self::Channels | Self::Requests | Self::Describe { .. } => {
+                false
+            }
         }
     }
 }
@@ -126,6 +129,7 @@ fn resolve(path: &str) -> Result<Route, Rejection> {
     let route = match segments.as_slice() {
         ["status"] => Route::Query(Query::Status),
         ["events"] => Route::Query(Query::Events),
+        ["logs"] => Route::Query(Query::Logs),
         ["channels"] => Route::Query(Query::Channels),
         ["requests"] => Route::Query(Query::Requests),
         ["metrics"] => Route::Query(Query::Metrics),
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn every_documented_path_leads_somewhere() {
         for path in [
-            "status", "events", "channels", "requests", "metrics", "livez", "readyz",
+            "status", "events", "logs", "channels", "requests", "metrics", "livez", "readyz",
         ] {
             let path = format!("/v1/{path}");
             assert!(

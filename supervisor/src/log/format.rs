@@ -1,121 +1,155 @@
-//! How a line of the log looks.
+//! How an entry of the log looks.
 //!
-//! What a worker has said comes after `worker:`, and only there; what the
-//! supervisor says of itself does not. A text of several lines is indented, so nothing
-//! that a worker chooses is ever at the beginning of a line.
+//! As text: the time, the level, the slot that it is about. What a worker has said comes
+//! after `worker:`, and only there; what the supervisor says of itself does not. A text of
+//! several lines is indented, so nothing that a worker chooses is ever at the beginning of
+//! a line.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use prefork_api::LogEntry;
+use serde::{Deserialize, Serialize};
+use tracing::Level;
 
+use super::entry::Entry;
 use super::journal::priority;
-use super::said::{SHOWN_LEVEL, SHOWN_PRIORITY, WORKER};
-use crate::plain::{harmless, log_line};
 
 /// What comes before the text of a further line.
 const INDENT: &str = "    ";
 
-/// One line for each event.
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Lines for people.
+    Text,
+    /// A JSON object for each entry.
+    Json,
+    /// Lines for people without a time, each with the priority that the journal takes.
+    Journal,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Text, Self::Json, Self::Journal];
+
+    /// As it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+/// How entries become lines here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines {
-    /// The journal has its own time, and takes a priority.
+    pub(super) format: Format,
+    /// The journal reads it, which takes a priority before each line and has a time of
+    /// its own (sd-daemon(3)).
     pub(super) for_journal: bool,
     pub(super) color: bool,
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut out: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let metadata = event.metadata();
-        let mut said = Said::default();
-        event.record(&mut said);
-        let prefix = if self.for_journal {
-            let own = said.priority.unwrap_or(priority(*metadata.level()).into());
-            format!("<{own}>")
-        } else {
-            SystemTime.format_time(&mut out)?;
-            out.write_char(' ')?;
-            String::new()
-        };
-        out.write_str(&prefix)?;
-        self.level(&mut out, *metadata.level(), &said.level)?;
-        if metadata.target() == WORKER {
-            out.write_str(" worker:")?;
-            write!(out, " {}", log_line(&said.message))?;
-        } else {
-            out.write_char(' ')?;
-            let text = harmless(&said.message);
-            for (number, line) in text.lines().enumerate() {
-                if number > 0 {
-                    write!(out, "\n{prefix}{INDENT}")?;
-                }
-                out.write_str(line)?;
-            }
-        }
-        writeln!(out, "{}", said.fields)
-    }
-}
-
 impl Lines {
-    fn level(self, out: &mut Writer<'_>, level: Level, shown: &str) -> fmt::Result {
-        let name = if shown.is_empty() {
-            level.as_str()
-        } else {
-            shown
-        };
-        if !self.color {
-            return write!(out, "{name:>5}");
+    /// The lines of an entry, with the last newline.
+    pub(super) fn of(self, entry: &Entry) -> String {
+        let prefix = self.prefix(entry.priority);
+        if self.format == Format::Json {
+            return format!("{prefix}{}\n", json(&entry.shown));
         }
-        let color = match level {
-            Level::ERROR => 31,
-            Level::WARN => 33,
-            Level::INFO => 32,
-            Level::DEBUG => 34,
-            Level::TRACE => 35,
-        };
-        write!(out, "\x1b[{color}m{name:>5}\x1b[0m")
+        let mut out = String::with_capacity(entry.shown.message.len() + 128);
+        if self.format == Format::Text {
+            out.push_str(&entry.shown.time);
+            out.push(' ');
+        }
+        out.push_str(&prefix);
+        out.push_str(&level(&entry.shown.level, entry.level, self.color));
+        out.push_str(&about(&entry.shown));
+        if entry.is_workers {
+            out.push_str(" worker:");
+        }
+        let mut lines = entry.shown.message.split('\n');
+        out.push(' ');
+        out.push_str(lines.next().unwrap_or_default());
+        out.push_str(&rest(&entry.shown));
+        for line in lines {
+            // A string takes all that is written.
+            let _ = write!(out, "\n{prefix}{INDENT}{line}");
+        }
+        out.push('\n');
+        out
+    }
+
+    /// What is written once there is room again after so many lines found none.
+    pub(super) fn lost(self, lines: u64) -> String {
+        let said = format!(
+            "{lines} log lines were lost: there was no room for them, or the log's reader is too slow"
+        );
+        let prefix = self.prefix(priority(Level::WARN));
+        match self.format {
+            Format::Json => {
+                let note = serde_json::json!({"level": "warn", "message": said, "lost": lines});
+                format!("{prefix}{note}\n")
+            }
+            Format::Text | Format::Journal => format!("{prefix}prefork: {said}\n"),
+        }
+    }
+
+    fn prefix(self, priority: u8) -> String {
+        match self.for_journal {
+            true => format!("<{priority}>"),
+            false => String::new(),
+        }
     }
 }
 
-/// The parts of an event.
-#[derive(Debug, Default)]
-struct Said {
-    message: String,
-    /// ` slot=web/0 pid=4711`.
-    fields: String,
-    /// What a worker's line says of its level.
-    level: String,
-    priority: Option<u64>,
+fn json(entry: &LogEntry) -> String {
+    serde_json::to_string(entry).expect("an entry is of strings and numbers")
 }
 
-impl Visit for Said {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Strings take all that is written.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            SHOWN_LEVEL => write!(self.level, "{value:?}"),
-            name => write!(self.fields, " {name}={}", log_line(&format!("{value:?}"))),
-        };
+/// A level in five columns.
+fn level(shown: &str, level: Level, color: bool) -> String {
+    let name = shown.to_ascii_uppercase();
+    if !color {
+        return format!("{name:>5}");
     }
+    let color = match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    };
+    format!("\x1b[{color}m{name:>5}\x1b[0m")
+}
 
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == SHOWN_PRIORITY {
-            self.priority = Some(value);
-        } else {
-            self.record_debug(field, &value);
-        }
+/// ` web/0`, ` web`, or nothing.
+fn about(entry: &LogEntry) -> String {
+    match (&entry.pool, entry.slot) {
+        (Some(pool), Some(slot)) => format!(" {pool}/{slot}"),
+        (Some(pool), None) => format!(" {pool}"),
+        (None, _) => String::new(),
     }
+}
+
+/// ` pid=4711 stream=stderr`.
+fn rest(entry: &LogEntry) -> String {
+    let mut rest = String::new();
+    let pid = entry.pid.map(|pid| pid.to_string());
+    let known = [("pid", pid.as_ref()), ("stream", entry.stream.as_ref())];
+    let known = known
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)));
+    let others = entry
+        .fields
+        .iter()
+        .map(|(key, value)| (key.as_str(), value));
+    for (key, value) in known.chain(others) {
+        // A string takes all that is written.
+        let _ = write!(rest, " {key}={value}");
+    }
+    rest
 }

@@ -3,6 +3,7 @@
 
 mod level;
 mod time;
+mod trace;
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use tracing::{Level, error, info, warn};
 
 use crate::plain::without_colours;
 use level::Severity;
+pub(crate) use trace::length_of_block;
 
 /// The target of what workers say.
 pub(super) const WORKER: &str = "worker";
@@ -23,9 +25,15 @@ pub(super) const SHOWN_PRIORITY: &str = "shown_priority";
 ///
 /// What a worker says below `info` is logged as if it were `info`: a worker's own settings
 /// say what it writes, and what it has written is not lost.
-pub(crate) fn worker_said(slot: &dyn std::fmt::Display, pid: i32, stream: &str, line: &str) {
+pub(crate) fn worker_said(
+    slot: &dyn std::fmt::Display,
+    pid: i32,
+    stream: &str,
+    voice: &mut Voice,
+    line: &str,
+) {
     let line = without_colours(line);
-    let (severity, line) = read(&line, SystemTime::now());
+    let (severity, line) = voice.hear(&line, SystemTime::now());
     let (shown_level, shown_priority) = (severity.name(), u64::from(severity.priority()));
     macro_rules! say {
         ($macro:ident) => {
@@ -40,6 +48,33 @@ pub(crate) fn worker_said(slot: &dyn std::fmt::Display, pid: i32, stream: &str, 
         Level::ERROR => say!(error),
         Level::WARN => say!(warn),
         _ => say!(info),
+    }
+}
+
+/// What has been said on a stream by now, as far as it tells of what comes next.
+#[derive(Debug, Default)]
+pub(crate) struct Voice {
+    severity: Severity,
+    /// The next line that is not indented belongs to this one, too.
+    goes_on: bool,
+}
+
+impl Voice {
+    /// The level of a line and what is shown of it. Lines of a trace have the level of
+    /// its beginning: those that are indented, and those that a runtime says with it.
+    fn hear<'a>(&mut self, line: &'a str, now: SystemTime) -> (Severity, Cow<'a, str>) {
+        let head = line.lines().next().unwrap_or_default();
+        if head.starts_with([' ', '\t']) {
+            return (self.severity, Cow::Borrowed(line));
+        }
+        let (severity, said) = read(line, now);
+        let follows = std::mem::take(&mut self.goes_on) || trace::is_between(head);
+        let is_plain = severity == Severity::default();
+        if !(follows && is_plain) {
+            self.severity = severity;
+        }
+        self.goes_on = trace::has_an_end(head);
+        (self.severity, said)
     }
 }
 
@@ -84,6 +119,40 @@ mod tests {
     /// 2026-11-27T10:00:00.5Z.
     fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_773_600_500)
+    }
+
+    #[test]
+    fn a_trace_has_the_level_of_its_beginning() {
+        let mut voice = Voice::default();
+        for (line, name) in [
+            ("Traceback (most recent call last):", "ERROR"),
+            (
+                "  File \"shop.py\", line 1, in <module>\n    buy()",
+                "ERROR",
+            ),
+            ("ValueError: sold out", "ERROR"),
+            ("", "ERROR"),
+            (
+                "During handling of the above exception, another exception occurred:",
+                "ERROR",
+            ),
+            ("plain", "INFO"),
+            ("  indented", "INFO"),
+            ("thread 'main' (7) panicked at src/main.rs:1:2:", "ERROR"),
+            ("sold out", "ERROR"),
+            (
+                "note: run with `RUST_BACKTRACE=1` environment variable",
+                "ERROR",
+            ),
+            ("plain", "INFO"),
+            ("WARN slow\n  at a", "WARN"),
+            ("  at b", "WARN"),
+            ("Caused by: timeout", "WARN"),
+            ("plain", "INFO"),
+        ] {
+            let (severity, said) = voice.hear(line, now());
+            assert_eq!((severity.name(), said.as_ref()), (name, line));
+        }
     }
 
     #[test]

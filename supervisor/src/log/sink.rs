@@ -11,6 +11,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use super::format::Lines;
 use crate::trust::{Directories, Place, Trusted};
 
 /// POSIX promises that a pipe which polls writable takes this much at once.
@@ -26,6 +27,8 @@ const PATIENCE_MS: u16 = 20;
 #[derive(Debug)]
 pub(super) struct Sink {
     target: Target,
+    /// How it is said that lines were lost.
+    lines: Lines,
     is_terminal: bool,
     /// The last line found no room: the next one doesn't wait.
     stuck: bool,
@@ -73,7 +76,7 @@ impl Target {
 }
 
 impl Sink {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: Target, lines: Lines) -> Self {
         let is_terminal = match &target {
             Target::Stdout => io::stdout().is_terminal(),
             Target::Stderr => io::stderr().is_terminal(),
@@ -81,6 +84,7 @@ impl Sink {
         };
         Self {
             target,
+            lines,
             is_terminal,
             stuck: false,
             torn: false,
@@ -127,10 +131,7 @@ impl Sink {
     /// Writes a line, and before it how many were lost.
     fn write_after_lost(&mut self, line: &[u8]) -> bool {
         if self.lost > 0 {
-            let note = format!(
-                "prefork: {} log lines were lost: there was no room for them, or the log's reader is too slow\n",
-                self.lost
-            );
+            let note = self.lines.lost(self.lost);
             if !self.try_write(note.as_bytes()) {
                 return false;
             }
@@ -266,6 +267,7 @@ mod tests {
 
     use nix::sys::stat::Mode;
 
+    use super::super::format::Format;
     use super::*;
 
     /// A log that is a named pipe, and its reader, which reads nothing by itself.
@@ -280,7 +282,12 @@ mod tests {
             .open(&path)
             .unwrap();
         let file = open(&path).unwrap();
-        (Sink::new(Target::File { path, file }), reader)
+        let lines = Lines {
+            format: Format::Text,
+            for_journal: false,
+            color: false,
+        };
+        (Sink::new(Target::File { path, file }, lines), reader)
     }
 
     #[test]

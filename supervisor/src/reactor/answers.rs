@@ -15,6 +15,7 @@ use super::grip::{Call, Order};
 use super::journal::About;
 use super::scope::Scope;
 use crate::handle::{Peer, Request};
+use crate::log::Memory;
 
 impl Reactor {
     pub(super) fn answer(&mut self, request: Request) {
@@ -40,6 +41,9 @@ impl Reactor {
             }
             Request::Events { since, reply } => {
                 let _ = reply.send(self.journal.read(since));
+            }
+            Request::Log { pool, slot, reply } => {
+                let _ = reply.send(self.log_of(pool.as_deref(), slot));
             }
             Request::Command { command, lines } => self.command(command, vec![lines]),
             Request::Reload {
@@ -84,6 +88,18 @@ impl Reactor {
             } => self.audit(peer, command, &detail, allowed),
             Request::Failed { command } => self.metrics.supervisor().command_failed(command),
         }
+    }
+
+    /// The last of the log for whoever wants to know of this pool or slot: one that is
+    /// gone may still be told of there.
+    fn log_of(&self, pool: Option<&str>, slot: Option<u32>) -> Result<Memory, ApiError> {
+        let memory = self.log.memory();
+        if let Some(pool) = pool
+            && !memory.knows(pool, slot)
+        {
+            self.slots_named(pool, slot)?;
+        }
+        Ok(memory)
     }
 
     fn audit(&mut self, peer: Peer, command: &'static str, detail: &str, allowed: bool) {

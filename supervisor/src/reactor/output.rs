@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use super::allowance::{Allowance, Flood};
 use super::process::at;
+use crate::log::{Voice, length_of_block};
 use crate::sys;
 use crate::upgrade::HandedOutput;
 
@@ -65,6 +66,7 @@ pub(crate) struct Output {
     /// What comes until the next newline is of a line that was too long.
     cut: bool,
     tail: VecDeque<u8>,
+    voice: Voice,
     allowance: Allowance,
     /// Not reading until then.
     paused: Option<Instant>,
@@ -105,6 +107,7 @@ impl Output {
             line: Vec::new(),
             cut: false,
             tail: VecDeque::new(),
+            voice: Voice::default(),
             allowance: Allowance::new(Instant::now()),
             paused: None,
         })
@@ -186,7 +189,7 @@ impl Output {
 
     /// Hands what complete lines have been seen to `log`, a turn's worth, or has a reader
     /// look for them. To be called when it is [`readable`](Self::readable).
-    pub(crate) fn read(&mut self, log: impl FnMut(&str)) -> Progress {
+    pub(crate) fn read(&mut self, log: impl FnMut(&mut Voice, &str)) -> Progress {
         match std::mem::replace(&mut self.turn, Turn::Waiting) {
             Turn::Answered(Outcome::Seen(look), errand) => self.heed(look, errand, log),
             Turn::Answered(Outcome::Held, _) => Progress::Held,
@@ -214,7 +217,12 @@ impl Output {
     }
 
     /// Logs what was seen, and has it taken out.
-    fn heed(&mut self, look: Look, errand: Errand, mut log: impl FnMut(&str)) -> Progress {
+    fn heed(
+        &mut self,
+        look: Look,
+        errand: Errand,
+        mut log: impl FnMut(&mut Voice, &str),
+    ) -> Progress {
         match look.found {
             Found::Bytes => {}
             Found::Nothing if errand.leaves_more || errand.is_early => return self.go_on_looking(),
@@ -236,8 +244,8 @@ impl Output {
             return Progress::Blocked;
         }
         let mut taken = 0;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let (line, after) = rest.split_at(end + 1);
+        while let Some(length) = self.next_entry(rest) {
+            let (line, after) = rest.split_at(length);
             self.take(line, &mut log);
             taken += line.len();
             lease.logged(taken);
@@ -256,6 +264,15 @@ impl Output {
         let is_more = !look.is_all || !look.has_writer || self.is_last;
         self.take_out(look, taken, is_more);
         Progress::Read
+    }
+
+    /// How long the next line is, together with what belongs to it and was seen with it.
+    fn next_entry(&self, bytes: &[u8]) -> Option<usize> {
+        if !self.cut {
+            return length_of_block(bytes);
+        }
+        // What is left out ends with its line.
+        Some(bytes.iter().position(|byte| *byte == b'\n')? + 1)
     }
 
     /// Has what is logged taken out, and looks again where there may be more.
@@ -283,7 +300,7 @@ impl Output {
     }
 
     /// The worker has ended: logs what there is now, whether or not it ends with a newline.
-    pub(crate) async fn finish(&mut self, mut log: impl FnMut(&str)) {
+    pub(crate) async fn finish(&mut self, mut log: impl FnMut(&mut Voice, &str)) {
         self.is_last = true;
         if let Turn::Asked(_, errand) | Turn::Answered(_, errand) = &mut self.turn {
             errand.is_early = true;
@@ -300,7 +317,7 @@ impl Output {
     }
 
     /// Logs a line, or its end.
-    fn take(&mut self, line: &[u8], log: &mut impl FnMut(&str)) {
+    fn take(&mut self, line: &[u8], log: &mut impl FnMut(&mut Voice, &str)) {
         self.remember(line);
         if std::mem::take(&mut self.cut) {
             // Its beginning is logged.
@@ -316,7 +333,7 @@ impl Output {
 
     /// Keeps the beginning of a line, or what is in the middle of it, and logs it once it
     /// is as long as an entry may be.
-    fn begin(&mut self, part: &[u8], log: &mut impl FnMut(&str)) {
+    fn begin(&mut self, part: &[u8], log: &mut impl FnMut(&mut Voice, &str)) {
         self.remember(part);
         if self.cut {
             self.allowance.left_out(part.len());
@@ -333,10 +350,10 @@ impl Output {
     }
 
     /// Logs an entry that was so long, unless there have been too many.
-    fn write(&mut self, length: usize, entry: &str, log: &mut impl FnMut(&str)) {
+    fn write(&mut self, length: usize, entry: &str, log: &mut impl FnMut(&mut Voice, &str)) {
         let now = Instant::now();
         if self.allowance.take(length, now) {
-            log(entry);
+            log(&mut self.voice, entry);
         } else {
             self.allowance.dropped(length, now);
             self.paused = Some(now + FLOOD_PAUSE);

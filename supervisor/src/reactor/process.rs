@@ -459,10 +459,6 @@ impl Process {
     }
 }
 
-fn log_line(slot: &SlotName, pid: i32, stream: &str, line: &str) {
-    crate::log::worker_said(slot, pid, stream, line);
-}
-
 async fn heard(channel: Option<&AsyncFd<SupervisorEnd>>) {
     match channel {
         Some(channel) => sys::readable(channel).await,

@@ -276,6 +276,7 @@ mod tests {
                     log: None,
                     admin_hosts: Vec::new(),
                     admin_ipv6_only: true,
+                    log_format: None,
                     log_level: None,
                     orphan_timeout: Duration::from_secs(30),
                     strict_boot: false,

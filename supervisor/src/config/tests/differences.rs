@@ -195,6 +195,7 @@ fn every_key_of_the_supervisor_asks_for_a_restart() {
             "log = \"/var/log/prefork.log\"",
             "stderr → /var/log/prefork.log",
         ),
+        ("log_format = \"json\"", "unset → json"),
         ("orphan_timeout = \"5s\"", "30s → 5s"),
         ("strict_boot = true", "false → true"),
     ] {

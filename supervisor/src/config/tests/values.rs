@@ -116,6 +116,7 @@ fn every_key_reaches_its_value() {
         control_mode = "0600"
         admin = "127.0.0.1:9000"
         log = "/var/log/prefork.log"
+        log_format = "json"
         orphan_timeout = "90s"
         strict_boot = true
 
@@ -165,6 +166,7 @@ fn every_key_reaches_its_value() {
             log: Some("/var/log/prefork.log".into()),
             admin_hosts: Vec::new(),
             admin_ipv6_only: true,
+            log_format: Some(LogFormat::Json),
             log_level: None,
             orphan_timeout: 90 * SECOND,
             strict_boot: true,

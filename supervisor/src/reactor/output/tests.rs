@@ -29,7 +29,7 @@ async fn read(output: &mut Output) -> (Vec<String>, Progress) {
     let mut lines = Vec::new();
     loop {
         output.readable().await;
-        match output.read(|line| lines.push(line.to_owned())) {
+        match output.read(|_, line| lines.push(line.to_owned())) {
             Progress::Read | Progress::Asked => {}
             end => return (lines, end),
         }
@@ -38,7 +38,7 @@ async fn read(output: &mut Output) -> (Vec<String>, Progress) {
 
 async fn finish(output: &mut Output) -> Vec<String> {
     let mut lines = Vec::new();
-    output.finish(|line| lines.push(line.to_owned())).await;
+    output.finish(|_, line| lines.push(line.to_owned())).await;
     lines
 }
 
@@ -90,7 +90,7 @@ async fn what_was_asked_before_the_end_is_not_all() {
             let (mut output, mut pipe) = output();
             pipe.write_all(b"one").unwrap();
             output.readable().await;
-            assert_eq!(output.read(|_| {}), Progress::Asked);
+            assert_eq!(output.read(|_, _| {}), Progress::Asked);
             output.readable().await;
             pipe.write_all(b" two\nthree").unwrap();
             assert_eq!(finish(&mut output).await, ["one two", "three"]);
@@ -172,7 +172,7 @@ async fn pieces_that_are_not_joined_in_the_pipe_hold_nothing_up() {
                 pipe.write_all(b"x").unwrap();
             }
             output.readable().await;
-            output.finish(|line| logged += line.len()).await;
+            output.finish(|_, line| logged += line.len()).await;
             assert_eq!(logged, usize::try_from(capacity / 4096).unwrap());
         })
         .await;

@@ -1,6 +1,7 @@
 //! A process's output while it lives, and what it leaves behind.
 
 use super::*;
+use crate::log::{Voice, worker_said};
 use crate::reactor::running;
 
 /// Messages read after the process's end: a grandchild may hold the channel
@@ -65,7 +66,8 @@ impl Process {
     /// to, however much there is.
     pub(super) async fn read_output(&mut self, stream: OutputStream) {
         let (slot, pid) = (&self.slot, self.pid);
-        let log = |line: &str| log_line(slot, pid, name_of(stream), line);
+        let log =
+            |voice: &mut Voice, line: &str| worker_said(slot, pid, name_of(stream), voice, line);
         let output = match stream {
             OutputStream::Stdout => &mut self.stdout,
             OutputStream::Stderr => &mut self.stderr,
@@ -172,7 +174,7 @@ impl Process {
         ];
         for (stream, output) in outputs {
             let Some(output) = output else { continue };
-            let log = |line: &str| log_line(slot, pid, stream, line);
+            let log = |voice: &mut Voice, line: &str| worker_said(slot, pid, stream, voice, line);
             let heard = tokio::time::timeout_at(deadline.into(), output.finish(log)).await;
             if heard.is_err() {
                 warn!(%slot, pid, stream, "its last words are lost: another process holds the pipe");
