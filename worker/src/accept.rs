@@ -135,7 +135,7 @@ impl<'a> Intake<'a> {
         let arrivals = Arrivals::at(
             self.listener.as_fd(),
             &self.serving.epolls,
-            self.serving.alarms,
+            self.serving.timer,
         )?;
         loop {
             let arrival = arrivals.next().await?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use crate::alarm::Alarms;
 use crate::limits::Limits;
+use crate::timer::Timer;
 
 /// The turns of the whole process.
 #[derive(Debug)]
@@ -45,16 +45,16 @@ impl Admission {
     /// the time is over.
     pub(crate) fn wait(
         &'static self,
-        alarms: &'static Alarms,
+        timer: &'static Timer,
     ) -> Option<impl Future<Output = Option<Turn>> + use<>> {
         let place = Place::take(self)?;
-        let until = alarms.now() + self.patience;
+        let until = timer.now() + self.patience;
         Some(async move {
             let turn = tokio::select! {
                 biased;
                 // It is never closed.
                 turn = self.turns.acquire() => turn.ok(),
-                () = alarms.at(until) => None,
+                () = timer.sleep_until(until) => None,
             };
             drop(place);
             turn

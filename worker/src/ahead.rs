@@ -51,8 +51,12 @@ thread_local! {
     static PART: Cell<usize> = const { Cell::new(FIRST as usize) };
 }
 
-/// How many bytes the part is to have at the most that is asked for now.
-pub(crate) fn part() -> usize {
+/// How many bytes the next part of a response's body is to have at the most.
+///
+/// It is for a body that makes its parts as they are asked for, and means something
+/// inside its `poll_frame`: a client that takes little is given little, so that what it
+/// has not taken does not lie in memory.
+pub fn part_size() -> usize {
     PART.get()
 }
 
@@ -83,8 +87,8 @@ async fn give_back(serving: &'static Serving) {
     let mut quiet = false;
     while !quiet {
         quiet = held.load(Relaxed) <= QUIET;
-        let then = serving.alarms.now() + A_WHILE;
-        serving.alarms.at(then).await;
+        let then = serving.timer.now() + A_WHILE;
+        serving.timer.sleep_until(then).await;
         quiet &= held.load(Relaxed) <= QUIET;
     }
     sys::give_memory_back();
@@ -134,7 +138,7 @@ impl Delivery {
             held: Cell::new(0),
             taken: Cell::new(0),
             waiting: RefCell::new(None),
-            pace: RefCell::new(Pace::from(requests.serving().alarms.now(), 0)),
+            pace: RefCell::new(Pace::from(requests.serving().timer.now(), 0)),
             task: requests.task(),
         });
         // Where there are no streams, the connection is judged.

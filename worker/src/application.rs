@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::context::Context;
-use crate::forwards::Forwards;
+use crate::front::Forwards;
 
 /// A command for the application: `prefork tell web COMMAND ARGS`.
 #[derive(Debug)]

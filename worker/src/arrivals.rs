@@ -26,8 +26,8 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::stat::fstat;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
-use crate::alarm::Alarms;
 use crate::sys;
+use crate::timer::Timer;
 
 /// How long a connection may wait unseen: one of which a worker alone was told
 /// that hung or was killed before it took it.
@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Arrivals<'a> {
     watch: AsyncFd<BorrowedFd<'a>>,
     exclusive: Option<Exclusive<'a>>,
-    alarms: &'a Alarms,
+    timer: &'a Timer,
 }
 
 impl<'a> Arrivals<'a> {
@@ -49,14 +49,14 @@ impl<'a> Arrivals<'a> {
     pub(crate) fn at(
         listener: BorrowedFd<'a>,
         epolls: &'a Epolls,
-        alarms: &'a Alarms,
+        timer: &'a Timer,
     ) -> io::Result<Self> {
         let watch = sys::watch_readable(listener)?;
         let exclusive = epolls.registration(listener);
         let arrivals = Self {
             watch,
             exclusive,
-            alarms,
+            timer,
         };
         arrivals.go_last()?;
         Ok(arrivals)
@@ -70,7 +70,7 @@ impl<'a> Arrivals<'a> {
         let ready = tokio::select! {
             biased;
             ready = self.watch.readable() => Some(ready?),
-            () = self.alarms.at(self.alarms.now() + LOOK) => None,
+            () = self.timer.sleep_until(self.timer.now() + LOOK) => None,
         };
         Ok(Arrival {
             arrivals: self,
@@ -271,7 +271,7 @@ mod tests {
             let listener = listener();
             let epolls = Epolls::find();
             let arrivals =
-                Arrivals::at(listener.as_fd(), &epolls, Alarms::start().unwrap()).unwrap();
+                Arrivals::at(listener.as_fd(), &epolls, Timer::start().unwrap()).unwrap();
             let found = arrivals.exclusive.as_ref().unwrap();
             let epoll = found.epoll.0.as_raw_fd();
             let info = || fs::read_to_string(format!("/proc/self/fdinfo/{epoll}")).unwrap();
@@ -290,15 +290,15 @@ mod tests {
         runtime().block_on(async {
             let listener = listener();
             let epolls = Epolls::find();
-            let alarms = Alarms::start().unwrap();
-            let arrivals = Arrivals::at(listener.as_fd(), &epolls, alarms).unwrap();
+            let timer = Timer::start().unwrap();
+            let arrivals = Arrivals::at(listener.as_fd(), &epolls, timer).unwrap();
             let socket = socket2::SockRef::from(&listener);
             socket.shutdown(std::net::Shutdown::Both).unwrap();
             let arrival = timeout(DEADLINE, arrivals.next()).await.unwrap().unwrap();
             socket.listen(16).unwrap();
             assert!(arrival.is_of_a_closed_one());
             drop(arrivals);
-            let arrivals = Arrivals::at(listener.as_fd(), &epolls, alarms).unwrap();
+            let arrivals = Arrivals::at(listener.as_fd(), &epolls, timer).unwrap();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let arrival = timeout(DEADLINE, arrivals.next()).await.unwrap().unwrap();
             assert!(arrival.ready.is_some() && !arrival.is_of_a_closed_one());
@@ -311,7 +311,7 @@ mod tests {
             let listener = listener();
             let epolls = Epolls::find();
             let arrivals =
-                Arrivals::at(listener.as_fd(), &epolls, Alarms::start().unwrap()).unwrap();
+                Arrivals::at(listener.as_fd(), &epolls, Timer::start().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
             for at_once in [1, 5, 2] {
                 let _clients: Vec<_> = (0..at_once)

@@ -99,7 +99,7 @@ async fn first_bytes(
     agreed: Option<Agreed>,
 ) -> First {
     let mut read = BytesMut::with_capacity(1024);
-    let accepted = serving.alarms.now();
+    let accepted = serving.timer.now();
     loop {
         let silent = read.is_empty() && !stream.is_within_record();
         let filled = tokio::select! {
@@ -138,13 +138,16 @@ async fn first_bytes(
 async fn time_ends(serving: &Serving, accepted: Instant, silent: bool) {
     let limits = &serving.rules().limits;
     if !silent {
-        return serving.alarms.at(accepted + limits.header_timeout).await;
+        return serving
+            .timer
+            .sleep_until(accepted + limits.header_timeout)
+            .await;
     }
     tokio::select! {
-        () = serving.alarms.at(accepted + limits.idle_timeout) => {}
+        () = serving.timer.sleep_until(accepted + limits.idle_timeout) => {}
         terms = serving.drain.begun() => {
             let end = terms.since.max(accepted) + terms.idle_grace;
-            serving.alarms.at(end).await;
+            serving.timer.sleep_until(end).await;
         }
     }
 }

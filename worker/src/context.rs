@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper::header::{HeaderMap, HeaderValue};
 use prefork_proto::message::Welcome;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::background::BlockingError;
 use crate::serving::Serving;
+use crate::timer::Timer;
 
 /// Who this worker is and what it was given: its pool, slot and settings.
 /// A clone is cheap and the same; it may go to other threads.
@@ -66,8 +68,10 @@ impl Context {
         &self.0.pool
     }
 
-    /// The directory with the socket of the next supervisor.
-    pub(crate) fn rejoin_directory(&self) -> Option<&Path> {
+    /// The directory with the socket of the next supervisor, which the worker connects
+    /// to when its own has gone. A worker that gives up rights keeps the one to connect
+    /// there. `None` where it was told of no next supervisor.
+    pub fn rejoin_directory(&self) -> Option<&Path> {
         self.0.rejoin.as_deref()
     }
 
@@ -140,9 +144,15 @@ impl Context {
         self.0.serving.open()
     }
 
-    /// What everything in the process shares.
-    pub(crate) fn serving(&self) -> &'static Serving {
-        self.0.serving
+    /// The worker's timer, for deadlines that stand still while the process does.
+    pub fn timer(&self) -> &'static Timer {
+        self.0.serving.timer
+    }
+
+    /// What a request with these headers goes by: the id that the access log has for it,
+    /// or its client's `x-request-id` where that makes sense, or else a new one.
+    pub fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        self.0.serving.access_log.request_id(headers)
     }
 
     /// Whether the worker is on its way out.

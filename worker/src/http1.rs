@@ -125,7 +125,7 @@ where
 fn is_over(requests: &Requests, terms: Terms) -> bool {
     !requests.busy()
         && !requests.head_begun()
-        && grace_end(requests, terms) <= requests.serving().alarms.now()
+        && grace_end(requests, terms) <= requests.serving().timer.now()
 }
 
 /// When a connection that stays idle is to be closed.
@@ -136,7 +136,7 @@ fn grace_end(requests: &Requests, terms: Terms) -> Instant {
 /// When to look at a draining connection next.
 fn next_look(requests: &Requests, terms: Terms) -> Instant {
     let end = grace_end(requests, terms);
-    let now = requests.serving().alarms.now();
+    let now = requests.serving().timer.now();
     if end > now {
         end
     } else {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
-use hyper::rt::{Executor, Sleep, Timer};
+use hyper::rt::{self, Executor};
 use hyper::server::conn::http2::Builder;
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -18,11 +18,11 @@ use pin_project_lite::pin_project;
 use tokio::task::AbortHandle;
 
 use crate::StartError;
-use crate::alarm::{Alarm, Alarms};
 use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::request::Counted;
 use crate::requests::Requests;
 use crate::stream::Stream;
+use crate::timer::{Sleep, Timer};
 use crate::uploads::Uploads;
 
 /// The least time that a client has to acknowledge a shutdown.
@@ -52,7 +52,7 @@ where
     requests.come_on_streams(uploads);
     let mut watch = Watch::new(Protocol::Http2, requests);
     let mut connection =
-        builder(requests, serving.alarms).serve_connection(TokioIo::new(stream), service);
+        builder(requests, serving.timer).serve_connection(TokioIo::new(stream), service);
     loop {
         tokio::select! {
             biased;
@@ -66,19 +66,19 @@ where
         }
     }
     Pin::new(&mut connection).graceful_shutdown();
-    let alarms = serving.alarms;
-    let begun = alarms.now();
+    let timer = serving.timer;
+    let begun = timer.now();
     let mut look = begun + ACKNOWLEDGE;
     loop {
         tokio::select! {
             biased;
             _ = &mut connection => return,
-            () = alarms.at(look.min(watch.next)) => {}
+            () = timer.sleep_until(look.min(watch.next)) => {}
         }
         if watch.look(requests) == Some(Late::Stalled) {
             return requests.reset();
         }
-        if alarms.now() < look {
+        if timer.now() < look {
             continue;
         }
         let given = match serving.drain.terms() {
@@ -89,7 +89,7 @@ where
             .last_ended()
             .map_or(begun, |ended| ended.max(begun))
             + given;
-        let now = alarms.now();
+        let now = timer.now();
         if requests.busy() {
             look = now + given;
         } else if end > now {
@@ -102,7 +102,7 @@ where
     let _ = connection.await;
 }
 
-fn builder(requests: &Rc<Requests>, alarms: &'static Alarms) -> Builder<Tasks> {
+fn builder(requests: &Rc<Requests>, timer: &'static Timer) -> Builder<Tasks> {
     let limits = requests.limits();
     let told = limits.max_header_size.saturating_mul(MARGIN);
     let mut builder = Builder::new(Tasks(Rc::clone(requests)));
@@ -114,7 +114,7 @@ fn builder(requests: &Rc<Requests>, alarms: &'static Alarms) -> Builder<Tasks> {
         .initial_connection_window_size(limits.http2_connection_window);
     if let Some(interval) = limits.http2_ping_interval {
         builder
-            .timer(Times(alarms))
+            .timer(Times(timer))
             .keep_alive_interval(interval)
             .keep_alive_timeout(limits.http2_ping_timeout);
     }
@@ -123,15 +123,15 @@ fn builder(requests: &Rc<Requests>, alarms: &'static Alarms) -> Builder<Tasks> {
 
 /// hyper's waits, by the clock that stands still while the process does.
 #[derive(Debug, Clone, Copy)]
-struct Times(&'static Alarms);
+struct Times(&'static Timer);
 
-impl Timer for Times {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+impl rt::Timer for Times {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
         self.sleep_until(self.now() + duration)
     }
 
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(self.0.at(deadline.into()))
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
+        Box::pin(self.0.sleep_until(deadline.into()))
     }
 
     fn now(&self) -> Instant {
@@ -139,7 +139,7 @@ impl Timer for Times {
     }
 }
 
-impl Sleep for Alarm<'static> {}
+impl rt::Sleep for Sleep<'static> {}
 
 /// Runs a connection's streams beside it, on the serving thread.
 #[derive(Debug, Clone)]

@@ -190,7 +190,7 @@ impl InFlight {
         match self.unanswered {
             Some(key) => unanswered.look_after(key, waker),
             None => {
-                let since = self.requests.serving().alarms.shown(began.instant());
+                let since = self.requests.serving().timer.shown(began.instant());
                 let received = self.requests.received();
                 self.unanswered = Some(unanswered.begin(since, self.body(), received, waker));
                 None
@@ -310,7 +310,7 @@ impl Drop for InFlight {
         let serving = requests.serving();
         serving.tally.request_ended();
         if serving.drain.is_on() {
-            requests.last_ended.set(Some(serving.alarms.now()));
+            requests.last_ended.set(Some(serving.timer.now()));
         }
         if self.is_watched {
             self.end_watch();

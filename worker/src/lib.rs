@@ -14,7 +14,7 @@
 //! by `request`, which `screen`s what comes by its `head` and the `authority` it
 //! names. `limits` are what a client is held to: `admission` says how many requests
 //! are served at a time, `patience` and `unanswered` how long anything takes; a
-//! `quiet` wait costs requests nothing, and an `alarm` goes by a `clock` that stands still
+//! `quiet` wait costs requests nothing, and a `timer` goes by a `clock` that stands still
 //! while the process does; `ahead` and `pace` are how far responses run ahead and how
 //! fast bodies have to go on. What they share is in `serving`. Everything
 //! runs on one thread, so that a `health` report says that requests are served, too.
@@ -37,7 +37,6 @@ mod access_log;
 pub mod adapter;
 mod admission;
 mod ahead;
-mod alarm;
 mod alone;
 mod answer;
 mod application;
@@ -51,8 +50,8 @@ mod content;
 mod context;
 mod cut;
 mod error;
-mod forwards;
 mod frames;
+pub mod front;
 mod gate;
 mod head;
 mod http1;
@@ -80,6 +79,7 @@ mod signals;
 mod sparing;
 mod stream;
 mod sys;
+mod timer;
 mod tls;
 mod unanswered;
 mod uplink;
@@ -90,12 +90,15 @@ mod wire;
 mod woken;
 mod worker;
 
+pub use ahead::part_size;
 pub use application::{Drain, Refused, Reload, Tell};
 pub use background::BlockingError;
 pub use context::Context;
 pub use error::StartError;
 pub use limits::Limits;
+pub use output::say;
 pub use peer::{Peer, PeerLayer, PeerTls, WithPeer};
 pub use prefork_proto::metrics::Rule;
 pub use prefork_proto::tls::TlsVersion;
+pub use timer::{Sleep, Timer};
 pub use worker::Worker;

@@ -17,9 +17,14 @@ pub(crate) use keeper::{End, Keeper};
 /// (pipe(7)).
 const ATOMIC: usize = 4096;
 
-/// Writes one line for people to stderr, or drops it where writing would
-/// block: the serving loop must not wait for a supervisor.
-pub(crate) fn say(line: fmt::Arguments<'_>) {
+/// Writes one line for people to stderr, or drops it where writing would block: the
+/// serving loop must not wait for a supervisor, and `eprintln!` does. Of a longer line
+/// the first 4,096 bytes are written.
+///
+/// ```
+/// prefork_worker::say(format_args!("the cache is cold: {} entries", 0));
+/// ```
+pub fn say(line: fmt::Arguments<'_>) {
     let mut line = line.to_string();
     if line.len() >= ATOMIC {
         let end = (0..ATOMIC).rev().find(|at| line.is_char_boundary(*at));

@@ -87,7 +87,7 @@ pub(crate) fn look_or_drain(
         tokio::select! {
             biased;
             _ = serving.drain.begun(), if !is_draining => Next::Drain,
-            () = serving.alarms.at(look) => Next::Look,
+            () = serving.timer.sleep_until(look) => Next::Look,
         }
     })
 }
@@ -95,7 +95,7 @@ pub(crate) fn look_or_drain(
 impl Watch {
     /// Begins to watch over a connection, by its requests.
     pub(crate) fn new(protocol: Protocol, requests: &Requests) -> Self {
-        let now = requests.serving().alarms.now();
+        let now = requests.serving().timer.now();
         let limits = requests.limits();
         let interval = limits.look();
         Self {
@@ -113,7 +113,7 @@ impl Watch {
     /// Looks at the connection: sees to it that requests whose time is over are
     /// answered, and says if its client's time is over.
     pub(crate) fn look(&mut self, requests: &Requests) -> Option<Late> {
-        let now = requests.serving().alarms.now();
+        let now = requests.serving().timer.now();
         if now < self.next {
             return None;
         }

@@ -133,7 +133,7 @@ where
         status: StatusCode::SERVICE_UNAVAILABLE,
         retry_after,
     };
-    let Some(turn) = admission.wait(serving.alarms) else {
+    let Some(turn) = admission.wait(serving.timer) else {
         return Work::Refused { refusal };
     };
     let begun = Box::pin(async move {

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use crate::access_log::AccessLog;
 use crate::admission::Admission;
 use crate::ahead::Stock;
-use crate::alarm::Alarms;
 use crate::arrivals::Epolls;
 use crate::background::Background;
 use crate::limits::Limits;
+use crate::timer::Timer;
 
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.
@@ -29,7 +29,7 @@ pub(crate) struct Serving {
     /// Where the requests that are being served are noted, if they are.
     pub(crate) request_table: Option<Writer>,
     pub(crate) drain: Drain,
-    pub(crate) alarms: &'static Alarms,
+    pub(crate) timer: &'static Timer,
     pub(crate) epolls: Epolls,
     pub(crate) access_log: &'static AccessLog,
     /// Whether requests tell who they come from.
@@ -70,7 +70,7 @@ impl Serving {
     /// table, if there is one; to be called in its runtime.
     ///
     /// # Errors
-    /// There is no descriptor for its alarms.
+    /// There is no descriptor for its timer.
     pub(crate) fn new(
         tally: Tally,
         request_table: Option<Writer>,
@@ -82,7 +82,7 @@ impl Serving {
             tally,
             request_table,
             drain: Drain::default(),
-            alarms: Alarms::start()?,
+            timer: Timer::start()?,
             epolls: Epolls::find(),
             access_log,
             tells_peer,

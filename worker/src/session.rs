@@ -87,7 +87,7 @@ struct Course {
     /// By the system's clock: how late a report is says how late the loop was.
     next_report: Instant,
     seq: u64,
-    /// When the drain that has begun may cut what is left, by the alarms' clock.
+    /// When the drain that has begun may cut what is left, by the timer's clock.
     deadline: Option<Instant>,
     /// Whether a signal has asked for the drain.
     asked_by_signal: bool,
@@ -136,8 +136,8 @@ impl Session {
 
     async fn next(&mut self, course: &mut Course) -> Next {
         let linked = self.uplink.is_linked();
-        let alarms = self.serving.alarms;
-        let above = self.uplink.next(alarms);
+        let timer = self.serving.timer;
+        let above = self.uplink.next(timer);
         let emptied = async {
             let background = &self.serving.background;
             while !(self.gate.has_nothing_left()
@@ -152,11 +152,11 @@ impl Session {
         tokio::select! {
             above = above => Next::Above(above),
             Some(reply) = course.done.recv() => Next::Reply(reply),
-            () = alarms.at(alarms.shown(course.next_report)), if linked => Next::Report,
+            () = timer.sleep_until(timer.shown(course.next_report)), if linked => Next::Report,
             () = self.signals.terminate() => Next::Terminate,
             () = self.gate.settled(), if !course.settling.is_empty() => Next::Settled,
             () = emptied, if course.deadline.is_some() && course.settling.is_empty() => Next::Emptied,
-            () = alarms.at(course.deadline.unwrap_or(course.next_report)),
+            () = timer.sleep_until(course.deadline.unwrap_or(course.next_report)),
                 if course.deadline.is_some() => Next::Deadline,
         }
     }
@@ -368,7 +368,7 @@ impl Session {
         } else if self.gate.state() != State::Sweeping {
             self.gate.shut();
         }
-        let now = self.serving.alarms.now();
+        let now = self.serving.timer.now();
         self.serving.drain.begin(now, self.pace.idle_grace);
         if course.deadline.is_none()
             && let Some(on_drain) = self.application.on_drain.clone()
@@ -397,7 +397,7 @@ impl Session {
         };
         let timeout = Duration::from_millis(papers.offer.orphan_timeout_ms);
         self.remark(&format!("{lost}: going on for {timeout:?} without one"));
-        let until = self.serving.alarms.now() + timeout;
+        let until = self.serving.timer.now() + timeout;
         self.uplink = Uplink::orphan(papers, until);
     }
 

@@ -5,11 +5,11 @@ use prefork_proto::error::ChannelError;
 use prefork_proto::message::ToSupervisor;
 use tokio::time::Instant;
 
-use crate::alarm::Alarms;
 use crate::application::LocalFuture;
 use crate::error::WorkerError;
 use crate::link::{Heard, Link};
 use crate::rejoin::{Answer, Papers};
+use crate::timer::Timer;
 
 /// Where a ready worker's orders come from.
 pub(crate) enum Uplink {
@@ -23,7 +23,7 @@ pub(crate) enum Uplink {
 
 /// A worker between two supervisors.
 pub(crate) struct Orphan {
-    /// When it has waited long enough, by the alarms' clock.
+    /// When it has waited long enough, by the timer's clock.
     until: Instant,
     search: LocalFuture<(Box<Papers>, Answer)>,
 }
@@ -56,13 +56,13 @@ impl Uplink {
     }
 
     /// What comes next. Safe to cancel.
-    pub(crate) async fn next(&mut self, alarms: &Alarms) -> Above {
+    pub(crate) async fn next(&mut self, timer: &Timer) -> Above {
         match self {
             Self::None => std::future::pending().await,
             Self::Link(link) => Above::Heard(link.hear().await),
             Self::Orphan(orphan) => tokio::select! {
                 (papers, answer) = &mut orphan.search => Above::Found(papers, answer),
-                () = alarms.at(orphan.until) => Above::NobodyCame,
+                () = timer.sleep_until(orphan.until) => Above::NobodyCame,
             },
         }
     }

@@ -23,7 +23,7 @@ use crate::boot::{Boot, Orders, handshake, start_up};
 use crate::connection;
 use crate::context::Context;
 use crate::error::{StartError, WorkerError};
-use crate::forwards::Forwards;
+use crate::front::Forwards;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::link::Link;
@@ -131,8 +131,9 @@ impl Worker {
         self
     }
 
-    /// Tells this one of the pools that requests may be forwarded to.
-    pub(crate) fn forwards(mut self, forwards: Rc<dyn Forwards>) -> Self {
+    /// Makes it a [front](crate::front): tells this one of the pools of the same
+    /// supervisor that requests may be forwarded to.
+    pub fn forwards(mut self, forwards: Rc<dyn Forwards>) -> Self {
         self.application.forwards = Some(forwards);
         self
     }

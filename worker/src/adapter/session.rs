@@ -96,7 +96,7 @@ impl Session {
     }
 
     async fn next(&mut self, course: &mut Course) -> Next {
-        let above = self.uplink.next(self.serving.alarms);
+        let above = self.uplink.next(self.serving.timer);
         tokio::select! {
             above = above => Next::Above(above),
             news = self.program.next() => Next::News(news),
@@ -257,7 +257,7 @@ impl Session {
         let deadline = Instant::now() + within;
         if course.deadline.is_none() {
             self.gate.shut();
-            let now = self.serving.alarms.now();
+            let now = self.serving.timer.now();
             self.serving.drain.begin(now, Duration::ZERO);
             self.program.signal(self.brief.stop_signal);
         }
@@ -275,7 +275,7 @@ impl Session {
         };
         let timeout = Duration::from_millis(papers.offer.orphan_timeout_ms);
         self.remark(&format!("{lost}: going on for {timeout:?} without one"));
-        let until = self.serving.alarms.now() + timeout;
+        let until = self.serving.timer.now() + timeout;
         self.uplink = Uplink::orphan(papers, until);
     }
 

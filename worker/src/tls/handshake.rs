@@ -20,23 +20,23 @@ pub(crate) async fn handshake(
     serving: &'static Serving,
 ) -> Option<Stream> {
     let (mut wire, traffic) = stream.into_wire()?;
-    let alarms = serving.alarms;
-    let begun = alarms.now();
+    let timer = serving.timer;
+    let begun = timer.now();
     wire.expect_records();
     let done = TlsAcceptor::from(config).accept(wire).into_fallible();
     let late = async {
         let deadline = begun + serving.rules().limits.header_timeout;
         tokio::select! {
-            () = alarms.at(deadline) => return true,
+            () = timer.sleep_until(deadline) => return true,
             terms = serving.drain.begun() => {
                 let grace = terms.since.max(begun) + terms.idle_grace;
-                alarms.at(grace.min(deadline)).await;
+                timer.sleep_until(grace.min(deadline)).await;
             }
         }
         // A drain closes those who have said nothing.
         let begun = traffic.has_begun();
         if begun {
-            alarms.at(deadline).await;
+            timer.sleep_until(deadline).await;
         }
         begun
     };

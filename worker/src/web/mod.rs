@@ -30,8 +30,7 @@ use hyper::{Method, Request, Response};
 use prometheus::Registry;
 use serde_json::{Value, json};
 
-use crate::output::say;
-use crate::{Context, Refused, Reload, StartError, Tell, Worker};
+use crate::{Context, Refused, Reload, StartError, Tell, Worker, say};
 use confine::{Bounds, Reach};
 use files::Files;
 use forward::{Forwarded, Front, Metrics, Pools};

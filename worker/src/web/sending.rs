@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use super::content::Source;
-use crate::{ahead, sys};
+use crate::{part_size, sys};
 
 /// The files that are being sent, by when each was opened or its last part read. Beyond
 /// a number, the one that has stood for longest gives up its descriptor: clients
@@ -120,7 +120,7 @@ impl Sending {
         let mut reading = match self.reading.take() {
             Some(reading) => reading,
             None => {
-                let part = ahead::part();
+                let part = part_size();
                 let want = usize::try_from(self.left).map_or(part, |left| left.min(part));
                 if let Some(read) = self.source.read_cached(self.at, want) {
                     self.went_on(read.len());

@@ -13,29 +13,29 @@ use tokio::time::Instant;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use crate::StartError;
-use crate::alarm::Alarms;
+use crate::Timer;
 
 /// How far a request's body has come.
 #[derive(Debug)]
 pub(super) struct Progress {
-    alarms: &'static Alarms,
+    timer: &'static Timer,
     /// When the last of it was given out.
     since: Cell<Instant>,
     failed: Cell<bool>,
 }
 
 impl Progress {
-    pub(super) fn new(alarms: &'static Alarms) -> Rc<Self> {
+    pub(super) fn new(timer: &'static Timer) -> Rc<Self> {
         Rc::new(Self {
-            alarms,
-            since: Cell::new(alarms.now()),
+            timer,
+            since: Cell::new(timer.now()),
             failed: Cell::new(false),
         })
     }
 
     /// Begins anew: it is sent somewhere else.
     pub(super) fn begin(&self) {
-        self.since.set(self.alarms.now());
+        self.since.set(self.timer.now());
     }
 
     /// Since when nothing of the request was given out.

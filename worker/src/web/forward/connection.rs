@@ -1,24 +1,23 @@
 //! Connections to the workers of a pool behind.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::front::UpstreamAddress;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
-use prefork_proto::adapter::UpstreamAddress;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
 use super::body::Upload;
-use crate::wire::Socket;
 
 /// How long a connection may have been idle to be used again. It is less than any
 /// program waits before it closes one, so that no request is sent into a connection that
@@ -30,6 +29,22 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// The most headers of a response.
 const MAX_HEADERS: usize = 256;
+
+/// The socket of a connection.
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
 
 /// Connects to where a worker listens.
 async fn connect(address: &UpstreamAddress) -> io::Result<Socket> {

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use prefork_proto::places::Row;
+use crate::front::Row;
 
 /// What this process has in flight, by place.
 #[derive(Debug, Default)]

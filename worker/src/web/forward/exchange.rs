@@ -12,7 +12,7 @@ use super::connection::{Connection, IDLE};
 use super::failure::Failure;
 use super::measure::Measured;
 use super::pool::{Member, Place};
-use crate::alarm::Alarms;
+use crate::Timer;
 
 /// A request's place at a worker and the connection that it is on. Dropped before its
 /// end, it takes the connection with it, by which the worker learns that nobody waits.
@@ -23,7 +23,7 @@ pub(super) struct Exchange {
     /// Whether the connection may be used again.
     keeps: bool,
     measured: Measured,
-    alarms: &'static Alarms,
+    timer: &'static Timer,
 }
 
 /// What became of a request that was to be sent.
@@ -50,7 +50,7 @@ impl Exchange {
         place: Place,
         is_fresh: bool,
         measured: Measured,
-        alarms: &'static Alarms,
+        timer: &'static Timer,
     ) -> Result<Box<Self>, Place> {
         let keeps = !place.pool.is_serial();
         let known = match is_fresh {
@@ -72,7 +72,7 @@ impl Exchange {
             connection,
             keeps,
             measured,
-            alarms,
+            timer,
         }))
     }
 
@@ -117,7 +117,7 @@ impl Exchange {
             tokio::select! {
                 biased;
                 outcome = &mut sending => return outcome,
-                () = patience.alarms.at(since + patience.upstream_timeout) => {}
+                () = patience.timer.sleep_until(since + patience.upstream_timeout) => {}
             }
             // A body that goes on coming is no silence.
             if progress.since() == since {
@@ -136,12 +136,12 @@ impl Exchange {
             mut connection,
             keeps,
             measured,
-            alarms,
+            timer,
         } = self;
         measured.ends();
         if keeps && place.member.stays() {
             connection.rest();
-            keep(&place.member, connection, alarms);
+            keep(&place.member, connection, timer);
         }
     }
 
@@ -168,14 +168,14 @@ fn usable(member: &Member) -> Option<Connection> {
 }
 
 /// Keeps a connection for another request, for a while.
-fn keep(member: &Rc<Member>, connection: Connection, alarms: &'static Alarms) {
+fn keep(member: &Rc<Member>, connection: Connection, timer: &'static Timer) {
     let mut idle = member.idle.borrow_mut();
     idle.push(connection);
     if idle.len() == 1 {
         let member = Rc::downgrade(member);
         spawn_local(async move {
             loop {
-                alarms.at(alarms.now() + IDLE).await;
+                timer.sleep_until(timer.now() + IDLE).await;
                 let Some(member) = member.upgrade() else {
                     return;
                 };

@@ -6,7 +6,7 @@ use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use super::super::page::Page;
-use crate::access_log::X_REQUEST_ID;
+use super::X_REQUEST_ID;
 
 /// Why a request has no answer of the pool's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

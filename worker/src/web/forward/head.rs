@@ -11,7 +11,7 @@ use hyper::header::{
 use hyper::http::request;
 use hyper::{Method, Request, StatusCode, Uri, Version};
 
-use crate::access_log::X_REQUEST_ID;
+use super::X_REQUEST_ID;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

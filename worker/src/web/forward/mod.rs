@@ -29,18 +29,14 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::ReasonPhrase;
+use hyper::header::HeaderName;
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
-use prefork_proto::message::{PlacesOffer, Upstreams, Vacate};
-use prefork_proto::places::{PlacesError, Row};
 use serde_json::Value;
 
-use crate::alarm::Alarms;
-use crate::application::{Answer, LocalFuture};
-use crate::forwards::Forwards;
-use crate::serving::Serving;
-use crate::{Context, Peer};
+use crate::front::{Forwards, PlacesError, PlacesOffer, Row, Upstreams, Vacate, Vacated};
+use crate::{Context, Peer, Timer};
 use body::{Progress, Upload};
 use exchange::{Exchange, Failed, Outcome};
 use failure::Failure;
@@ -51,6 +47,9 @@ use pool::Pool;
 pub(in crate::web) use body::Forwarded;
 pub(in crate::web) use measure::Metrics;
 pub(in crate::web) use route::Routes;
+
+/// The header in which a request's id goes on.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How soon a worker that could not be reached is tried again where there is no other.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -92,7 +91,7 @@ impl Forwards for Pools {
         self.get(&table.pool).learn(table);
     }
 
-    fn vacate(&self, whom: &Vacate) -> LocalFuture<Answer> {
+    fn vacate(&self, whom: &Vacate) -> Vacated {
         let departing = self.get(&whom.pool).departing(whom);
         if let Some(member) = &departing {
             member.leave();
@@ -133,12 +132,12 @@ pub(in crate::web) struct Front {
     routes: Routes,
     waits: Waits,
     pools: Rc<Pools>,
-    serving: &'static Serving,
+    context: Context,
 }
 
 /// How long one request may take at one worker.
 struct Patience {
-    alarms: &'static Alarms,
+    timer: &'static Timer,
     upstream_timeout: Duration,
 }
 
@@ -153,7 +152,7 @@ impl Front {
             routes,
             waits,
             pools,
-            serving: context.serving(),
+            context: context.clone(),
         }
     }
 
@@ -181,7 +180,7 @@ impl Front {
         let mut job = Job {
             client: self.client(&head),
             series: self.pools.metrics.of(pool.name()),
-            progress: Progress::new(self.serving.alarms),
+            progress: Progress::new(self.context.timer()),
             has_body: !body.is_end_stream(),
             body: Some(body),
             front: self,
@@ -207,7 +206,7 @@ impl Front {
         Client {
             address: peer.and_then(Peer::address).map(|address| address.ip()),
             is_secure: peer.is_some_and(|peer| peer.tls().is_some()),
-            id: self.serving.access_log.request_id(&head.headers),
+            id: self.context.request_id(&head.headers),
         }
     }
 }
@@ -239,10 +238,10 @@ enum Tried {
 impl Job<'_> {
     async fn run(&mut self) -> Result<Response<Body>, Failure> {
         let since = Instant::now();
-        let alarms = self.front.serving.alarms;
+        let timer = self.front.context.timer();
         let patience = pool::Patience {
-            alarms,
-            until: alarms.now() + self.front.waits.queue_timeout,
+            timer,
+            until: timer.now() + self.front.waits.queue_timeout,
             max_queue: self.front.waits.max_queue,
         };
         // Those that had it and did not answer, and those that were not to be reached.
@@ -253,9 +252,9 @@ impl Job<'_> {
             if avoided.len() > failed && !self.pool.has_other(&avoided) {
                 // One that has no room for a connection may have it soon, and one that
                 // has ended may have a successor.
-                alarms.at(alarms.now() + AGAIN).await;
+                timer.sleep_until(timer.now() + AGAIN).await;
                 avoided.truncate(failed);
-                if alarms.now() >= patience.until {
+                if timer.now() >= patience.until {
                     return Err(lost.unwrap_or(Failure::Connect));
                 }
             }
@@ -266,7 +265,7 @@ impl Job<'_> {
             };
             let member = Rc::clone(&place.member);
             let measured = self.series.begins(member.slot, since);
-            let exchange = Exchange::begin(place, is_fresh, measured, alarms).await;
+            let exchange = Exchange::begin(place, is_fresh, measured, timer).await;
             let tried = match exchange {
                 Ok(exchange) => self.try_at(exchange).await,
                 Err(_) => Tried::Unsent { connected: false },
@@ -307,7 +306,7 @@ impl Job<'_> {
         let upload = Upload::new(self.body.take(), &self.progress);
         let request = head::request(&self.head, &self.client, manner).map(|()| upload);
         let patience = Patience {
-            alarms: self.front.serving.alarms,
+            timer: self.front.context.timer(),
             upstream_timeout: self.front.waits.upstream_timeout,
         };
         match exchange.ask(request, &self.progress, &patience).await {

@@ -8,16 +8,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::adapter::UpstreamAddress;
-use prefork_proto::message::{Upstream, Upstreams, Vacate};
-use prefork_proto::places::{CELLS, Row};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::counts::Counts;
 use super::failure::Failure;
-use crate::alarm::Alarms;
+use crate::Timer;
+use crate::front::{CELLS, Row, Upstream, UpstreamAddress, Upstreams, Vacate};
 
 /// How often a request that waits looks whether another process has left a place: what
 /// this one leaves is seen at once.
@@ -64,7 +62,7 @@ pub(super) struct Member {
 /// How long a request may wait for a place, and among how many.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    pub(super) alarms: &'static Alarms,
+    pub(super) timer: &'static Timer,
     pub(super) until: Instant,
     pub(super) max_queue: usize,
 }
@@ -169,14 +167,14 @@ impl Pool {
                 }
                 tokio::select! {
                     () = changed => {}
-                    () = patience.alarms.at(patience.alarms.now() + LOOK) => {}
+                    () = patience.timer.sleep_until(patience.timer.now() + LOOK) => {}
                 }
             }
         };
         tokio::select! {
             biased;
             place = waited => Ok(place),
-            () = patience.alarms.at(patience.until) => Err(self.why_none()),
+            () = patience.timer.sleep_until(patience.until) => Err(self.why_none()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Waits for a time, all of the process's on one timerfd(2), by the process's own
+//! The process's timer: all waits for a time, on one timerfd(2), by the process's own
 //! [`Clock`].
 //!
 //! A worker always waits for some time or other: to report, to look at a
@@ -23,10 +23,28 @@ use tokio::time::Instant;
 use crate::clock::{Clock, PULSE};
 use crate::sys;
 
-/// The process's alarms.
+/// The worker's timer: waits for a time, by a clock that stands still while the process
+/// does. [`Context::timer`](crate::Context::timer) has it.
+///
+/// Clients and others are held to their times by it: what they sent while the process
+/// was stopped, frozen or suspended lies in their sockets, and that time counts for
+/// nothing. A wait costs a quiet worker nothing; one of the runtime's own costs each of
+/// its looks for events a look at the clock as well.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # async fn upstream() {}
+/// async fn within(context: &prefork_worker::Context, patience: Duration) -> bool {
+///     let timer = context.timer();
+///     tokio::select! {
+///         () = upstream() => true,
+///         () = timer.sleep_until(timer.now() + patience) => false,
+///     }
+/// }
+/// ```
 #[derive(Debug)]
-pub(crate) struct Alarms {
-    timer: TimerFd,
+pub struct Timer {
+    descriptor: TimerFd,
     waiting: Mutex<Waiting>,
 }
 
@@ -42,16 +60,16 @@ struct Waiting {
 
 type Key = (Instant, u64);
 
-impl Alarms {
+impl Timer {
     /// Makes the process's; to be called in its runtime.
     ///
     /// # Errors
     /// What timerfd_create(2) and epoll_ctl(2) say.
     pub(crate) fn start() -> io::Result<&'static Self> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        let alarms: &'static Self = Box::leak(Box::new(Self {
-            timer,
+        let descriptor = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        let timer: &'static Self = Box::leak(Box::new(Self {
+            descriptor,
             waiting: Mutex::new(Waiting {
                 clock: Clock::new(Instant::now()),
                 wakers: BTreeMap::new(),
@@ -59,14 +77,13 @@ impl Alarms {
                 armed: None,
             }),
         }));
-        let ends = sys::watch_readable(alarms.timer.as_fd())?;
-        tokio::task::spawn_local(alarms.run(ends));
-        Ok(alarms)
+        let ends = sys::watch_readable(timer.descriptor.as_fd())?;
+        tokio::task::spawn_local(timer.run(ends));
+        Ok(timer)
     }
 
-    /// The time by which clients and others are held to their times. It stands still
-    /// while the process does.
-    pub(crate) fn now(&self) -> Instant {
+    /// The time now, as its clock shows it.
+    pub fn now(&self) -> Instant {
         self.waiting().clock.show(Instant::now())
     }
 
@@ -75,10 +92,10 @@ impl Alarms {
         self.waiting().clock.shown(at)
     }
 
-    /// Waits until then.
-    pub(crate) fn at(&self, at: Instant) -> Alarm<'_> {
-        Alarm {
-            alarms: self,
+    /// Waits until its clock shows this time.
+    pub fn sleep_until(&self, at: Instant) -> Sleep<'_> {
+        Sleep {
+            timer: self,
             at,
             number: None,
         }
@@ -133,7 +150,7 @@ impl Alarms {
         let left = TimeSpec::from(left.max(Duration::from_nanos(1)));
         // It fails for what is no time or no timer; then the next one tries again.
         let set = self
-            .timer
+            .descriptor
             .set(Expiration::OneShot(left), TimerSetTimeFlags::empty());
         waiting.armed = set.is_ok().then_some(at);
     }
@@ -144,33 +161,33 @@ impl Alarms {
     }
 }
 
-/// A wait for a time; over when dropped.
+/// A wait for a time of a [`Timer`]; over when dropped.
 #[derive(Debug)]
-pub(crate) struct Alarm<'a> {
-    alarms: &'a Alarms,
+pub struct Sleep<'a> {
+    timer: &'a Timer,
     at: Instant,
     /// Its number while somebody is to be woken.
     number: Option<u64>,
 }
 
-impl Future for Alarm<'_> {
+impl Future for Sleep<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.alarms.now() >= self.at {
+        if self.timer.now() >= self.at {
             return Poll::Ready(());
         }
-        self.number = Some(self.alarms.note(self.at, self.number, cx.waker()));
+        self.number = Some(self.timer.note(self.at, self.number, cx.waker()));
         Poll::Pending
     }
 }
 
-impl Drop for Alarm<'_> {
+impl Drop for Sleep<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             // What it would have woken is dropped after the lock is released:
-            // with it may go a task that has alarms of its own.
-            let _waker = self.alarms.waiting().wakers.remove(&(self.at, number));
+            // with it may go a task that has timer of its own.
+            let _waker = self.timer.waiting().wakers.remove(&(self.at, number));
         }
     }
 }
@@ -200,14 +217,14 @@ mod tests {
     #[test]
     fn each_ends_at_its_time_in_whatever_order_they_began() {
         run(async {
-            let alarms = Alarms::start().unwrap();
+            let timer = Timer::start().unwrap();
             let begun = Instant::now();
             let ended = Rc::new(RefCell::new(Vec::new()));
             let tasks = [60, 20, 0, 40, 20].map(|after| {
                 let ended = Rc::clone(&ended);
                 spawn_local(async move {
                     let at = begun + millis(after);
-                    alarms.at(at).await;
+                    timer.sleep_until(at).await;
                     assert!(Instant::now() >= at);
                     ended.borrow_mut().push(after);
                 })
@@ -216,18 +233,18 @@ mod tests {
                 task.await.unwrap();
             }
             assert_eq!(*ended.borrow(), [0, 20, 20, 40, 60]);
-            assert!(alarms.waiting().wakers.is_empty());
+            assert!(timer.waiting().wakers.is_empty());
         });
     }
 
     #[test]
     fn one_that_is_given_up_leaves_nothing_and_the_others_go_on() {
         run(async {
-            let alarms = Alarms::start().unwrap();
+            let timer = Timer::start().unwrap();
             let now = Instant::now();
-            let far = alarms.at(now + Duration::from_secs(3600));
-            let given_up = alarms.at(now + millis(20));
-            let near = alarms.at(now + millis(40));
+            let far = timer.sleep_until(now + Duration::from_secs(3600));
+            let given_up = timer.sleep_until(now + millis(20));
+            let near = timer.sleep_until(now + millis(40));
             tokio::select! {
                 biased;
                 () = far => panic!("an hour has passed"),
@@ -237,7 +254,7 @@ mod tests {
                     () = std::future::ready(()) => {}
                 } } => {}
             }
-            assert!(alarms.waiting().wakers.is_empty());
+            assert!(timer.waiting().wakers.is_empty());
             near.await;
         });
     }
