@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     // Workers of the bundled web server are this program as well. They don't
     // pass through the command line, which is for people.
     match std::env::args_os().nth(1) {
-        Some(word) if word == BUNDLED_ARGUMENT => prefork_worker::web::main(),
+        Some(word) if word == BUNDLED_ARGUMENT => prefork_web::main(),
         // So is what starts a program that does not speak the channel.
         Some(word) if word == ADAPTER_ARGUMENT => prefork_worker::adapter::main(),
         // Nor does a new program that is tried out on a running one's state.

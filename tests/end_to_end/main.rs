@@ -4,8 +4,6 @@
 //! supervisor in a directory of its own on ports that the kernel chooses, and
 //! kills everything that came of it when a test ends, however it ends.
 
-#[path = "../fresh.rs"]
-mod fresh;
 mod harness;
 
 mod access_log;

@@ -29,8 +29,7 @@
 //!
 //! `forwards` is what a worker is told of pools behind it, if it forwards to any.
 //!
-//! [`web`] is the web server that `prefork` has inside, [`adapter`] the worker that it is
-//! for a program that does not speak the channel.
+//! [`adapter`] is the worker that `prefork` is for a program that does not speak the channel.
 
 mod accept;
 mod access_log;
@@ -84,7 +83,6 @@ mod tls;
 mod unanswered;
 mod uplink;
 mod uploads;
-pub mod web;
 mod wire;
 #[cfg(test)]
 mod woken;

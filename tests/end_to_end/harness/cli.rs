@@ -32,7 +32,7 @@ pub(crate) fn binary() -> PathBuf {
 pub(crate) fn example(name: &str) -> PathBuf {
     let binary = binary();
     let target = binary.parent().expect("the binary lies in a directory");
-    crate::fresh::example(target, name)
+    prefork_testkit::fresh::example(target, name)
 }
 
 /// Runs `prefork --runtime-dir RUNTIME_DIR ARGS`.

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::client::Client;
-use crate::supervisor::{Process, probe};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{Process, example};
 
 /// Starts it and reads where it listens.
 fn alone(arguments: &[&str], listen: &str) -> (Process, SocketAddr) {
-    let child = Command::new(probe())
+    let child = Command::new(example("probe"))
         .args(arguments)
         .env_remove("PREFORK_CHANNEL_FD")
         .env("PREFORK_LISTEN", listen)
@@ -67,7 +67,7 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn an_address_that_is_none_is_refused_with_one_that_would_be() {
-    let child = Command::new(probe())
+    let child = Command::new(example("probe"))
         .args(["--listen", "nowhere"])
         .stderr(Stdio::piped())
         .spawn()
@@ -82,7 +82,7 @@ fn an_address_that_is_none_is_refused_with_one_that_would_be() {
 
 #[test]
 fn an_unknown_argument_is_refused_with_the_usage() {
-    let child = Command::new(probe())
+    let child = Command::new(example("probe"))
         .args(["--listn", "127.0.0.1:0"])
         .stderr(Stdio::piped())
         .spawn()

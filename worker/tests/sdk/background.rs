@@ -6,8 +6,8 @@ use std::time::Duration;
 use prefork_proto::message::{ToSupervisor, ToWorker};
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{Orders, Worker};
 
 /// More than any test waits.
 const LONG: Duration = Duration::from_secs(60);

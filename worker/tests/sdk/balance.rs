@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use prefork_proto::message::ToWorker;
 
-use crate::client::Client;
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{Orders, Worker};
 
 /// After this long a worker that nobody woke looks for itself, or a little later.
 const LOOK: Duration = Duration::from_millis(900);

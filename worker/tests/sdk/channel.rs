@@ -4,8 +4,8 @@ use nix::sys::signal::Signal;
 use prefork_proto::message::{ToSupervisor, ToWorker};
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 #[test]
 fn health_counts_up_and_carries_the_applications_status() {

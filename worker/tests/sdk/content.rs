@@ -1,26 +1,12 @@
 //! Responses that have no content: what a client gets, over either protocol,
 //! whatever the application gives.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Response};
 use nix::sys::signal::Signal;
 
-use crate::client::Client;
-use crate::http::{Sender, http2, runtime};
-use crate::supervisor::{Orders, Worker};
-
-/// Asks over HTTP/2; a breach of the protocol fails.
-async fn ask(sender: &mut Sender, method: Method, target: &str) -> Response<Bytes> {
-    let request = Request::builder()
-        .method(method)
-        .uri(format!("http://test{target}"))
-        .body(Full::default())
-        .unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    let (head, body) = response.into_parts();
-    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
-}
+use prefork_testkit::client::Client;
+use prefork_testkit::http2::{ask, http2, runtime};
+use prefork_testkit::supervisor::Worker;
 
 fn length<B>(response: &Response<B>) -> Option<&str> {
     let length = response.headers().get("content-length")?;
@@ -118,22 +104,4 @@ fn a_status_that_is_no_answer_becomes_500() {
     });
     let said = said(worker);
     assert_eq!(said.matches("is no answer").count(), 1, "{said}");
-}
-
-#[test]
-fn the_bundled_servers_own_pages_have_no_content_for_head() {
-    let worker = Worker::with(Orders {
-        kind: "web",
-        ..Orders::default()
-    });
-    runtime().block_on(async {
-        let (mut sender, _closed) = http2(&worker).await;
-        for (target, status) in [("/", 200), ("/missing", 404)] {
-            let head = ask(&mut sender, Method::HEAD, target).await;
-            assert_eq!((head.status().as_u16(), head.body().len()), (status, 0));
-            let whole = ask(&mut sender, Method::GET, target).await;
-            assert_eq!(length(&head), length(&whole));
-            assert_eq!(length(&head), Some(&*whole.body().len().to_string()));
-        }
-    });
 }

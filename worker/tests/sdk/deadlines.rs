@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 const LONG: Duration = Duration::from_secs(60);
 const HEADER: Duration = Duration::from_millis(400);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use prefork_proto::message::{ToSupervisor, ToWorker};
 
-use crate::client::Client;
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{Orders, Worker};
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -3,9 +3,9 @@
 
 use prefork_proto::message::HttpLimits;
 
-use crate::http2_frames::{Event, Frames};
-use crate::raw_http2::{Raw, Said};
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::http2_frames::{Event, Frames};
+use prefork_testkit::raw_http2::{Raw, Said};
+use prefork_testkit::supervisor::{Orders, Worker};
 
 /// The head of a POST whose body waits.
 fn head(path: &str) -> [(&str, &str); 5] {

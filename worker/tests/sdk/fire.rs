@@ -13,8 +13,8 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prefork_proto::message::{ToSupervisor, ToWorker};
 
-use crate::client::Client;
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 const CLIENTS: usize = 32;
 const REPLACEMENTS: usize = 6;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use prefork_proto::message::HttpLimits;
 
-use crate::client::Client;
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{Orders, Worker};
 
 /// Every time that a client has: more than what a busy machine takes for what comes
 /// before the process stands still.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use prefork_proto::message::{PROTOCOL, ToSupervisor, ToWorker};
 use serde_json::json;
 
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::supervisor::{Orders, Worker};
 
 #[test]
 fn a_worker_says_who_it_is_and_what_it_can_do() {

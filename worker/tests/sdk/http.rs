@@ -1,46 +1,12 @@
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use prefork_proto::message::ToWorker;
-use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::client::Client;
-use crate::supervisor::{DEADLINE, Orders, Worker};
-
-pub(crate) type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
-pub(crate) type Closed = tokio::task::JoinHandle<hyper::Result<()>>;
-
-/// An HTTP/2 client that begins with the preface.
-pub(crate) async fn http2(worker: &Worker) -> (Sender, Closed) {
-    let stream = TcpStream::connect(worker.address).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
-    (sender, tokio::spawn(connection))
-}
-
-/// A runtime whose tasks go on while the test waits for the worker.
-pub(crate) fn runtime() -> Runtime {
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(1).enable_all().build().unwrap()
-}
-
-pub(crate) async fn get(sender: &mut Sender, path: &str) -> Result<(u16, Bytes), hyper::Error> {
-    let request = Request::get(format!("http://test{path}"))
-        .version(Version::HTTP_2)
-        .body(Full::default())
-        .unwrap();
-    let response = sender.send_request(request).await?;
-    let status = response.status().as_u16();
-    Ok((status, response.collect().await?.to_bytes()))
-}
+use prefork_testkit::client::Client;
+use prefork_testkit::http2::{get, http2, runtime};
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 #[test]
 fn http_2_is_served_on_the_same_listener() {
@@ -174,7 +140,7 @@ fn an_upgraded_connection_stays_one_of_the_connections() {
 #[test]
 fn the_application_knows_who_asks() {
     let worker = Worker::ready();
-    let stream = crate::client::connected(worker.address);
+    let stream = prefork_testkit::client::connected(worker.address);
     let told = format!("Some({}) main None", stream.local_addr().unwrap());
     let mut client = Client::over(stream);
     for _ in 0..2 {

@@ -8,9 +8,9 @@ use http_body_util::Full;
 use hyper::{Request, Version};
 use prefork_proto::message::{HttpLimits, ToWorker};
 
-use crate::client::{Client, Response};
-use crate::http::{get, http2, runtime};
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::client::{Client, Response};
+use prefork_testkit::http2::{get, http2, runtime};
+use prefork_testkit::supervisor::{Orders, Worker};
 
 /// A worker whose operator has set these.
 fn limited(http: HttpLimits) -> Worker {

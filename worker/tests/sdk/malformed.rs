@@ -3,8 +3,8 @@
 
 use prefork_proto::message::ToWorker;
 
-use crate::client::Client;
-use crate::supervisor::Worker;
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::Worker;
 
 /// What a case comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

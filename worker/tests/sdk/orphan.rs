@@ -9,9 +9,9 @@ use prefork_proto::message::{RejoinState, ToSupervisor, ToWorker};
 use prefork_proto::scoreboard::Board;
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::door::{Door, cookie};
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::door::{Door, cookie};
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -6,9 +6,9 @@ use std::io::Read;
 
 use prefork_proto::message::{OutputStream, ToWorker};
 
-use crate::client::Client;
-use crate::door::{Door, Returned};
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::door::{Door, Returned};
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 /// Orders of a worker that keeps the reading ends of what it prints to.
 fn orders(door: &Door) -> Orders {
@@ -147,24 +147,4 @@ fn output_that_it_was_not_given_stays_where_it_goes() {
     for line in ["lost the channel", "rejoined", "to stderr"] {
         assert!(stderr.contains(line), "{stderr}");
     }
-}
-
-#[test]
-fn the_bundled_server_outlives_its_supervisor_and_the_readers_of_its_output() {
-    let door = Door::opened("s1");
-    let mut worker = Worker::with(Orders {
-        kind: "web",
-        ..orders(&door)
-    });
-    let mut client = Client::connect(worker.address);
-    assert_eq!(client.get("/").status, 200);
-    killed(&mut worker);
-    assert_eq!(client.get("/").status, 200);
-    assert_eq!(door.let_in(&mut worker).outputs.len(), 2);
-    worker.say(&ToWorker::Refused {
-        reason: "nobody reads this".to_owned(),
-    });
-    assert!(client.get("/").status == 200);
-    drop(client);
-    assert_eq!(worker.process.exit().code(), Some(0));
 }

@@ -215,7 +215,6 @@ fn main() -> ExitCode {
             .header_timeout(Duration::from_millis(400))
             .idle_timeout(Duration::from_millis(800)),
         Ok("busy") => return busy::main(),
-        Ok("web") => return prefork_worker::web::main(),
         _ => worker.on_tell(obey).on_reload(take),
     };
     worker.run(|context| async move {

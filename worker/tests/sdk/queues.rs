@@ -9,8 +9,8 @@ use std::time::Duration;
 use prefork_proto::message::ToWorker;
 use serde_json::json;
 
-use crate::client::Client;
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -9,10 +9,10 @@ use prefork_proto::message::{HttpLimits, RequestsOffer, ToSupervisor, ToWorker};
 use prefork_proto::request_table::RequestStage::{self, Queued, Responding, Working};
 use prefork_proto::request_table::{Entry, Table};
 
-use crate::client::Client;
-use crate::door::Door;
-use crate::raw_http2::Raw;
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::door::Door;
+use prefork_testkit::raw_http2::Raw;
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 /// A worker with these orders that notes its requests, up to `ready`.
 fn noting(orders: Orders) -> (Worker, Table) {

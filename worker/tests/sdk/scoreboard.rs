@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use prefork_proto::message::{ToSupervisor, ToWorker};
 use prefork_proto::scoreboard::{self, ABI};
 
-use crate::client::Client;
-use crate::supervisor::{Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::supervisor::{Orders, Worker};
 
 #[test]
 fn what_a_client_has_received_is_on_the_scoreboard() {

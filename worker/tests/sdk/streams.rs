@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use prefork_proto::message::HttpLimits;
 
-use crate::client::Client;
-use crate::raw_http2::{Raw, Said};
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::raw_http2::{Raw, Said};
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 const WIDE: u32 = 1 << 30;
 

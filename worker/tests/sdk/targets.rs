@@ -1,8 +1,8 @@
 //! What a request over HTTP/2 may name: hosts in any form that means the same, and
 //! targets that its method may have.
 
-use crate::http2_frames::{Event, Frames};
-use crate::supervisor::Worker;
+use prefork_testkit::http2_frames::{Event, Frames};
+use prefork_testkit::supervisor::Worker;
 
 /// The status that a request comes to, on a connection that lives on.
 fn status(frames: &mut Frames, fields: &[(&str, &str)]) -> u16 {

@@ -15,9 +15,9 @@ use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ProtocolVersion, SupportedProtocolVersion};
 
-use crate::client::{Client, connected};
-use crate::supervisor::{DEADLINE, Orders, Worker};
-use crate::tls_client::{Issued, Trust, issue, settings, ticket_key};
+use prefork_testkit::client::{Client, connected};
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::tls_client::{Issued, Trust, issue, settings, ticket_key};
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::client::Client;
-use crate::http::runtime;
-use crate::supervisor::{DEADLINE, Orders, Worker};
+use prefork_testkit::client::Client;
+use prefork_testkit::http2::runtime;
+use prefork_testkit::supervisor::{DEADLINE, Orders, Worker};
 
 /// A body whose length nobody is told.
 struct Parts(mpsc::Receiver<Bytes>);
