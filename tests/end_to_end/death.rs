@@ -3,21 +3,11 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_api::{Exit, ExitReason};
+use prefork_api::ExitReason;
 
-use crate::harness::deadline::{eventually, eventually_some};
+use crate::harness::deadline::eventually;
 use crate::harness::{Pool, Prefork, processes};
 use crate::serving::pid_on_page;
-
-/// The certificate of a process, when it has been written.
-#[track_caller]
-fn certificate(prefork: &Prefork, pool: &str, slot: u32, pid: i32) -> Exit {
-    let what = format!("the certificate of {pid} is there");
-    eventually_some(&what, Duration::from_secs(10), || {
-        let exits = prefork.describe(pool, slot).exits;
-        exits.into_iter().find(|exit| exit.pid == pid)
-    })
-}
 
 fn exits(prefork: &Prefork, reason: &str) -> f64 {
     prefork.metric("prefork_worker_exits_total", &[("reason", reason)])
@@ -38,7 +28,7 @@ fn a_killed_worker_is_replaced_and_its_certificate_says_how_it_died() {
     let new = prefork.replaced("web", 0, old);
 
     assert_eq!(pid_on_page(address), new);
-    let exit = certificate(&prefork, "web", 0, old);
+    let exit = prefork.certificate("web", 0, old);
     assert_eq!(exit.reason, ExitReason::Signal);
     assert_eq!((exit.signal, exit.code), (Some(9), None));
     assert_eq!((exit.requests, exit.incarnation), (5, 1));
@@ -80,7 +70,7 @@ fn a_stopped_worker_is_found_by_its_heartbeat_timeout_and_replaced() {
     processes::send(old, Signal::SIGSTOP);
     prefork.replaced("web", 1, old);
 
-    let exit = certificate(&prefork, "web", 1, old);
+    let exit = prefork.certificate("web", 1, old);
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout);
     assert_eq!(exit.signal, Some(9));
     // As the supervisor saw it: at the first look when that second was over, and
@@ -104,7 +94,7 @@ fn a_stopped_worker_can_leave_a_core_of_what_hangs() {
     let old = prefork.ready_pid("app", 0);
     prefork.order("app", 0, "silent");
     prefork.replaced("app", 0, old);
-    let exit = certificate(&prefork, "app", 0, old);
+    let exit = prefork.certificate("app", 0, old);
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout);
     assert_eq!(exit.signal, Some(6), "{exit:?}");
 }
@@ -116,7 +106,7 @@ fn a_crash_is_told_with_its_exit_code_and_its_last_words() {
     prefork.order("app", 0, "exit 3 the disk is on fire");
     prefork.replaced("app", 0, old);
 
-    let exit = certificate(&prefork, "app", 0, old);
+    let exit = prefork.certificate("app", 0, old);
     assert_eq!((exit.reason, exit.code), (ExitReason::Crash, Some(3)));
     assert!(exit.stderr.contains("the disk is on fire"), "{exit:?}");
     assert_eq!(exits(&prefork, "crash"), 1.0);
@@ -129,7 +119,7 @@ fn a_worker_that_leaves_unasked_with_zero_is_replaced_too() {
     let old = prefork.ready_pid("app", 0);
     prefork.order("app", 0, "exit 0 no more work");
     prefork.replaced("app", 0, old);
-    let exit = certificate(&prefork, "app", 0, old);
+    let exit = prefork.certificate("app", 0, old);
     assert_eq!((exit.reason, exit.code), (ExitReason::Clean, Some(0)));
 }
 
@@ -139,7 +129,7 @@ fn an_aborting_worker_is_a_death_by_signal() {
     let old = prefork.ready_pid("app", 0);
     prefork.order("app", 0, "abort");
     prefork.replaced("app", 0, old);
-    let exit = certificate(&prefork, "app", 0, old);
+    let exit = prefork.certificate("app", 0, old);
     assert_eq!((exit.reason, exit.signal), (ExitReason::Signal, Some(6)));
 }
 
@@ -176,6 +166,6 @@ fn a_grandchild_that_holds_the_channel_hides_no_death() {
     let old = prefork.ready_pid("app", 0);
     processes::send(old, Signal::SIGKILL);
     prefork.replaced("app", 0, old);
-    let exit = certificate(&prefork, "app", 0, old);
+    let exit = prefork.certificate("app", 0, old);
     assert_eq!(exit.signal, Some(9));
 }

@@ -105,7 +105,7 @@ fn a_worker_that_dies_holding_its_pipe_leaves_what_it_had_written() {
     let worker = prefork.ready_pid("app", 0);
     processes::send(worker, Signal::SIGKILL);
     prefork.replaced("app", 0, worker);
-    let exit = &prefork.describe("app", 0).exits[0];
+    let exit = prefork.certificate("app", 0, worker);
     assert!(exit.stderr.contains("about to hold it"), "{exit:?}");
     prefork.logged(&["app/0", "about to hold it"]);
 }

@@ -51,10 +51,7 @@ fn ends_for(prefork: &Prefork, order: &[u8], reason: &str) {
 
     let shown = String::from_utf8_lossy(&order[..order.len().min(60)]).into_owned();
     assert_eq!(decode_errors(), before + 1.0, "{shown}: {reason}");
-    let exit = eventually_some("the certificate is there", PATIENCE, || {
-        let exits = prefork.describe("odd", 0).exits;
-        exits.into_iter().find(|exit| exit.pid == old)
-    });
+    let exit = prefork.certificate("odd", 0, old);
     assert_eq!(exit.reason, ExitReason::ProtocolError, "{shown}: {exit:?}");
     assert!(!exit.detail.is_empty(), "{shown}: no rule in {exit:?}");
     prefork.logged(&[&old.to_string(), &exit.detail]);
@@ -197,8 +194,7 @@ fn a_silent_worker_is_replaced_for_its_silence() {
     let old = prefork.ready_pid("odd", 0);
     prefork.order("odd", 0, "silent");
     prefork.replaced("odd", 0, old);
-    let exits = prefork.describe("odd", 0).exits;
-    let exit = exits.iter().find(|exit| exit.pid == old).expect("it died");
+    let exit = prefork.certificate("odd", 0, old);
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout);
     prefork.logged(&["odd/0", "heartbeat"]);
 }
@@ -209,8 +205,7 @@ fn a_worker_that_never_reads_is_treated_as_hung_though_it_reports() {
     let old = prefork.ready_pid("odd", 0);
     prefork.order("odd", 0, "deaf");
     prefork.replaced("odd", 0, old);
-    let exits = prefork.describe("odd", 0).exits;
-    let exit = exits.iter().find(|exit| exit.pid == old).expect("it died");
+    let exit = prefork.certificate("odd", 0, old);
     assert_eq!(exit.reason, ExitReason::HeartbeatTimeout, "{exit:?}");
 }
 
@@ -253,10 +248,7 @@ fn a_worker_that_hangs_up_while_it_lives_is_replaced() {
     prefork.replaced("odd", 0, old);
     eventually("the old one is gone", PATIENCE, || !processes::alive(old));
     // Its last words are waited for before its certificate is made out.
-    let exit = eventually_some("it has its certificate", PATIENCE, || {
-        let exits = prefork.describe("odd", 0).exits;
-        exits.into_iter().find(|exit| exit.pid == old)
-    });
+    let exit = prefork.certificate("odd", 0, old);
     assert_eq!(exit.reason, ExitReason::ProtocolError);
 }
 

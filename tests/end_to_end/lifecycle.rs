@@ -155,7 +155,7 @@ fn an_idle_connection_of_a_draining_worker_is_served_once_more_and_closed_cleanl
     }
     std::thread::scope(|scope| {
         let drain = scope.spawn(|| prefork.cli(&["drain", "web/0"]));
-        prefork.replaced("web", 0, old);
+        prefork.succeeded("web", 0, old);
         let last = speaks.get("/").expect("it is served once more");
         assert!(last.body.contains(&old.to_string()), "{last:?}");
         assert!(last.closes(), "{last:?}");
@@ -178,8 +178,7 @@ fn a_worker_that_will_not_leave_is_killed_after_its_deadlines() {
     processes::send(first, Signal::SIGKILL);
     let old = prefork.replaced("app", 0, first);
     prefork.done(&["drain", "app/0"]);
-    let exits = prefork.describe("app", 0).exits;
-    let exit = exits.iter().find(|exit| exit.pid == old).expect("it died");
+    let exit = prefork.certificate("app", 0, old);
     assert_eq!(exit.reason, ExitReason::DrainTimeout);
     assert_eq!(exit.signal, Some(9));
 }

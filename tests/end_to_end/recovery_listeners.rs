@@ -34,10 +34,7 @@ fn a_worker_that_comes_back_without_a_listener_that_it_holds_keeps_nobody_from_s
     let answer = http::get(address, "/").expect("it is served");
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(prefork.ready_pid("api", 0), other);
-    let exit = eventually_some("its certificate", PATIENCE, || {
-        let exits = prefork.describe("web", 0).exits;
-        exits.into_iter().find(|exit| exit.pid == old)
-    });
+    let exit = prefork.certificate("web", 0, old);
     assert_eq!(exit.reason, ExitReason::ProtocolError, "{exit:?}");
 }
 

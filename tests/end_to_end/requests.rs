@@ -6,9 +6,9 @@ use std::io::{Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
-use prefork_api::{Exit, ExitReason, RequestStage, Requests, RunningRequest};
+use prefork_api::{ExitReason, RequestStage, Requests, RunningRequest};
 
-use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
+use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::{self, Connection};
 use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, processes};
@@ -43,16 +43,6 @@ fn shows(prefork: &Prefork, pool: &str, expected: &[&str]) {
         let left_out = shown.more + shown.unlisted + shown.silent_workers;
         left_out == 0 && targets(shown.requests.iter().map(|it| &it.request)) == expected
     });
-}
-
-/// The certificate of a process, when it has been written.
-#[track_caller]
-fn certificate(prefork: &Prefork, pool: &str, pid: i32) -> Exit {
-    let what = format!("the certificate of {pid} is there");
-    eventually_some(&what, PATIENCE, || {
-        let exits = prefork.describe(pool, 0).exits;
-        exits.into_iter().find(|exit| exit.pid == pid)
-    })
 }
 
 #[test]
@@ -90,7 +80,7 @@ fn what_a_killed_worker_was_serving_is_known_whoever_died_before() {
     processes::send(pid, Signal::SIGKILL);
     prefork.logged(&["ended by signal 9", "3 in flight", &pid.to_string()]);
     prefork.replaced("web", 0, pid);
-    let exit = certificate(&prefork, "web", pid);
+    let exit = prefork.certificate("web", 0, pid);
     assert_eq!(targets(&exit.in_flight), LONG);
     assert_eq!(exit.in_flight_unlisted, 0);
     let words = prefork.done(&["describe", "web/0"]);
@@ -101,7 +91,7 @@ fn what_a_killed_worker_was_serving_is_known_whoever_died_before() {
 
     prefork.killed();
     prefork.ready_again();
-    let kept = certificate(&prefork, "web", pid);
+    let kept = prefork.certificate("web", 0, pid);
     assert_eq!(kept.in_flight, exit.in_flight);
     shows(&prefork, "web", &[]);
 }
@@ -119,7 +109,7 @@ fn a_crash_and_a_hang_leave_what_was_being_served() {
         shows(&prefork, pool, &LONG);
         let pid = prefork.ready_pid(pool, 0);
         processes::send(pid, signal);
-        let exit = certificate(&prefork, pool, pid);
+        let exit = prefork.certificate(pool, 0, pid);
         assert_eq!(exit.reason, reason, "{exit:?}");
         assert_eq!(targets(&exit.in_flight), LONG, "{pool}");
     }
@@ -151,7 +141,7 @@ fn what_there_is_no_room_for_is_counted_and_a_query_shown_where_it_is_asked_for(
     });
     let pid = prefork.ready_pid("web", 0);
     processes::send(pid, Signal::SIGKILL);
-    let exit = certificate(&prefork, "web", pid);
+    let exit = prefork.certificate("web", 0, pid);
     assert_eq!((exit.in_flight.len(), exit.in_flight_unlisted), (2, 3));
 }
 
@@ -238,7 +228,7 @@ fn a_worker_that_scribbles_over_its_table_hurts_nobody() {
     assert_eq!(prefork.ready_pid("odd", 0), odd, "it is no reason to die");
     processes::send(odd, Signal::SIGKILL);
     prefork.replaced("odd", 0, odd);
-    let exit = certificate(&prefork, "odd", odd);
+    let exit = prefork.certificate("odd", 0, odd);
     assert!(exit.in_flight.len() <= 16, "{exit:?}");
     load.serves(20);
     load.stop_flawless();

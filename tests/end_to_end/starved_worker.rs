@@ -96,7 +96,7 @@ fn one_that_is_stopped_waits_for_no_processor_however_busy_the_machine_is() {
     let before = prefork.metric(STARVED, &[("pool", "web")]);
     prefork.replaced("web", 0, pid);
     is_found(&prefork);
-    let exit = prefork.describe("web", 0).exits.remove(0);
+    let exit = prefork.certificate("web", 0, pid);
     assert!(exit.detail.contains("silent for"), "{}", exit.detail);
     // Before it was stopped it may have waited.
     let after = prefork.metric(STARVED, &[("pool", "web")]);

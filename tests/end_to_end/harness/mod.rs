@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use prefork_api::{Describe, PoolStatus, SlotState, Status, WorkerStatus};
+use prefork_api::{Describe, Exit, PoolStatus, SlotState, Status, WorkerStatus};
 use tempfile::TempDir;
 
 use cli::Output;
@@ -200,15 +200,35 @@ impl Prefork {
         slots.map(|slot| self.ready_pid(pool, slot)).collect()
     }
 
-    /// Returns when the slot is ready with another process than `old`; gives the new one.
+    /// Returns when the slot is ready with another process than `old`, whose end is
+    /// counted and certified by then; gives the new one.
     #[track_caller]
     pub(crate) fn replaced(&self, pool: &str, slot: u32, old: i32) -> i32 {
+        let new = self.succeeded(pool, slot, old);
+        self.certificate(pool, slot, old);
+        new
+    }
+
+    /// Returns when the slot is ready with another process than `old`, which may live
+    /// yet: a successor is started before its predecessor is reaped. Gives the new one.
+    #[track_caller]
+    pub(crate) fn succeeded(&self, pool: &str, slot: u32, old: i32) -> i32 {
         let what = format!("{pool}/{slot} is ready with another process than {old}");
         eventually_some(&what, PATIENCE, || {
             let worker = self.worker(pool, slot);
             worker
                 .pid
                 .filter(|pid| worker.state == SlotState::Ready && *pid != old)
+        })
+    }
+
+    /// The certificate of a process that the slot had, when it has been written.
+    #[track_caller]
+    pub(crate) fn certificate(&self, pool: &str, slot: u32, pid: i32) -> Exit {
+        let what = format!("the certificate of {pid} is there");
+        eventually_some(&what, PATIENCE, || {
+            let exits = self.describe(pool, slot).exits;
+            exits.into_iter().find(|exit| exit.pid == pid)
         })
     }
 
