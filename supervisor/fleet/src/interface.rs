@@ -442,8 +442,8 @@ pub enum Action {
         /// What was done, or why not.
         result: Result<String, Refusal>,
     },
-    /// A reload has ended: forget the programs, settings and listeners that no
-    /// generation in force needs.
+    /// A reload has succeeded or failed, and its asker is told so next. After a
+    /// success, forget what only the generation before it needed.
     Reloaded {
         /// The generation in force now.
         generation: u64,
@@ -452,6 +452,9 @@ pub enum Action {
         /// Why not; empty when committed.
         why: String,
     },
+    /// No process of a generation that was rolled back is left: forget what only
+    /// that one needed.
+    RollbackEnded,
     /// No pool of the first generation came up: print the certificate, exit 1.
     /// `Action::Kill` for everything that lives came before it or comes with
     /// it: a worker that had to be killed has its certificate when it is

@@ -71,6 +71,7 @@ impl Reactor {
                 committed,
                 why,
             } => self.reloaded(generation, committed, &why),
+            Action::RollbackEnded => self.rollback_ended(),
             Action::BootFailed {
                 pool,
                 slot,

@@ -417,34 +417,44 @@ impl Reactor {
         self.reload_again();
     }
 
-    /// The fleet has ended a reload.
+    /// The fleet knows how a reload ended.
     pub(super) fn reloaded(&mut self, generation: u64, committed: bool, why: &str) {
         let Some(reload) = self.reloads.current.take() else {
             return;
         };
-        if committed {
-            info!("reload: generation {generation} is in force");
-            self.options.settle(&reload.config);
-            self.take_over_config(reload.config);
-            if let Some(changed) = reload.changed {
-                self.run_after(reload.job, changed);
-            }
-        } else {
-            error!(
-                "reload: generation {} was rolled back: {why}",
-                reload.generation
-            );
-        }
-        if !committed {
-            take_back(&reload.granted);
-        }
         self.note_reload(committed, generation, why);
-        let orphans = self.editions.keep_only(generation);
-        if committed {
-            self.adjust_sockets();
-            self.metrics.set_detail(self.config.metrics);
-            self.metrics.set_max_series(self.config.max_series);
+        if !committed {
+            let given_up = reload.generation;
+            error!("reload: generation {given_up} was rolled back: {why}");
+            // It is in progress until the last process of that generation has gone.
+            self.reloads.current = Some(reload);
+            return;
         }
+        info!("reload: generation {generation} is in force");
+        self.options.settle(&reload.config);
+        self.take_over_config(reload.config);
+        if let Some(changed) = reload.changed {
+            self.run_after(reload.job, changed);
+        }
+        let orphans = self.editions.keep_only(generation);
+        self.adjust_sockets();
+        self.metrics.set_detail(self.config.metrics);
+        self.metrics.set_max_series(self.config.max_series);
+        self.end_reload(orphans);
+    }
+
+    /// Nothing is left of a generation that was rolled back.
+    pub(super) fn rollback_ended(&mut self) {
+        let Some(reload) = self.reloads.current.take() else {
+            return;
+        };
+        take_back(&reload.granted);
+        let orphans = self.editions.keep_only(self.fleet.generation());
+        self.end_reload(orphans);
+    }
+
+    /// Closes what no generation has any more, and goes on to the next reload.
+    fn end_reload(&mut self, orphans: Vec<(Rc<str>, Rc<Sockets>)>) {
         self.retire_all(orphans);
         self.export_pools();
         self.reload_again();

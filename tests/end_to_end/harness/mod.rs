@@ -257,10 +257,14 @@ impl Prefork {
         Exposition::parse(&answer.body)
     }
 
-    /// The sum of a metric's samples that carry these labels; panics if there is none.
+    /// The sum of a metric's samples that carry these labels, as soon as there are any.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.scrape().sum(name, labels)
+        eventually_some(&format!("{name} with {labels:?}"), PATIENCE, || {
+            let scrape = self.scrape();
+            let found = !scrape.matching(name, labels).is_empty();
+            found.then(|| scrape.sum(name, labels))
+        })
     }
 
     /// Gives the test worker in a slot an order, which is carried out once.

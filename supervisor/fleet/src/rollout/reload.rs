@@ -210,13 +210,14 @@ impl Fleet {
             pool.part = None;
         }
         if let Some(job) = rollout.job {
+            self.actions.push(Action::Reloaded {
+                generation: self.generation,
+                committed: false,
+                why: why.to_owned(),
+            });
             self.finish(job, Err(Refusal::failed(why)));
         }
-        self.actions.push(Action::Reloaded {
-            generation: self.generation,
-            committed: false,
-            why: why.to_owned(),
-        });
+        self.actions.push(Action::RollbackEnded);
     }
 }
 

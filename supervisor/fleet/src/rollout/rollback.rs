@@ -151,6 +151,11 @@ impl Fleet {
         };
         let message = format!("{}; {now}", back.why);
         let stderr = back.stderr.take().unwrap_or_default();
+        self.actions.push(Action::Reloaded {
+            generation: in_force,
+            committed: false,
+            why: std::mem::take(&mut back.why),
+        });
         self.finish(job, Err(Refusal::Failed { message, stderr }));
     }
 
@@ -168,20 +173,12 @@ impl Fleet {
 
     /// No process of the new generation is left: the reload is over.
     pub(crate) fn end_rollback(&mut self) {
-        let Some(rollout) = self.rollout.take() else {
-            return;
-        };
+        self.rollout = None;
         for pool in self.pools.iter_mut() {
             pool.part = None;
         }
         self.recount_all();
-        if let Stage::Back(back) = rollout.stage {
-            self.actions.push(Action::Reloaded {
-                generation: self.generation,
-                committed: false,
-                why: back.why,
-            });
-        }
+        self.actions.push(Action::RollbackEnded);
     }
 }
 
@@ -241,8 +238,11 @@ mod tests {
         driver.say_ready(worker(0, 3));
         assert!(driver.drains(worker(0, 2)));
         assert!(driver.failure(job).0.starts_with("web/1: pid 1102 exited"));
-        assert_eq!(driver.reloaded(), []);
+        // Whoever has been told finds it said everywhere, also while others still drain.
+        assert_eq!(driver.reloaded().len(), 1);
+        assert!(!driver.has_done(&Action::RollbackEnded));
         driver.exit(worker(0, 2), code(0));
+        assert!(driver.has_done(&Action::RollbackEnded));
         assert_eq!(driver.reloaded().len(), 1);
         assert_eq!(driver.last_reason(0), ExitReason::Reload);
     }

@@ -387,6 +387,7 @@ impl Facts {
                 committed,
                 ..
             } => self.reloaded(*generation, *committed, now),
+            Action::RollbackEnded => self.rollback_ended(),
             Action::BootFailed { others, .. } => {
                 assert!(!self.booted && !self.boot_failed);
                 let down = |pool: &&PoolFacts| pool.set_back && !pool.is_up();

@@ -21,6 +21,8 @@ pub(crate) struct Reload {
     after: Vec<(String, u32)>,
     /// Whether something has gone wrong that must undo it.
     pub(crate) failed: bool,
+    /// It is known to have failed.
+    pub(crate) is_lost: bool,
     /// What its asker was told, if that has happened.
     pub(crate) told: Option<bool>,
     /// Its processes.
@@ -77,6 +79,7 @@ impl Facts {
             before: before.filter(|(_, desired)| *desired > 0).collect(),
             after: after.collect(),
             failed: false,
+            is_lost: false,
             told: None,
             newcomers: BTreeSet::new(),
             on_probation: BTreeSet::new(),
@@ -259,46 +262,58 @@ impl Facts {
         assert!(slot.restores_failed >= 3, "{worker:?} is missed: {slot:?}");
     }
 
-    /// The reload has ended: once, and as its asker was told.
+    /// How the reload ends is known: once, and before its asker is told.
     pub(crate) fn reloaded(&mut self, generation: u64, committed: bool, now: Time) {
-        let reload = self.reload.take().expect("a reload that has not ended");
-        if committed {
-            assert_eq!(reload.told, None);
-            self.untold.insert(reload.job, now);
-        } else {
-            assert!(!self.open_jobs.contains(&reload.job));
-            assert_eq!(reload.told, Some(false));
+        let reload = self.reload.as_mut().expect("a reload that has not ended");
+        assert!(reload.told.is_none() && !reload.is_lost);
+        if !committed {
+            assert!(self.stopping || reload.failed);
+            assert_eq!(generation, self.generation);
+            reload.is_lost = true;
+            return;
         }
-        let ended = |pools| Ended {
-            generation: reload.generation,
-            pools,
+        assert!(!reload.failed && generation == reload.generation);
+        let reload = self.reload.take().expect("it was there");
+        self.untold.insert(reload.job, now);
+        self.generation = generation;
+        self.happened.committed += 1;
+        self.just_reloaded = Some(Ended {
+            generation,
+            pools: reload.after,
             committed,
-        };
-        if committed {
-            assert!(!reload.failed && generation == reload.generation);
-            self.generation = generation;
-            self.happened.committed += 1;
-            self.just_reloaded = Some(ended(reload.after));
-        } else if self.stopping {
+        });
+        for pool in &mut self.pools {
+            let Some(planned) = pool.planned.take() else {
+                pool.retire();
+                continue;
+            };
+            pool.kept = if planned.kept {
+                planned.before.unwrap_or(0)
+            } else {
+                0
+            };
+            pool.policy = planned.policy;
+        }
+    }
+
+    /// Nothing is left of a reload that has failed, as its asker was told.
+    pub(crate) fn rollback_ended(&mut self) {
+        let reload = self.reload.take().expect("a reload that has not ended");
+        assert!(reload.is_lost);
+        assert!(!self.open_jobs.contains(&reload.job));
+        assert_eq!(reload.told, Some(false));
+        if self.stopping {
             self.happened.cut_short += 1;
         } else {
-            assert!(reload.failed && generation == self.generation);
             self.happened.rolled_back += 1;
-            self.just_reloaded = Some(ended(reload.before));
+            self.just_reloaded = Some(Ended {
+                generation: reload.generation,
+                pools: reload.before,
+                committed: false,
+            });
         }
         for pool in &mut self.pools {
-            match pool.planned.take() {
-                Some(planned) if committed => {
-                    pool.kept = if planned.kept {
-                        planned.before.unwrap_or(0)
-                    } else {
-                        0
-                    };
-                    pool.policy = planned.policy;
-                }
-                None if committed => pool.retire(),
-                _ => {}
-            }
+            pool.planned = None;
         }
     }
 }
