@@ -553,6 +553,30 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_in_chinese_has_the_same_parts_and_the_same_commands() {
+        fn outline(page: &str) -> Vec<&str> {
+            let mut is_code = false;
+            let mut outline = Vec::new();
+            for line in page.lines() {
+                is_code ^= line.starts_with("```");
+                // A heading counts by its depth, a row of a table by being one.
+                if is_code {
+                    outline.push(line);
+                } else if line.starts_with('#') {
+                    outline.push(line.split(' ').next().expect("it begins with #"));
+                } else if line.starts_with('|') {
+                    outline.push("|");
+                }
+            }
+            outline
+        }
+        let english = outline(include_str!("../../../README.md"));
+        let chinese = outline(include_str!("../../../README.zh-CN.md"));
+        assert!(english.len() > 100, "{english:?}");
+        assert_eq!(english, chinese);
+    }
+
+    #[test]
     fn global_flags_go_before_and_after_the_command() {
         for line in [
             "prefork --timeout 500ms --output json status",
