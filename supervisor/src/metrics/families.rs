@@ -18,6 +18,8 @@ pub(super) struct Family {
     pub(super) value: Value,
     /// Whether it has samples only where the workers count HTTP.
     pub(super) counted: bool,
+    /// Whether the slots of a pool are always taken together.
+    pub(super) by_pool: bool,
 }
 
 /// Where a family's samples come from. Everything but gauges is summed where
@@ -64,7 +66,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "Channels to workers that are open and past their handshake.",
         Gauge(|n| flag(n.current().is_some_and(|p| p.channel_up)), Sum),
     ),
-    family(
+    by_pool(family(
         "prefork_channel_messages_sent_total",
         "Messages sent to workers, by type.",
         Totals {
@@ -72,8 +74,8 @@ pub(super) const FAMILIES: &[Family] = &[
             values: |l| l.sent_kinds.clone(),
             numbers: |n| n.channel.sent.clone(),
         },
-    ),
-    family(
+    )),
+    by_pool(family(
         "prefork_channel_messages_received_total",
         "Messages received from workers, by type.",
         Totals {
@@ -81,7 +83,7 @@ pub(super) const FAMILIES: &[Family] = &[
             values: |l| l.received_kinds.clone(),
             numbers: |n| n.channel.received.clone(),
         },
-    ),
+    )),
     family(
         "prefork_channel_sent_bytes_total",
         "Bytes sent to workers.",
@@ -107,7 +109,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "Descriptors received that no message claimed, and closed.",
         Total(|n| n.channel.fds_rejected),
     ),
-    family(
+    by_pool(family(
         "prefork_channel_decode_errors_total",
         "What workers sent that could not be understood or broke a rule of the protocol.",
         Totals {
@@ -115,8 +117,8 @@ pub(super) const FAMILIES: &[Family] = &[
             values: |l| l.decode_reasons.clone(),
             numbers: |n| n.decode_errors.clone(),
         },
-    ),
-    family(
+    )),
+    by_pool(family(
         "prefork_channel_send_errors_total",
         "Messages that could not be sent.",
         Totals {
@@ -124,7 +126,7 @@ pub(super) const FAMILIES: &[Family] = &[
             values: |l| l.send_reasons.clone(),
             numbers: |n| n.send_errors.clone(),
         },
-    ),
+    )),
     family(
         "prefork_channel_round_trip_seconds",
         "Time from a ping to its reply.",
@@ -253,7 +255,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "Requests whose handler panicked.",
         Total(|n| n.http().panics),
     ),
-    counted(
+    by_pool(counted(
         "prefork_tls_handshake_failures_total",
         "TLS handshakes that came to nothing, by what was the reason.",
         Totals {
@@ -261,7 +263,7 @@ pub(super) const FAMILIES: &[Family] = &[
             values: |_| HandshakeFailure::ALL.map(HandshakeFailure::as_str).to_vec(),
             numbers: |n| n.http().tls_failures.to_vec(),
         },
-    ),
+    )),
     counted(
         "prefork_http_connections_accepted_total",
         "Connections accepted.",
@@ -290,6 +292,16 @@ const fn family(name: &'static str, help: &'static str, value: Value) -> Family 
         help,
         value,
         counted: false,
+        by_pool: false,
+    }
+}
+
+/// One that has so many label values that a series of each for each slot would be most of
+/// the exposition.
+const fn by_pool(family: Family) -> Family {
+    Family {
+        by_pool: true,
+        ..family
     }
 }
 

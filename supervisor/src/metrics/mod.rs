@@ -210,7 +210,8 @@ impl Metrics {
                 .expect("names are valid, families have samples, and a String takes all");
         };
         encode(&self.registry.gather(), &mut text);
-        samples::write(&self.groups(), &mut text);
+        let pools = self.groups(Detail::Pool);
+        samples::write(&self.groups(self.detail), &pools, &mut text);
         // One family at a time: an application may have tens of thousands of samples.
         for family in self.application.collect() {
             encode(&[family], &mut text);
@@ -219,9 +220,9 @@ impl Metrics {
     }
 
     /// The slots by the series that they share.
-    fn groups(&self) -> Vec<Group<'_>> {
+    fn groups(&self, detail: Detail) -> Vec<Group<'_>> {
         let pools = self.slots.values();
-        match self.detail {
+        match detail {
             Detail::Slot => pools
                 .flat_map(BTreeMap::values)
                 .map(|slot| Group::slot(slot))

@@ -62,9 +62,9 @@ fn escaped(value: &str) -> String {
         .replace('"', "\\\"")
 }
 
-/// Writes every family with the samples of each group. The groups are all of the
-/// same kind; without groups there are no families.
-pub(super) fn write(groups: &[Group<'_>], text: &mut String) {
+/// Writes every family with the samples of each group, or of each pool. The groups are
+/// all of the same kind; without groups there are no families.
+pub(super) fn write(groups: &[Group<'_>], pools: &[Group<'_>], text: &mut String) {
     let together = groups.iter().any(|group| group.together);
     let exported =
         |family: &&Family| !(together && matches!(family.value, Gauge(_, Together::LeftOut)));
@@ -75,7 +75,9 @@ pub(super) fn write(groups: &[Group<'_>], text: &mut String) {
             help,
             value,
             counted,
+            by_pool,
         } = family;
+        let groups = if *by_pool { pools } else { groups };
         let kind = value.kind();
         line(
             text,

@@ -2,15 +2,6 @@
 
 use super::*;
 
-/// One sample of the pool `web`; `labels` begin with a comma.
-fn of_pool(metrics: &Metrics, family: &str, labels: &str) -> f64 {
-    let series = format!("prefork_{family}{{pool=\"web\"{labels}}}");
-    let samples = samples(metrics);
-    *samples
-        .get(&series)
-        .unwrap_or_else(|| panic!("no {series} in {samples:#?}"))
-}
-
 /// Two workers that serve, of two generations, and a slot that waits.
 fn three_slots() -> Metrics {
     let mut metrics = metrics();

@@ -55,6 +55,31 @@ fn of_slot(metrics: &Metrics, family: &str, labels: &str) -> f64 {
         .unwrap_or_else(|| panic!("no {series} in {samples:#?}"))
 }
 
+/// One sample of the pool `web`; `labels` begin with a comma.
+fn of_pool(metrics: &Metrics, family: &str, labels: &str) -> f64 {
+    let series = format!("prefork_{family}{{pool=\"web\"{labels}}}");
+    let samples = samples(metrics);
+    *samples
+        .get(&series)
+        .unwrap_or_else(|| panic!("no {series} in {samples:#?}"))
+}
+
+#[test]
+fn an_idle_worker_has_few_samples_of_its_own() {
+    let mut metrics = metrics();
+    metrics.pool("web");
+    for slot in 0..3 {
+        metrics.slot("web", slot);
+    }
+    let text = metrics.encode();
+    let of_slot = |slot| text.lines().filter(|line| line.contains(slot)).count();
+    assert!(
+        (60..=90).contains(&of_slot("slot=\"1\"")),
+        "{}",
+        of_slot("slot=\"1\"")
+    );
+}
+
 fn served(requests: u64) -> Health {
     let mut http = HttpCounts::default();
     http.requests[1] = requests;
@@ -75,12 +100,6 @@ fn every_series_of_a_slot_is_there_from_its_birth() {
     metrics.slot("web", 0);
     metrics.pool("web");
     for (family, labels) in [
-        ("channel_messages_sent_total", ",kind=\"welcome\""),
-        ("channel_messages_received_total", ",kind=\"health\""),
-        ("channel_messages_received_total", ",kind=\"unknown\""),
-        ("channel_decode_errors_total", ",reason=\"not_json\""),
-        ("channel_decode_errors_total", ",reason=\"other\""),
-        ("channel_send_errors_total", ",reason=\"queue_full\""),
         ("channel_round_trip_seconds_count", ""),
         ("worker_exits_total", ",reason=\"heartbeat_timeout\""),
         ("worker_state", ",state=\"ready\""),
@@ -90,6 +109,16 @@ fn every_series_of_a_slot_is_there_from_its_birth() {
         ("worker_cpu_seconds_total", ""),
     ] {
         assert_eq!(of_slot(&metrics, family, labels), 0.0, "{family}{labels}");
+    }
+    for (family, labels) in [
+        ("channel_messages_sent_total", ",kind=\"welcome\""),
+        ("channel_messages_received_total", ",kind=\"health\""),
+        ("channel_messages_received_total", ",kind=\"unknown\""),
+        ("channel_decode_errors_total", ",reason=\"not_json\""),
+        ("channel_decode_errors_total", ",reason=\"other\""),
+        ("channel_send_errors_total", ",reason=\"queue_full\""),
+    ] {
+        assert_eq!(of_pool(&metrics, family, labels), 0.0, "{family}{labels}");
     }
     assert_eq!(of_slot(&metrics, "worker_state", ",state=\"empty\""), 1.0);
     let samples = samples(&metrics);
@@ -339,11 +368,11 @@ fn channel_totals_grow_by_what_each_channel_adds() {
 
     assert_eq!(of_slot(&metrics, "channel_sent_bytes_total", ""), 200.0);
     assert_eq!(
-        of_slot(&metrics, "channel_messages_sent_total", ",kind=\"ping\""),
+        of_pool(&metrics, "channel_messages_sent_total", ",kind=\"ping\""),
         10.0
     );
     assert_eq!(
-        of_slot(
+        of_pool(
             &metrics,
             "channel_messages_received_total",
             ",kind=\"unknown\""
@@ -351,7 +380,7 @@ fn channel_totals_grow_by_what_each_channel_adds() {
         2.0
     );
     assert_eq!(
-        of_slot(&metrics, "channel_decode_errors_total", ",reason=\"other\""),
+        of_pool(&metrics, "channel_decode_errors_total", ",reason=\"other\""),
         1.0
     );
     let round_trips = |bound| of_slot(&metrics, "channel_round_trip_seconds_bucket", bound);

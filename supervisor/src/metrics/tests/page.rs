@@ -136,6 +136,7 @@ fn the_page_says_what_becomes_of_a_pools_slots_together() {
             Value::Gauge(_, Together::Largest) => "largest",
             Value::Gauge(_, Together::Oldest) => "oldest",
             Value::Gauge(_, Together::LeftOut) => "left out",
+            _ if family.by_pool => "same",
             _ => "sum",
         };
         assert_eq!(page[family.name].by_pool, expected, "{}", family.name);
