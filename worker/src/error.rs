@@ -8,7 +8,7 @@ use prefork_proto::places::PlacesError;
 use prefork_proto::request_table::RequestTableError;
 use prefork_proto::scoreboard::ScoreboardError;
 
-use crate::tls::TlsError;
+use crate::transport::tls::TlsError;
 
 /// Why an application could not start: any error, or a text.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;

@@ -15,28 +15,28 @@ use prefork_proto::scoreboard::Tally;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle, LocalOptions};
 
+use crate::accept::accept_state::Gate;
+use crate::accept::listener::Listener;
 use crate::accept::{Serve, accept};
 use crate::access_log::AccessLog;
-use crate::alone::{self, Wish};
-use crate::application::{Application, Drain, LocalFuture, Refused, Reload, Tell};
-use crate::boot::{Boot, Orders, handshake, start_up};
+use crate::app::context::Context;
+use crate::app::front::Forwards;
+use crate::app::handlers::{Application, Drain, LocalFuture, Refused, Reload, Tell};
+use crate::app::standalone::{self, Wish};
+use crate::channel::handshake::{Boot, Orders, handshake, start_up};
+use crate::channel::link::Link;
+use crate::channel::metrics_reporter::{Reporter, Sources};
+use crate::channel::rejoin::Papers;
+use crate::channel::session::{Leave, Pace, Session};
+use crate::channel::signals::Signals;
+use crate::channel::uplink::Uplink;
 use crate::connection;
-use crate::context::Context;
 use crate::error::{StartError, WorkerError};
-use crate::front::Forwards;
-use crate::gate::Gate;
 use crate::limits::Limits;
-use crate::link::Link;
-use crate::listener::Listener;
-use crate::metrics::{Reporter, Sources};
 use crate::output::{Keeper, say};
-use crate::rejoin::Papers;
-use crate::serving::Serving;
-use crate::session::{Leave, Pace, Session};
-use crate::signals::Signals;
+use crate::process::Serving;
 use crate::sys;
-use crate::tls::Tls;
-use crate::uplink::Uplink;
+use crate::transport::tls::Tls;
 
 /// A worker to be: the application's name and handlers.
 ///
@@ -131,7 +131,7 @@ impl Worker {
         self
     }
 
-    /// Makes it a [front](crate::front): tells this one of the pools of the same
+    /// Makes it a [front](crate::app::front): tells this one of the pools of the same
     /// supervisor that requests may be forwarded to.
     pub fn forwards(mut self, forwards: Rc<dyn Forwards>) -> Self {
         self.application.forwards = Some(forwards);
@@ -241,7 +241,7 @@ impl Worker {
         match self.run_to_end(start) {
             Ok(code) => code,
             Err(error @ WorkerError::Argument(_)) => {
-                let usage = alone::usage(&program, &default);
+                let usage = standalone::usage(&program, &default);
                 say(format_args!("{program}: {error}\n{usage}"));
                 ExitCode::from(WRONG_USAGE)
             }
@@ -382,16 +382,16 @@ impl Worker {
 
     async fn by_itself(self, start: Start) -> Result<ExitCode, WorkerError> {
         let arguments = std::env::args().skip(1);
-        let named = match alone::read(arguments, self.alone.has_arguments)? {
+        let named = match standalone::read(arguments, self.alone.has_arguments)? {
             Wish::Serve(named) => named,
             Wish::Help => {
-                println!("{}", alone::usage(&self.program, &self.alone.listen));
+                println!("{}", standalone::usage(&self.program, &self.alone.listen));
                 return Ok(ExitCode::SUCCESS);
             }
         };
         let signals = Signals::take(false)?;
         let mut listeners = Vec::new();
-        for address in alone::addresses(named, self.alone.listen) {
+        for address in standalone::addresses(named, self.alone.listen) {
             listeners.push(Listener::bind(&address)?);
         }
         let access_log = Box::leak(Box::default());

@@ -15,10 +15,10 @@ use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::connection::peer::Origin;
 use crate::error::WorkerError;
-use crate::peer::Origin;
-use crate::tls::Endpoint;
-use crate::wire::Socket;
+use crate::transport::socket::Socket;
+use crate::transport::tls::Endpoint;
 
 /// How many connections may wait to be accepted when the worker runs alone.
 const BACKLOG: i32 = 4096;

@@ -1,5 +1,8 @@
 //! Takes connections from the listeners, until told not to.
 
+pub(crate) mod accept_state;
+pub(crate) mod listener;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -8,12 +11,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::time::timeout;
 
-use crate::arrivals::Arrivals;
-use crate::gate::{Gate, State};
-use crate::listener::Listener;
+use crate::accept::accept_state::{Gate, State};
+use crate::accept::listener::Listener;
 use crate::output::say;
-use crate::serving::Serving;
-use crate::stream::Stream;
+use crate::process::Serving;
+use crate::runtime::exclusive_epoll::Arrivals;
+use crate::transport::stream::Stream;
 
 /// How long to wait where accepting fails for want of something: the call
 /// would fail again at once, for as long as the connection waits in the queue.

@@ -173,7 +173,7 @@ mod tests {
 
     fn entry(target: &str, referer: &[u8], agent: &[u8]) -> Entry {
         Entry {
-            began: crate::moment::Moment::now(),
+            began: crate::runtime::moment::Moment::now(),
             asked: Some(Asked {
                 method: Method::GET,
                 uri: target.parse().unwrap(),

@@ -23,7 +23,7 @@ use prefork_proto::message::AccessLogFormat;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::moment::Moment;
+use crate::runtime::moment::Moment;
 
 use request_id::Ids;
 pub(crate) use request_id::X_REQUEST_ID;

@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::notify::{Notify, Said};
 use super::probe;
+use crate::accept::listener::Listener;
 use crate::error::StartError;
-use crate::listener::Listener;
 use crate::output::say;
 use crate::sys::{self, Image};
 

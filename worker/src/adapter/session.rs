@@ -11,18 +11,18 @@ use tokio::time::Instant;
 
 use super::probe;
 use super::program::{Ended, News, Program};
-use crate::application::LocalFuture;
-use crate::boot::unknown;
-use crate::context::Context;
-use crate::gate::Gate;
-use crate::link::{Heard, at};
-use crate::listener::Listener;
+use crate::accept::accept_state::Gate;
+use crate::accept::listener::Listener;
+use crate::app::context::Context;
+use crate::app::handlers::LocalFuture;
+use crate::channel::handshake::unknown;
+use crate::channel::link::{Heard, at};
+use crate::channel::rejoin::{Answer, Papers};
+use crate::channel::session::{DRAIN, Pace};
+use crate::channel::signals::Signals;
+use crate::channel::uplink::{Above, Uplink};
 use crate::output::{Keeper, say};
-use crate::rejoin::{Answer, Papers};
-use crate::serving::Serving;
-use crate::session::{DRAIN, Pace};
-use crate::signals::Signals;
-use crate::uplink::{Above, Uplink};
+use crate::process::Serving;
 
 /// An adapter with a program that is ready.
 pub(super) struct Session {

@@ -8,9 +8,9 @@ use prefork_proto::message::Welcome;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::background::BlockingError;
-use crate::serving::Serving;
-use crate::timer::Timer;
+use crate::process::Serving;
+use crate::process::background::BlockingError;
+use crate::runtime::timer::Timer;
 
 /// Who this worker is and what it was given: its pool, slot and settings.
 /// A clone is cheap and the same; it may go to other threads.

@@ -13,7 +13,7 @@ pub use prefork_proto::adapter::UpstreamAddress;
 pub use prefork_proto::message::{PlacesOffer, Upstream, Upstreams, Vacate};
 pub use prefork_proto::places::{CELLS, PlacesError, Row};
 
-use crate::application::{Answer, LocalFuture};
+use crate::app::handlers::{Answer, LocalFuture};
 
 /// The answer to [`Forwards::vacate`], when it is known.
 pub type Vacated = LocalFuture<Answer>;

@@ -13,8 +13,8 @@ use prefork_proto::request_table::CAPABILITY;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use crate::context::Context;
-use crate::front::Forwards;
+use crate::app::context::Context;
+use crate::app::front::Forwards;
 
 /// A command for the application: `prefork tell web COMMAND ARGS`.
 #[derive(Debug)]

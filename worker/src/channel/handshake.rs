@@ -9,14 +9,14 @@ use prefork_proto::request_table::Writer;
 use prefork_proto::scoreboard::Tally;
 use serde_json::Value;
 
+use crate::accept::listener::Listener;
 use crate::access_log::AccessLog;
-use crate::application::Application;
+use crate::app::handlers::Application;
+use crate::channel::link::{Heard, Link};
 use crate::error::WorkerError;
-use crate::link::{Heard, Link};
-use crate::listener::Listener;
 use crate::output::{End, say};
 use crate::sys;
-use crate::tls::Tls;
+use crate::transport::tls::Tls;
 
 /// What the handshake brings.
 #[derive(Debug)]

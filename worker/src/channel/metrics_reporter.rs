@@ -13,7 +13,7 @@ use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::link::Link;
+use crate::channel::link::Link;
 use crate::output::say;
 
 /// The least time between two reports.

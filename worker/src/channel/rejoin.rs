@@ -13,14 +13,14 @@ use prefork_proto::scoreboard::{ABI, BYTES};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::boot::unknown;
-use crate::context::Context;
+use crate::accept::accept_state::{Gate, State};
+use crate::accept::listener::Listener;
+use crate::app::context::Context;
+use crate::channel::handshake::unknown;
+use crate::channel::link::{Heard, Link};
 use crate::error::WorkerError;
-use crate::gate::{Gate, State};
-use crate::link::{Heard, Link};
-use crate::listener::Listener;
 use crate::output::{End, Keeper};
-use crate::serving::Serving;
+use crate::process::Serving;
 
 /// The longest wait before the second try, and before any of the later ones.
 /// Up to half of a wait is left to chance, so that workers that became orphans

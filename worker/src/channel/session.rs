@@ -11,24 +11,24 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::accept::accept_state::{Gate, State};
+use crate::accept::listener::Listener;
 use crate::accept::{self, Serve};
 use crate::access_log;
-use crate::application::{self, Application, Drain, LocalFuture, Refused, Reload, Tell};
-use crate::boot::unknown;
-use crate::context::Context;
-use crate::cut::cut;
+use crate::app::context::Context;
+use crate::app::handlers::{self, Application, Drain, LocalFuture, Refused, Reload, Tell};
+use crate::channel::handshake::unknown;
+use crate::channel::link::{Heard, Link};
+use crate::channel::metrics_reporter::Reporter;
+use crate::channel::rejoin::{Answer, Papers};
+use crate::channel::signals::Signals;
+use crate::channel::uplink::{Above, Uplink};
 use crate::error::WorkerError;
-use crate::gate::{Gate, State};
 use crate::limits::Limits;
-use crate::link::{Heard, Link};
-use crate::listener::Listener;
-use crate::metrics::Reporter;
 use crate::output::{Keeper, say};
-use crate::rejoin::{Answer, Papers};
-use crate::serving::Serving;
-use crate::signals::Signals;
-use crate::tls::Tls;
-use crate::uplink::{Above, Uplink};
+use crate::process::Serving;
+use crate::transport::force_close::cut;
+use crate::transport::tls::Tls;
 
 /// The drain's deadline where nobody names one.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
@@ -315,7 +315,7 @@ impl Session {
     }
 
     /// Serves what waits in the queue of another worker's listener.
-    fn rescue(&self, rescue: Rescue, fd: Option<OwnedFd>) -> LocalFuture<application::Answer> {
+    fn rescue(&self, rescue: Rescue, fd: Option<OwnedFd>) -> LocalFuture<handlers::Answer> {
         let endpoint = self.tls.endpoint(&rescue.name).filter(|_| rescue.tls);
         let queue = match fd {
             _ if rescue.tls && endpoint.is_none() => {
@@ -343,7 +343,7 @@ impl Session {
         &self,
         offer: &TlsOffer,
         memory: Option<OwnedFd>,
-    ) -> LocalFuture<application::Answer> {
+    ) -> LocalFuture<handlers::Answer> {
         let tls = self.tls.clone();
         let Some(memory) = memory else {
             let missing = Refused::new("unusable_tls", "its descriptor did not arrive");
@@ -452,7 +452,7 @@ impl Session {
         &self,
         offer: &AccessLogOffer,
         file: Option<OwnedFd>,
-    ) -> LocalFuture<application::Answer> {
+    ) -> LocalFuture<handlers::Answer> {
         let installed = match file {
             Some(file) => self.serving.access_log.install(offer.format, file.into()),
             None => Err(std::io::Error::other("its descriptor did not arrive")),
@@ -553,10 +553,10 @@ impl Session {
 }
 
 /// Runs a handler beside the loop; its reply comes back into it.
-fn begin(id: u64, work: LocalFuture<application::Answer>, course: &Course) {
+fn begin(id: u64, work: LocalFuture<handlers::Answer>, course: &Course) {
     let replies = course.replies.clone();
     tokio::task::spawn_local(async move {
         // Fails only where the worker has left meanwhile.
-        let _ = replies.send(application::answer(id, work).await);
+        let _ = replies.send(handlers::answer(id, work).await);
     });
 }

@@ -5,11 +5,11 @@ use prefork_proto::error::ChannelError;
 use prefork_proto::message::ToSupervisor;
 use tokio::time::Instant;
 
-use crate::application::LocalFuture;
+use crate::app::handlers::LocalFuture;
+use crate::channel::link::{Heard, Link};
+use crate::channel::rejoin::{Answer, Papers};
 use crate::error::WorkerError;
-use crate::link::{Heard, Link};
-use crate::rejoin::{Answer, Papers};
-use crate::timer::Timer;
+use crate::runtime::timer::Timer;
 
 /// Where a ready worker's orders come from.
 pub(crate) enum Uplink {

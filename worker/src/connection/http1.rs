@@ -13,12 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::StartError;
+use crate::connection::timeouts::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::limits::Limits;
-use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
-use crate::request::Counted;
-use crate::requests::Requests;
-use crate::serving::Terms;
-use crate::stream::Stream;
+use crate::process::Terms;
+use crate::request::connection_state::Requests;
+use crate::request::service::Counted;
+use crate::transport::stream::Stream;
 
 /// How soon to look again at a connection that was not idle when its grace
 /// ended, where the grace itself is shorter.

@@ -18,12 +18,12 @@ use pin_project_lite::pin_project;
 use tokio::task::AbortHandle;
 
 use crate::StartError;
-use crate::patience::{Late, Next, Protocol, Watch, look_or_drain};
-use crate::request::Counted;
-use crate::requests::Requests;
-use crate::stream::Stream;
-use crate::timer::{Sleep, Timer};
-use crate::uploads::Uploads;
+use crate::connection::timeouts::{Late, Next, Protocol, Watch, look_or_drain};
+use crate::request::connection_state::Requests;
+use crate::request::service::Counted;
+use crate::runtime::timer::{Sleep, Timer};
+use crate::transport::http2::bodies::Uploads;
+use crate::transport::stream::Stream;
 
 /// The least time that a client has to acknowledge a shutdown.
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);

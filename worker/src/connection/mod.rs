@@ -1,5 +1,10 @@
 //! Serves one connection from its first byte to its end, drain included.
 
+mod http1;
+mod http2;
+pub(crate) mod peer;
+pub(crate) mod timeouts;
+
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
@@ -9,12 +14,13 @@ use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use crate::peer::{Peer, PeerTls};
-use crate::request::Counted;
-use crate::requests::Requests;
-use crate::serving::Serving;
-use crate::stream::Stream;
-use crate::{StartError, http1, http2, tls};
+use crate::StartError;
+use crate::connection::peer::{Peer, PeerTls};
+use crate::process::Serving;
+use crate::request::connection_state::Requests;
+use crate::request::service::Counted;
+use crate::transport::stream::Stream;
+use crate::transport::tls;
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

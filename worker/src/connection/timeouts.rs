@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
-use crate::pace::Pace;
-use crate::quiet::Quiet;
-use crate::requests::Requests;
-use crate::serving::Serving;
-use crate::unanswered::Input;
-use crate::uploads::Uploads;
+use crate::limits::min_rate::Pace;
+use crate::process::Serving;
+use crate::request::connection_state::Requests;
+use crate::request::deadlines::Input;
+use crate::runtime::own_waker::Quiet;
+use crate::transport::http2::bodies::Uploads;
 
 /// What is left of a connection's window of HTTP/2 where its streams wait for it:
 /// less than one frame.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::limits::Limits;
-use crate::timer::Timer;
+use crate::runtime::timer::Timer;
 
 /// The turns of the whole process.
 #[derive(Debug)]

@@ -1,10 +1,13 @@
 //! What a client is held to.
 
+pub(crate) mod concurrency;
+pub(crate) mod min_rate;
+
 use std::time::Duration;
 
 use prefork_proto::message::HttpLimits;
 
-use crate::pace::Least;
+use crate::limits::min_rate::Least;
 
 /// Limits and deadlines of a worker's HTTP. These are the application's own;
 /// what the operator writes in `[pool.NAME.http]` stands above them.

@@ -4,6 +4,7 @@
 //! the supervisor goes; the `keeper` sees to it that none waits for ever either.
 
 mod keeper;
+pub(crate) mod rate_limit;
 
 use std::fmt;
 use std::io::{self, Write};

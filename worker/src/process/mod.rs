@@ -1,6 +1,8 @@
 //! The state that everything in a serving process shares: its counts, the open
 //! connections and the drain.
 
+pub(crate) mod background;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
@@ -14,12 +16,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
-use crate::admission::Admission;
-use crate::ahead::Stock;
-use crate::arrivals::Epolls;
-use crate::background::Background;
 use crate::limits::Limits;
-use crate::timer::Timer;
+use crate::limits::concurrency::Admission;
+use crate::process::background::Background;
+use crate::response::read_ahead::Stock;
+use crate::runtime::exclusive_epoll::Epolls;
+use crate::runtime::timer::Timer;
 
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.

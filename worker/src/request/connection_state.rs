@@ -10,14 +10,14 @@ use prefork_proto::request_table::{Client, Writer};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::ahead::Deliveries;
+use crate::connection::peer::Peer;
 use crate::limits::Limits;
-use crate::peer::Peer;
-use crate::serving::{Rules, Serving};
-use crate::stream::Traffic;
+use crate::process::{Rules, Serving};
+use crate::request::deadlines::Unanswered;
+use crate::response::read_ahead::Deliveries;
 use crate::sys;
-use crate::unanswered::Unanswered;
-use crate::uploads::Uploads;
+use crate::transport::http2::bodies::Uploads;
+use crate::transport::stream::Traffic;
 
 /// One connection's requests.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
-use crate::pace::Pace;
-use crate::uploads::Uploads;
+use crate::limits::min_rate::Pace;
+use crate::transport::http2::bodies::Uploads;
 
 /// What a request's body has to do with its deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use hyper::Request;
 use hyper::body::{Body, Incoming};
 use hyper::header::HOST;
 
-use crate::authority::is_authority;
+use crate::request::authority::is_authority;
 
 /// A request's head in numbers.
 #[derive(Debug)]

@@ -11,12 +11,12 @@ use prefork_proto::request_table::RequestStage;
 use prefork_proto::request_table::{self, Arrived, Place, Writer};
 
 use crate::access_log::Entry;
-use crate::admission::Turn;
-use crate::head::Head;
-use crate::moment::Moment;
-use crate::requests::Requests;
-use crate::unanswered::BodyEnd;
-use crate::uploads::Uploads;
+use crate::limits::concurrency::Turn;
+use crate::request::connection_state::Requests;
+use crate::request::deadlines::BodyEnd;
+use crate::request::head::Head;
+use crate::runtime::moment::Moment;
+use crate::transport::http2::bodies::Uploads;
 
 /// Fewer unexplained bytes than this are spaces that a client put into its
 /// headers; as many or more are the beginning of another request.

@@ -16,15 +16,15 @@ use hyper::{Request, Response, StatusCode};
 use prefork_proto::request_table::RequestStage;
 
 use crate::StartError;
-use crate::admission::Admission;
-use crate::answer::{Answer, Refusal, Work, panicked};
-use crate::head::Head;
-use crate::in_flight::InFlight;
-use crate::moment::Moment;
-use crate::outgoing::Outgoing;
-use crate::requests::Requests;
-use crate::screen::screen;
-use crate::serving::Serving;
+use crate::limits::concurrency::Admission;
+use crate::process::Serving;
+use crate::request::connection_state::Requests;
+use crate::request::head::Head;
+use crate::request::in_flight::InFlight;
+use crate::request::validate::screen;
+use crate::response::body::Outgoing;
+use crate::response::{Answer, Refusal, Work, panicked};
+use crate::runtime::moment::Moment;
 
 /// The application's service as one connection sees it.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 
-use crate::authority::{is_authority, is_same, names_port};
-use crate::head::{Head, Hosts, TargetPath};
 use crate::limits::Limits;
+use crate::request::authority::{is_authority, is_same, names_port};
+use crate::request::head::{Head, Hosts, TargetPath};
 
 /// The longest method that is looked at: no registered one has more than half
 /// of it (RFC 9110, 9.1, asks for 501 where a method is not known).

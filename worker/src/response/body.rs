@@ -10,9 +10,9 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::ahead::{self, Delivery, Part};
-use crate::answer::panicked;
-use crate::in_flight::InFlight;
+use crate::request::in_flight::InFlight;
+use crate::response::panicked;
+use crate::response::read_ahead::{self, Delivery, Part};
 
 pin_project! {
     /// A response's body; the request is in flight until it is gone.
@@ -56,7 +56,7 @@ impl<B: Body> Body for Outgoing<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Given<B>> {
         let waits = match &self.delivery {
             None => {
-                ahead::begin(&self.in_flight.requests);
+                read_ahead::begin(&self.in_flight.requests);
                 false
             }
             // Its end is there, and kept back.

@@ -11,8 +11,8 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use hyper::{Response, StatusCode};
 
-use crate::in_flight::{Asks, InFlight};
 use crate::output::say;
+use crate::request::in_flight::{Asks, InFlight};
 
 /// Whether nothing follows the head of a response with this status.
 #[inline]

@@ -1,6 +1,10 @@
 //! The answer to a request on its way: the application's, or the library's own
 //! where the application panics, fails, takes too long or is not asked.
 
+pub(crate) mod body;
+mod content;
+pub(crate) mod read_ahead;
+
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -13,16 +17,16 @@ use pin_project_lite::pin_project;
 use prefork_proto::request_table::RequestStage;
 
 use crate::StartError;
-use crate::admission::Turn;
-use crate::content::{self, lacks_content};
-use crate::in_flight::{Asks, InFlight};
-use crate::moment::Moment;
-use crate::outgoing::Outgoing;
-use crate::screen::is_bad_body;
-use crate::serving::Serving;
-use crate::sparing::Sparing;
-use crate::stream::Traffic;
-use crate::unanswered::BodyEnd;
+use crate::limits::concurrency::Turn;
+use crate::output::rate_limit::Sparing;
+use crate::process::Serving;
+use crate::request::deadlines::BodyEnd;
+use crate::request::in_flight::{Asks, InFlight};
+use crate::request::validate::is_bad_body;
+use crate::runtime::moment::Moment;
+use crate::transport::stream::Traffic;
+use body::Outgoing;
+use content::lacks_content;
 
 pin_project! {
     /// The application's answer on its way.

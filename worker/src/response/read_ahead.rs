@@ -17,9 +17,9 @@ use bytes::{Buf, Bytes};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::pace::{Least, Pace};
-use crate::requests::Requests;
-use crate::serving::Serving;
+use crate::limits::min_rate::{Least, Pace};
+use crate::process::Serving;
+use crate::request::connection_state::Requests;
 use crate::sys;
 
 /// How far a response may run ahead at first, in any case, and at the most; in bytes.

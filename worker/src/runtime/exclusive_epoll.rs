@@ -26,8 +26,8 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::stat::fstat;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
+use crate::runtime::timer::Timer;
 use crate::sys;
-use crate::timer::Timer;
 
 /// How long a connection may wait unseen: one of which a worker alone was told
 /// that hung or was killed before it took it.

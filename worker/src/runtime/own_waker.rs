@@ -74,7 +74,7 @@ mod tests {
     use std::pin::pin;
     use tokio::sync::Notify;
 
-    use crate::woken::Task;
+    use crate::runtime::test_waker::Task;
 
     #[test]
     fn a_wait_is_asked_once_and_again_when_it_has_rung() {

@@ -20,7 +20,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use crate::clock::{Clock, PULSE};
+use crate::runtime::clock::{Clock, PULSE};
 use crate::sys;
 
 /// The worker's timer: waits for a time, by a clock that stands still while the process

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use tokio::time::{Instant, sleep};
 
-use crate::serving::Serving;
+use crate::process::Serving;
 use crate::sys;
 
 /// How long the clients may take to close their side.

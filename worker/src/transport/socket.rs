@@ -12,8 +12,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::serving::{Entry, Serving};
-use crate::stream::Traffic;
+use crate::process::{Entry, Serving};
+use crate::transport::stream::Traffic;
 
 /// The socket's kind.
 #[derive(Debug)]

@@ -19,12 +19,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use crate::frames::Frames;
-use crate::interim::Interim;
-use crate::peer::{Origin, PeerTls};
-use crate::serving::Serving;
-use crate::uploads::Uploads;
-use crate::wire::{Socket, Wire};
+use crate::connection::peer::{Origin, PeerTls};
+use crate::process::Serving;
+use crate::transport::http2::bodies::Uploads;
+use crate::transport::http2::frames::Frames;
+use crate::transport::http2::interim::Interim;
+use crate::transport::socket::{Socket, Wire};
 
 /// How long a connection whose sending side is closed waits for the client to
 /// close its own. Closing with unread input makes the kernel send a reset, and

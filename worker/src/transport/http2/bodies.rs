@@ -2,7 +2,7 @@
 //! come, and what is to be done about one that is too large.
 //!
 //! hyper shows nothing of a stream's body before it is with the application. So
-//! it is measured on its way to hyper (see [`crate::frames`]), by the thread
+//! it is measured on its way to hyper (see [`crate::transport::http2::frames`]), by the thread
 //! that answers, too; there is a lock since an upgradeable stream has to be `Send`.
 
 use std::hash::{BuildHasher, RandomState};
@@ -13,8 +13,8 @@ use std::task::Waker;
 use hyper::body::{Body as _, Incoming};
 use hyper::{Request, StatusCode};
 
-use crate::frames::take_mark;
 use crate::limits::Limits;
+use crate::transport::http2::frames::take_mark;
 
 /// As many bodies are remembered of requests that were answered early.
 const MOST_LEFT: usize = 256;
@@ -371,7 +371,7 @@ fn find(bodies: &[Body], stream: u32) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::woken::Task;
+    use crate::runtime::test_waker::Task;
 
     fn uploads(most: u64) -> Uploads {
         Uploads::under(&Limits {

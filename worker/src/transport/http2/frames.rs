@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 
-use crate::uploads::{Part, Uploads};
+use crate::transport::http2::bodies::{Part, Uploads};
 
 /// The field that names a request's stream.
 static MARK: HeaderName = HeaderName::from_static("prefork-stream");

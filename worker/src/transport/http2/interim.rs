@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::frames::{CONTINUATION, END_HEADERS, HEADER, HEADERS, RST_STREAM, header};
-use crate::uploads::Uploads;
+use crate::transport::http2::bodies::Uploads;
+use crate::transport::http2::frames::{
+    CONTINUATION, END_HEADERS, HEADER, HEADERS, RST_STREAM, header,
+};
 
 /// `:status` by its number in the static table (RFC 7541, appendix A), and `100`.
 const FIELDS: [u8; 5] = [8, 3, b'1', b'0', b'0'];

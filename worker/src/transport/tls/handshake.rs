@@ -7,8 +7,8 @@ use prefork_proto::tls::HandshakeFailure;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
-use crate::serving::Serving;
-use crate::stream::Stream;
+use crate::process::Serving;
+use crate::transport::stream::Stream;
 
 /// Does the connection's handshake. `None` where there is none in time: it is
 /// closed and counted, and nobody is told, since anyone may send anything to a
