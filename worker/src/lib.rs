@@ -1,35 +1,65 @@
-//! Makes any hyper or tower service a worker of the prefork supervisor.
+//! Library that makes any hyper or tower service a worker of the prefork supervisor.
 //!
-//! [`Worker`] is all that an application needs: it takes the listening sockets
-//! and the settings from the supervisor, serves HTTP/1.1 and HTTP/2 on them,
-//! reports health, answers commands, and drains without breaking a request.
-//! The same program runs alone when no supervisor started it.
+//! [`Worker`] is all that an application needs: it takes the listening sockets and the
+//! settings from the supervisor, serves HTTP/1.1 and HTTP/2 on them, reports health,
+//! answers commands, and drains without breaking a request. The same program runs alone
+//! when no supervisor started it.
 //!
-//! How its parts fit together: `boot` shakes hands over the `link` and runs the
-//! application's start-up; then `session` is the loop that reports and obeys (its
-//! `uplink` leads to the supervisor, and by `rejoin` to the next one), while
-//! `accept` takes connections as the `gate` says, when `arrivals` tells of one, and
-//! `connection` serves each of them (`http1`, `http2`) over a `stream`, whose bytes
-//! go over a `wire` and maybe through `tls`, with the application's service wrapped
-//! by `request`, which `screen`s what comes by its `head` and the `authority` it
-//! names. `limits` are what a client is held to: `admission` says how many requests
-//! are served at a time, `patience` and `unanswered` how long anything takes; a
-//! `quiet` wait costs requests nothing, and a `timer` goes by a `clock` that stands still
-//! while the process does; `ahead` and `pace` are how far responses run ahead and how
-//! fast bodies have to go on. What they share is in `serving`. Everything
-//! runs on one thread, so that a `health` report says that requests are served, too.
+//! ```no_run
+//! use std::{convert::Infallible, process::ExitCode};
 //!
-//! `output` is what it prints to, which goes on without a supervisor.
+//! use hyper::{Request, Response, body::Incoming, service::service_fn};
+//! use prefork_worker::Worker;
 //!
-//! `access_log` has a line for every request written. `peer` is who a request comes
-//! from, for the application.
+//! async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
+//!     Ok(Response::new("hello\n".to_owned()))
+//! }
 //!
-//! `metrics` reports what the application counts itself. `background` is what it
-//! does beside answering.
+//! fn main() -> ExitCode {
+//!     Worker::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+//!         .run(|_context| async { Ok(service_fn(hello)) })
+//! }
+//! ```
 //!
-//! `forwards` is what a worker is told of pools behind it, if it forwards to any.
+//! A tower service runs by [`Worker::run_tower`], an axum `Router` for instance. It may
+//! take commands and new settings without a new process, and say a goodbye:
 //!
-//! [`adapter`] is the worker that `prefork` is for a program that does not speak the channel.
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use axum::{Router, routing::get};
+//! use prefork_worker::{Refused, Worker};
+//!
+//! fn main() -> ExitCode {
+//!     Worker::new("shop", "1.0.0")
+//!         .limits(|limits| limits.max_concurrency = Some(100))
+//!         .on_tell(|tell| async move {
+//!             match tell.command.as_str() {
+//!                 "pool" => Ok(tell.context.pool().into()),
+//!                 unknown => Err(Refused::unknown_command(unknown)),
+//!             }
+//!         })
+//!         .on_drain(|_| async { println!("goodbye") })
+//!         .run_tower(|context| async move {
+//!             let slot = context.slot();
+//!             let page = move || async move { format!("slot {slot}\n") };
+//!             Ok(Router::new().route("/", get(page)))
+//!         })
+//! }
+//! ```
+//!
+//! Everything runs on one thread with one runtime: services, handlers and futures need not
+//! be `Send`. Work that blocks goes through [`Context::blocking`], work beside answering
+//! through [`Context::spawn`].
+//!
+//! - [`Context`] is who the worker is: its pool, its slot, its settings.
+//! - [`Limits`] are what clients are held to, as far as the operator says nothing else.
+//! - [`Peer`] is who a request comes from, an extension of every request.
+//! - [`Timer`] has deadlines that stand still while the process does.
+//! - [`front`] is for workers that forward requests to other pools.
+//! - [`adapter`] is the worker that `prefork` is for a program without the channel.
+//!
+//! The crate's README says what the library does for an application, case by case.
 
 mod accept;
 mod access_log;
@@ -43,6 +73,7 @@ mod output;
 mod process;
 mod request;
 mod response;
+mod run;
 mod runtime;
 mod sys;
 mod transport;

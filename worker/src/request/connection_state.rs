@@ -17,7 +17,7 @@ use crate::request::deadlines::Unanswered;
 use crate::response::read_ahead::Deliveries;
 use crate::sys;
 use crate::transport::http2::bodies::Uploads;
-use crate::transport::stream::Traffic;
+use crate::transport::traffic::Traffic;
 
 /// One connection's requests.
 #[derive(Debug)]

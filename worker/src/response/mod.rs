@@ -24,7 +24,7 @@ use crate::request::deadlines::BodyEnd;
 use crate::request::in_flight::{Asks, InFlight};
 use crate::request::validate::is_bad_body;
 use crate::runtime::moment::Moment;
-use crate::transport::stream::Traffic;
+use crate::transport::traffic::Traffic;
 use body::Outgoing;
 use content::lacks_content;
 

@@ -8,3 +8,4 @@ pub(crate) mod http2;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tls;
+pub(crate) mod traffic;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::process::{Entry, Serving};
-use crate::transport::stream::Traffic;
+use crate::transport::traffic::Traffic;
 
 /// The socket's kind.
 #[derive(Debug)]

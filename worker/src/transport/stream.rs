@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -25,198 +24,12 @@ use crate::transport::http2::bodies::Uploads;
 use crate::transport::http2::frames::Frames;
 use crate::transport::http2::interim::Interim;
 use crate::transport::socket::{Socket, Wire};
+use crate::transport::traffic::Traffic;
 
 /// How long a connection whose sending side is closed waits for the client to
 /// close its own. Closing with unread input makes the kernel send a reset, and
 /// a reset may take the response from the client before it was read.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// The length of `HTTP/1.1 100 Continue` and an empty line, which hyper sends
-/// by itself, too, and which is no answer.
-const CONTINUE: u64 = 25;
-
-/// What a connection's stream, its requests and its driver tell each other.
-///
-/// All writers run on the serving thread while it matters; the atomics are
-/// there because hyper wants an upgradeable stream to be `Send`.
-#[derive(Debug)]
-pub(crate) struct Traffic {
-    /// Bytes that the client has said, under TLS those that have been decrypted.
-    received: AtomicU64,
-    /// The value of `received` when the last request was handed to the service.
-    received_at_request: AtomicU64,
-    /// Bytes that the socket has taken.
-    sent: AtomicU64,
-    /// The last four bytes read.
-    tail: AtomicU32,
-    /// Where the input has to end that a body in chunks is in.
-    body_limit: AtomicU64,
-    /// The last write did not fit into the socket: a response is on its way.
-    write_blocked: AtomicBool,
-    /// What is written are HTTP/1 messages.
-    http1: AtomicBool,
-    /// The application has given bytes that were not offered to the socket yet.
-    spoken: AtomicBool,
-    /// Bytes that the socket was offered and did not take.
-    unsent: AtomicU64,
-    /// Something has come over the wire of a client that speaks TLS.
-    begun: AtomicBool,
-    /// A TLS record has begun to come and has not ended.
-    within_record: AtomicBool,
-    /// The client has closed its sending side.
-    client_closed: AtomicBool,
-    /// The client may be sending although the connection is to be closed.
-    may_send_more: AtomicBool,
-    /// The application has taken the connection over.
-    upgraded: AtomicBool,
-    /// Nothing is read any more: the connection is to end.
-    finishing: AtomicBool,
-    /// What the client has not read is thrown away.
-    reset: AtomicBool,
-}
-
-impl Traffic {
-    fn new() -> Self {
-        Self {
-            received: AtomicU64::new(0),
-            received_at_request: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            tail: AtomicU32::new(0),
-            body_limit: AtomicU64::new(u64::MAX),
-            write_blocked: AtomicBool::new(false),
-            http1: AtomicBool::new(false),
-            spoken: AtomicBool::new(false),
-            unsent: AtomicU64::new(0),
-            begun: AtomicBool::new(false),
-            within_record: AtomicBool::new(false),
-            client_closed: AtomicBool::new(false),
-            may_send_more: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
-            finishing: AtomicBool::new(false),
-            reset: AtomicBool::new(false),
-        }
-    }
-
-    /// Bytes that the client has said so far.
-    pub(crate) fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-
-    /// A request was handed to the service; `has_body` if more of it is to come.
-    pub(crate) fn request_began(&self, has_body: bool) {
-        self.received_at_request.store(self.received(), Relaxed);
-        self.may_send_more.store(has_body, Relaxed);
-    }
-
-    /// Bytes that had come when the last request was handed to the service.
-    pub(crate) fn received_at_request(&self) -> u64 {
-        self.received_at_request.load(Relaxed)
-    }
-
-    /// Bytes that the socket has taken.
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Relaxed)
-    }
-
-    /// Whether the last that was read is an empty line.
-    pub(crate) fn ends_empty(&self) -> bool {
-        self.tail.load(Relaxed).to_be_bytes() == *b"\r\n\r\n"
-    }
-
-    /// The socket has taken so many more.
-    pub(crate) fn sent_more(&self, bytes: u64) {
-        self.sent.store(self.sent() + bytes, Relaxed);
-    }
-
-    fn heard(&self, bytes: &[u8]) {
-        self.received
-            .store(self.received() + bytes.len() as u64, Relaxed);
-        let tail = match bytes.last_chunk() {
-            Some(last) => u32::from_be_bytes(*last),
-            None => bytes.iter().fold(self.tail.load(Relaxed), |tail, byte| {
-                tail << 8 | u32::from(*byte)
-            }),
-        };
-        self.tail.store(tail, Relaxed);
-    }
-
-    /// A body in chunks begins, which may not lead the input beyond this; or it
-    /// has ended, and anything may come.
-    pub(crate) fn limit_body(&self, end: u64) {
-        self.body_limit.store(end, Relaxed);
-    }
-
-    /// Whether a body in chunks has come to be too large.
-    pub(crate) fn body_is_over(&self) -> bool {
-        self.received() > self.body_limit.load(Relaxed)
-    }
-
-    /// When the connection is closed, what its client has not read is lost.
-    pub(crate) fn reset(&self) {
-        self.reset.store(true, Relaxed);
-    }
-
-    pub(crate) fn is_to_be_reset(&self) -> bool {
-        self.reset.load(Relaxed)
-    }
-
-    /// The application has given bytes: a response's head, or more of its body.
-    pub(crate) fn speak(&self) {
-        self.spoken.store(true, Relaxed);
-    }
-
-    /// The server decided to close, the client may not know yet.
-    pub(crate) fn expect_more(&self) {
-        self.may_send_more.store(true, Relaxed);
-    }
-
-    /// The application takes the connection over.
-    pub(crate) fn upgrade(&self) {
-        self.upgraded.store(true, Relaxed);
-    }
-
-    /// The next read closes the sending side and then is the end of the input.
-    pub(crate) fn finish(&self) {
-        self.finishing.store(true, Relaxed);
-        self.expect_more();
-    }
-
-    /// Whether a response waits in hyper's buffer for room in the socket.
-    pub(crate) fn write_blocked(&self) -> bool {
-        self.write_blocked.load(Relaxed)
-    }
-
-    pub(crate) fn set_write_blocked(&self, blocked: bool) {
-        self.write_blocked.store(blocked, Relaxed);
-    }
-
-    /// Whether something has begun to come that can't be read yet.
-    pub(crate) fn is_within_record(&self) -> bool {
-        self.within_record.load(Relaxed)
-    }
-
-    /// Whether a client that speaks TLS has said anything at all.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.begun.load(Relaxed)
-    }
-
-    pub(crate) fn set_within_record(&self, within: bool) {
-        self.begun.store(true, Relaxed);
-        self.within_record.store(within, Relaxed);
-    }
-
-    /// The client sends nothing any more.
-    pub(crate) fn client_closes(&self) {
-        self.client_closed.store(true, Relaxed);
-    }
-
-    fn must_linger(&self) -> bool {
-        !self.client_closed.load(Relaxed)
-            && !self.upgraded.load(Relaxed)
-            && (self.may_send_more.load(Relaxed)
-                || self.received() != self.received_at_request.load(Relaxed))
-    }
-}
 
 /// What the connection's bytes go through.
 #[derive(Debug)]
@@ -371,7 +184,7 @@ impl Stream {
 
     /// From here on, what is written are HTTP/1 messages.
     pub(crate) fn speaks_http1(&self) {
-        self.traffic.http1.store(true, Relaxed);
+        self.traffic.speaks_http1();
     }
 
     /// From here on, what is read and written are the frames of HTTP/2, from the
@@ -535,19 +348,8 @@ impl Stream {
     /// hyper's answer to what was no request, of which nothing else tells. It is
     /// counted before it leaves, as all that a client receives.
     fn offer(&self, first: &[u8], offered: u64) {
-        let traffic = &self.traffic;
-        let unsent = traffic.unsent.load(Relaxed);
-        if traffic.spoken.load(Relaxed) || offered <= unsent + CONTINUE {
-            return;
-        }
-        if !traffic.http1.load(Relaxed) || traffic.upgraded.load(Relaxed) {
-            return;
-        }
-        // After what was not sent yet, there is no telling where it begins.
-        if unsent > 0 || first.starts_with(b"HTTP/1.") {
-            let status = first.get(9..12).filter(|_| unsent == 0);
-            let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-            self.count(status.unwrap_or(400));
+        if let Some(status) = self.traffic.answer_to_none(first, offered) {
+            self.count(status);
         }
     }
 
@@ -559,17 +361,12 @@ impl Stream {
 
     /// What has become of the bytes that were offered.
     fn wrote(&self, offered: u64, result: &Poll<io::Result<usize>>) {
-        let traffic = &self.traffic;
         match result {
-            Poll::Ready(Ok(written)) => {
-                traffic.unsent.store(offered - *written as u64, Relaxed);
-            }
+            Poll::Ready(Ok(written)) => self.traffic.set_unsent(offered - *written as u64),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                traffic.unsent.store(offered, Relaxed);
-            }
+            Poll::Pending => self.traffic.set_unsent(offered),
         }
-        traffic.spoken.store(false, Relaxed);
+        self.traffic.has_spoken();
     }
 }
 
@@ -586,7 +383,7 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.traffic.finishing.load(Relaxed) {
+        if this.traffic.is_finishing() {
             return this.poll_finish(cx);
         }
         let before = buf.filled().len();
