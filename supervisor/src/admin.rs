@@ -21,7 +21,7 @@ use crate::control::accept::{self, Bounds};
 use crate::control::answer::{self, Answer, Rejection};
 use crate::control::{Gate, ask, compressed, live, ready};
 use crate::handle::Handle;
-use crate::reserve::Reserve;
+use crate::kernel::fd_reserve::Reserve;
 
 const BOUNDS: Bounds = Bounds {
     connections: 256,

@@ -9,13 +9,12 @@ mod tcp;
 mod unix_queue;
 
 use std::cell::{Cell, RefCell};
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::{fs, io};
 
 use nix::sys::stat::{Mode as Permissions, fchmod, umask};
 use prefork_proto::listening::{self, SocketFile, refuse_handshakes};
@@ -23,10 +22,9 @@ use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tracing::warn;
 
-use crate::activation;
 use crate::config::{Address, Listen, SOCKET_PERMISSIONS};
-use crate::left;
-use crate::sys;
+use crate::kernel::sys;
+use crate::systemd::{activation, fdstore};
 
 pub(crate) use access::Access;
 pub(crate) use taken::warnings as addresses_taken;
@@ -114,7 +112,7 @@ impl Listener {
     ) -> Result<Self, ListenError> {
         let fail = |source| ListenError::new(listen, source);
         let mut ours = ours.to_vec();
-        if let Some(socket) = left::take(listen) {
+        if let Some(socket) = fdstore::take(listen) {
             let left = Self::take_back(listen, socket.into()).map_err(fail)?;
             if left.problem().is_none() {
                 left.grant(Access::anew(listen))?;
@@ -302,7 +300,7 @@ impl Listener {
             return None;
         }
         let inode = file.and_then(|file| file.inode());
-        Some(left::name(self.cookie().ok()?, inode))
+        Some(fdstore::name(self.cookie().ok()?, inode))
     }
 
     /// The file of a unix socket that was bound here.

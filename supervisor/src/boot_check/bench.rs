@@ -17,10 +17,10 @@ use crate::config::{self, Address, Config, Options};
 use crate::control::answer::Rejection;
 use crate::control::ask;
 use crate::handle::{Handle, Request};
+use crate::kernel::fd_reserve::{DEFAULT_SIZE, Reserve};
 use crate::log::Log;
+use crate::reactor::event_batching::Rest;
 use crate::reactor::{Outcome, Reactor, Setup, Signals};
-use crate::reserve::{DEFAULT_SIZE, Reserve};
-use crate::rest::Rest;
 use crate::tls::Tickets;
 
 /// How long the worker may take to leave: nobody depends on it.

@@ -9,7 +9,7 @@ use prefork_api::{ApiError, ErrorCode, Readiness, Status};
 use super::units::seconds;
 use crate::boot_check::SetUpError;
 use crate::config::ConfigError;
-use crate::run::RunError;
+use crate::run::supervise::RunError;
 
 /// The exit code of `status --exit-code`. One that is on its way out is not ready.
 pub(crate) fn readiness(status: &Status) -> u8 {

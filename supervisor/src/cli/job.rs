@@ -1,16 +1,17 @@
 //! The commands that have something done: they end when it is done.
 
+use std::time::Duration;
+
 use prefork_api::{JobLine, JobResult, TellBody, TellOutcome, TellReply};
 use serde::Serialize;
 use serde_json::Value;
-use std::time::Duration;
 
 use super::address::Target;
 use super::client::{Client, Deadline, Lines};
 use super::error::Error;
 use super::render;
 use super::terminal::Terminal;
-use crate::plain::one_line;
+use crate::sanitize::one_line;
 
 /// Gives an order and follows its job to the end.
 pub(super) async fn run(
@@ -212,6 +213,7 @@ mod tests {
     #[test]
     fn silence_weighs_more_than_failure() {
         use TellOutcome::{Failed, Gone, Ok, Timeout};
+
         let code = |outcomes: &[TellOutcome]| {
             let replies: Vec<TellReply> = outcomes.iter().copied().map(reply).collect();
             judge(&replies).map_or_else(|error| error.exit_code(), |()| 0)

@@ -8,8 +8,8 @@ use super::args::{CommandLine, Run};
 use super::error::Error;
 use super::terminal::Terminal;
 use crate::config;
-use crate::recovery::configuration_in_force;
-use crate::sys;
+use crate::kernel::sys;
+use crate::recovery::survivors::configuration_in_force;
 
 /// `prefork run`.
 pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
@@ -30,7 +30,7 @@ pub(super) fn run(run: Run, runtime_dir: Option<PathBuf>) -> Result<(), Error> {
         }
     })?;
     drop(late);
-    Ok(crate::run::run(options, config)?)
+    Ok(crate::run::supervise::run(options, config)?)
 }
 
 /// `prefork man`: one page to stdout, or all of them to a directory.

@@ -30,13 +30,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::FromArgMatches;
-use serde_json::json;
-
 use args::{Command, CommandLine, Order, Question};
+use clap::FromArgMatches;
 use client::{Client, Deadline};
 use error::Error;
 use query::Query;
+use serde_json::json;
 use terminal::Terminal;
 
 /// The default of `--timeout` for questions, and for `tell`.
@@ -55,7 +54,7 @@ pub fn main() -> ExitCode {
     // The program before this one had our arguments: it may have known others.
     if let Some(handover) = crate::upgrade::receive() {
         let terminal = Terminal::new(None);
-        let done = crate::run::go_on(handover).map_err(Error::from);
+        let done = crate::run::supervise::go_on(handover).map_err(Error::from);
         return ExitCode::from(done.map_or_else(|error| report(&error, terminal), |()| 0));
     }
     let is_empty = |name: &str| std::env::var_os(name).is_some_and(|value| value.is_empty());

@@ -14,7 +14,7 @@ use super::client::{Client, Deadline, Lines, read};
 use super::error::{self, Error};
 use super::render;
 use super::terminal::Terminal;
-use crate::sys::stdout_is_unread;
+use crate::kernel::sys::stdout_is_unread;
 
 /// How often `status --watch` looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

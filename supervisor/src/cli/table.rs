@@ -1,6 +1,6 @@
 //! Aligned columns.
 
-use crate::plain::one_line;
+use crate::sanitize::one_line;
 
 /// How a cell looks where there is colour (ECMA-48, SGR).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use toml::de::DeValue;
 use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, expected, string};
-use crate::trust::{Directories, Place, Trusted};
+use crate::kernel::trusted_path::{Directories, Place, Trusted};
 
 /// Those of a file that is made here.
 const PERMISSIONS: u32 = 0o640;

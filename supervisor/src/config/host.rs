@@ -1,17 +1,16 @@
 //! The machine and the process that a configuration is checked against.
 
-use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use nix::unistd::Uid;
 
 use super::error::{ConfigError, Fault};
 use super::given::absolute;
 use super::{Options, execution, supervisor};
-use crate::sys;
+use crate::kernel::sys;
 
 /// What the meaning of a configuration depends on besides its text.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use super::section::{Section, Setting, boolean, duration, expected, integer, str
 use super::{
     access_log, adapter, app, check, defaults, execution, http, listen, program, units, web,
 };
-use crate::proc::kin::MARK_ENV;
+use crate::kernel::procfs::kin::MARK_ENV;
 
 const NONE: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

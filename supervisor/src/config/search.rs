@@ -9,7 +9,7 @@ use super::checked::Config;
 use super::error::{ConfigError, Fault, Problems};
 use super::host::{Host, runtime_dir};
 use super::{Options, command_line, file};
-use crate::regular_file;
+use crate::kernel::regular_file;
 
 /// Where a file is looked for when none is named, in this order: from where
 /// relative paths start, and for the whole machine.

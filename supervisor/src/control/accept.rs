@@ -22,7 +22,7 @@ use super::answer::{Answer, Payload};
 use super::gate::Gate;
 use super::places::{Place, Places, Sent, sent};
 use super::stall::Unstalled;
-use crate::reserve::{Loan, Reserve, is_exhausted};
+use crate::kernel::fd_reserve::{Loan, Reserve, is_exhausted};
 
 /// How long a peer may take to send a request's head, and how long a
 /// connection may idle between two requests.

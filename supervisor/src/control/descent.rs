@@ -12,9 +12,8 @@ use nix::unistd::{Pid, getsid};
 use tokio::net::UnixStream;
 
 use crate::handle::Member;
-use crate::proc;
-use crate::reserve::{Reserve, is_exhausted};
-use crate::sys;
+use crate::kernel::fd_reserve::{Reserve, is_exhausted};
+use crate::kernel::{procfs, sys};
 
 /// A longer row of ancestors is cut off: nobody has it by accident.
 const LONGEST: usize = 256;
@@ -145,7 +144,7 @@ fn row(pid: i32) -> io::Result<Row> {
     let mut links = Vec::new();
     let mut next = pid;
     while next > 0 && links.len() < LONGEST {
-        match proc::stat(Pid::from_raw(next)) {
+        match procfs::stat(Pid::from_raw(next)) {
             Ok(stat) => {
                 links.push(Link {
                     pid: next,

@@ -17,8 +17,8 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::Allowed;
 use crate::handle::{Handle, Member, Request};
+use crate::kernel::fd_reserve::Reserve;
 use crate::log::Memory;
-use crate::reserve::Reserve;
 
 /// What the fake knows, and what it was asked.
 pub(crate) struct State {

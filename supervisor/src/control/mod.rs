@@ -33,15 +33,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accept::Bounds;
 use hyper::service::service_fn;
+use peer::Caller;
+use request::Visit;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::handle::Handle;
-use crate::reserve::Reserve;
-use accept::Bounds;
-use peer::Caller;
-use request::Visit;
+use crate::kernel::fd_reserve::Reserve;
+
 pub(crate) use request::{live, ready};
 
 const BOUNDS: Bounds = Bounds {

@@ -11,8 +11,8 @@ use tokio::net::UnixStream;
 
 use super::descent::Descent;
 use crate::handle::Peer;
-use crate::reserve::Reserve;
-use crate::sys;
+use crate::kernel::fd_reserve::Reserve;
+use crate::kernel::sys;
 
 /// The permission bit that lets a group connect to a unix socket (unix(7)).
 const GROUP_WRITE: u32 = 0o020;
@@ -147,6 +147,7 @@ mod tests {
     #[test]
     fn the_socket_says_what_its_group_may() {
         use std::os::unix::fs::PermissionsExt;
+
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();

@@ -14,17 +14,14 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, Rejection, TEXT};
-use super::ask;
-use super::compressed;
 use super::descent::Descent;
-use super::events;
 use super::job::Job;
 use super::logs;
 use super::route::{Order, Query, Route, route};
-use super::wanted;
+use super::{ask, compressed, events, wanted};
 use crate::handle::{self, Handle, Peer};
+use crate::kernel::fd_reserve::Reserve;
 use crate::readiness;
-use crate::reserve::Reserve;
 
 /// The most that a body may hold, in bytes: a channel's line holds no more.
 const BODY_LIMIT: usize = 64 * 1024;

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use tokio::net::unix::pipe;
 
-use crate::sys;
+use crate::kernel::sys;
 use crate::upgrade;
 
 /// Starts such a process, in this directory or in the supervisor's. Whoever reaps

@@ -12,9 +12,9 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
-use crate::beside;
 use crate::config::{self, Config, Options};
-use crate::sys;
+use crate::helper::process;
+use crate::kernel::sys;
 use crate::tls::Secret;
 
 /// The argument that makes the `prefork` binary read a configuration for the
@@ -81,7 +81,7 @@ pub fn read_for_supervisor() -> ExitCode {
 
 /// Reads the configuration in a process of its own. Whoever reaps strangers reaps it.
 pub(crate) async fn read(options: &Options) -> Result<Config, ReadError> {
-    let started = beside::start(READ_ARGUMENT, options, None);
+    let started = process::start(READ_ARGUMENT, options, None);
     let (child, answer) = started.map_err(ReadError::NotRead)?;
     let mut text = Vec::new();
     let mut answer = answer.take(MOST_BYTES);

@@ -18,10 +18,10 @@ use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::beside;
 use crate::config::RunAs;
-use crate::environment::NOBODY_ELSES;
-use crate::sys;
+use crate::helper::process;
+use crate::kernel::sys;
+use crate::run::environment::NOBODY_ELSES;
 
 /// The argument that makes the `prefork` binary run commands for the supervisor that has
 /// started it.
@@ -102,7 +102,7 @@ pub(crate) async fn run(
     directory: &Path,
     mut told: impl FnMut(&Done),
 ) -> io::Result<Vec<Done>> {
-    let (child, said) = beside::start(STEPS_ARGUMENT, plan, Some(directory))?;
+    let (child, said) = process::start(STEPS_ARGUMENT, plan, Some(directory))?;
     let mut lines = BufReader::new(said).lines();
     let mut done = Vec::new();
     let number = u32::try_from(plan.commands.len()).unwrap_or(u32::MAX);

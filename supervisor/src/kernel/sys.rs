@@ -3,9 +3,9 @@
 
 #![allow(unsafe_code)]
 
+mod credentials;
 mod shared_word;
 pub(crate) mod signals;
-mod terms;
 
 use std::ffi::{CStr, CString};
 use std::future::poll_fn;
@@ -21,10 +21,11 @@ use prefork_proto::message::INHERITED_ENV;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::proc;
-use crate::proc::kin::{self, MARK_ENV};
+use crate::kernel::procfs;
+use crate::kernel::procfs::kin::{self, MARK_ENV};
+
+pub(crate) use credentials::{Start, Terms, drop_capabilities, least_nice};
 pub(crate) use shared_word::SharedWord;
-pub(crate) use terms::{Start, Terms, drop_capabilities, least_nice};
 
 /// More than NGROUPS_MAX (65536, limits.h) is nothing the kernel can say.
 const MOST_GROUPS: usize = 65_536;
@@ -200,7 +201,7 @@ fn environment(birth: &Birth<'_>, envp: &[CString]) -> Option<Vec<CString>> {
 /// The environment with this process's mark in it; none where there is no `/proc`.
 fn marked(envp: &[CString]) -> Option<Vec<CString>> {
     let us = Pid::this();
-    let start_ticks = proc::stat(us).ok()?.start_ticks;
+    let start_ticks = procfs::stat(us).ok()?.start_ticks;
     let is_mark = |variable: &&CString| {
         let rest = variable.to_bytes().strip_prefix(MARK_ENV.as_bytes());
         rest.is_some_and(|rest| rest.starts_with(b"="))
@@ -226,6 +227,7 @@ fn reset_signals() -> nix::Result<()> {
 
 fn limit_descriptors(soft: u64) -> nix::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)
 }

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 
 use super::{holder, is_socket};
 use crate::config::{Address, Config, overlap};
-use crate::recovery;
+use crate::recovery::survivors;
 
 /// What to say of each address that could not be bound now. Those of the supervisor whose
 /// runtime directory the configuration names are its own, also while its workers wait for
 /// the next one. Where it can't be known what is its own, nothing is said.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
-    let Some(ours) = recovery::addresses_in_force(&config.supervisor.runtime_dir) else {
+    let Some(ours) = survivors::addresses_in_force(&config.supervisor.runtime_dir) else {
         return Vec::new();
     };
     let mut warnings = Vec::new();

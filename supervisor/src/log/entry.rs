@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Clock};
 
 use super::journal::priority;
 use super::said::{SHOWN_LEVEL, SHOWN_PRIORITY, WORKER};
-use crate::plain::{harmless, log_line};
+use crate::sanitize::{harmless, log_line};
 
 /// An entry, and what only some of its readers want.
 #[derive(Debug)]

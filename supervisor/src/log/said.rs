@@ -8,10 +8,11 @@ mod trace;
 use std::borrow::Cow;
 use std::time::SystemTime;
 
+use level::Severity;
 use tracing::{Level, error, info, warn};
 
-use crate::plain::without_colours;
-use level::Severity;
+use crate::sanitize::without_colours;
+
 pub(crate) use trace::length_of_block;
 
 /// The target of what workers say.

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use super::format::Lines;
-use crate::trust::{Directories, Place, Trusted};
+use crate::kernel::trusted_path::{Directories, Place, Trusted};
 
 /// POSIX promises that a pipe which polls writable takes this much at once.
 const PIPE_BUF: usize = 4096;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::supervisor::registered;
-use crate::proc::ListenDrops;
+use crate::kernel::procfs::ListenDrops;
 
 /// What all listeners of the host have turned away.
 #[derive(Debug)]

@@ -38,12 +38,13 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use self::application::Application;
+
 pub(crate) use self::application::MAX_SERIES;
 use self::listener::{HostMetrics, ListenerFamilies};
 use self::pool::PoolFamilies;
 use self::samples::Group;
 use crate::config::Detail;
-use crate::proc::ListenDrops;
+use crate::kernel::procfs::ListenDrops;
 
 /// The values that labels can have; all are exported from a slot's birth.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ use super::application::Application;
 use super::distribution::Distribution;
 use super::saved::{SavedProcess, SavedSlot, by_name, in_order};
 use super::{Labels, http};
-use crate::proc::Usage;
+use crate::kernel::procfs::Usage;
 
 /// Upper bounds for round trips over a channel, in seconds.
 const ROUND_TRIP_BOUNDS: [f64; 12] = [

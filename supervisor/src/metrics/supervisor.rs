@@ -11,7 +11,7 @@ use prometheus::{Counter, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, 
 
 use super::histograms::Histograms;
 use super::saved::SavedSupervisor;
-use crate::proc;
+use crate::kernel::procfs;
 
 /// The commands that change something, as on the command line.
 const COMMANDS: [&str; 12] = [
@@ -227,7 +227,7 @@ impl SupervisorMetrics {
     /// has used is in them. It began then, in seconds since the Unix epoch.
     pub fn same_process(&self, started_at: f64) {
         self.process.started.set(started_at);
-        if let Ok(usage) = proc::usage(Pid::this()) {
+        if let Ok(usage) = procfs::usage(Pid::this()) {
             let before = self.process.cpu.get() - usage.cpu.as_secs_f64();
             self.process.cpu_before.set(before.max(0.0));
         }
@@ -367,7 +367,7 @@ impl ProcessMetrics {
         if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
             gauge(&self.max_fds, soft);
         }
-        if let Ok(usage) = proc::usage(Pid::this()) {
+        if let Ok(usage) = procfs::usage(Pid::this()) {
             let cpu = usage.cpu.as_secs_f64() + self.cpu_before.get() - self.cpu.get();
             self.cpu.inc_by(cpu.max(0.0));
             gauge(&self.resident, usage.resident_bytes);

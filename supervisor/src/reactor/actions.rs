@@ -11,13 +11,13 @@ use prefork_proto::message::NEEDS_RESTART;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::births::{self, BirthError, Told};
-use super::conversation::CallError;
-use super::edition::{Edition, PoolError};
-use super::grip::{Call, Order};
-use super::starvation::Look;
-use super::upstream::{self, Allotment, UpstreamError};
 use super::{Outcome, Reactor, Spawn};
+use crate::reactor::generation::revision::{Edition, PoolError};
+use crate::reactor::observe::starvation::Look;
+use crate::reactor::worker_process::handle::{Call, Order};
+use crate::reactor::worker_process::private_address::{self, Allotment, UpstreamError};
+use crate::reactor::worker_process::protocol::CallError;
+use crate::reactor::worker_process::spawn::{self, BirthError, Told};
 
 /// With how many processes a birth is written down at once. With more of them that
 /// takes longer, and waits as any other change does.
@@ -189,7 +189,7 @@ impl Reactor {
         };
         let ties = self.ties.clone();
         let allotment = self.allot(edition, spawn.worker)?;
-        let grip = births::spawn(edition, spawn, allotment, metrics, told, ties)?;
+        let grip = spawn::spawn(edition, spawn, allotment, metrics, told, ties)?;
         let pid = grip.pid;
         self.hold(spawn.worker, grip);
         Ok(pid)
@@ -206,7 +206,7 @@ impl Reactor {
             _ => None,
         });
         let pools = self.editions.newest().map(|edition| &edition.config);
-        let front = upstream::front_of(pools, &edition.name);
+        let front = private_address::front_of(pools, &edition.name);
         let taken = taken.collect();
         self.upstreams
             .allot(&edition.config, adapter.socket, worker, front, &taken)

@@ -2,70 +2,40 @@
 //! timers into events for the fleet, and carries its actions out. All of it is
 //! one thread and one loop.
 //!
-//! - `process` is the task that belongs to one worker process, with its
-//!   `conversation` (what may be said when) and its `output`, which other processes
-//!   read; the reactor has a `grip` on it.
-//! - `births` makes processes of what an `edition` holds: a generation's pinned
-//!   `program` and `sockets`. What can't be sent to a worker is `inherited` by it.
-//! - `reload` prepares a new generation and cleans up after it; `queues` sees to
-//!   connections that wait where nobody accepts any more, and `tenure` knows where
-//!   that is.
-//! - `actions` carries out what the fleet decides; `answers` is for requests
-//!   from the control socket, with `documents` for what they ask to see.
-//! - `clock` is the fleet's; `signals` are reduced to what they ask for, which `heed` does.
-//! - `upgrade` has another program run in this one's place, and `takeover` is how
-//!   that one goes on.
+//! - `worker_process` has the task that belongs to one worker process, from its spawn to
+//!   its reaping, with its channel, its output and what it has started.
+//! - `generation` holds what a generation's workers execute, pinned; `listeners` the
+//!   sockets that they accept from, and what waits in their queues.
+//! - `reload` prepares a new generation and cleans up after it.
+//! - `handover` goes on where another supervisor ended, and lets another program go on
+//!   here.
+//! - `observe` is what is to be seen: status, events, log lines.
 //! - `fronts` tells those who forward of the pools behind them.
-//! - `journal` keeps what happened; `adoption` goes on where a supervisor was
-//!   killed, and writes down what the next one needs; `oom` knows which workers
-//!   the kernel killed, `starvation` which of them get no processor; `standing` is for
-//!   the service manager.
-//! - `trees` ends what workers have started and left.
+//! - `actions` carries out what the fleet decides; `requests` answers the control socket;
+//!   `clock` is the fleet's; `signals` are reduced to what they ask for, which
+//!   `signal_actions` does.
 
-mod access_log;
 mod actions;
-mod adoption;
-mod allowance;
-mod answers;
-mod births;
-mod certificates;
 mod clock;
-mod code;
-mod conversation;
-mod documents;
-mod edition;
-mod editions;
+pub(crate) mod event_batching;
 mod fronts;
-mod grip;
-mod heed;
-mod inherited;
-mod journal;
-mod oom;
-mod output;
-mod place;
-mod process;
-mod program;
-mod queues;
+mod generation;
+mod handover;
+mod listeners;
+mod observe;
 mod reload;
-mod reports;
-mod running;
-mod scope;
+mod requests;
+mod signal_actions;
 mod signals;
-mod sockets;
-mod standing;
-mod starvation;
-mod steps;
-mod takeover;
-mod tenure;
-mod trees;
-mod upgrade;
-mod upstream;
+mod worker_process;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use clock::Clock;
+use fronts::Fronts;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -77,34 +47,36 @@ use tracing::{debug, warn};
 use crate::config::{self, Config, Options};
 use crate::control::Gate;
 use crate::handle::{Member, Request};
+use crate::kernel::fd_reserve::Reserve;
 use crate::log::Log;
 use crate::metrics::{Metrics, SavedMetrics};
-use crate::notify::Notifier;
-use crate::rejoin::Door;
-use crate::reserve::Reserve;
-use crate::rest::Rest;
-use crate::state::StateFile;
+use crate::reactor::event_batching::Rest;
+use crate::recovery::rejoin_socket::Door;
+use crate::recovery::state::StateFile;
+use crate::systemd::notify::Notifier;
 use crate::tls::{Tickets, Vault};
 use crate::upgrade::Fixtures;
-use clock::Clock;
-use conversation::BREACHES;
-pub use edition::{Edition, PoolError};
-use editions::Editions;
-use fronts::Fronts;
-use grip::{Grip, Ties};
-use journal::Journal;
-use oom::OutOfMemory;
-pub use output::{READ_OUTPUT_ARGUMENT, read_output_for_supervisor};
-pub use place::PlaceError;
+
+pub use generation::directories::PlaceError;
+pub(crate) use generation::program::pin_if_elf;
+pub use generation::program::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, ProgramError};
+pub use generation::revision::{Edition, PoolError};
+use generation::revisions::Editions;
+use handover::upgrade::{Ears, Upgrades, Verdict};
+use observe::events::Journal;
+use observe::oom::OutOfMemory;
+use observe::starvation::Look;
 use prefork_fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, Time, Worker};
-pub(crate) use program::pin_if_elf;
-pub use program::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, ProgramError};
-use reload::{Reading, Reloads};
+use reload::transaction::{Reading, Reloads};
+
 pub use signals::Signals;
-use starvation::Look;
-use trees::Trees;
-use upgrade::{Ears, Upgrades, Verdict};
-use upstream::Upstreams;
+use worker_process::descendants::Trees;
+use worker_process::handle::{Grip, Ties};
+
+pub use worker_process::output::{READ_OUTPUT_ARGUMENT, read_output_for_supervisor};
+use worker_process::private_address::Upstreams;
+use worker_process::protocol::BREACHES;
+use worker_process::task::at;
 
 /// Between two looks at the workers' memory, and at the loop's own lag.
 const PULSE: Duration = Duration::from_secs(1);
@@ -254,7 +226,7 @@ impl Reactor {
     pub fn new(setup: Setup) -> Result<(Self, Inbox), PoolError> {
         let mut pools = setup.config.pools.clone();
         let vault = setup.keep.as_ref().map(|keep| &keep.vault);
-        certificates::fill(vault, &mut pools);
+        generation::certificates::fill(vault, &mut pools);
         let strict = setup.config.supervisor.strict_boot;
         let policies = pools.iter().map(|pool| pool.policy.clone()).collect();
         let mut first = Vec::new();
@@ -409,11 +381,11 @@ impl Reactor {
                 Some(reading) = readings.recv() => self.has_done(reading),
                 _ = tending.tick(), if self.has_queues_to_tend() => self.tend_queues(),
                 due = pulse.tick() => self.pulse(due.into_std()),
-                () = process::at(deadline) => self.deadline_came(deadline, &mut events).await,
-                () = process::at(self.state_due()) => self.write_state(),
-                () = process::at(self.fronts.due()) => self.fronts.touch(),
+                () = at(deadline) => self.deadline_came(deadline, &mut events).await,
+                () = at(self.state_due()) => self.write_state(),
+                () = at(self.fronts.due()) => self.fronts.touch(),
                 // A successor goes first.
-                () = process::at(self.trees.due()), if self.spawns.is_empty() => self.end_trees(),
+                () = at(self.trees.due()), if self.spawns.is_empty() => self.end_trees(),
                 () = std::future::ready(()), if !self.spawns.is_empty() => {
                     self.spawn_next();
                     // A front has its pools' tables before it has said a word.
@@ -569,7 +541,7 @@ impl Reactor {
     fn command(&mut self, command: Command, askers: Vec<mpsc::UnboundedSender<JobLine>>) {
         let job = JobId(self.next_job);
         self.next_job += 1;
-        let name = upgrade::name_of(&command);
+        let name = handover::upgrade::name_of(&command);
         let starts = starts(&command);
         let begun = Job {
             name,
@@ -653,8 +625,8 @@ impl Reactor {
     fn holds(&self, worker: Worker) -> Option<u64> {
         let pid = Pid::from_raw(self.processes.get(&worker)?.pid);
         match self.has_adapter(worker) {
-            true => crate::proc::tree::private_bytes(pid).ok(),
-            false => Some(crate::proc::memory(pid).ok()?.private_bytes),
+            true => crate::kernel::procfs::tree::private_bytes(pid).ok(),
+            false => Some(crate::kernel::procfs::memory(pid).ok()?.private_bytes),
         }
     }
 

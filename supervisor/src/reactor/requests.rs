@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use super::Reactor;
-use super::conversation::{Answer, CallError};
-use super::grip::{Call, Order};
-use super::journal::About;
-use super::scope::Scope;
 use crate::handle::{Peer, Request};
 use crate::log::Memory;
+use crate::reactor::Reactor;
+use crate::reactor::observe::events::About;
+use crate::reactor::reload::scope::Scope;
+use crate::reactor::worker_process::handle::{Call, Order};
+use crate::reactor::worker_process::protocol::{Answer, CallError};
 
 impl Reactor {
     pub(super) fn answer(&mut self, request: Request) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use prefork_fleet::Command;
 use tracing::{info, warn};
 
-use super::Reactor;
-use super::scope::Scope;
-use super::signals::{Asked, Heard};
+use crate::reactor::Reactor;
+use crate::reactor::reload::scope::Scope;
+use crate::reactor::signals::{Asked, Heard};
 
 /// Within this time of the first order to stop another one means the same: a
 /// terminal, a wrapper and a service manager all pass it on.

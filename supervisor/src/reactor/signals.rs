@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getsid};
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::signals::{self, Caught};
+use crate::kernel::sys::signals::{self, Caught};
 
 /// What a signal asks of the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Signals {
             let decided = self.doubtful.map(|(_, decided)| decided);
             tokio::select! {
                 () = signals::woken(&self.woken) => {}
-                () = super::process::at(decided) => {
+                () = crate::reactor::worker_process::task::at(decided) => {
                     if let Some((caught, _)) = self.doubtful.take() {
                         let asked = match has_terminal() {
                             true => Asked::Reload,

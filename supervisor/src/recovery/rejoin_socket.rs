@@ -25,7 +25,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, warn};
 
-use crate::sys;
+use crate::kernel::sys;
 
 /// How long a worker may take to say who it is and to hand over what it has.
 const PATIENCE: Duration = Duration::from_secs(2);

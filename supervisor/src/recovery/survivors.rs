@@ -17,10 +17,11 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::proc::schedule::Schedule;
-use crate::rejoin::{Awaited, Door, Returned};
-use crate::state::{self, Document, Found, SavedProcess, lives};
-use crate::{left, sys};
+use crate::kernel::procfs::schedule::Schedule;
+use crate::kernel::sys;
+use crate::recovery::rejoin_socket::{Awaited, Door, Returned};
+use crate::recovery::state::{self, Document, Found, SavedProcess, lives};
+use crate::systemd::fdstore;
 
 /// How long workers may take to come back. One that has not by then hangs: an
 /// orphan tries ten times a second at least.
@@ -266,7 +267,7 @@ impl Remains {
                 keep(fd);
             }
         }
-        for fd in left::take_known(&self.cookies()).into_values() {
+        for fd in fdstore::take_known(&self.cookies()).into_values() {
             keep(fd);
         }
         for living in self.living.iter().filter(|it| it.returned.is_none()) {

@@ -17,10 +17,10 @@ use nix::unistd::Pid;
 use prefork_proto::listening::SocketFile;
 use socket2::{Domain, Socket, Type};
 
+use crate::kernel::procfs;
+use crate::kernel::trusted_path::{Directories, Place, Trusted};
 use crate::listener::{bind_at, is_socket};
-use crate::proc;
-use crate::state;
-use crate::trust::{Directories, Place, Trusted};
+use crate::recovery::state;
 
 /// The control socket's name in the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -393,5 +393,5 @@ fn holder_pid(lock: &mut File) -> Option<Pid> {
 
 /// Whether it is there, and not only waits to be reaped.
 fn is_alive(pid: Pid) -> bool {
-    proc::stat(pid).is_ok_and(|stat| stat.state != 'Z')
+    procfs::stat(pid).is_ok_and(|stat| stat.state != 'Z')
 }

@@ -13,13 +13,13 @@ use tokio::task::spawn_local;
 use tracing::{info, warn};
 
 use crate::control::Gate;
+use crate::kernel::sys;
 use crate::reactor::{Inbox, Keep, Reactor, Setup};
-use crate::recovery::Remains;
-use crate::rejoin::{Door, Returned};
-use crate::run::RunError;
-use crate::runtime_dir::RuntimeDir;
-use crate::state::{self, Document, Found, StateFile};
-use crate::sys;
+use crate::recovery::rejoin_socket::{Door, Returned};
+use crate::recovery::state::{self, Document, Found, StateFile};
+use crate::recovery::survivors::Remains;
+use crate::run::runtime_dir::RuntimeDir;
+use crate::run::supervise::RunError;
 use crate::tls::{SavedTickets, Tickets, Vault};
 use crate::upgrade::{Fixtures, Handover};
 

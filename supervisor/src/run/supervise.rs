@@ -19,14 +19,15 @@ use crate::admin::{self, Hosts};
 use crate::config::{self, Config, Options};
 use crate::control::{self, Allowed, Gate};
 use crate::handle::Handle;
+use crate::kernel::fd_reserve::{DEFAULT_SIZE, Reserve};
+use crate::kernel::sys;
 use crate::log::Log;
+use crate::reactor::event_batching::Rest;
 use crate::reactor::{Inbox, Outcome, PoolError, Reactor, Setup, Signals};
-use crate::reserve::{DEFAULT_SIZE, Reserve};
-use crate::rest::Rest;
-use crate::runtime_dir::{RuntimeDir, RuntimeDirError};
-use crate::startup::{self, Beginning};
+use crate::run::runtime_dir::{RuntimeDir, RuntimeDirError};
+use crate::run::startup::{self, Beginning};
+use crate::systemd::activation;
 use crate::upgrade::Handover;
-use crate::{activation, sys};
 
 /// Requests from the servers that may wait for the reactor.
 const REQUESTS: usize = 256;

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use socket2::{SockRef, Type};
 use tracing::warn;
 
-use crate::left;
-use crate::sys;
+use crate::kernel::sys;
+use crate::systemd::fdstore;
 use crate::upgrade::HandedSocket;
 
 /// Why there is no socket for a `systemd:NAME` listener.
@@ -60,7 +60,7 @@ struct Passed(Vec<(String, OwnedFd)>);
 ///
 /// When `LISTEN_FDS` and its companions don't agree with what is open.
 pub(crate) fn take() -> io::Result<()> {
-    let passed = left::keep(sys::take_listen_fds()?);
+    let passed = fdstore::keep(sys::take_listen_fds()?);
     PASSED.get_or_init(|| Passed(passed));
     Ok(())
 }

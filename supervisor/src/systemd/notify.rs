@@ -4,20 +4,19 @@
 //! Without `$NOTIFY_SOCKET` all of it does nothing. The socket is never waited
 //! for: a service manager that is busy is told again at the next pulse.
 
-mod link;
+mod socket;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::env;
-use std::fmt;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+use std::{env, fmt};
 
 use prefork_api::Readiness;
 use sd_notify::NotifyState;
+use socket::{Link, message};
 use tracing::warn;
 
-use crate::left;
-use link::{Link, message};
+use crate::systemd::fdstore;
 
 /// How long the service manager is asked to wait from each pulse on, while a
 /// start, a reload or a drain takes its time. The pool's own deadlines end them.
@@ -93,7 +92,7 @@ impl Notifier {
             phase: Phase::Starting,
             status: String::new(),
             last_reload: None,
-            kept: left::names().into_iter().collect(),
+            kept: fdstore::names().into_iter().collect(),
         }
     }
 

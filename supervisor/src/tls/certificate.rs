@@ -1,10 +1,9 @@
 //! A certificate with its private key, from two PEM files.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use ring::digest::{SHA256, digest};
 use rustls::crypto::ring as provider;
@@ -17,7 +16,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::hex;
-use crate::regular_file;
+use crate::kernel::regular_file;
 
 /// No certificate or key is longer; what is was not meant for one.
 const MOST_BYTES: u64 = 1 << 20;

@@ -2,8 +2,8 @@
 //!
 //! - `certificate` reads and checks the files when a configuration is read: the
 //!   supervisor may be root, and its workers are not.
-//! - `material` is what a generation's workers are handed of them.
-//! - `vault` keeps the certificates in force for a supervisor after this one,
+//! - `sealed_bundle` is what a generation's workers are handed of them.
+//! - `secret_store` keeps the certificates in force for a supervisor after this one,
 //!   since the files may be others by then.
 //! - `tickets` makes and replaces the keys of session tickets.
 //!
@@ -11,15 +11,15 @@
 //! a [`Certificate`] is written down by what names it, and shown without its key.
 
 mod certificate;
-mod material;
+mod sealed_bundle;
+mod secret_store;
 mod tickets;
-mod vault;
 
 pub(crate) use certificate::read;
 pub use certificate::{Certificate, Kind};
-pub(crate) use material::{Copy, Material};
+pub(crate) use sealed_bundle::{Copy, Material};
+pub(crate) use secret_store::{Secret, Vault};
 pub(crate) use tickets::{SavedTickets, Tickets};
-pub(crate) use vault::{Secret, Vault};
 
 /// Bytes in hexadecimal.
 fn hex(bytes: &[u8]) -> String {

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 
 use prefork_proto::tls::{self, SealedSettings, TlsListener, TlsSettings};
 
-use super::Certificate;
 use crate::config::Listen;
+use crate::tls::Certificate;
 
 /// The certificates of a generation.
 #[derive(Debug)]

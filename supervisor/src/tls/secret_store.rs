@@ -13,9 +13,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::certificate::{self, Pem};
-use super::{Certificate, SavedTickets, Tickets};
 use crate::config::{Listen, Pool};
+use crate::tls::certificate::{self, Pem};
+use crate::tls::{Certificate, SavedTickets, Tickets};
 
 /// Its name in the runtime directory.
 const NAME: &str = "secrets";

@@ -89,7 +89,7 @@ mod tests {
         let memory = super::super::memory(b"{}").unwrap();
         let (pipe, _writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        let pidfd = crate::sys::pidfd_open(nix::unistd::Pid::this()).unwrap();
+        let pidfd = crate::kernel::sys::pidfd_open(nix::unistd::Pid::this()).unwrap();
         let all = [
             (file.as_raw_fd(), Kind::File),
             (memory.as_raw_fd(), Kind::Memory),

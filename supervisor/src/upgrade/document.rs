@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::HandoverError;
 use super::descriptors::{self, Kind};
 use crate::config::Options;
-use crate::state::{self, Document};
+use crate::recovery::state::{self, Document};
 use crate::tls::{SavedTickets, Secret};
 
 /// The version that this program writes and reads.

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::HANDOVER_FD_ENV;
+use crate::kernel::sys::{self, Image};
+use crate::kernel::trusted_path;
 use crate::reactor::pin_if_elf;
-use crate::sys::{self, Image};
-use crate::trust;
 
 /// A program that is to run in this process.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl NewProgram {
     pub(crate) fn pin(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let pinned = pin_if_elf(&path)?;
-        trust::check_program(&path, pinned.as_ref())?;
+        trusted_path::check_program(&path, pinned.as_ref())?;
         Ok(Self { path, pinned })
     }
 
@@ -38,6 +38,7 @@ impl NewProgram {
     /// Whether it is the very file that runs in this process already.
     pub(crate) fn runs_already(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
+
         let identity = |path: &Path| {
             let found = std::fs::metadata(path).ok()?;
             Some((found.dev(), found.ino()))
@@ -50,6 +51,7 @@ impl NewProgram {
     /// A child that runs it.
     pub(super) fn command(&self) -> Command {
         use std::os::unix::process::CommandExt;
+
         match &self.pinned {
             Some(pinned) => {
                 // The child looks the number up before it is closed by exec.

@@ -5,14 +5,14 @@
 //!   number. It is written to memory that outlives `exec`.
 //! - `descriptors` checks that each number is what the document says.
 //! - `image` is the program that is to come, pinned.
-//! - `rehearsal` has that program read the document before anything is changed;
+//! - `preflight` has that program read the document before anything is changed;
 //!   [`preflight`] is what it does then.
 //! - [`receive`] finds the document in the program that has come.
 
 mod descriptors;
 mod document;
 mod image;
-mod rehearsal;
+mod preflight;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -21,15 +21,16 @@ use std::process::ExitCode;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::sys;
+use crate::kernel::sys;
+
 pub(crate) use descriptors::Kind;
 pub(crate) use document::{
     FileIdentity, Fixtures, HandedBoot, HandedListener, HandedOutput, HandedPhase, HandedProcess,
     HandedProgram, HandedSocket, HandedTable, HandedTalk, Handover, VERSION,
 };
 pub(crate) use image::NewProgram;
+pub(crate) use preflight::rehearse;
 use prefork_fleet::Snapshot;
-pub(crate) use rehearsal::rehearse;
 
 /// The environment variable that holds the document's descriptor for the
 /// program that has come.

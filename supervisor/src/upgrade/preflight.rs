@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-use super::{NewProgram, PREFLIGHT_ARGUMENT};
-use crate::sys;
+use crate::kernel::sys;
+use crate::upgrade::{NewProgram, PREFLIGHT_ARGUMENT};
 
 /// How long the new program may take to read the state.
 const PATIENCE: Duration = Duration::from_secs(5);

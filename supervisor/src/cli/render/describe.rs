@@ -5,7 +5,7 @@ use prefork_api::{ChannelStatus, Describe, Exit, WorkerRequest};
 use super::{ago, exit_words, requests, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
 use crate::cli::units::{bytes, seconds};
-use crate::plain::{harmless, one_line};
+use crate::sanitize::{harmless, one_line};
 
 /// One slot: what it is, its channel, its last exits.
 pub(in crate::cli) fn describe(describe: &Describe, now: f64, color: bool) -> String {

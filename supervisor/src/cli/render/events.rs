@@ -4,7 +4,7 @@ use prefork_api::Event;
 
 use crate::cli::table::Style;
 use crate::cli::units::utc;
-use crate::plain::one_line;
+use crate::sanitize::one_line;
 
 /// One event on a line of its own: when, what, to whom, in words.
 pub(in crate::cli) fn event(event: &Event, color: bool) -> String {

@@ -3,7 +3,7 @@
 use prefork_api::LogEntry;
 
 use crate::cli::table::Style;
-use crate::plain::{harmless, one_line};
+use crate::sanitize::{harmless, one_line};
 
 /// What comes before the text of a further line.
 const INDENT: &str = "    ";

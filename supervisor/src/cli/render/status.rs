@@ -5,8 +5,8 @@ use prefork_api::{Exit, ListenerStatus, PoolStatus, Readiness, Status, WorkerSta
 use super::{ago, exit_words, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
 use crate::cli::units::{bytes, seconds};
-use crate::plain::{one_line, without_colours};
 use crate::readiness;
+use crate::sanitize::{one_line, without_colours};
 
 /// How much a table has of what a worker wrote, in characters.
 const MOST_WORDS: usize = 80;

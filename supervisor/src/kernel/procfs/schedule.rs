@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::parse_stat;
+use crate::kernel::procfs::parse_stat;
 
 /// Threads of a process that are looked at: it may have as many as it likes.
 const THREADS: usize = 64;

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::unistd::Pid;
 
-use super::{Usage, kin, memory, stat, usage};
+use crate::kernel::procfs::{Usage, kin, memory, stat, usage};
 
 /// Processes of one tree that are looked at.
 const MOST: usize = 4096;

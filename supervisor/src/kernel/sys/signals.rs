@@ -97,12 +97,12 @@ pub(crate) fn listen(signals: impl IntoIterator<Item = Signal>) -> io::Result<As
     }
     // SAFETY: it was made above, and is never closed.
     let woken = unsafe { std::os::fd::BorrowedFd::borrow_raw(WOKEN.load(Ordering::SeqCst)) };
-    super::watch_fd(woken.try_clone_to_owned()?)
+    crate::kernel::sys::watch_fd(woken.try_clone_to_owned()?)
 }
 
 /// Waits until a signal has come.
 pub(crate) async fn woken(listening: &AsyncFd<OwnedFd>) {
-    super::readable(listening).await;
+    crate::kernel::sys::readable(listening).await;
     let mut bytes = [0; 64];
     let read = |fd: &OwnedFd| nix::unistd::read(fd, &mut bytes).map_err(io::Error::from);
     let mut read = read;

@@ -19,7 +19,7 @@ use prefork_proto::scoreboard::Snapshot;
 use proptest::prelude::*;
 
 use super::*;
-use crate::proc::Usage;
+use crate::kernel::procfs::Usage;
 
 fn metrics() -> Metrics {
     let started = UNIX_EPOCH + Duration::from_secs(1_770_000_000);

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
 use crate::reactor::Reactor;
-use crate::reactor::grip::{Call, Order};
+use crate::reactor::worker_process::handle::{Call, Order};
 
 /// How much of a drain's time fronts may take; the rest is the program's own.
 const FRONTS_SHARE: f64 = 0.8;
@@ -179,7 +179,7 @@ impl Reactor {
         &self,
         pool: &Rc<str>,
         worker: Worker,
-    ) -> Vec<oneshot::Receiver<crate::reactor::conversation::Answer>> {
+    ) -> Vec<oneshot::Receiver<crate::reactor::worker_process::protocol::Answer>> {
         let ask = |grip: &crate::reactor::Grip| {
             let (answer, answered) = oneshot::channel();
             let whom = Vacate {

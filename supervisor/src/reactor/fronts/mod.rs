@@ -14,15 +14,16 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use departure::Departures;
 use prefork_api::SlotState;
+use prefork_fleet::Worker;
 use prefork_proto::message::PlacesOffer;
 use prefork_proto::places::{self, Ledger, PlacesError};
 use tracing::warn;
 
 use super::Reactor;
-use super::grip::{Grip, Order};
-use departure::Departures;
-use prefork_fleet::Worker;
+use crate::reactor::worker_process::handle::{Grip, Order};
+
 pub(crate) use table::Table;
 
 /// The capability of a worker that forwards.

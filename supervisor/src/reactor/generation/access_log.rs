@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Reactor;
-use super::conversation::CallError;
-use super::grip::{Call, Order};
 use crate::config;
+use crate::reactor::Reactor;
+use crate::reactor::worker_process::handle::{Call, Order};
+use crate::reactor::worker_process::protocol::CallError;
 
 /// How long a worker may take to let go of the file before.
 const SWITCH: Duration = Duration::from_secs(5);
@@ -79,7 +79,9 @@ impl Reactor {
     ///
     /// # Errors
     /// What could not be opened; it is written to as before.
-    pub(super) fn reopen_logs(&self) -> Result<impl Future<Output = ()> + use<>, String> {
+    pub(in crate::reactor) fn reopen_logs(
+        &self,
+    ) -> Result<impl Future<Output = ()> + use<>, String> {
         let mut problems = Vec::new();
         if let Err(error) = self.log.reopen() {
             problems.push(format!("log: {error}"));

@@ -7,23 +7,23 @@ use prefork_proto::tls::TicketKey;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::Reactor;
-use super::edition::Edition;
-use super::grip::{Call, Order};
-use super::process::Secrets;
 use crate::config::{Listen, Pool};
+use crate::reactor::Reactor;
+use crate::reactor::generation::revision::Edition;
+use crate::reactor::worker_process::handle::{Call, Order};
+use crate::reactor::worker_process::task::Secrets;
 use crate::tls::{Material, Vault};
 
 impl Reactor {
     /// Warns of certificates that are used all the same.
-    pub(super) fn warn_of_certificates(&self) {
+    pub(in crate::reactor) fn warn_of_certificates(&self) {
         for warning in crate::config::warnings(&self.config, SystemTime::now()) {
             warn!("{warning}");
         }
     }
 
     /// The ticket keys of an edition's workers.
-    pub(super) fn tickets_of(&self, edition: &Edition) -> Vec<TicketKey> {
+    pub(in crate::reactor) fn tickets_of(&self, edition: &Edition) -> Vec<TicketKey> {
         match (&self.tickets, &edition.tls) {
             (Some(tickets), Some(_)) => tickets.of_pool(&edition.name),
             _ => Vec::new(),
@@ -31,7 +31,7 @@ impl Reactor {
     }
 
     /// What a process is to have that no document says.
-    pub(super) fn secrets_of(&self, edition: Option<&Edition>) -> Secrets {
+    pub(in crate::reactor) fn secrets_of(&self, edition: Option<&Edition>) -> Secrets {
         let Some(edition) = edition else {
             return Secrets::default();
         };
@@ -49,7 +49,7 @@ impl Reactor {
 
     /// Replaces the key that makes tickets when its time is over, and tells
     /// every worker.
-    pub(super) fn replace_tickets(&mut self) {
+    pub(in crate::reactor) fn replace_tickets(&mut self) {
         let Some(tickets) = &mut self.tickets else {
             return;
         };
@@ -71,7 +71,7 @@ impl Reactor {
     }
 
     /// What a process was started from.
-    pub(super) fn started_from(&self, worker: Worker) -> Option<&Edition> {
+    pub(in crate::reactor) fn started_from(&self, worker: Worker) -> Option<&Edition> {
         let generation = self.fleet.process(worker)?.generation();
         let edition = self.editions.of(&self.pool_name(worker), generation)?;
         Some(edition)
@@ -79,7 +79,11 @@ impl Reactor {
 
     /// What has a process take the settings of another generation: the
     /// application's first, since only those may be refused.
-    pub(super) fn calls_for(&self, worker: Worker, generation: u64) -> std::io::Result<Vec<Call>> {
+    pub(in crate::reactor) fn calls_for(
+        &self,
+        worker: Worker,
+        generation: u64,
+    ) -> std::io::Result<Vec<Call>> {
         let pool = self.pool_name(worker);
         let Some(edition) = self.editions.of(&pool, generation) else {
             return Ok(vec![Call::Reload {
@@ -109,7 +113,7 @@ impl Reactor {
 
     /// Hands a worker the certificates of a listener that it does not have itself
     /// and of which it is to serve the queue.
-    pub(super) fn certify_for(&self, worker: Worker, listen: &Listen) {
+    pub(in crate::reactor) fn certify_for(&self, worker: Worker, listen: &Listen) {
         let known = |edition: &Edition| {
             let mut listeners = edition.config.listen.iter();
             listeners.any(|it| it.name == listen.name && it.tls.is_some())
@@ -128,7 +132,7 @@ impl Reactor {
     }
 
     /// Writes down what a supervisor after this one could not find in the files.
-    pub(super) fn keep_secrets(&mut self) {
+    pub(in crate::reactor) fn keep_secrets(&mut self) {
         let (Some(keep), Some(tickets)) = (&mut self.keep, &mut self.tickets) else {
             return;
         };
@@ -139,7 +143,10 @@ impl Reactor {
 }
 
 /// Gives pools that were read from a state their private keys back.
-pub(super) fn fill<'a>(vault: Option<&Vault>, pools: impl IntoIterator<Item = &'a mut Pool>) {
+pub(in crate::reactor) fn fill<'a>(
+    vault: Option<&Vault>,
+    pools: impl IntoIterator<Item = &'a mut Pool>,
+) {
     if let Some(vault) = vault {
         for pool in pools {
             vault.fill(pool, &[]);

@@ -5,16 +5,15 @@
 //! A path through a symbolic link is resolved when the generation begins. What is
 //! written into a file at that path can only be noticed.
 
-use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde_json::Value;
 
 use crate::config::{Pool, Program};
-use crate::state::SavedFile;
+use crate::recovery::state::SavedFile;
 use crate::upgrade::FileIdentity;
 
 /// Programs whose file says nothing of the code that they run, without the
@@ -26,7 +25,7 @@ const INTERPRETERS: [&str; 29] = [
 ];
 
 /// What a file is by now.
-pub(super) fn identify(path: &Path) -> io::Result<FileIdentity> {
+pub(in crate::reactor) fn identify(path: &Path) -> io::Result<FileIdentity> {
     let found = fs::metadata(path)?;
     Ok(FileIdentity {
         device: found.dev(),
@@ -37,7 +36,7 @@ pub(super) fn identify(path: &Path) -> io::Result<FileIdentity> {
 }
 
 /// A file of a program as it is now.
-pub(super) fn read_from(given: &Path) -> Option<SavedFile> {
+pub(in crate::reactor) fn read_from(given: &Path) -> Option<SavedFile> {
     let path = given.canonicalize().ok()?;
     let file = identify(&path).ok()?;
     // The state is text.
@@ -50,7 +49,11 @@ pub(super) fn read_from(given: &Path) -> Option<SavedFile> {
 
 /// What an interpreter is told to run: the first of its arguments that is a file.
 /// Relative ones start at `start`.
-pub(super) fn interpreted(program: &Path, args: &[String], start: &Path) -> Option<SavedFile> {
+pub(in crate::reactor) fn interpreted(
+    program: &Path,
+    args: &[String],
+    start: &Path,
+) -> Option<SavedFile> {
     if !is_interpreter(program) {
         return None;
     }
@@ -60,7 +63,7 @@ pub(super) fn interpreted(program: &Path, args: &[String], start: &Path) -> Opti
 
 /// A file that a pool's program may have read when it started, as its settings name it:
 /// an argument or what follows a `=` in one, a value of `env`, a text in `app`.
-pub(super) fn named_file(pool: &Pool, start: &Path) -> Option<PathBuf> {
+pub(in crate::reactor) fn named_file(pool: &Pool, start: &Path) -> Option<PathBuf> {
     let mut texts = Vec::new();
     if let Program::Command { args, .. } = &pool.program {
         texts.extend(args.iter().map(String::as_str));
@@ -89,7 +92,11 @@ fn add_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
 /// Whether a process surely runs what lies on the disk: it has become no other
 /// program since it was started from the pinned one, or one that is still there,
 /// and no interpreter, of which nobody knows what it has read.
-pub(super) fn is_of_its_file(pid: i32, pinned: Option<&OwnedFd>, program: &Path) -> bool {
+pub(in crate::reactor) fn is_of_its_file(
+    pid: i32,
+    pinned: Option<&OwnedFd>,
+    program: &Path,
+) -> bool {
     let running = PathBuf::from(format!("/proc/{pid}/exe"));
     let Ok(path) = running.read_link() else {
         // Another user's, and not ours to look at.

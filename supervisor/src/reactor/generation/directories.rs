@@ -6,12 +6,11 @@
 //! from being given to another; where it lies by now is asked of the kernel.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -20,8 +19,8 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::config::{self, Program};
-use crate::state::{SavedFile, SavedPlace, SavedPlaces};
-use crate::sys;
+use crate::kernel::sys;
+use crate::recovery::state::{SavedFile, SavedPlace, SavedPlaces};
 
 /// The setting of the bundled web server that names a directory.
 const ROOT: &str = "root";

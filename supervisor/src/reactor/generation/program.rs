@@ -15,14 +15,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use prefork_proto::adapter::{Brief, Piece, pieces};
 
-use super::code;
-use super::place::Places;
-use super::upstream::Allotment;
 use crate::config::{self, Adapter, Affinity, Pool, Program};
-use crate::environment::NOBODY_ELSES;
-use crate::proc::kin;
-use crate::state::SavedFile;
-use crate::sys::{self, Birth, Image, Start, Terms};
+use crate::kernel::procfs::kin;
+use crate::kernel::sys::{self, Birth, Image, Start, Terms};
+use crate::reactor::generation::code;
+use crate::reactor::generation::directories::Places;
+use crate::reactor::worker_process::private_address::Allotment;
+use crate::recovery::state::SavedFile;
+use crate::run::environment::NOBODY_ELSES;
 use crate::upgrade::{FileIdentity, HandedProgram};
 
 /// The argument that makes the `prefork` binary the bundled web server.
@@ -479,7 +479,7 @@ pub(crate) fn pin_if_elf(path: &Path) -> io::Result<Option<OwnedFd>> {
 }
 
 /// What login(1) says of a user; without a value where the machine doesn't know.
-pub(super) fn of_user(who: &config::RunAs) -> Vec<(&'static str, Option<&OsStr>)> {
+pub(in crate::reactor) fn of_user(who: &config::RunAs) -> Vec<(&'static str, Option<&OsStr>)> {
     let name = Some(OsStr::new(&who.user)).filter(|_| who.home.is_some());
     vec![
         ("HOME", who.home.as_ref().map(|path| path.as_os_str())),

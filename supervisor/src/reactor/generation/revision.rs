@@ -10,13 +10,13 @@ use std::rc::Rc;
 use prefork_proto::tls::TlsError;
 use tracing::{info, warn};
 
-use super::access_log::AccessLog;
-use super::code;
-use super::place::{PlaceError, Places};
-use super::program::{PinnedProgram, ProgramError};
-use super::sockets::Sockets;
 use crate::config;
 use crate::listener::ListenError;
+use crate::reactor::generation::access_log::AccessLog;
+use crate::reactor::generation::code;
+use crate::reactor::generation::directories::{PlaceError, Places};
+use crate::reactor::generation::program::{PinnedProgram, ProgramError};
+use crate::reactor::listeners::sockets::Sockets;
 use crate::tls::Material;
 
 /// Why a pool could not be set up.

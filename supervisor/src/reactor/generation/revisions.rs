@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::access_log::AccessLog;
-use super::edition::Edition;
-use super::sockets::Sockets;
 use crate::config;
-use crate::state::SavedEdition;
+use crate::reactor::generation::access_log::AccessLog;
+use crate::reactor::generation::revision::Edition;
+use crate::reactor::listeners::sockets::Sockets;
+use crate::recovery::state::SavedEdition;
 use crate::upgrade::HandedProgram;
 
 /// Editions by pool and generation.

@@ -12,18 +12,20 @@ use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::Board;
 use tracing::{error, info, warn};
 
-use super::edition::{Edition, PoolError};
-use super::grip::{Adopted, Grip};
-use super::journal::About;
-use super::place::Places;
-use super::program::PinnedProgram;
-use super::sockets::Sockets;
-use super::{Inbox, Reactor, Setup, births, certificates, process, unix_ms};
 use crate::config::{Address, Config, Listen, Mode};
 use crate::handle::Member;
 use crate::listener::{ListenError, Listener};
-use crate::recovery::{Living, Remains};
-use crate::state::{Document, SavedEdition, SavedListener};
+use crate::reactor::generation::certificates;
+use crate::reactor::generation::directories::Places;
+use crate::reactor::generation::program::PinnedProgram;
+use crate::reactor::generation::revision::{Edition, PoolError};
+use crate::reactor::listeners::sockets::Sockets;
+use crate::reactor::observe::events::About;
+use crate::reactor::worker_process::handle::{Adopted, Grip};
+use crate::reactor::worker_process::{spawn, task};
+use crate::reactor::{Inbox, Reactor, Setup, unix_ms};
+use crate::recovery::state::{Document, SavedEdition, SavedListener};
+use crate::recovery::survivors::{Living, Remains};
 
 /// What the certificate of a process says that is not our child.
 const UNKNOWN_EXIT: &str = "adopted; exit status unknown";
@@ -72,7 +74,7 @@ impl Reactor {
     }
 
     /// A reactor that knows what the document says, and of no process yet.
-    pub(super) fn go_on_from(
+    pub(in crate::reactor) fn go_on_from(
         mut setup: Setup,
         document: Document<Snapshot>,
         editions: Vec<(u64, Edition)>,
@@ -236,7 +238,7 @@ impl Reactor {
         let welcome = edition.map(|edition| {
             let app = edition.places.app(&edition.config);
             let app = app.unwrap_or_else(|_| edition.config.app.clone());
-            births::welcome(edition, app, worker, survivor.generation, false, rejoin)
+            spawn::welcome(edition, app, worker, survivor.generation, false, rejoin)
         });
         let heartbeat_timeout = edition.map_or(std::time::Duration::MAX, |edition| {
             edition.config.policy.heartbeat_timeout
@@ -284,14 +286,14 @@ impl Reactor {
             });
             adopted.channel = Some((returned.channel, welcome));
         }
-        let grip = process::adopt(adopted, self.ties.clone())?;
+        let grip = task::adopt(adopted, self.ties.clone())?;
         self.hold(worker, grip);
         Ok(())
     }
 
     /// Ends the undoing of a reload once every worker is of the generation in
     /// force again: what only the other one had is closed.
-    pub(super) fn finish_undoing(&mut self) {
+    pub(in crate::reactor) fn finish_undoing(&mut self) {
         if !self.undoing || !self.fleet.is_uniform() {
             return;
         }
@@ -301,12 +303,12 @@ impl Reactor {
     }
 
     /// What the next supervisor has to know now.
-    pub(super) fn document(&self) -> Option<Document<prefork_fleet::SnapshotRef<'_>>> {
+    pub(in crate::reactor) fn document(&self) -> Option<Document<prefork_fleet::SnapshotRef<'_>>> {
         let keep = self.keep.as_ref()?;
         let processes = self.processes.values().map(Grip::save);
         let sockets = self.editions.bound();
         Some(Document {
-            version: crate::state::VERSION,
+            version: crate::recovery::state::VERSION,
             boot_id: keep.boot_id.clone(),
             pid: keep.pid,
             start_ticks: keep.start_ticks,
@@ -325,7 +327,7 @@ impl Reactor {
     }
 
     /// Writes down what the next supervisor has to know.
-    pub(super) fn write_state(&mut self) {
+    pub(in crate::reactor) fn write_state(&mut self) {
         self.count_readers();
         self.read_scoreboards();
         self.keep_secrets();
@@ -349,13 +351,13 @@ impl Reactor {
     }
 
     /// When the state is to be written.
-    pub(super) fn state_due(&self) -> Option<Instant> {
+    pub(in crate::reactor) fn state_due(&self) -> Option<Instant> {
         let file = self.keep.as_ref()?.file.as_ref()?;
         Some(file.due())
     }
 
     /// Something has changed that the next supervisor has to know.
-    pub(super) fn touch_state(&mut self) {
+    pub(in crate::reactor) fn touch_state(&mut self) {
         if let Some(file) = self.keep.as_mut().and_then(|keep| keep.file.as_mut()) {
             file.touch();
         }
@@ -399,14 +401,14 @@ fn misbehaved(worker: Worker, rule: &str) -> Event {
 }
 
 /// The sockets that were bound: what they were for, and those that are held.
-pub(super) struct Stock {
+pub(in crate::reactor) struct Stock {
     saved: Vec<SavedListener>,
     held: BTreeMap<u64, std::os::fd::OwnedFd>,
     ready: Vec<Rc<Sockets>>,
 }
 
 impl Stock {
-    pub(super) fn new(
+    pub(in crate::reactor) fn new(
         saved: Vec<SavedListener>,
         held: BTreeMap<u64, std::os::fd::OwnedFd>,
     ) -> Self {
@@ -419,7 +421,7 @@ impl Stock {
 
     /// The sockets of a listener: the very ones, or bound anew where nobody
     /// holds any.
-    pub(super) fn sockets(&mut self, pool: &str, listen: &Listen) -> Rc<Sockets> {
+    pub(in crate::reactor) fn sockets(&mut self, pool: &str, listen: &Listen) -> Rc<Sockets> {
         if let Some(known) = self.ready.iter().find(|known| known.are_for(listen)) {
             return Rc::clone(known);
         }

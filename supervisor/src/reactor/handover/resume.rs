@@ -7,15 +7,15 @@ use std::time::Duration;
 use prefork_fleet::{Snapshot, Time, Worker};
 use tracing::{error, info};
 
-use super::adoption::Stock;
-use super::edition::{Edition, PoolError};
-use super::journal::About;
-use super::place::Places;
-use super::process::{self, Check, Secrets};
-use super::program::PinnedProgram;
-use super::{Inbox, Reactor, Setup};
-use crate::state::SavedEdition;
-use crate::sys::claim;
+use crate::kernel::sys::claim;
+use crate::reactor::generation::directories::Places;
+use crate::reactor::generation::program::PinnedProgram;
+use crate::reactor::generation::revision::{Edition, PoolError};
+use crate::reactor::handover::recover::Stock;
+use crate::reactor::observe::events::About;
+use crate::reactor::worker_process::task::{self, Check, Secrets};
+use crate::reactor::{Inbox, Reactor, Setup};
+use crate::recovery::state::SavedEdition;
 use crate::upgrade::{HandedProcess, HandedProgram, Handover};
 
 impl Reactor {
@@ -75,7 +75,7 @@ impl Reactor {
         };
         let access_log = edition.and_then(|edition| edition.access_log.clone());
         let metrics = self.slot_metrics(worker);
-        match process::resume(
+        match task::resume(
             handed,
             slot,
             access_log,

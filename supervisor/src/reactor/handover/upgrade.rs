@@ -16,12 +16,12 @@ use prefork_fleet::{Command, Event, SnapshotRef};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
-use super::grip::{HoldStill, Order};
-use super::journal::About;
-use super::signals::Asked;
-use super::{Reactor, Signals};
-use crate::activation;
 use crate::handle::Request;
+use crate::reactor::observe::events::About;
+use crate::reactor::signals::Asked;
+use crate::reactor::worker_process::handle::{HoldStill, Order};
+use crate::reactor::{Reactor, Signals};
+use crate::systemd::activation;
 use crate::tls::{Secret, Tickets};
 use crate::upgrade::{self, HandedListener, HandedProcess, Handover, NewProgram};
 
@@ -39,13 +39,13 @@ const MOST_TRIES: u32 = 5;
 
 /// What the reactor knows of upgrades.
 #[derive(Debug)]
-pub(super) struct Upgrades {
+pub(in crate::reactor) struct Upgrades {
     current: Option<Upgrade>,
     /// The preflight's process, which is nobody else's to reap.
-    pub(super) child: Rc<Cell<Option<i32>>>,
+    pub(in crate::reactor) child: Rc<Cell<Option<i32>>>,
     verdicts: mpsc::UnboundedSender<Verdict>,
     /// How the tells that are on their way are known: each has one of these.
-    pub(super) tells: Rc<()>,
+    pub(in crate::reactor) tells: Rc<()>,
 }
 
 /// An upgrade in progress.
@@ -63,20 +63,20 @@ struct Upgrade {
 }
 
 /// The version of the program that passed its preflight, or why it did not.
-pub(super) type Verdict = Result<String, String>;
+pub(in crate::reactor) type Verdict = Result<String, String>;
 
 /// What the reactor's loop listens to.
-pub(super) struct Ears<'a> {
-    pub(super) events: &'a mut mpsc::Receiver<Event>,
-    pub(super) requests: &'a mut mpsc::Receiver<Request>,
-    pub(super) signals: &'a mut Signals,
+pub(in crate::reactor) struct Ears<'a> {
+    pub(in crate::reactor) events: &'a mut mpsc::Receiver<Event>,
+    pub(in crate::reactor) requests: &'a mut mpsc::Receiver<Request>,
+    pub(in crate::reactor) signals: &'a mut Signals,
 }
 
 /// Lets the processes' tasks go on when it is dropped.
 type Thaw = watch::Sender<()>;
 
 impl Upgrades {
-    pub(super) fn new(verdicts: mpsc::UnboundedSender<Verdict>) -> Self {
+    pub(in crate::reactor) fn new(verdicts: mpsc::UnboundedSender<Verdict>) -> Self {
         Self {
             current: None,
             child: Rc::default(),
@@ -86,7 +86,7 @@ impl Upgrades {
     }
 
     /// Whether one waits for its preflight.
-    pub(super) fn is_new(&self) -> bool {
+    pub(in crate::reactor) fn is_new(&self) -> bool {
         self.current.as_ref().is_some_and(|upgrade| !upgrade.begun)
     }
 }
@@ -94,7 +94,7 @@ impl Upgrades {
 impl Reactor {
     /// Begins an upgrade, or says why not. Without `program` it is whatever lies
     /// now where this program was found.
-    pub(super) fn upgrade(
+    pub(in crate::reactor) fn upgrade(
         &mut self,
         program: Option<PathBuf>,
         asker: Option<mpsc::UnboundedSender<JobLine>>,
@@ -146,7 +146,10 @@ impl Reactor {
     }
 
     /// Has the new program read the state as it is now, in a child.
-    pub(super) async fn rehearse_upgrade(&mut self, events: &mut mpsc::Receiver<Event>) {
+    pub(in crate::reactor) async fn rehearse_upgrade(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+    ) {
         let Some(upgrade) = &mut self.upgrades.current else {
             return;
         };
@@ -184,7 +187,11 @@ impl Reactor {
 
     /// Runs the new program if it passed its preflight. Returns only where that
     /// could not be done.
-    pub(super) async fn conclude_upgrade(&mut self, verdict: Verdict, ears: &mut Ears<'_>) {
+    pub(in crate::reactor) async fn conclude_upgrade(
+        &mut self,
+        verdict: Verdict,
+        ears: &mut Ears<'_>,
+    ) {
         let why = match verdict {
             Ok(version) => self.replace_program(&version, ears).await,
             Err(_) if self.is_outdated() => return,
@@ -452,7 +459,7 @@ const RESTLESS: &str =
     "the workers' channels and pipes gave no quiet moment to write the state down";
 
 /// What a command is called, as on the command line.
-pub(super) fn name_of(command: &Command) -> &'static str {
+pub(in crate::reactor) fn name_of(command: &Command) -> &'static str {
     match command {
         Command::Scale { .. } | Command::ScaleAsConfigured { .. } | Command::ScaleBy { .. } => {
             "scale"

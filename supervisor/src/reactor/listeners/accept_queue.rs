@@ -10,10 +10,10 @@ use prefork_fleet::Worker;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::grip::{Call, Order};
-use super::sockets::Sockets;
-use super::{Edition, Reactor};
 use crate::listener::Listener;
+use crate::reactor::listeners::sockets::Sockets;
+use crate::reactor::worker_process::handle::{Call, Order};
+use crate::reactor::{Edition, Reactor};
 
 /// How long a rescuer may take to empty a queue.
 const RESCUE: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const CAPABILITY: &str = "rescue";
 impl Reactor {
     /// The supervisor stops: what waits is still served by the workers as they
     /// drain, and who comes later is refused.
-    pub(super) fn seal_everything(&self) {
+    pub(in crate::reactor) fn seal_everything(&self) {
         for (_, sockets) in self.editions.bound() {
             for listener in sockets.all() {
                 report(&listener, listener.seal());
@@ -34,7 +34,7 @@ impl Reactor {
 
     /// Lets go of the supervisor's own duplicates: the last worker that closes
     /// its own ends the listener.
-    pub(super) fn close_everything(&self) {
+    pub(in crate::reactor) fn close_everything(&self) {
         for (_, sockets) in self.editions.bound() {
             sockets.close();
         }
@@ -42,7 +42,7 @@ impl Reactor {
 
     /// Whether there is a listener of this worker's from which nobody accepts
     /// after it; that is then sealed.
-    pub(super) fn is_last_to_accept(&self, worker: Worker) -> bool {
+    pub(in crate::reactor) fn is_last_to_accept(&self, worker: Worker) -> bool {
         if self.fleet.stopping() {
             return true;
         }
@@ -70,7 +70,7 @@ impl Reactor {
 
     /// Ends the sockets that belonged to slots which no generation in force has:
     /// another pool with fewer workers has the listener now.
-    pub(super) fn retire_surplus(&self) {
+    pub(in crate::reactor) fn retire_surplus(&self) {
         for (pool, sockets) in self.editions.bound() {
             for slot in sockets.own_slots() {
                 if !self.is_wanted(&sockets, slot)
@@ -83,7 +83,7 @@ impl Reactor {
     }
 
     /// Whether a queue may need to be tended.
-    pub(super) fn has_queues_to_tend(&self) -> bool {
+    pub(in crate::reactor) fn has_queues_to_tend(&self) -> bool {
         let own = |edition: &Rc<Edition>| edition.sockets.iter().any(|sockets| sockets.are_own());
         self.reloads.current.is_some() || self.editions.newest().any(own)
     }
@@ -92,7 +92,7 @@ impl Reactor {
     /// waits for its next start, is paused, or has been given other listeners
     /// before the one to which its own goes has come up; or a reload has bound an
     /// address whose clients came to a wider one, and its workers are not up yet.
-    pub(super) fn tend_queues(&self) {
+    pub(in crate::reactor) fn tend_queues(&self) {
         for (_, sockets) in self.editions.bound() {
             let attended = self.attended(&sockets);
             if !sockets.are_own() && !attended.is_empty() {
@@ -108,7 +108,12 @@ impl Reactor {
 
     /// Ends a socket: no new connection, and what waits is served by a worker
     /// that has the listener, or else by one of this pool.
-    pub(super) fn retire(&self, pool: &str, sockets: &Rc<Sockets>, listener: &Rc<Listener>) {
+    pub(in crate::reactor) fn retire(
+        &self,
+        pool: &str,
+        sockets: &Rc<Sockets>,
+        listener: &Rc<Listener>,
+    ) {
         self.end(sockets, listener);
         let rescuer = self.successor_of(sockets);
         let rescuer = rescuer.or_else(|| self.least_busy(self.accepting_in(pool)));

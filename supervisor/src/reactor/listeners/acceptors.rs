@@ -7,13 +7,13 @@ use std::rc::Rc;
 use prefork_api::SlotState;
 use prefork_fleet::{PoolView, ProcessView, Worker};
 
-use super::Reactor;
-use super::sockets::Sockets;
+use crate::reactor::Reactor;
+use crate::reactor::listeners::sockets::Sockets;
 
 impl Reactor {
     /// Whether a generation that is in force, or is about to be, accepts from
     /// this slot's socket. Where one socket is for all slots, any slot is right.
-    pub(super) fn is_wanted(&self, sockets: &Rc<Sockets>, slot: u32) -> bool {
+    pub(in crate::reactor) fn is_wanted(&self, sockets: &Rc<Sockets>, slot: u32) -> bool {
         let in_force = self.fleet.generation();
         let coming = self.fleet.coming();
         self.editions
@@ -36,7 +36,12 @@ impl Reactor {
 
     /// Whether a worker other than this one, which is not on its way out, accepts
     /// from the slot's socket or comes up to do so.
-    pub(super) fn has_another(&self, sockets: &Rc<Sockets>, slot: u32, but: Worker) -> bool {
+    pub(in crate::reactor) fn has_another(
+        &self,
+        sockets: &Rc<Sockets>,
+        slot: u32,
+        but: Worker,
+    ) -> bool {
         self.holders(sockets).any(|process| {
             let worker = process.worker();
             worker != but && (!sockets.are_own() || worker.slot == slot)
@@ -45,7 +50,10 @@ impl Reactor {
 
     /// The workers that take connections and have this listener, from whichever
     /// of its sockets.
-    pub(super) fn attendants(&self, sockets: &Rc<Sockets>) -> impl Iterator<Item = Worker> {
+    pub(in crate::reactor) fn attendants(
+        &self,
+        sockets: &Rc<Sockets>,
+    ) -> impl Iterator<Item = Worker> {
         let accepts = |process: &ProcessView<'_>| process.state() == SlotState::Ready;
         self.holders(sockets)
             .filter(accepts)
@@ -53,12 +61,12 @@ impl Reactor {
     }
 
     /// The slots of this listener whose sockets are accepted from.
-    pub(super) fn attended(&self, sockets: &Rc<Sockets>) -> BTreeSet<u32> {
+    pub(in crate::reactor) fn attended(&self, sockets: &Rc<Sockets>) -> BTreeSet<u32> {
         self.attendants(sockets).map(|worker| worker.slot).collect()
     }
 
     /// The workers of the pool of this name that take connections.
-    pub(super) fn accepting_in(&self, pool: &str) -> impl Iterator<Item = Worker> {
+    pub(in crate::reactor) fn accepting_in(&self, pool: &str) -> impl Iterator<Item = Worker> {
         let pools = self.fleet.pools().filter(move |view| view.name() == pool);
         pools
             .flat_map(|view| view.slots())

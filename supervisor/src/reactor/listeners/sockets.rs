@@ -10,7 +10,7 @@ use prefork_api::{CertificateStatus, ListenerStatus, TlsStatus};
 
 use crate::config::{Address, Listen, Mode, Tls, overlap, show_permissions};
 use crate::listener::{Access, ListenError, Listener};
-use crate::state::SavedListener;
+use crate::recovery::state::SavedListener;
 
 /// A unix socket whose file's permissions or group were changed, and what they were.
 pub(crate) type Granted = (Rc<Listener>, Access);

@@ -64,7 +64,7 @@ impl Journal {
     pub(crate) fn note(&mut self, kind: &str, about: About, message: String) {
         let event = Event {
             seq: self.next_seq,
-            at: super::unix_seconds(),
+            at: crate::reactor::unix_seconds(),
             kind: kind.to_owned(),
             pool: about.pool,
             slot: about.slot,

@@ -8,10 +8,10 @@ use prefork_api::{ApiError, Requests, RunningRequest, SCHEMA, WorkerRequest};
 use prefork_proto::request_table::{Entry, Table};
 use tracing::warn;
 
-use super::grip::SlotName;
-use super::{Reactor, since_boot};
 use crate::handle::Wanted;
-use crate::plain::one_line;
+use crate::reactor::worker_process::handle::SlotName;
+use crate::reactor::{Reactor, since_boot};
+use crate::sanitize::one_line;
 
 /// How many requests a death certificate names.
 const MOST_CERTIFIED: usize = 16;
@@ -21,11 +21,11 @@ const MOST_LISTED: usize = 1000;
 
 /// What one worker is serving.
 #[derive(Debug, Default)]
-pub(super) struct Running {
+pub(in crate::reactor) struct Running {
     /// The oldest first.
-    pub(super) requests: Vec<RunningRequest>,
+    pub(in crate::reactor) requests: Vec<RunningRequest>,
     /// Further requests, of which nothing is said.
-    pub(super) unlisted: u64,
+    pub(in crate::reactor) unlisted: u64,
 }
 
 /// What the owner of a table is serving.
@@ -45,7 +45,7 @@ fn running(slot: &SlotName, table: &Table) -> Running {
 }
 
 /// What the owner of a table was serving when it died, as a certificate has it.
-pub(super) fn at_death(slot: &SlotName, table: &Table) -> Running {
+pub(in crate::reactor) fn at_death(slot: &SlotName, table: &Table) -> Running {
     let mut running = running(slot, table);
     let unnamed = running.requests.len().saturating_sub(MOST_CERTIFIED);
     running.requests.truncate(MOST_CERTIFIED);
@@ -72,7 +72,10 @@ fn shown(entry: Entry, now_nanos: u64) -> RunningRequest {
 
 impl Reactor {
     /// The requests that are being served, the oldest first.
-    pub(super) fn running_requests(&self, wanted: &Wanted) -> Result<Requests, ApiError> {
+    pub(in crate::reactor) fn running_requests(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<Requests, ApiError> {
         if let Some(pool) = &wanted.pool {
             self.slots_named(pool, wanted.slot)?;
         }

@@ -21,7 +21,7 @@ const WINDOW: usize = 5;
 
 /// The counters of every cgroup that has a worker.
 #[derive(Debug, Default)]
-pub(super) struct OutOfMemory {
+pub(in crate::reactor) struct OutOfMemory {
     workers: HashMap<Worker, PathBuf>,
     /// What each counter said at the last looks, the oldest first; a kill that
     /// has its death is added to all of them.
@@ -31,7 +31,7 @@ pub(super) struct OutOfMemory {
 impl OutOfMemory {
     /// Notes which cgroup a worker is in; where the kernel counts nothing, its
     /// death can't be told apart. Does nothing for a worker that is known.
-    pub(super) fn watch(&mut self, worker: Worker, pid: i32) {
+    pub(in crate::reactor) fn watch(&mut self, worker: Worker, pid: i32) {
         if self.workers.contains_key(&worker) {
             return;
         }
@@ -47,7 +47,7 @@ impl OutOfMemory {
     }
 
     /// Looks at the counters; once a second.
-    pub(super) fn look(&mut self) {
+    pub(in crate::reactor) fn look(&mut self) {
         let workers = &self.workers;
         self.counters
             .retain(|file, _| workers.values().any(|theirs| theirs == file));
@@ -63,7 +63,7 @@ impl OutOfMemory {
 
     /// Forgets a worker, which has died like this. Whether the kernel has lately
     /// killed a process of its cgroup whose death was not seen yet.
-    pub(super) fn was_killed(&mut self, worker: Worker, death: &Death) -> bool {
+    pub(in crate::reactor) fn was_killed(&mut self, worker: Worker, death: &Death) -> bool {
         let watched = self.workers.remove(&worker);
         let Some(file) = watched.filter(|_| may_be_sigkill(death)) else {
             return false;

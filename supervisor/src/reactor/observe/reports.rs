@@ -6,11 +6,11 @@ use prefork_api::{Exit, ExitReason, SlotState};
 use prefork_fleet::{Report, Worker};
 use tracing::{error, info, warn};
 
-use super::Reactor;
-use super::journal::About;
+use crate::reactor::Reactor;
+use crate::reactor::observe::events::About;
 
 impl Reactor {
-    pub(super) fn report(&mut self, report: Report) {
+    pub(in crate::reactor) fn report(&mut self, report: Report) {
         match report {
             Report::Started { worker, pid } => {
                 let generation = self.fleet.process(worker).map_or(0, |it| it.generation());

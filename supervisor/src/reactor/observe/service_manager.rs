@@ -7,14 +7,14 @@ use std::time::Instant;
 use prefork_api::SlotState;
 use tracing::{info, warn};
 
-use super::Reactor;
-use crate::left;
 use crate::listener::Listener;
-use crate::notify::Standing;
+use crate::reactor::Reactor;
+use crate::systemd::fdstore;
+use crate::systemd::notify::Standing;
 
 impl Reactor {
     /// Tells the service manager at once what must not wait for the next pulse.
-    pub(super) fn notify_changes(&mut self) {
+    pub(in crate::reactor) fn notify_changes(&mut self) {
         let (booted, stopping) = (self.fleet.booted(), self.fleet.stopping());
         if self.notifier.is_due(booted, stopping) {
             self.notify();
@@ -24,7 +24,7 @@ impl Reactor {
     /// Has the service manager keep a duplicate of each socket that was bound
     /// here, and none that is no longer a listener. Not at the end: what is
     /// there then is for the next run, or goes with the service.
-    pub(super) fn keep_listeners(&mut self) {
+    pub(in crate::reactor) fn keep_listeners(&mut self) {
         if !self.notifier.is_linked() || self.fleet.stopping() {
             return;
         }
@@ -35,13 +35,13 @@ impl Reactor {
         self.notifier.keep(&named);
         if self.fleet.booted() {
             // Every slot has its own by now.
-            left::close_rest();
+            fdstore::close_rest();
             self.notifier.keep_only(&named);
         }
     }
 
     /// Says once what keeps clients from a listener, and when that is over.
-    pub(super) fn look_at_listeners(&mut self) {
+    pub(in crate::reactor) fn look_at_listeners(&mut self) {
         if self.fleet.stopping() {
             return;
         }
@@ -68,7 +68,7 @@ impl Reactor {
     }
 
     /// Tells the service manager how things stand, and that the loop turns.
-    pub(super) fn notify(&mut self) {
+    pub(in crate::reactor) fn notify(&mut self) {
         self.keep_listeners();
         let standing = self.standing();
         self.notifier.observe(Instant::now(), &standing);

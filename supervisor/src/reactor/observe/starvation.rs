@@ -4,20 +4,20 @@ use std::time::{Duration, Instant};
 
 use prefork_fleet::{Event, Worker};
 
-use super::Reactor;
-use crate::proc::schedule::Schedule;
+use crate::kernel::procfs::schedule::Schedule;
+use crate::reactor::Reactor;
 
 /// A process that is to be looked at.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
-    pub(super) worker: Worker,
+pub(in crate::reactor) struct Look {
+    pub(in crate::reactor) worker: Worker,
     /// Whether it is the first look of this silence.
-    pub(super) first: bool,
+    pub(in crate::reactor) first: bool,
 }
 
 impl Reactor {
     /// Answers every look that the fleet has asked for.
-    pub(super) fn look_at_silent(&mut self) {
+    pub(in crate::reactor) fn look_at_silent(&mut self) {
         while let Some(look) = self.looks.pop_front() {
             let waited = self.waited(look);
             if !waited.is_zero() {

@@ -11,12 +11,12 @@ use prefork_api::{
 };
 use prefork_fleet::{PoolView, SlotView, Worker};
 
-use super::grip::{Grip, SlotName};
-use super::output::Readers;
-use super::{Edition, Reactor, since_boot};
 use crate::handle::Wanted;
+use crate::kernel::procfs;
 use crate::metrics::{PoolMetrics, SlotMetrics};
-use crate::proc;
+use crate::reactor::worker_process::handle::{Grip, SlotName};
+use crate::reactor::worker_process::output::Readers;
+use crate::reactor::{Edition, Reactor, since_boot};
 
 /// How old a look at the processes' memory, time and descriptors may be: each
 /// costs three files of /proc, and askers may come in hundreds.
@@ -33,7 +33,7 @@ fn without_requests(exit: &Exit) -> Exit {
 
 impl Reactor {
     /// Every label set is exported from its birth.
-    pub(super) fn export_pools(&mut self) {
+    pub(in crate::reactor) fn export_pools(&mut self) {
         let slots: Vec<_> = self
             .fleet
             .pools()
@@ -48,7 +48,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn status(&mut self) -> Status {
+    pub(in crate::reactor) fn status(&mut self) -> Status {
         self.look_at_processes();
         let pools: Vec<_> = self.fleet.pools().collect();
         Status {
@@ -146,7 +146,11 @@ impl Reactor {
         }
     }
 
-    pub(super) fn describe(&mut self, pool: &str, slot: u32) -> Result<Describe, ApiError> {
+    pub(in crate::reactor) fn describe(
+        &mut self,
+        pool: &str,
+        slot: u32,
+    ) -> Result<Describe, ApiError> {
         self.look_at_processes();
         self.slots_named(pool, Some(slot))?;
         let no_such_slot = || {
@@ -195,7 +199,7 @@ impl Reactor {
         })
     }
 
-    pub(super) fn channels(&mut self) -> Channels {
+    pub(in crate::reactor) fn channels(&mut self) -> Channels {
         self.look_at_processes();
         let channels = self.fleet.pools().flat_map(|pool| {
             let name = pool.name().to_owned();
@@ -212,9 +216,9 @@ impl Reactor {
 
     /// What is scraped is written down before anybody sees it: the next
     /// supervisor's counters are never below it.
-    pub(super) fn exposition(&mut self) -> String {
+    pub(in crate::reactor) fn exposition(&mut self) -> String {
         self.look_at_processes();
-        if let Ok(drops) = proc::listen_drops() {
+        if let Ok(drops) = procfs::listen_drops() {
             self.metrics.listen_drops(drops);
         }
         let text = self.metrics.encode();
@@ -250,7 +254,7 @@ impl Reactor {
     }
 
     /// What the processes that read for this one have come to.
-    pub(super) fn count_readers(&self) {
+    pub(in crate::reactor) fn count_readers(&self) {
         let now = Readers::shared().take_numbers();
         let metrics = self.metrics.supervisor();
         metrics.output_readers(now.readers, now.started, now.held);
@@ -269,7 +273,7 @@ impl Reactor {
     }
 
     /// What live processes have counted, up to this moment.
-    pub(super) fn read_scoreboards(&self) {
+    pub(in crate::reactor) fn read_scoreboards(&self) {
         for (worker, grip) in &self.processes {
             let Some(counted) = grip.vitals.borrow().counted() else {
                 continue;
@@ -293,8 +297,8 @@ impl Reactor {
             // A process that has just ended is looked up by its own task.
             let pid = Pid::from_raw(grip.pid);
             let usage = match self.has_adapter(*worker) {
-                true => proc::tree::usage_of_all(pid),
-                false => proc::usage(pid),
+                true => procfs::tree::usage_of_all(pid),
+                false => procfs::usage(pid),
             };
             if let (Some(metrics), Ok(usage)) = (metrics, usage) {
                 metrics.process(worker.incarnation, usage);
@@ -303,7 +307,11 @@ impl Reactor {
     }
 
     /// The slots that an address like `web` or `web/0` names.
-    pub(super) fn slots_named(&self, pool: &str, slot: Option<u32>) -> Result<Vec<u32>, ApiError> {
+    pub(in crate::reactor) fn slots_named(
+        &self,
+        pool: &str,
+        slot: Option<u32>,
+    ) -> Result<Vec<u32>, ApiError> {
         let view = self.fleet.pools().find(|view| view.name() == pool);
         let Some(view) = view else {
             let known: Vec<_> = self
@@ -329,7 +337,7 @@ impl Reactor {
     }
 
     /// The process that serves in a slot.
-    pub(super) fn current(&self, pool: &str, slot: u32) -> Option<&Grip> {
+    pub(in crate::reactor) fn current(&self, pool: &str, slot: u32) -> Option<&Grip> {
         let view = self.fleet.pools().find(|view| view.name() == pool)?;
         let worker = view.slot(slot)?.current()?.worker();
         self.processes.get(&worker)
@@ -341,31 +349,31 @@ impl Reactor {
     }
 
     /// Remembers the name of a worker's pool.
-    pub(super) fn name(&mut self, worker: Worker) {
+    pub(in crate::reactor) fn name(&mut self, worker: Worker) {
         if let Some(pool) = self.fleet.pool(worker.pool) {
             let name = self.names.entry(worker.pool);
             name.or_insert_with(|| pool.name().into());
         }
     }
 
-    pub(super) fn pool_name(&self, worker: Worker) -> Rc<str> {
+    pub(in crate::reactor) fn pool_name(&self, worker: Worker) -> Rc<str> {
         let name = self.names.get(&worker.pool);
         name.map_or_else(|| "?".into(), Rc::clone)
     }
 
-    pub(super) fn slot_name(&self, worker: Worker) -> SlotName {
+    pub(in crate::reactor) fn slot_name(&self, worker: Worker) -> SlotName {
         SlotName {
             pool: self.pool_name(worker),
             slot: worker.slot,
         }
     }
 
-    pub(super) fn slot_metrics(&mut self, worker: Worker) -> Rc<SlotMetrics> {
+    pub(in crate::reactor) fn slot_metrics(&mut self, worker: Worker) -> Rc<SlotMetrics> {
         let pool = self.pool_name(worker);
         self.metrics.slot(&pool, worker.slot)
     }
 
-    pub(super) fn pool_metrics(&mut self, worker: Worker) -> Rc<PoolMetrics> {
+    pub(in crate::reactor) fn pool_metrics(&mut self, worker: Worker) -> Rc<PoolMetrics> {
         let pool = self.pool_name(worker);
         self.metrics.pool(&pool)
     }

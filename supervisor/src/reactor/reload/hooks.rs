@@ -10,17 +10,17 @@ use prefork_fleet::JobId;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
-use super::Reactor;
-use super::program::of_user;
-use super::reload::{Reading, tell};
-use super::scope::Scope;
 use crate::config::{Change, Config, Steps};
-use crate::plain;
-use crate::steps::{self, Done, Plan};
+use crate::helper::reload_hooks::{self, Done, Plan};
+use crate::reactor::Reactor;
+use crate::reactor::generation::program::of_user;
+use crate::reactor::reload::scope::Scope;
+use crate::reactor::reload::transaction::{Reading, tell};
+use crate::sanitize;
 
 /// A reload that waits for the commands before it.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(in crate::reactor) struct Waiting {
     config: Config,
     scope: Scope,
     askers: Vec<UnboundedSender<JobLine>>,
@@ -29,7 +29,7 @@ pub(super) struct Waiting {
 /// A reload that is in force, and of which whoever asked is told when the commands after
 /// it have ended.
 #[derive(Debug, Default)]
-pub(super) struct Ending {
+pub(in crate::reactor) struct Ending {
     /// What the fleet says of it, once it has.
     told: Option<JobResult>,
     /// Whether the commands did what they were to do, once they have ended.
@@ -39,7 +39,7 @@ pub(super) struct Ending {
 impl Reactor {
     /// Goes on with a configuration that was read: at once, or when the commands before
     /// the reload have ended.
-    pub(super) fn step_to(
+    pub(in crate::reactor) fn step_to(
         &mut self,
         config: Config,
         scope: Scope,
@@ -67,7 +67,7 @@ impl Reactor {
     }
 
     /// The commands before a reload have ended.
-    pub(super) fn has_stepped(&mut self, waiting: Waiting, done: Result<(), ApiError>) {
+    pub(in crate::reactor) fn has_stepped(&mut self, waiting: Waiting, done: Result<(), ApiError>) {
         self.reloads.stepping = false;
         let Waiting {
             config,
@@ -84,7 +84,7 @@ impl Reactor {
     }
 
     /// Has the commands run that come after a reload, which is in force.
-    pub(super) fn run_after(&mut self, job: JobId, changed: String) {
+    pub(in crate::reactor) fn run_after(&mut self, job: JobId, changed: String) {
         let steps = &self.config.steps;
         let plan = plan(steps, &steps.after, self.fleet.generation(), changed);
         let askers = self.jobs.get(&job).map(|job| job.askers.clone());
@@ -97,7 +97,7 @@ impl Reactor {
     }
 
     /// The commands after a reload have ended.
-    pub(super) fn has_ended(&mut self, job: JobId, done: Result<(), ApiError>) {
+    pub(in crate::reactor) fn has_ended(&mut self, job: JobId, done: Result<(), ApiError>) {
         if let Some(ending) = self.reloads.ending.get_mut(&job) {
             ending.after = Some(done);
         }
@@ -106,7 +106,11 @@ impl Reactor {
 
     /// Keeps the result of a job until the commands after it have ended; gives back that
     /// of one without any.
-    pub(super) fn hold_back(&mut self, job: JobId, result: JobResult) -> Option<JobResult> {
+    pub(in crate::reactor) fn hold_back(
+        &mut self,
+        job: JobId,
+        result: JobResult,
+    ) -> Option<JobResult> {
         let Some(ending) = self.reloads.ending.get_mut(&job) else {
             return Some(result);
         };
@@ -142,7 +146,7 @@ impl Reactor {
     }
 
     /// The names of the pools of which a reload changes anything.
-    pub(super) fn changed_pools(&self, config: &Config, scope: &Scope) -> String {
+    pub(in crate::reactor) fn changed_pools(&self, config: &Config, scope: &Scope) -> String {
         let changes = self.changes_to(config.clone(), scope);
         let pools = changes.iter().filter(|change| change.is_news());
         let names = pools.filter_map(|change| match change {
@@ -183,7 +187,7 @@ async fn run(
     askers: &[UnboundedSender<JobLine>],
 ) -> Result<(), ApiError> {
     let told = |done: &Done| {
-        let sentence = format!("{when}: {}", plain::one_line(&done.sentence()));
+        let sentence = format!("{when}: {}", sanitize::one_line(&done.sentence()));
         if !done.is_success() {
             warn!("reload: {sentence}");
             return;
@@ -191,15 +195,15 @@ async fn run(
         info!("reload: {sentence}");
         tell(askers, &sentence);
         for line in done.output.lines() {
-            tell(askers, &format!("{when}: {}", plain::one_line(line)));
+            tell(askers, &format!("{when}: {}", sanitize::one_line(line)));
         }
     };
     let failed = |why: &str, output: &str| ApiError {
         code: ErrorCode::Failed,
-        message: format!("{when} the reload, {}", plain::one_line(why)),
+        message: format!("{when} the reload, {}", sanitize::one_line(why)),
         stderr: output.to_owned(),
     };
-    let done = steps::run(plan, &directory, told)
+    let done = reload_hooks::run(plan, &directory, told)
         .await
         .map_err(|error| failed(&error.to_string(), ""))?;
     match done.last() {

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use prefork_api::{ApiError, ErrorCode};
 use prefork_fleet::Fate;
 
-use super::Reactor;
-use super::edition::Edition;
 use crate::config::{self, Config};
+use crate::reactor::Reactor;
+use crate::reactor::generation::revision::Edition;
 
 /// Names of pools.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Names {
 
 /// What a reload is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Scope {
+pub(in crate::reactor) struct Scope {
     /// The pools that it takes from the file.
     wanted: Names,
     /// The pools whose workers it replaces also where nothing has changed.
@@ -48,12 +48,12 @@ pub(super) struct Scope {
 
 impl Scope {
     /// All that the file says, and nothing replaced without a reason.
-    pub(super) fn whole() -> Self {
+    pub(in crate::reactor) fn whole() -> Self {
         Self::of(Vec::new(), false)
     }
 
     /// These pools, all without one.
-    pub(super) fn of(pools: Vec<String>, force: bool) -> Self {
+    pub(in crate::reactor) fn of(pools: Vec<String>, force: bool) -> Self {
         let wanted = if pools.is_empty() {
             Names::All
         } else {
@@ -67,18 +67,22 @@ impl Scope {
     }
 
     /// Does what is asked for besides, too.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(in crate::reactor) fn add(&mut self, other: Self) {
         self.wanted.add(other.wanted);
         self.forced.add(other.forced);
     }
 
     /// Whether it takes this pool from the file.
-    pub(super) fn has(&self, pool: &str) -> bool {
+    pub(in crate::reactor) fn has(&self, pool: &str) -> bool {
         self.wanted.have(pool)
     }
 
     /// What is to be in force after it.
-    pub(super) fn select(&self, in_force: &Config, new: Config) -> Result<Config, ApiError> {
+    pub(in crate::reactor) fn select(
+        &self,
+        in_force: &Config,
+        new: Config,
+    ) -> Result<Config, ApiError> {
         let Names::These(names) = &self.wanted else {
             return Ok(new);
         };
@@ -100,7 +104,7 @@ impl Scope {
 impl Reactor {
     /// Why the workers of a pool cannot be left alone by a reload to this configuration;
     /// none where those who were to follow them would be the same, as far as can be seen.
-    pub(super) fn why_replaced(
+    pub(in crate::reactor) fn why_replaced(
         &self,
         pool: &config::Pool,
         to: &Config,
@@ -127,7 +131,7 @@ impl Reactor {
 
     /// What a reload to this configuration makes of the workers of a pool that is set up
     /// for it.
-    pub(super) fn fate(&self, edition: &Edition, to: &Config, scope: &Scope) -> Fate {
+    pub(in crate::reactor) fn fate(&self, edition: &Edition, to: &Config, scope: &Scope) -> Fate {
         let name = &*edition.name;
         let running = self.editions.of(name, self.fleet.generation());
         // What lies on the disk may have become another since that was looked at.

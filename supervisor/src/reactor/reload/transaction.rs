@@ -10,49 +10,49 @@ use prefork_fleet::{Command, Fate, JobId, Plan, PlannedPool};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
-use super::edition::Edition;
-use super::journal::About;
-use super::process::TLS;
-use super::scope::Scope;
-use super::sockets::{Granted, Sockets};
-use super::steps::{Ending, Waiting};
-use super::{Reactor, unix_seconds};
 use crate::config::{self, Change, Config};
-use crate::reading::{self, ReadError};
+use crate::helper::read_config::{self, ReadError};
+use crate::reactor::generation::revision::Edition;
+use crate::reactor::listeners::sockets::{Granted, Sockets};
+use crate::reactor::observe::events::About;
+use crate::reactor::reload::hooks::{Ending, Waiting};
+use crate::reactor::reload::scope::Scope;
+use crate::reactor::worker_process::task::TLS;
+use crate::reactor::{Reactor, unix_seconds};
 
 /// The capability of a worker that takes new settings in place.
 const RELOAD: &str = "reload";
 
 /// What the reactor knows of reloads.
 #[derive(Debug, Default)]
-pub(super) struct Reloads {
+pub(in crate::reactor) struct Reloads {
     /// Those who asked for the one whose configuration is being read, and for what.
-    pub(super) reading: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
+    pub(in crate::reactor) reading: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
     /// Whether the commands before one are being run.
-    pub(super) stepping: bool,
+    pub(in crate::reactor) stepping: bool,
     /// The one in progress.
-    pub(super) current: Option<Reload>,
+    pub(in crate::reactor) current: Option<Reload>,
     /// Those in force of which the commands after them are being run.
-    pub(super) ending: BTreeMap<JobId, Ending>,
+    pub(in crate::reactor) ending: BTreeMap<JobId, Ending>,
     /// What was asked for meanwhile, and those who asked, where that was not by a signal:
     /// one more reload serves them all.
     waiting: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
     /// How the last one went.
-    pub(super) last: Option<LastReload>,
+    pub(in crate::reactor) last: Option<LastReload>,
     /// The highest generation number ever tried.
-    pub(super) tried: u64,
+    pub(in crate::reactor) tried: u64,
 }
 
 impl Reloads {
     /// Whether one is on its way.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::reactor) fn is_busy(&self) -> bool {
         self.reading.is_some() || self.stepping || self.current.is_some()
     }
 }
 
 /// What a configuration is read for.
 #[derive(Debug)]
-pub(super) enum Purpose {
+pub(in crate::reactor) enum Purpose {
     /// To be put in force.
     Reload,
     /// To tell what that would change.
@@ -61,7 +61,7 @@ pub(super) enum Purpose {
 
 /// What was done beside the loop.
 #[derive(Debug)]
-pub(super) enum Reading {
+pub(in crate::reactor) enum Reading {
     /// A configuration was read, or why not.
     Configuration(Purpose, Result<Config, ReadError>),
     /// The commands before a reload have ended.
@@ -72,8 +72,8 @@ pub(super) enum Reading {
 
 /// A reload in progress.
 #[derive(Debug)]
-pub(super) struct Reload {
-    pub(super) generation: u64,
+pub(in crate::reactor) struct Reload {
+    pub(in crate::reactor) generation: u64,
     config: Config,
     granted: Vec<Granted>,
     /// Whom its end is told.
@@ -94,7 +94,11 @@ struct Prepared {
 
 impl Reactor {
     /// Reloads now, or once the reload in progress has ended.
-    pub(super) fn reload(&mut self, scope: Scope, asker: Option<UnboundedSender<JobLine>>) {
+    pub(in crate::reactor) fn reload(
+        &mut self,
+        scope: Scope,
+        asker: Option<UnboundedSender<JobLine>>,
+    ) {
         if !self.reloads.is_busy() {
             self.reload_for(scope, asker.into_iter().collect());
             return;
@@ -119,14 +123,14 @@ impl Reactor {
     fn read(&self, purpose: Purpose) {
         let (options, readings) = (self.options.clone(), self.readings.clone());
         tokio::task::spawn_local(async move {
-            let read = reading::read(&options).await;
+            let read = read_config::read(&options).await;
             // The reactor drops its end only when it ends itself.
             let _ = readings.send(Reading::Configuration(purpose, read));
         });
     }
 
     /// Something was done beside the loop.
-    pub(super) fn has_done(&mut self, reading: Reading) {
+    pub(in crate::reactor) fn has_done(&mut self, reading: Reading) {
         match reading {
             Reading::Configuration(purpose, read) => self.has_read(purpose, read),
             Reading::Before(waiting, done) => self.has_stepped(waiting, done),
@@ -159,7 +163,7 @@ impl Reactor {
     }
 
     /// Puts a configuration in force, or says why not.
-    pub(super) fn apply(
+    pub(in crate::reactor) fn apply(
         &mut self,
         config: Config,
         scope: &Scope,
@@ -214,7 +218,7 @@ impl Reactor {
     }
 
     /// The configuration that a generation's workers are started by.
-    pub(super) fn config_of(&self, generation: u64) -> &Config {
+    pub(in crate::reactor) fn config_of(&self, generation: u64) -> &Config {
         match &self.reloads.current {
             Some(reload) if reload.generation == generation => &reload.config,
             _ => &self.config,
@@ -222,7 +226,7 @@ impl Reactor {
     }
 
     /// Says what a reload would change, and changes nothing.
-    pub(super) fn rehearse(&self, scope: Scope, asker: UnboundedSender<JobLine>) {
+    pub(in crate::reactor) fn rehearse(&self, scope: Scope, asker: UnboundedSender<JobLine>) {
         self.read(Purpose::Rehearsal(scope, asker));
     }
 
@@ -259,7 +263,7 @@ impl Reactor {
     }
 
     /// What a reload would change, with what lies on the disk.
-    pub(super) fn changes_to(&self, config: Config, scope: &Scope) -> Vec<Change> {
+    pub(in crate::reactor) fn changes_to(&self, config: Config, scope: &Scope) -> Vec<Change> {
         let (from, to) = self.as_scaled(config);
         let mut changes = config::diff(&from, &to);
         for change in &mut changes {
@@ -297,7 +301,7 @@ impl Reactor {
     }
 
     /// The number of the generation that the next reload brings.
-    pub(super) fn next_generation(&self) -> u64 {
+    pub(in crate::reactor) fn next_generation(&self) -> u64 {
         self.reloads.tried.max(self.fleet.generation()) + 1
     }
 
@@ -342,7 +346,7 @@ impl Reactor {
     /// Whether nothing differs from what runs but the application's settings and
     /// certificates, neither the code nor where it starts, and every worker says
     /// that it can take new ones.
-    pub(super) fn can_reload_in_place(&self, edition: &Edition) -> bool {
+    pub(in crate::reactor) fn can_reload_in_place(&self, edition: &Edition) -> bool {
         let name = &*edition.name;
         let Some(running) = self.editions.of(name, self.fleet.generation()) else {
             return false;
@@ -408,7 +412,11 @@ impl Reactor {
         }
     }
 
-    pub(super) fn reject(&mut self, error: ApiError, askers: &[UnboundedSender<JobLine>]) {
+    pub(in crate::reactor) fn reject(
+        &mut self,
+        error: ApiError,
+        askers: &[UnboundedSender<JobLine>],
+    ) {
         error!("reload refused: {}", error.message);
         self.note_reload(false, self.fleet.generation(), &error.message);
         for asker in askers {
@@ -418,7 +426,7 @@ impl Reactor {
     }
 
     /// The fleet knows how a reload ended.
-    pub(super) fn reloaded(&mut self, generation: u64, committed: bool, why: &str) {
+    pub(in crate::reactor) fn reloaded(&mut self, generation: u64, committed: bool, why: &str) {
         let Some(reload) = self.reloads.current.take() else {
             return;
         };
@@ -444,7 +452,7 @@ impl Reactor {
     }
 
     /// Nothing is left of a generation that was rolled back.
-    pub(super) fn rollback_ended(&mut self) {
+    pub(in crate::reactor) fn rollback_ended(&mut self) {
         let Some(reload) = self.reloads.current.take() else {
             return;
         };
@@ -478,7 +486,7 @@ impl Reactor {
     }
 
     /// Ends listeners that no generation in force has.
-    pub(super) fn retire_all(&mut self, orphans: Vec<(Rc<str>, Rc<Sockets>)>) {
+    pub(in crate::reactor) fn retire_all(&mut self, orphans: Vec<(Rc<str>, Rc<Sockets>)>) {
         for (pool, sockets) in orphans {
             self.metrics.remove_listener(&sockets.status().name);
             for listener in sockets.all() {
@@ -497,7 +505,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
+    pub(in crate::reactor) fn note_reload(&mut self, ok: bool, generation: u64, why: &str) {
         self.metrics.supervisor().reloaded(ok, SystemTime::now());
         self.notifier.reloaded(std::time::Instant::now(), ok);
         let message = if ok {
@@ -549,7 +557,7 @@ fn take_back(granted: &[Granted]) {
 }
 
 /// Tells those who asked something that concerns no one pool.
-pub(super) fn tell<'a>(
+pub(in crate::reactor) fn tell<'a>(
     askers: impl IntoIterator<Item = &'a UnboundedSender<JobLine>>,
     message: &str,
 ) {

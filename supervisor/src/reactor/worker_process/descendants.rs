@@ -5,7 +5,7 @@
 //! The supervisor is the subreaper (prctl(2)) of all that it starts: what a worker
 //! leaves becomes its child, so one look at its own children shows whether there
 //! is anything. Whose a child is tell its session, the mark in its environment
-//! (`proc::kin`) and what it prints to. Where a worker was another supervisor's
+//! (`procfs::kin`) and what it prints to. Where a worker was another supervisor's
 //! child, all of `/proc` is looked through instead, a few processes in a turn.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,14 +17,14 @@ use nix::unistd::Pid;
 use prefork_fleet::Worker;
 use tracing::{debug, info, warn};
 
-use super::Reactor;
-use super::grip::{Grip, SlotName};
-use super::journal::About;
-use super::output::Readers;
-use crate::proc::{self, Stat, kin};
-use crate::recovery::Departed;
-use crate::state::StartTime;
-use crate::sys;
+use crate::kernel::procfs::{self, Stat, kin};
+use crate::kernel::sys;
+use crate::reactor::Reactor;
+use crate::reactor::observe::events::About;
+use crate::reactor::worker_process::handle::{Grip, SlotName};
+use crate::reactor::worker_process::output::Readers;
+use crate::recovery::state::StartTime;
+use crate::recovery::survivors::Departed;
 
 /// Processes that are looked at in one turn of the loop.
 const PER_TURN: usize = 64;
@@ -51,7 +51,7 @@ const MOST_NAMED: usize = 8;
 
 /// What is known of the trees of workers.
 #[derive(Debug, Default)]
-pub(super) struct Trees {
+pub(in crate::reactor) struct Trees {
     /// Whether orphans of our children become ours.
     subreaper: bool,
     /// Workers that live and whose tree goes with them.
@@ -115,7 +115,7 @@ struct Candidate {
 }
 
 impl Trees {
-    pub(super) fn new() -> Self {
+    pub(in crate::reactor) fn new() -> Self {
         let subreaper = nix::sys::prctl::set_child_subreaper(true);
         if let Err(errno) = &subreaper {
             debug!("PR_SET_CHILD_SUBREAPER: {errno}");
@@ -127,7 +127,7 @@ impl Trees {
     }
 
     /// A worker lives whose tree is to go with it.
-    pub(super) fn watch(&mut self, worker: Worker, slot: SlotName, grip: &Grip) {
+    pub(in crate::reactor) fn watch(&mut self, worker: Worker, slot: SlotName, grip: &Grip) {
         let root = Root {
             slot,
             pid: grip.pid,
@@ -142,14 +142,14 @@ impl Trees {
 
     /// A worker is about to be told to leave: once it has, nobody knows what its
     /// children were that have nothing else in common with it.
-    pub(super) fn leaves(&mut self, worker: Worker) {
+    pub(in crate::reactor) fn leaves(&mut self, worker: Worker) {
         let Some(root) = self.roots.get_mut(&worker) else {
             return;
         };
         let mut parents = vec![root.pid];
         while let Some(parent) = parents.pop() {
             for child in kin::children(parent).unwrap_or_default() {
-                let Ok(stat) = proc::stat(Pid::from_raw(child)) else {
+                let Ok(stat) = procfs::stat(Pid::from_raw(child)) else {
                     continue;
                 };
                 let is_new = root.known.insert((child, stat.start_ticks));
@@ -161,14 +161,14 @@ impl Trees {
     }
 
     /// A worker has died.
-    pub(super) fn died(&mut self, worker: Worker) {
+    pub(in crate::reactor) fn died(&mut self, worker: Worker) {
         if let Some(root) = self.roots.remove(&worker) {
             self.end(root);
         }
     }
 
     /// A worker had died before anybody looked.
-    pub(super) fn had_died(&mut self, slot: SlotName, pid: i32, start_ticks: u64) {
+    pub(in crate::reactor) fn had_died(&mut self, slot: SlotName, pid: i32, start_ticks: u64) {
         self.end(Root {
             slot,
             pid,
@@ -195,17 +195,17 @@ impl Trees {
     }
 
     /// When there is something to do.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(in crate::reactor) fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Whether every tree has gone, as far as it can be ended.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(in crate::reactor) fn is_quiet(&self) -> bool {
         self.dead.is_empty() && self.doomed.is_empty()
     }
 
     /// Looks at some processes; tells what was ended and what can't be.
-    pub(super) fn turn(&mut self, is_worker: impl Fn(i32) -> bool) -> Vec<Told> {
+    pub(in crate::reactor) fn turn(&mut self, is_worker: impl Fn(i32) -> bool) -> Vec<Told> {
         let mut told = Vec::new();
         if self.began.is_none() {
             self.begin_round();
@@ -235,7 +235,7 @@ impl Trees {
 
     fn look(&mut self, candidate: Candidate, told: &mut Vec<Told>) {
         let pid = candidate.pid;
-        let Ok(stat) = proc::stat(Pid::from_raw(pid)) else {
+        let Ok(stat) = procfs::stat(Pid::from_raw(pid)) else {
             return;
         };
         let name = (pid, stat.start_ticks);
@@ -318,7 +318,7 @@ impl Trees {
     fn finish_round(&mut self, told: &mut Vec<Told>) {
         let now = Instant::now();
         self.doomed.retain(|(pid, start_ticks), doomed| {
-            let stat = proc::stat(Pid::from_raw(*pid));
+            let stat = procfs::stat(Pid::from_raw(*pid));
             let Some(stat) = stat.ok().filter(|stat| stat.start_ticks == *start_ticks) else {
                 return false;
             };
@@ -357,7 +357,7 @@ impl Trees {
 
 /// Whether somebody else has a dead worker's number by now.
 fn is_used_again(root: &Root) -> bool {
-    let stat = proc::stat(Pid::from_raw(root.pid));
+    let stat = procfs::stat(Pid::from_raw(root.pid));
     stat.is_ok_and(|stat| stat.start_ticks != root.started.ticks())
 }
 
@@ -365,7 +365,7 @@ fn is_used_again(root: &Root) -> bool {
 fn kill((pid, start_ticks): Name) -> nix::Result<()> {
     let pidfd = sys::pidfd_open(Pid::from_raw(pid))?;
     // It may have ended, and its number be another's, before there was the pidfd.
-    let stat = proc::stat(Pid::from_raw(pid)).map_err(|_| nix::Error::ESRCH)?;
+    let stat = procfs::stat(Pid::from_raw(pid)).map_err(|_| nix::Error::ESRCH)?;
     if stat.start_ticks != start_ticks {
         return Err(nix::Error::ESRCH);
     }
@@ -374,7 +374,7 @@ fn kill((pid, start_ticks): Name) -> nix::Result<()> {
 
 /// Something to be said of a tree.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(in crate::reactor) struct Told {
     slot: SlotName,
     pid: i32,
     text: String,
@@ -426,7 +426,7 @@ impl Reactor {
     }
 
     /// Ends what dead workers have left, a turn's worth of it.
-    pub(super) fn end_trees(&mut self) {
+    pub(in crate::reactor) fn end_trees(&mut self) {
         let workers: HashSet<i32> = self.processes.values().map(|grip| grip.pid).collect();
         let readers = Readers::shared();
         let is_known = |pid| workers.contains(&pid) || readers.are_run_by(pid);
@@ -454,7 +454,7 @@ impl Reactor {
     }
 
     /// At the end: waits until what workers have left is gone, as far as it can be ended.
-    pub(super) async fn see_trees_end(&mut self) {
+    pub(in crate::reactor) async fn see_trees_end(&mut self) {
         while let Some(due) = self.trees.due() {
             tokio::time::sleep_until(due.into()).await;
             self.end_trees();

@@ -1,5 +1,5 @@
 //! What the reactor holds of a process: its task's inbox and what is known of
-//! it. The task itself is in `process`.
+//! it. The task itself is in `task`.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
@@ -21,16 +21,16 @@ use serde_json::Value;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::access_log::AccessLog;
-use super::conversation::Answer;
-use super::fronts;
-use super::inherited::Inherited;
-use super::process::Check;
 use crate::handle::Member;
+use crate::kernel::procfs::schedule::Schedule;
 use crate::metrics::SlotMetrics;
-use crate::proc::schedule::Schedule;
-use crate::rest::Rest;
-use crate::state::{SavedProcess, StartTime};
+use crate::reactor::event_batching::Rest;
+use crate::reactor::fronts;
+use crate::reactor::generation::access_log::AccessLog;
+use crate::reactor::worker_process::inherited::Inherited;
+use crate::reactor::worker_process::protocol::Answer;
+use crate::reactor::worker_process::task::Check;
+use crate::recovery::state::{SavedProcess, StartTime};
 use crate::tls;
 use crate::upgrade::HandedProcess;
 
@@ -42,9 +42,9 @@ pub(crate) struct Vitals {
     /// Its last `health`.
     pub(crate) health: Option<Health>,
     /// Where it counts since it is ready, if it is able to.
-    pub(super) board: Option<Board>,
+    pub(in crate::reactor) board: Option<Board>,
     /// Where it notes the requests that it is serving, if it is able to.
-    pub(super) requests: Option<Table>,
+    pub(in crate::reactor) requests: Option<Table>,
 }
 
 impl Vitals {
@@ -228,24 +228,24 @@ impl std::fmt::Display for SlotName {
 #[derive(Debug)]
 pub(crate) struct Grip {
     pub(crate) pid: i32,
-    pub(super) started: StartTime,
+    pub(in crate::reactor) started: StartTime,
     pub(crate) vitals: Rc<RefCell<Vitals>>,
     /// Whether it is this process's child.
-    pub(super) is_child: bool,
+    pub(in crate::reactor) is_child: bool,
     /// What it prints to, as `/proc` names it.
-    pub(super) outputs: [Option<String>; 2],
+    pub(in crate::reactor) outputs: [Option<String>; 2],
     /// Where it takes what a front forwards, if it does.
     pub(crate) upstream: Option<UpstreamAddress>,
     /// Whether its use of memory and time is known.
     pub(crate) looked_up: Cell<bool>,
     /// What its threads had done when its silence was last looked at.
     pub(crate) schedule: RefCell<Option<Schedule>>,
-    pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(in crate::reactor) orders: mpsc::UnboundedSender<Order>,
 }
 
 impl Grip {
     /// Which process it is.
-    pub(super) fn member(&self) -> Member {
+    pub(in crate::reactor) fn member(&self) -> Member {
         Member {
             pid: self.pid,
             start_ticks: self.started.ticks(),

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use prefork_proto::channel::{ChannelError, SupervisorEnd};
 use prefork_proto::message::ToWorker;
 
-use crate::sys::INHERITED_FD;
+use crate::kernel::sys::INHERITED_FD;
 
 /// The numbers that a worker has for what is to be sent to it; none where it was born
 /// with nothing.

@@ -13,13 +13,13 @@ const CALM: Duration = Duration::from_secs(10);
 
 /// How much of what is printed is logged.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(in crate::reactor) struct Allowance {
     left: f64,
     at: Instant,
     /// Since when lines are dropped, and when one last was.
     flood: Option<Instant>,
     bytes: u64,
-    pub(super) uncounted: u64,
+    pub(in crate::reactor) uncounted: u64,
     is_said: bool,
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Flood {
 }
 
 impl Allowance {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::reactor) fn new(now: Instant) -> Self {
         Self {
             left: BURST,
             at: now,
@@ -45,7 +45,7 @@ impl Allowance {
     }
 
     /// Whether this much may be logged.
-    pub(super) fn take(&mut self, length: usize, now: Instant) -> bool {
+    pub(in crate::reactor) fn take(&mut self, length: usize, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + passed * RATE).min(BURST);
         self.at = now;
@@ -57,7 +57,7 @@ impl Allowance {
         true
     }
 
-    pub(super) fn dropped(&mut self, length: usize, now: Instant) {
+    pub(in crate::reactor) fn dropped(&mut self, length: usize, now: Instant) {
         let length = length as u64;
         self.flood = Some(now);
         self.bytes = self.bytes.saturating_add(length);
@@ -65,11 +65,11 @@ impl Allowance {
     }
 
     /// Counts what is not logged of a line that is too long. Its entry says so.
-    pub(super) fn left_out(&mut self, length: usize) {
+    pub(in crate::reactor) fn left_out(&mut self, length: usize) {
         self.uncounted = self.uncounted.saturating_add(length as u64);
     }
 
-    pub(super) fn news(&mut self, now: Instant) -> Option<Flood> {
+    pub(in crate::reactor) fn news(&mut self, now: Instant) -> Option<Flood> {
         let last = self.flood?;
         if !self.is_said {
             self.is_said = true;

@@ -2,15 +2,15 @@
 //! the last of stderr kept for the death certificate.
 //!
 //! - `reader` is the process that touches the pipes, which `readers` starts and asks in
-//!   the words of `wire`; it takes a `peek` before it takes anything out.
+//!   the words of `wire`; it looks by `tee` before it takes anything out.
 //!
 //! A line is taken out of the pipe when it is in the log: what a supervisor has not
 //! logged that is killed is still there for the next one. One line at most is
 //! logged twice by that.
 
-mod peek;
 mod reader;
 mod readers;
+mod tee;
 mod wire;
 
 use std::collections::VecDeque;
@@ -25,14 +25,15 @@ use prefork_proto::channel::parts::Octets;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
 
-use super::allowance::{Allowance, Flood};
-use super::process::at;
+use crate::kernel::sys;
 use crate::log::{Voice, length_of_block};
-use crate::sys;
+use crate::reactor::worker_process::log_allowance::{Allowance, Flood};
+use crate::reactor::worker_process::task::at;
 use crate::upgrade::HandedOutput;
 
 pub use reader::{READ_OUTPUT_ARGUMENT, read_output_for_supervisor};
 use readers::{Look, Outcome, Pipe, Task};
+
 pub(crate) use readers::{Readers, Writer};
 use wire::Found;
 

@@ -17,7 +17,7 @@ use prefork_fleet::Worker;
 use prefork_proto::adapter::{SOCKET_PATH_LIMIT, Socket, UpstreamAddress};
 
 use crate::config::{self, RunAs, SocketKind};
-use crate::state::SavedProcess;
+use crate::recovery::state::SavedProcess;
 
 /// The directory's name in the runtime directory.
 const DIRECTORY: &str = "upstream";
@@ -74,7 +74,7 @@ pub(crate) struct Allotment {
 
 /// The private addresses of a supervisor's workers.
 #[derive(Debug)]
-pub(super) struct Upstreams {
+pub(in crate::reactor) struct Upstreams {
     directory: PathBuf,
     /// By process id: of processes that an earlier supervisor, or an earlier program
     /// of this one, has started.
@@ -82,7 +82,7 @@ pub(super) struct Upstreams {
 }
 
 impl Upstreams {
-    pub(super) fn below(runtime_dir: &Path) -> Self {
+    pub(in crate::reactor) fn below(runtime_dir: &Path) -> Self {
         Self {
             directory: runtime_dir.join(DIRECTORY),
             known: HashMap::new(),
@@ -90,7 +90,7 @@ impl Upstreams {
     }
 
     /// What was written down of processes that live on.
-    pub(super) fn know(&mut self, processes: &[SavedProcess]) {
+    pub(in crate::reactor) fn know(&mut self, processes: &[SavedProcess]) {
         let addresses = processes.iter().filter_map(|process| {
             let address = process.upstream.clone()?;
             Some((process.pid, address))
@@ -99,18 +99,18 @@ impl Upstreams {
     }
 
     /// The address of a process that was written down and is not held yet.
-    pub(super) fn known(&self, pid: i32) -> Option<&UpstreamAddress> {
+    pub(in crate::reactor) fn known(&self, pid: i32) -> Option<&UpstreamAddress> {
         self.known.get(&pid)
     }
 
     /// The address of a process that was written down, for who holds it from now on.
-    pub(super) fn of(&mut self, pid: i32) -> Option<UpstreamAddress> {
+    pub(in crate::reactor) fn of(&mut self, pid: i32) -> Option<UpstreamAddress> {
         self.known.remove(&pid)
     }
 
     /// What a new incarnation gets that comes to its socket so. `front` is whom the
     /// front's processes run as that is before it.
-    pub(super) fn allot(
+    pub(in crate::reactor) fn allot(
         &self,
         pool: &config::Pool,
         socket_kind: SocketKind,
@@ -164,7 +164,7 @@ impl Upstreams {
     }
 
     /// Removes what an incarnation has left.
-    pub(super) fn forget(&self, pool: &str, worker: Worker) {
+    pub(in crate::reactor) fn forget(&self, pool: &str, worker: Worker) {
         for path in paths(&self.directory.join(pool), worker) {
             // Most have left nothing.
             let _ = fs::remove_file(path);
@@ -172,7 +172,7 @@ impl Upstreams {
     }
 
     /// Removes the directories, as far as nothing is left in them.
-    pub(super) fn clear(&self) {
+    pub(in crate::reactor) fn clear(&self) {
         let pools = fs::read_dir(&self.directory).into_iter().flatten();
         for pool in pools.flatten() {
             let _ = fs::remove_dir(pool.path());
@@ -245,7 +245,7 @@ fn ephemeral_ports() -> Option<(u16, u16)> {
 }
 
 /// Whom those run as that forward to this pool.
-pub(super) fn front_of<'a>(
+pub(in crate::reactor) fn front_of<'a>(
     mut pools: impl Iterator<Item = &'a config::Pool>,
     name: &str,
 ) -> Option<&'a RunAs> {

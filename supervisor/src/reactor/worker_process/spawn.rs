@@ -17,17 +17,18 @@ use prefork_proto::scoreboard::{self, ScoreboardError};
 use prefork_proto::tls::TicketKey;
 use tracing::warn;
 
-use super::Spawn;
-use super::edition::{Edition, PoolError};
-use super::grip::{Grip, OfferedTable, SlotName, Start, Ties};
-use super::inherited::Inherited;
-use super::place::Gone;
-use super::process::{self, Check};
-use super::upstream::{Allotment, UpstreamError};
+use crate::config;
+use crate::kernel::sys;
 use crate::listener::ListenError;
 use crate::metrics::SlotMetrics;
+use crate::reactor::Spawn;
+use crate::reactor::generation::directories::Gone;
+use crate::reactor::generation::revision::{Edition, PoolError};
+use crate::reactor::worker_process::handle::{Grip, OfferedTable, SlotName, Start, Ties};
+use crate::reactor::worker_process::inherited::Inherited;
+use crate::reactor::worker_process::private_address::{Allotment, UpstreamError};
+use crate::reactor::worker_process::task::{self, Check};
 use crate::tls::Material;
-use crate::{config, sys};
 
 /// Why no process could be made.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +87,7 @@ impl BirthError {
         use nix::sys::resource::{Resource, getrlimit};
 
         Self::Descriptors {
-            open: crate::proc::open_fds(Pid::this()).unwrap_or(0),
+            open: crate::kernel::procfs::open_fds(Pid::this()).unwrap_or(0),
             limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
         }
     }
@@ -250,7 +251,7 @@ pub(crate) fn spawn(
         metrics,
         heartbeat_timeout: config.policy.heartbeat_timeout,
     };
-    process::watch(start, ties).map_err(|source| {
+    task::watch(start, ties).map_err(|source| {
         abandon(pid);
         BirthError::Io {
             step: "watch the process",
@@ -311,7 +312,7 @@ pub(crate) fn welcome(
 }
 
 /// Duplicates of the reading ends of stdout and stderr for the worker to keep.
-pub(super) fn output_ends(
+pub(in crate::reactor) fn output_ends(
     [stdout, stderr]: [&OwnedFd; 2],
 ) -> io::Result<Vec<(OutputOffer, OwnedFd)>> {
     let ends = [

@@ -1,15 +1,15 @@
-//! One worker process and everything that is known of it: its channel (`link`),
-//! its pidfd and its output (`burial`), in one task that lives exactly as long as
+//! One worker process and everything that is known of it: its channel (`channel`),
+//! its pidfd and its output (`reap`), in one task that lives exactly as long as
 //! it does.
 
 mod behind;
-mod burial;
-mod check;
+mod channel;
 mod closing;
-mod crowded;
-mod handed;
-mod link;
-mod unheard;
+mod descriptors_in_flight;
+mod handover;
+mod no_hello;
+mod readiness_check;
+mod reap;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use behind::Behind;
+use closing::{AFTER_CLOSE, Closing};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_fleet::{Death, Event, SPEAK, Worker};
@@ -34,27 +35,30 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::access_log::AccessLog;
-use super::allowance::Flood;
-use super::conversation::{
+use crate::kernel::procfs;
+use crate::kernel::sys::{self, Reaped};
+use crate::metrics::SlotMetrics;
+use crate::reactor::generation::access_log::AccessLog;
+use crate::reactor::worker_process::handle::{
+    Adopted, Call, Grip, OfferedTable, Order, SlotName, Start, Ties, Vitals,
+};
+use crate::reactor::worker_process::inherited::Inherited;
+use crate::reactor::worker_process::log_allowance::Flood;
+use crate::reactor::worker_process::output::{Output, Progress, Writer};
+use crate::reactor::worker_process::protocol::{
     Answer, BAD_SCOREBOARD, Breach, CallError, Conversation, FLOOD, Heard, UNKNOWN_TYPE,
 };
-use super::grip::{Adopted, Call, Grip, OfferedTable, Order, SlotName, Start, Ties, Vitals};
-use super::inherited::Inherited;
-use super::output::{Output, Progress, Writer};
-use crate::metrics::SlotMetrics;
-use crate::state::StartTime;
-use crate::sys::{self, Reaped};
-use crate::{proc, tls};
+use crate::recovery::state::StartTime;
+use crate::tls;
 
-pub(crate) use check::Check;
-use check::Checking;
-use closing::{AFTER_CLOSE, Closing};
+pub(crate) use readiness_check::Check;
+use readiness_check::Checking;
 
-pub(crate) use handed::{Secrets, resume};
-pub(crate) use link::TLS;
-use link::{PAUSE, rescue};
-use unheard::UNHEARD;
+pub(crate) use channel::TLS;
+use channel::{PAUSE, rescue};
+
+pub(crate) use handover::{Secrets, resume};
+use no_hello::UNHEARD;
 
 /// Starts the task. Its events end with [`Event::Exited`].
 pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
@@ -90,14 +94,14 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         pid: adopted.pid,
         started: started.clone(),
         is_child: false,
-        outputs: proc::kin::prints_to(adopted.pid),
+        outputs: procfs::kin::prints_to(adopted.pid),
         upstream: None,
         vitals: Rc::clone(&vitals),
         looked_up: Cell::new(false),
         schedule: RefCell::default(),
         orders,
     };
-    let [stdout, stderr] = burial::go_on_reading(&adopted.slot, adopted.pid, adopted.outputs);
+    let [stdout, stderr] = reap::go_on_reading(&adopted.slot, adopted.pid, adopted.outputs);
     let (channel, welcome) = adopted.channel.unzip();
     let mut process = Process {
         worker: adopted.worker,
@@ -233,7 +237,7 @@ impl Process {
         ties: Ties,
     ) -> io::Result<Self> {
         let pipes = [start.stdout, start.stderr];
-        let [stdout, stderr] = burial::read_from(&start.slot, start.pid, pipes)?;
+        let [stdout, stderr] = reap::read_from(&start.slot, start.pid, pipes)?;
         Ok(Self {
             worker: start.worker,
             slot: start.slot,

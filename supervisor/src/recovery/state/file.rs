@@ -1,7 +1,7 @@
 //! `state.json` on the disk. It is replaced by rename, so that whoever reads it
 //! finds a whole one whenever the writer was killed; it is never synced, since
 //! after a crash of the machine nothing in it is of use. The room for the next one
-//! is kept beside it, see [`replacement`](super::replacement).
+//! is kept beside it, see [`replacement`](crate::recovery::state::replacement).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -13,8 +13,8 @@ use prefork_fleet::Snapshot;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::document::{Document, VERSION};
-use super::{identity, replacement};
+use crate::recovery::state::document::{Document, VERSION};
+use crate::recovery::state::{identity, replacement};
 
 /// Its name in the runtime directory.
 const NAME: &str = "state.json";
@@ -259,7 +259,10 @@ mod tests {
     use crate::config::{Config, Detail, Requests, Steps, Supervisor};
     use crate::metrics::Metrics;
 
-    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/golden/state-1.json");
+    const GOLDEN: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/recovery/state/golden/state-1.json"
+    );
 
     fn document<'a>(fleet: &'a Fleet, boot_id: &str) -> Document<SnapshotRef<'a>> {
         Document {

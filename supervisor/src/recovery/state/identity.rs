@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use nix::unistd::Pid;
 
-use crate::proc;
+use crate::kernel::procfs;
 
 /// Bytes of randomness in a secret.
 const SECRET: usize = 32;
@@ -19,7 +19,7 @@ pub(crate) fn boot_id() -> io::Result<String> {
 
 /// When a process started, in clock ticks since boot.
 pub(crate) fn start_ticks(pid: i32) -> io::Result<u64> {
-    proc::stat(Pid::from_raw(pid)).map(|stat| stat.start_ticks)
+    procfs::stat(Pid::from_raw(pid)).map(|stat| stat.start_ticks)
 }
 
 /// When a worker's process started, which tells it from all others of its number.
@@ -66,7 +66,7 @@ impl StartTime {
 pub(crate) fn lives(pid: i32, started: u64) -> bool {
     // 0 and negative numbers name groups to the kernel.
     pid > 0
-        && proc::stat(Pid::from_raw(pid))
+        && procfs::stat(Pid::from_raw(pid))
             .is_ok_and(|stat| stat.start_ticks == started && !matches!(stat.state, 'Z' | 'X'))
 }
 

@@ -17,9 +17,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
-use super::peek::Peek;
-use super::wire::{Answer, Found, MOST, Question};
-use crate::sys::{self, SharedWord};
+use crate::kernel::sys::{self, SharedWord};
+use crate::reactor::worker_process::output::tee::Peek;
+use crate::reactor::worker_process::output::wire::{Answer, Found, MOST, Question};
 
 /// The argument that makes the `prefork` binary read pipes for the supervisor that has
 /// started it.
@@ -160,6 +160,7 @@ pub(super) fn start(socket: OwnedFd, memory: OwnedFd, pipe: Option<OwnedFd>) -> 
     {
         use std::os::unix::process::CommandExt;
         use std::process::{Command, Stdio};
+
         let pipe = pipe.map_or_else(Stdio::null, |pipe| Stdio::from(File::from(pipe)));
         Command::new("/proc/self/exe")
             .arg0("prefork")

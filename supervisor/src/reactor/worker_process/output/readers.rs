@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use one::{At, Job, Reader, What};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
-use super::super::grip::SlotName;
-use super::reader;
-use super::wire::{Answer, Found};
-use crate::sys;
-use one::{At, Job, Reader, What};
+use crate::kernel::sys;
+use crate::reactor::worker_process::handle::SlotName;
+use crate::reactor::worker_process::output::reader;
+use crate::reactor::worker_process::output::wire::{Answer, Found};
 
 /// Other pipes are not kept waiting for longer by one that does not answer.
 const SLOW: Duration = Duration::from_millis(250);

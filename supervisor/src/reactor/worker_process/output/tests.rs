@@ -5,8 +5,8 @@ use std::io::Write;
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::task::LocalSet;
 
-use super::*;
-use crate::reactor::grip::SlotName;
+use crate::reactor::worker_process::handle::SlotName;
+use crate::reactor::worker_process::output::*;
 
 fn writer() -> Writer {
     Writer {

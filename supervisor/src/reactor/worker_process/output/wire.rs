@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-use crate::sys;
+use crate::kernel::sys;
 
 /// The most that is looked at in one turn, in bytes.
 pub(super) const MOST: usize = 16 * 1024;

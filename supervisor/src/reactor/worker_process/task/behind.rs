@@ -3,8 +3,8 @@
 
 use prefork_proto::message::PlacesOffer;
 
-use super::*;
 use crate::reactor::fronts::{FORWARD, Table};
+use crate::reactor::worker_process::task::*;
 
 /// What is told before `start`.
 #[derive(Debug, Default)]

@@ -1,10 +1,11 @@
 //! The supervisor's end of a process's channel: what is sent, what is heard and
 //! what follows from it.
 
-use super::closing::Closing;
-use super::crowded::TOO_MANY_IN_FLIGHT;
-use super::*;
 use prefork_proto::request_table;
+
+use crate::reactor::worker_process::task::closing::Closing;
+use crate::reactor::worker_process::task::descriptors_in_flight::TOO_MANY_IN_FLIGHT;
+use crate::reactor::worker_process::task::*;
 
 /// Messages handled before the other tasks get their turn.
 const MESSAGES_PER_TURN: usize = 64;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::proc::schedule::Schedule;
-use crate::proc::stat;
+use crate::kernel::procfs::schedule::Schedule;
+use crate::kernel::procfs::stat;
 
 /// A worker that exits closes its channel a moment before it is gone; one that
 /// closes it and lives on is noticed after this long.

@@ -1,7 +1,7 @@
 //! A descriptor that waits, because its user has too many on their way.
 
-use super::*;
-use crate::proc::parked::{Parked, most_parked};
+use crate::kernel::procfs::parked::{Parked, most_parked};
+use crate::reactor::worker_process::task::*;
 
 /// The kernel's reason (sendmsg(2), ETOOMANYREFS), as errors name it.
 pub(super) const TOO_MANY_IN_FLIGHT: &str = "etoomanyrefs";

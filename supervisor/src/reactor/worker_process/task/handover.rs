@@ -7,10 +7,10 @@ use prefork_proto::channel::parts::PartsError;
 use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::Board;
 
-use super::*;
-use crate::reactor::births::output_ends;
-use crate::reactor::grip::HoldStill;
-use crate::sys::claim;
+use crate::kernel::sys::claim;
+use crate::reactor::worker_process::handle::HoldStill;
+use crate::reactor::worker_process::spawn::output_ends;
+use crate::reactor::worker_process::task::*;
 use crate::upgrade::{HandedBoot, HandedProcess, HandedTable};
 
 /// Why a process can't be gone on with.
@@ -97,7 +97,7 @@ pub(crate) fn resume(
         channel.is_some() && conversation.is_up(),
     );
     let output = |output: Option<_>, stream| {
-        let writer = burial::writer(&slot, handed.pid, stream);
+        let writer = reap::writer(&slot, handed.pid, stream);
         output.map(|it| Output::go_on(it, writer)).transpose()
     };
     let stdout = output(handed.stdout, OutputStream::Stdout)?;
@@ -164,7 +164,7 @@ pub(crate) fn resume(
         pid: handed.pid,
         started,
         is_child,
-        outputs: proc::kin::prints_to(handed.pid),
+        outputs: procfs::kin::prints_to(handed.pid),
         upstream: None,
         vitals,
         looked_up: Cell::new(false),

@@ -3,8 +3,8 @@
 
 use prefork_fleet::SPEAK;
 
-use super::*;
-use crate::recovery;
+use crate::reactor::worker_process::task::*;
+use crate::recovery::survivors;
 
 /// A program that has not said `hello` after this long is talked of.
 pub(super) const UNHEARD: Duration = Duration::from_secs(3);
@@ -29,12 +29,12 @@ impl Process {
 
     /// A socket that it, or a child of it, listens on.
     fn listens_on(&self) -> Option<String> {
-        let children = proc::kin::children(self.pid).unwrap_or_default();
+        let children = procfs::kin::children(self.pid).unwrap_or_default();
         let of_children = children.into_iter().flat_map(|child| {
             let pidfd = sys::pidfd_open(Pid::from_raw(child)).ok();
-            pidfd.map_or_else(Vec::new, |pidfd| recovery::listening(child, &pidfd))
+            pidfd.map_or_else(Vec::new, |pidfd| survivors::listening(child, &pidfd))
         });
-        let own = recovery::listening(self.pid, self.pidfd.get_ref());
+        let own = survivors::listening(self.pid, self.pidfd.get_ref());
         let socket = own.into_iter().chain(of_children).next()?;
         let address = socket2::SockRef::from(&socket).local_addr().ok()?;
         Some(match address.as_socket() {

@@ -26,9 +26,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
-use super::Process;
-use crate::reactor::conversation::{Answer, CallError};
-use crate::{config, state};
+use crate::config;
+use crate::reactor::worker_process::protocol::{Answer, CallError};
+use crate::reactor::worker_process::task::Process;
+use crate::recovery::state;
 
 /// The capability of a worker that serves the queue of another one's listener.
 const RESCUE: &str = "rescue";
@@ -154,7 +155,10 @@ impl Process {
             tls: false,
             fds: 1,
         };
-        let sent = self.send_with(&super::rescue(id, offer), Some(listener));
+        let sent = self.send_with(
+            &crate::reactor::worker_process::task::rescue(id, offer),
+            Some(listener),
+        );
         sent.map_err(io::Error::other)?;
         Ok((stream, answered))
     }

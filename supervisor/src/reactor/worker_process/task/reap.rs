@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::log::{Voice, worker_said};
-use crate::reactor::running;
+use crate::reactor::observe::in_flight;
 
 /// Messages read after the process's end: a grandchild may hold the channel
 /// and write for ever.
@@ -134,16 +134,16 @@ impl Process {
 
         // A zombie's processor time is final, and it has nothing else. A successor
         // waits meanwhile.
-        if let Ok(stat) = proc::stat(Pid::from_raw(self.pid)) {
-            let usage = proc::Usage {
+        if let Ok(stat) = procfs::stat(Pid::from_raw(self.pid)) {
+            let usage = procfs::Usage {
                 cpu: stat.cpu,
-                ..proc::Usage::default()
+                ..procfs::Usage::default()
             };
             self.metrics.process(self.worker.incarnation, usage);
         }
         // The memory outlives it, and nobody writes any more.
         let requests = self.vitals.borrow_mut().requests.take();
-        let left = requests.map(|table| running::at_death(&self.slot, &table));
+        let left = requests.map(|table| in_flight::at_death(&self.slot, &table));
         let left = left.unwrap_or_default();
         let reaped = self.reap().await;
         Death {
@@ -208,7 +208,7 @@ impl Process {
     fn seen_to_end(&self) -> Option<Reaped> {
         let told = || sys::pidfd_exit_status(self.pidfd.get_ref()).ok().flatten();
         let shown = || {
-            let stat = proc::stat(Pid::from_raw(self.pid)).ok()?;
+            let stat = procfs::stat(Pid::from_raw(self.pid)).ok()?;
             let same = stat.start_ticks == self.started.ticks() && stat.exit_status != 0;
             same.then_some(stat.exit_status)
         };

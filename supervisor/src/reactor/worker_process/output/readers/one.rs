@@ -12,11 +12,11 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::super::reader;
-use super::super::wire::Question;
-use super::{Outcome, Pipe, SLOW, Task, Writer};
-use crate::proc;
-use crate::sys::{self, SharedWord};
+use crate::kernel::procfs;
+use crate::kernel::sys::{self, SharedWord};
+use crate::reactor::worker_process::output::reader;
+use crate::reactor::worker_process::output::readers::{Outcome, Pipe, SLOW, Task, Writer};
+use crate::reactor::worker_process::output::wire::Question;
 
 /// One process.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Reader {
     /// Whether it waits for a lock, and not for a processor.
     pub(super) fn is_held(&self) -> bool {
         // Where `/proc` hides it, its silence has to do.
-        proc::stat(self.pid).map_or(true, |stat| stat.state == 'D')
+        procfs::stat(self.pid).map_or(true, |stat| stat.state == 'D')
     }
 
     /// Has it end as soon as it can.

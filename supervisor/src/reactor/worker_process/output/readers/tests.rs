@@ -4,7 +4,7 @@ use std::io::Write;
 
 use tokio::task::LocalSet;
 
-use super::*;
+use crate::reactor::worker_process::output::readers::*;
 
 const LOOK: Task = Task {
     take: 0,

@@ -1,0 +1,5 @@
+//! Handover: going on where another supervisor ended, and letting another program go on.
+
+pub(in crate::reactor) mod recover;
+pub(in crate::reactor) mod resume;
+pub(in crate::reactor) mod upgrade;
