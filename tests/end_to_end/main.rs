@@ -49,6 +49,7 @@ mod metrics;
 mod neighbours;
 mod one_release;
 mod only_what_changed;
+mod openmetrics;
 mod operations;
 mod operators_view;
 mod partial_boot;

@@ -19,6 +19,8 @@ pub(crate) type Answer = Response<Payload>;
 
 /// The media type of the Prometheus text format 0.0.4.
 pub(crate) const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The media type of OpenMetrics' text format.
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The media type of a JSON document.
 pub(crate) const JSON: &str = "application/json";
 /// The media type of JSON lines.

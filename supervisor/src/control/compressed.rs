@@ -1,27 +1,34 @@
-//! The exposition, compressed for those who take it so: it has much that repeats.
+//! The exposition in the format that is asked for, and compressed for those who take it
+//! so: it has much that repeats.
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
 use hyper::{HeaderMap, StatusCode};
 
-use super::answer::{self, Answer, EXPOSITION};
+use super::answer::{self, Answer, EXPOSITION, OPENMETRICS};
+use crate::metrics::openmetrics;
 
-/// The exposition, by gzip if the request's headers say that its sender takes that.
+/// The exposition, as OpenMetrics and by gzip if the request's headers say that its sender
+/// wants the one and takes the other.
 pub(crate) fn exposition(text: String, headers: &HeaderMap) -> Answer {
+    let (kind, text) = match wants_openmetrics(headers) {
+        true => (OPENMETRICS, openmetrics(&text)),
+        false => (EXPOSITION, text),
+    };
     let compressed = takes_gzip(headers).then(|| gzip(text.as_bytes()));
     let mut answer = match compressed {
         Some(body) => {
-            let mut answer = answer::whole(StatusCode::OK, EXPOSITION, body);
+            let mut answer = answer::whole(StatusCode::OK, kind, body);
             let gzip = HeaderValue::from_static("gzip");
             answer.headers_mut().insert(CONTENT_ENCODING, gzip);
             answer
         }
-        None => answer::whole(StatusCode::OK, EXPOSITION, text),
+        None => answer::whole(StatusCode::OK, kind, text),
     };
-    let vary = HeaderValue::from_static("accept-encoding");
+    let vary = HeaderValue::from_static("accept, accept-encoding");
     answer.headers_mut().insert(VARY, vary);
     answer
 }
@@ -31,6 +38,36 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let written = encoder.write_all(text).and_then(|()| encoder.finish());
     written.expect("a Vec takes all")
+}
+
+/// Whether OpenMetrics is in `Accept` in a version that is had here, and nothing that is
+/// taken for the other format is preferred to it; RFC 9110, 12.5.1.
+fn wants_openmetrics(headers: &HeaderMap) -> bool {
+    let (mut wanted, mut plain) = (0.0, 0.0);
+    for value in headers.get_all(ACCEPT) {
+        for range in value.to_str().unwrap_or_default().split(',') {
+            let mut parts = range
+                .split(';')
+                .map(|part| part.trim().to_ascii_lowercase());
+            let kind = parts.next().unwrap_or_default();
+            let (mut weight, mut is_known) = (1.0_f32, true);
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("q", q)) => weight = q.parse().unwrap_or(0.0),
+                    Some(("version", version)) => {
+                        is_known = ["1.0.0", "0.0.1"].contains(&version.trim_matches('"'));
+                    }
+                    _ => {}
+                }
+            }
+            match kind.as_str() {
+                "application/openmetrics-text" if is_known => wanted = weight.max(wanted),
+                "text/plain" | "text/*" | "*/*" => plain = weight.max(plain),
+                _ => {}
+            }
+        }
+    }
+    wanted > 0.0 && wanted >= plain
 }
 
 /// Whether `gzip` or `*` is in `Accept-Encoding` with a weight above 0; RFC 9110, 12.5.3.
@@ -91,11 +128,41 @@ mod tests {
     }
 
     #[test]
+    fn openmetrics_is_for_those_who_would_rather_have_it() {
+        let wants = |accept| {
+            let headers: HeaderMap = [(ACCEPT, HeaderValue::from_static(accept))]
+                .into_iter()
+                .collect();
+            wants_openmetrics(&headers)
+        };
+        for accept in [
+            "application/openmetrics-text",
+            "application/openmetrics-text; version=1.0.0",
+            // What Prometheus 2 and 3 send.
+            "application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+        ] {
+            assert!(wants(accept), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/html,application/xhtml+xml,*/*;q=0.8",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=x",
+            "application/openmetrics-text;version=2.0.0",
+            "text/plain;version=0.0.4;q=0.9,application/openmetrics-text;q=0.5",
+        ] {
+            assert!(!wants(accept), "{accept}");
+        }
+    }
+
+    #[test]
     fn what_is_unpacked_is_what_was_packed() {
         let text = "prefork_worker_up{pool=\"web\"} 1\n".repeat(1000);
         let answer = exposition(text.clone(), &asked(&["gzip"]));
         assert_eq!(answer.headers()[CONTENT_ENCODING], "gzip");
-        assert_eq!(answer.headers()[VARY], "accept-encoding");
+        assert_eq!(answer.headers()[VARY], "accept, accept-encoding");
         let Payload::Whole(body) = answer.into_body() else {
             panic!("it streams");
         };

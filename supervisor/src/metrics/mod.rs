@@ -15,6 +15,7 @@ mod families;
 mod histograms;
 mod http;
 mod listener;
+mod openmetrics;
 mod pool;
 mod samples;
 mod saved;
@@ -24,6 +25,7 @@ mod supervisor;
 mod tests;
 
 pub use listener::ListenerMetrics;
+pub(crate) use openmetrics::openmetrics;
 pub use pool::PoolMetrics;
 pub use saved::SavedMetrics;
 pub use slot::SlotMetrics;
