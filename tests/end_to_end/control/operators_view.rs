@@ -10,10 +10,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use prefork_api::Event;
 
+use crate::control::terminals::terminal;
 use crate::harness::cli::{binary, example, finish, run_alone};
 use crate::harness::deadline::{PATIENCE, eventually_some};
 use crate::harness::{Pool, Prefork, directory, processes};
-use crate::terminals::terminal;
 
 const SOON: Duration = Duration::from_secs(20);
 

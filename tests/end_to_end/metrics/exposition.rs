@@ -282,7 +282,7 @@ fn counters_outlive_their_workers_and_their_slots() {
     let prefork = Prefork::start(&[Pool::bundled("web", 3)]);
     let address = prefork.address("web");
     for _ in 0..30 {
-        crate::serving::pid_on_page(address);
+        crate::http::serving::pid_on_page(address);
     }
     let requests = || prefork.metric("prefork_http_requests_total", &[("code_class", "2xx")]);
     eventually("they are counted", PATIENCE, || requests() == 30.0);
@@ -321,7 +321,7 @@ fn scrape_by_gzip(admin: SocketAddr) -> (String, Vec<u8>) {
 fn who_takes_gzip_gets_the_same_metrics_in_a_fraction_of_the_bytes() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
     for _ in 0..7 {
-        crate::serving::pid_on_page(prefork.address("web"));
+        crate::http::serving::pid_on_page(prefork.address("web"));
     }
     eventually("they are counted", PATIENCE, || {
         prefork.metric("prefork_http_requests_total", &[]) == 7.0

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use prefork_api::ExitReason;
 use tungstenite::{Message, WebSocket};
 
-use crate::control::replies;
+use crate::control::socket::replies;
 use crate::harness::deadline::{PATIENCE, eventually, eventually_some};
 use crate::harness::{Pool, Prefork, cli, http, processes};
 

@@ -8,9 +8,9 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use prefork_api::SlotState;
 
-use crate::given_paths::{served, switch};
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::{Pool, Prefork, cli, processes};
+use crate::reload::given_paths::{served, switch};
 
 /// Kills the worker in slot 0 and gives its successor.
 fn crash(prefork: &Prefork) -> i32 {

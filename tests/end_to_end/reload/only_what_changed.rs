@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::harness::http::{self, Connection};
 use crate::harness::load::mixed::Mixed;
 use crate::harness::{Pool, Prefork, cli, directory, processes};
-use crate::serving::pid_on_page;
+use crate::http::serving::pid_on_page;
 
 const STAYS: &str =
     "its workers stay, since those after them would be the same (--force replaces them)";

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, cli, directory, processes};
-use crate::serving::pid_on_page;
+use crate::http::serving::pid_on_page;
 
 /// Installs the service as a program of its own, as a package would.
 fn install(dir: &Path) -> PathBuf {

@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::harness::{Pool, Prefork, http, processes};
-use crate::process_trees;
+use crate::worker_life::process_trees;
 
 /// Runs the supervisor so, as a user without rights.
 const HIDDEN: &str = "exec unshare --mount sh -c '\

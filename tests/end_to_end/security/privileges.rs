@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::deadline::{PATIENCE, eventually_some};
 use crate::harness::{Pool, Prefork, processes};
-use crate::serving::pid_on_page;
+use crate::http::serving::pid_on_page;
 
 /// `CAP_NET_BIND_SERVICE` as `/proc` writes sets.
 const NET_BIND_SERVICE: &str = "0000000000000400";

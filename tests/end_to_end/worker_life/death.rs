@@ -7,7 +7,7 @@ use prefork_api::ExitReason;
 
 use crate::harness::deadline::eventually;
 use crate::harness::{Pool, Prefork, processes};
-use crate::serving::pid_on_page;
+use crate::http::serving::pid_on_page;
 
 fn exits(prefork: &Prefork, reason: &str) -> f64 {
     prefork.metric("prefork_worker_exits_total", &[("reason", reason)])

@@ -10,7 +10,7 @@ use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::Connection;
 use crate::harness::load::Load;
 use crate::harness::{Pool, Prefork, http, processes};
-use crate::serving::pid_on_page;
+use crate::http::serving::pid_on_page;
 
 #[track_caller]
 fn exits(prefork: &Prefork, reason: &str) -> f64 {

@@ -7,7 +7,7 @@ use prefork_api::SlotState;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::{Pool, Prefork, http};
-use crate::serving::pid_on_page;
+use crate::http::serving::pid_on_page;
 
 /// A pool that ends at once.
 fn broken(name: &'static str) -> Pool {

@@ -1,0 +1,3 @@
+//! The configuration: what is refused, and how that is said.
+
+mod errors;

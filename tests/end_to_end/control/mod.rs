@@ -1,0 +1,9 @@
+//! The control socket, the command line and the signals.
+
+mod exit_codes;
+mod operations;
+mod operators_view;
+mod requests;
+mod signals;
+pub(crate) mod socket;
+pub(crate) mod terminals;

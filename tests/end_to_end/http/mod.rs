@@ -1,0 +1,10 @@
+//! HTTP: what clients get, and the limits that they are held to.
+
+mod access_log;
+mod crowds;
+mod fronts;
+mod limits;
+mod load_client;
+mod long_work;
+pub(crate) mod serving;
+mod tls;

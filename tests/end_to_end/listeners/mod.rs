@@ -1,0 +1,7 @@
+//! Listeners: bound, handed over, made deaf, changed.
+
+mod backlog;
+mod changes;
+mod deaf;
+mod handover;
+mod service_manager;
