@@ -242,11 +242,13 @@ fn a_request_has_the_id_that_its_line_and_its_answer_have() {
     let made = http::get(prefork.address("web"), "/").unwrap();
     let given = raw(
         &prefork,
-        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-request-id: from-a-proxy-7\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-request-id: from-a-proxy-7\r\n\
+          traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n",
     );
     let insane = raw(
         &prefork,
-        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-request-id: \"} x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-request-id: \"} x\r\n\
+          traceparent: 00-\"}\r\n\r\n",
     );
     has_lines(&log, 3);
     let entries = entries(&log);
@@ -259,6 +261,11 @@ fn a_request_has_the_id_that_its_line_and_its_answer_have() {
         "{given}"
     );
     assert_eq!(entries[1]["request_id"], "from-a-proxy-7");
+    assert_eq!(
+        entries[1]["traceparent"],
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    );
+    assert!(entries[0]["traceparent"].is_null() && entries[2]["traceparent"].is_null());
     assert!(!insane.contains("\"}"), "{insane}");
     assert_eq!(entries[2]["request_id"].as_str().map(str::len), Some(32));
 }

@@ -88,6 +88,9 @@ pub(super) fn json(
     }
     // It has been found sane, or is our own.
     field("request_id", entry.id.as_bytes(), usize::MAX);
+    if let Some(trace) = asked.and_then(|asked| asked.traceparent.as_ref()) {
+        field("traceparent", trace.as_bytes(), usize::MAX);
+    }
     line.push_str(",\"version\":\"");
     let _ = match asked {
         Some(asked) => write!(line, "{:?}", asked.version),
@@ -171,6 +174,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
     fn entry(target: &str, referer: &[u8], agent: &[u8]) -> Entry {
         Entry {
             began: crate::runtime::moment::Moment::now(),
@@ -180,6 +185,7 @@ mod tests {
                 version: Version::HTTP_11,
                 referer: HeaderValue::from_bytes(referer).ok(),
                 user_agent: HeaderValue::from_bytes(agent).ok(),
+                traceparent: Some(HeaderValue::from_static(TRACE)),
             }),
             id: HeaderValue::from_static("7"),
             status: 200,
@@ -212,6 +218,7 @@ mod tests {
         assert_eq!(json["referer"], "\" 200 0 \"\\");
         assert_eq!(json["user_agent"], "\u{fffd}\tMozilla ä");
         assert_eq!(json["path"], "/a?b=%0a");
+        assert_eq!(json["traceparent"], TRACE);
         assert_eq!((&json["pool"], &json["slot"]), (&"web".into(), &3.into()));
     }
 

@@ -8,6 +8,7 @@
 mod line;
 mod request_id;
 mod time;
+mod traceparent;
 mod writer;
 
 use std::fs::File;
@@ -100,6 +101,7 @@ impl AccessLog {
                 version: request.version(),
                 referer: headers.get(REFERER).cloned(),
                 user_agent: headers.get(USER_AGENT).cloned(),
+                traceparent: traceparent::of(headers),
             }),
             id: self.ids.of(headers),
             status: CLIENT_CLOSED,
@@ -174,6 +176,7 @@ struct Asked {
     version: Version,
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
 }
 
 impl Entry {
