@@ -6,7 +6,7 @@
 //! - `descriptors` checks that each number is what the document says.
 //! - `image` is the program that is to come, pinned.
 //! - `preflight` has that program read the document before anything is changed;
-//!   [`preflight`] is what it does then.
+//!   [`preflight()`] is what it does then.
 //! - [`receive`] finds the document in the program that has come.
 
 mod descriptors;

@@ -1,7 +1,7 @@
 //! `state.json` on the disk. It is replaced by rename, so that whoever reads it
 //! finds a whole one whenever the writer was killed; it is never synced, since
 //! after a crash of the machine nothing in it is of use. The room for the next one
-//! is kept beside it, see [`replacement`](crate::recovery::state::replacement).
+//! is kept beside it, see [`replacement`].
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
