@@ -161,7 +161,7 @@ impl<Out: Message, In: Message> Channel<Out, In> {
 
     /// Puts a message at the end of the queue whose descriptor the other side was born
     /// with, by this number. Only to a worker with the capability
-    /// [`INHERIT`](crate::message::INHERIT).
+    /// [`INHERIT`](crate::capability::INHERIT).
     ///
     /// # Errors
     /// As [`Self::queue`].

@@ -10,6 +10,7 @@
 //!
 //! - [`message`] has the messages of both directions as types. `README.md` of
 //!   this crate specifies them for other languages, with a JSON Schema beside it.
+//! - [`capability`] has the names of what a worker can do beyond the mandatory.
 //! - [`channel`] has the link itself: [`channel::pair`] makes one,
 //!   [`channel::Channel`] sends and receives on one end of it.
 //! - [`error`] has what can go wrong on it, each with a short name for metrics
@@ -55,6 +56,7 @@
 //! ```
 
 pub mod adapter;
+pub mod capability;
 pub mod channel;
 pub mod error;
 pub mod listening;

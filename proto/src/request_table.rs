@@ -37,9 +37,6 @@ pub const ABI: u32 = 1;
 /// The most entries that a table has.
 pub const MOST_ENTRIES: u32 = 1024;
 
-/// The capability of a worker that notes its requests.
-pub const CAPABILITY: &str = "requests";
-
 /// From birth: the memory keeps its size, and nobody adds another seal.
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
     .union(SealFlag::F_SEAL_GROW)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
 use prefork_fleet::{Snapshot, Survivor};
+use prefork_proto::capability;
 use prefork_proto::message::{Hello, OutputStream, RejoinState};
 use socket2::SockRef;
 use tokio::sync::mpsc;
@@ -33,9 +34,6 @@ const STRETCH: u32 = 5;
 /// How often a worker that is awaited is looked at: it may have died.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The capability of a worker that comes back.
-const CAPABILITY: &str = "rejoin";
-
 /// A process that has outlived its supervisor.
 #[derive(Debug)]
 pub(crate) struct Living {
@@ -54,7 +52,12 @@ impl Living {
     /// Whether it can come back at all: one that can't drains by itself.
     pub(crate) fn can_return(&self) -> bool {
         let hello = self.hello.as_ref();
-        hello.is_some_and(|hello| hello.capabilities.iter().any(|can| can == CAPABILITY))
+        hello.is_some_and(|hello| {
+            hello
+                .capabilities
+                .iter()
+                .any(|can| can == capability::REJOIN)
+        })
     }
 
     /// Whether it came back and is on its way out: then it has no use for a listener.

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use prefork_proto::adapter::Brief;
+use prefork_proto::capability;
 use prefork_proto::channel::WorkerEnd;
 use prefork_proto::message::{Hello, PROTOCOL, ToSupervisor, Welcome};
 use prefork_proto::scoreboard::Tally;
@@ -203,6 +204,8 @@ fn hello() -> Hello {
         pid: i32::try_from(std::process::id()).expect("process ids fit pid_t"),
         program: program.unwrap_or_else(|| "program".to_owned()),
         version: format!("(adapter {})", env!("CARGO_PKG_VERSION")),
-        capabilities: ["rejoin", "output"].map(str::to_owned).to_vec(),
+        capabilities: [capability::REJOIN, capability::OUTPUT]
+            .map(str::to_owned)
+            .to_vec(),
     }
 }

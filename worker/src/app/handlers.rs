@@ -5,11 +5,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{
-    INHERIT, NEEDS_RESTART, PlacesOffer, Reply, ReplyError, Upstreams, Vacate,
-};
+use prefork_proto::capability;
+use prefork_proto::message::{NEEDS_RESTART, PlacesOffer, Reply, ReplyError, Upstreams, Vacate};
 use prefork_proto::places::PlacesError;
-use prefork_proto::request_table::CAPABILITY;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -109,25 +107,25 @@ impl Application {
     /// What `hello` says the worker can do.
     pub(crate) fn capabilities(&self) -> Vec<String> {
         let handlers = [
-            ("tell", self.on_tell.is_some()),
-            ("reload", self.on_reload.is_some()),
-            ("forward", self.forwards.is_some()),
+            (capability::TELL, self.on_tell.is_some()),
+            (capability::RELOAD, self.on_reload.is_some()),
+            (capability::FORWARD, self.forwards.is_some()),
         ];
         let handled = handlers
             .into_iter()
             .filter_map(|(name, there)| there.then_some(name));
         handled
             .chain([
-                "pause",
-                "rescue",
-                "http_counts",
-                "scoreboard",
-                "rejoin",
-                "output",
-                "tls",
-                "access_log",
-                CAPABILITY,
-                INHERIT,
+                capability::PAUSE,
+                capability::RESCUE,
+                capability::HTTP_COUNTS,
+                capability::SCOREBOARD,
+                capability::REJOIN,
+                capability::OUTPUT,
+                capability::TLS,
+                capability::ACCESS_LOG,
+                capability::REQUESTS,
+                capability::INHERIT,
             ])
             .map(str::to_owned)
             .collect()

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::StartError;
 use crate::connection::timeouts::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::limits::Limits;
-use crate::process::Terms;
+use crate::process::drain::Terms;
 use crate::request::connection_state::Requests;
 use crate::request::service::Counted;
 use crate::transport::stream::Stream;

@@ -2,26 +2,25 @@
 //! connections and the drain.
 
 pub(crate) mod background;
+pub(crate) mod drain;
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prefork_proto::request_table::Writer;
 use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::limits::Limits;
 use crate::limits::concurrency::Admission;
-use crate::process::background::Background;
 use crate::response::read_ahead::Stock;
 use crate::runtime::exclusive_epoll::Epolls;
 use crate::runtime::timer::Timer;
+use background::Background;
+use drain::Drain;
 
 /// One per process, alive as long as it. Connections hold it by plain
 /// reference, so that a request costs no reference count.
@@ -204,54 +203,6 @@ impl Drop for Entry {
         self.serving.left.notify_waiters();
         if connections.open.is_empty() {
             self.serving.emptied.notify_waiters();
-        }
-    }
-}
-
-/// Whether the process drains, and since when.
-#[derive(Debug, Default)]
-pub(crate) struct Drain {
-    on: AtomicBool,
-    begun: Notify,
-    terms: OnceLock<Terms>,
-}
-
-/// What a drain that has begun allows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
-    /// When it began.
-    pub(crate) since: Instant,
-    /// How long an idle connection stays open.
-    pub(crate) idle_grace: Duration,
-}
-
-impl Drain {
-    /// Begins it at this time; what is said again changes nothing.
-    pub(crate) fn begin(&self, since: Instant, idle_grace: Duration) {
-        if self.terms.set(Terms { since, idle_grace }).is_ok() {
-            self.on.store(true, Relaxed);
-            self.begun.notify_waiters();
-        }
-    }
-
-    /// Whether it has begun. For the request path: one relaxed load.
-    pub(crate) fn is_on(&self) -> bool {
-        self.on.load(Relaxed)
-    }
-
-    /// Its terms, once it has begun.
-    pub(crate) fn terms(&self) -> Option<Terms> {
-        self.terms.get().copied()
-    }
-
-    /// Waits until it begins.
-    pub(crate) async fn begun(&self) -> Terms {
-        loop {
-            let begun = self.begun.notified();
-            if let Some(terms) = self.terms.get() {
-                return *terms;
-            }
-            begun.await;
         }
     }
 }

@@ -26,9 +26,6 @@ use crate::reactor::worker_process::handle::{Grip, Order};
 
 pub(crate) use table::Table;
 
-/// The capability of a worker that forwards.
-pub(crate) const FORWARD: &str = "forward";
-
 /// Fronts, and what they know.
 #[derive(Debug)]
 pub(super) struct Fronts {

@@ -1,6 +1,8 @@
 //! What becomes of connections that wait in a listener whose workers no longer
 //! accept: at the end, when a slot or a listener goes, when a slot hangs.
 
+use prefork_proto::capability;
+
 use std::cmp::Reverse;
 use std::io;
 use std::rc::Rc;
@@ -17,9 +19,6 @@ use crate::reactor::{Edition, Reactor};
 
 /// How long a rescuer may take to empty a queue.
 const RESCUE: Duration = Duration::from_secs(10);
-
-/// The capability of a worker that serves another listener's queue.
-const CAPABILITY: &str = "rescue";
 
 impl Reactor {
     /// The supervisor stops: what waits is still served by the workers as they
@@ -184,7 +183,9 @@ impl Reactor {
             let vitals = self.processes.get(&worker)?.vitals.borrow();
             let health = vitals.health.as_ref();
             let connections = health.map_or(0, |health| health.connections);
-            vitals.can(CAPABILITY).then_some((connections, worker))
+            vitals
+                .can(capability::RESCUE)
+                .then_some((connections, worker))
         });
         can.max_by_key(|(connections, _)| Reverse(*connections))
             .map(|(_, worker)| worker)

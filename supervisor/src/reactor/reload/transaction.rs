@@ -1,6 +1,8 @@
 //! A reload from the reactor's side: read and check, pin and bind, hand the
 //! plan to the fleet, and clean up when the fleet says how it ended.
 
+use prefork_proto::capability;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -17,11 +19,7 @@ use crate::reactor::listeners::sockets::{Granted, Sockets};
 use crate::reactor::observe::events::About;
 use crate::reactor::reload::hooks::{Ending, Waiting};
 use crate::reactor::reload::scope::Scope;
-use crate::reactor::worker_process::task::TLS;
 use crate::reactor::{Reactor, unix_seconds};
-
-/// The capability of a worker that takes new settings in place.
-const RELOAD: &str = "reload";
 
 /// What the reactor knows of reloads.
 #[derive(Debug, Default)]
@@ -371,7 +369,8 @@ impl Reactor {
                     let grip = self.processes.get(&current.worker());
                     grip.is_some_and(|grip| {
                         let vitals = grip.vitals.borrow();
-                        (!taken.app || vitals.can(RELOAD)) && (!taken.tls || vitals.can(TLS))
+                        (!taken.app || vitals.can(capability::RELOAD))
+                            && (!taken.tls || vitals.can(capability::TLS))
                     })
                 })
     }

@@ -22,10 +22,11 @@ use closing::{AFTER_CLOSE, Closing};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_fleet::{Death, Event, SPEAK, Worker};
+use prefork_proto::capability;
 use prefork_proto::channel::{ChannelError, Flush, Receive, Received, SupervisorEnd};
 use prefork_proto::message::{
-    Health, Hello, INHERIT, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer,
-    TlsOffer, ToSupervisor, ToWorker, Vacate, Welcome,
+    Health, Hello, ListenerOffer, OutputOffer, OutputStream, Rescue, ScoreboardOffer, TlsOffer,
+    ToSupervisor, ToWorker, Vacate, Welcome,
 };
 use prefork_proto::scoreboard::{self, Unsealed};
 use prefork_proto::tls::TicketKey;
@@ -54,8 +55,7 @@ use crate::tls;
 pub(crate) use readiness_check::Check;
 use readiness_check::Checking;
 
-pub(crate) use channel::TLS;
-use channel::{PAUSE, rescue};
+use channel::rescue;
 
 pub(crate) use handover::{Secrets, resume};
 use no_hello::UNHEARD;
@@ -401,7 +401,7 @@ impl Process {
             let _ = answer.send(Err(CallError::Unreachable(why)));
             return;
         }
-        if matches!(call, Call::Resume) && !self.can(PAUSE) {
+        if matches!(call, Call::Resume) && !self.can(capability::PAUSE) {
             // It was never paused: it accepts.
             let _ = answer.send(Ok(Value::Null));
             return;

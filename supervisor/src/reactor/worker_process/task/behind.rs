@@ -1,9 +1,10 @@
 //! What a front is told of the pools behind it: with all else that comes before `start`,
 //! or at once.
 
+use prefork_proto::capability;
 use prefork_proto::message::PlacesOffer;
 
-use crate::reactor::fronts::{FORWARD, Table};
+use crate::reactor::fronts::Table;
 use crate::reactor::worker_process::task::*;
 
 /// What is told before `start`.
@@ -16,14 +17,14 @@ pub(super) struct Behind {
 impl Process {
     /// Whether it can have nothing in flight at a pool behind it: it was told of none.
     pub(super) fn has_nothing_behind(&self) -> bool {
-        self.welcome.is_some() || !self.can(FORWARD)
+        self.welcome.is_some() || !self.can(capability::FORWARD)
     }
 
     /// Hands over the memory in which it counts.
     pub(super) fn hand_places_over(&mut self, offer: PlacesOffer, memory: OwnedFd) {
         if self.welcome.is_some() {
             self.behind.places.push((offer, memory));
-        } else if self.can(FORWARD) {
+        } else if self.can(capability::FORWARD) {
             // Not sent, it counts as before.
             let _ = self.send_with(&ToWorker::Places(offer), Some(memory));
         }
@@ -35,7 +36,7 @@ impl Process {
             let tables = &mut self.behind.tables;
             tables.retain(|known| known.pool() != table.pool());
             tables.push(table);
-        } else if self.can(FORWARD) {
+        } else if self.can(capability::FORWARD) {
             for line in table.lines(|| self.conversation.order()) {
                 // A link that takes no more is broken, and its worker replaced.
                 let _ = self.send(&line);
@@ -46,7 +47,7 @@ impl Process {
     /// Queues what is told before `start`.
     pub(super) fn queue_behind(&mut self) -> Result<(), String> {
         let Behind { places, tables } = std::mem::take(&mut self.behind);
-        if !self.can(FORWARD) {
+        if !self.can(capability::FORWARD) {
             return Ok(());
         }
         let Some(channel) = &mut self.channel else {

@@ -1,7 +1,7 @@
 //! The supervisor's end of a process's channel: what is sent, what is heard and
 //! what follows from it.
 
-use prefork_proto::request_table;
+use prefork_proto::capability;
 
 use crate::reactor::worker_process::task::closing::Closing;
 use crate::reactor::worker_process::task::descriptors_in_flight::TOO_MANY_IN_FLIGHT;
@@ -15,24 +15,6 @@ const MESSAGES_PER_TURN: usize = 64;
 /// then do so each time a worker reads, and hardly any is ever full.
 const SEND_RETRY: Duration = Duration::from_millis(20);
 
-/// The capability of a worker that can stop accepting and go on later.
-pub(super) const PAUSE: &str = "pause";
-
-/// The capability of a worker that writes an access log.
-const ACCESS_LOG: &str = "access_log";
-
-/// The capability of a worker that keeps the reading ends of what it prints to.
-const OUTPUT: &str = "output";
-
-/// The capability of a worker that counts in shared memory.
-const SCOREBOARD: &str = "scoreboard";
-
-/// The capability of a worker that counts in its reports.
-const HTTP_COUNTS: &str = "http_counts";
-
-/// The capability of a worker that speaks TLS.
-pub(crate) const TLS: &str = "tls";
-
 impl Process {
     /// Whether its `hello` lists the capability.
     pub(super) fn can(&self, capability: &str) -> bool {
@@ -42,7 +24,7 @@ impl Process {
 
     /// Whether it says what it serves.
     pub(super) fn counts_http(&self) -> bool {
-        self.can(SCOREBOARD) || self.can(HTTP_COUNTS)
+        self.can(capability::SCOREBOARD) || self.can(capability::HTTP_COUNTS)
     }
 
     /// As its `hello` said to whoever heard it.
@@ -234,17 +216,21 @@ impl Process {
         self.unheard = None;
         let worker = self.worker;
         self.tell(Event::Greeted { worker }).await;
-        let scoreboard = self.scoreboard.take().filter(|_| self.can(SCOREBOARD));
+        let scoreboard = self
+            .scoreboard
+            .take()
+            .filter(|_| self.can(capability::SCOREBOARD));
         let requests = self.requests.take();
-        let requests = requests.filter(|_| self.can(request_table::CAPABILITY));
+        let requests = requests.filter(|_| self.can(capability::REQUESTS));
         let Some(mut welcome) = self.welcome.take() else {
             return;
         };
-        welcome.paused &= self.can(PAUSE);
-        if let (Some(certificates), false) = (&self.certificates, self.can(TLS)) {
+        welcome.paused &= self.can(capability::PAUSE);
+        if let (Some(certificates), false) = (&self.certificates, self.can(capability::TLS)) {
             let rule = format!(
-                "listener {} is for TLS, which it does not speak: its hello lacks the capability `{TLS}`",
-                certificates.listener
+                "listener {} is for TLS, which it does not speak: its hello lacks the capability `{}`",
+                certificates.listener,
+                capability::TLS,
             );
             self.misbehaved(rule).await;
             return;
@@ -262,9 +248,12 @@ impl Process {
         scoreboard: Option<(Unsealed, OwnedFd)>,
         requests: Option<OfferedTable>,
     ) -> Result<(), String> {
-        let access_log = self.access_log.clone().filter(|_| self.can(ACCESS_LOG));
-        let keeps_output = self.can(OUTPUT);
-        let inherited = match self.can(INHERIT) {
+        let access_log = self
+            .access_log
+            .clone()
+            .filter(|_| self.can(capability::ACCESS_LOG));
+        let keeps_output = self.can(capability::OUTPUT);
+        let inherited = match self.can(capability::INHERIT) {
             true => std::mem::take(&mut self.inherited),
             false => Inherited::default(),
         };
@@ -325,7 +314,7 @@ impl Process {
     pub(super) fn take_tickets(&mut self, keys: Vec<TicketKey>) {
         if self.welcome.is_some() {
             self.tickets = keys;
-        } else if !keys.is_empty() && self.can(TLS) {
+        } else if !keys.is_empty() && self.can(capability::TLS) {
             // One that does not take them makes tickets with those it has.
             let _ = self.send(&ToWorker::Tickets { keys });
         }
@@ -348,7 +337,7 @@ impl Process {
 
     /// Whether there is no log, it knows none, or it will be told of it yet.
     pub(super) fn has_no_log_to_change(&self) -> bool {
-        self.access_log.is_none() || self.welcome.is_some() || !self.can(ACCESS_LOG)
+        self.access_log.is_none() || self.welcome.is_some() || !self.can(capability::ACCESS_LOG)
     }
 
     pub(super) fn log_offer(&self, id: u64) -> io::Result<(ToWorker, OwnedFd)> {

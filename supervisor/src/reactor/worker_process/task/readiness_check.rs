@@ -20,6 +20,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use prefork_fleet::Event;
 use prefork_proto::adapter::UpstreamAddress;
+use prefork_proto::capability;
 use prefork_proto::message::ListenerOffer;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,9 +31,6 @@ use crate::config;
 use crate::reactor::worker_process::protocol::{Answer, CallError};
 use crate::reactor::worker_process::task::Process;
 use crate::recovery::state;
-
-/// The capability of a worker that serves the queue of another one's listener.
-const RESCUE: &str = "rescue";
 
 /// The most of an answer's body that is looked at, in bytes.
 const MOST_BYTES: usize = 64 * 1024;
@@ -142,8 +140,8 @@ impl Process {
 
     /// A connection to this worker alone, and what it says to being handed it.
     fn private_connection(&mut self) -> io::Result<(BlockingStream, oneshot::Receiver<Answer>)> {
-        if !self.can(RESCUE) {
-            let lacks = format!("its hello lacks the capability `{RESCUE}`");
+        if !self.can(capability::RESCUE) {
+            let lacks = format!("its hello lacks the capability `{}`", capability::RESCUE);
             return Err(io::Error::other(lacks));
         }
         let (listener, stream) = queue_of_one()?;

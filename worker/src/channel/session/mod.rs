@@ -1,29 +1,26 @@
 //! The loop of a ready worker: reports, obeys, drains, leaves.
 
-use std::os::fd::OwnedFd;
+mod orders;
+mod reports;
+
 use std::rc::Rc;
 use std::time::Duration;
 
-use prefork_proto::message::{
-    AccessLogOffer, Health, Reply, Rescue, TlsOffer, ToSupervisor, ToWorker, Welcome,
-};
-use serde_json::{Value, json};
+use prefork_proto::message::{Reply, ToSupervisor, Welcome};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::accept::Serve;
 use crate::accept::accept_state::{Gate, State};
-use crate::accept::listener::Listener;
-use crate::accept::{self, Serve};
-use crate::access_log;
 use crate::app::context::Context;
-use crate::app::handlers::{self, Application, Drain, LocalFuture, Refused, Reload, Tell};
+use crate::app::handlers::{Application, Drain};
 use crate::channel::handshake::unknown;
 use crate::channel::link::{Heard, Link};
 use crate::channel::metrics_reporter::Reporter;
 use crate::channel::rejoin::{Answer, Papers};
 use crate::channel::signals::Signals;
 use crate::channel::uplink::{Above, Uplink};
-use crate::error::WorkerError;
 use crate::limits::Limits;
 use crate::output::{Keeper, say};
 use crate::process::Serving;
@@ -209,156 +206,6 @@ impl Session {
         None
     }
 
-    /// Does what the supervisor asks for.
-    fn obey(
-        &mut self,
-        message: ToWorker,
-        fd: Option<OwnedFd>,
-        course: &mut Course,
-    ) -> Option<Leave> {
-        let id = match message {
-            ToWorker::Tell { id, command, args } => {
-                let context = self.context.clone();
-                let tell = Tell {
-                    context,
-                    command,
-                    args,
-                };
-                let work = self.application.tell(tell);
-                begin(id, work, course);
-                return None;
-            }
-            ToWorker::Reload { id, app } => {
-                let context = self.context.clone();
-                let work = self.application.reload(Reload { context, app });
-                begin(id, work, course);
-                return None;
-            }
-            ToWorker::Tls(offer) => {
-                begin(offer.id, self.take_certificates(&offer, fd), course);
-                return None;
-            }
-            ToWorker::Tickets { keys } => {
-                if let Err(error) = self.tls.set_tickets(&keys) {
-                    self.remark(&format!("the ticket keys stay as they are: {error}"));
-                }
-                return None;
-            }
-            ToWorker::AccessLog(offer) => {
-                begin(offer.id, self.take_log(&offer, fd), course);
-                return None;
-            }
-            ToWorker::Places(offer) => {
-                if let Err(error) = self.application.count_in(&offer, fd) {
-                    self.remark(&format!("requests are counted as before: {error}"));
-                }
-                return None;
-            }
-            ToWorker::Upstreams(table) => {
-                let id = table.id;
-                self.application.learn(table);
-                id
-            }
-            ToWorker::Vacate(whom) => {
-                begin(whom.id, self.application.vacate(&whom), course);
-                return None;
-            }
-            ToWorker::Ping { id } => id,
-            ToWorker::Pause { id } => {
-                self.gate.shut();
-                course.settling.push(id);
-                return None;
-            }
-            ToWorker::Resume { id } => {
-                // A drain is not taken back.
-                if course.deadline.is_some() {
-                    let reply = Reply::failed(id, "draining", "this worker is on its way out");
-                    self.say(&ToSupervisor::Reply(reply), course);
-                    return None;
-                }
-                self.gate.open();
-                id
-            }
-            ToWorker::Drain {
-                id,
-                deadline_ms,
-                sweep,
-            } => {
-                self.drain(Duration::from_millis(deadline_ms), sweep, course);
-                course.settling.push(id);
-                return None;
-            }
-            ToWorker::Stop { id } => {
-                let reply = Reply::done(id, Value::Null);
-                self.say(&ToSupervisor::Reply(reply), course);
-                return Some(Leave::Cut(self.left("the supervisor's `stop`")));
-            }
-            ToWorker::Rescue(rescue) => {
-                let id = rescue.id;
-                let work = self.rescue(rescue, fd);
-                begin(id, work, course);
-                return None;
-            }
-            message @ (ToWorker::Welcome(_)
-            | ToWorker::Refused { .. }
-            | ToWorker::Scoreboard(_)
-            | ToWorker::Requests(_)
-            | ToWorker::Listener(_)
-            | ToWorker::Output(_)
-            | ToWorker::Start) => {
-                let error = WorkerError::out_of_order("no more of the handshake", &message);
-                return Some(Leave::Broken(error.to_string()));
-            }
-        };
-        self.say(&ToSupervisor::Reply(Reply::done(id, Value::Null)), course);
-        None
-    }
-
-    /// Serves what waits in the queue of another worker's listener.
-    fn rescue(&self, rescue: Rescue, fd: Option<OwnedFd>) -> LocalFuture<handlers::Answer> {
-        let endpoint = self.tls.endpoint(&rescue.name).filter(|_| rescue.tls);
-        let queue = match fd {
-            _ if rescue.tls && endpoint.is_none() => {
-                Err("it is for TLS, and this worker has no certificate for it".to_owned())
-            }
-            None => Err("its descriptor did not arrive".to_owned()),
-            Some(fd) => Listener::from_fd(rescue.name, rescue.address, fd, endpoint)
-                .map_err(|error| error.to_string()),
-        };
-        let queue = queue.map(|listener| {
-            let serve = Rc::clone(&self.serve);
-            accept::rescue(listener, &self.gate, self.serving, serve)
-        });
-        Box::pin(async {
-            match queue {
-                Ok(queue) => Ok(json!({ "accepted": queue.await })),
-                Err(problem) => Err(Refused::new("unusable_listener", problem)),
-            }
-        })
-    }
-
-    /// Has new connections do their handshakes with other certificates. Reading
-    /// them is not done here, where requests wait meanwhile.
-    fn take_certificates(
-        &self,
-        offer: &TlsOffer,
-        memory: Option<OwnedFd>,
-    ) -> LocalFuture<handlers::Answer> {
-        let tls = self.tls.clone();
-        let Some(memory) = memory else {
-            let missing = Refused::new("unusable_tls", "its descriptor did not arrive");
-            return Box::pin(std::future::ready(Err(missing)));
-        };
-        let preparation = tls.preparation(offer, memory);
-        Box::pin(async move {
-            let refused = |problem: String| Refused::new("unusable_tls", problem);
-            let prepared = tokio::task::spawn_blocking(preparation).await;
-            let prepared = prepared.map_err(|error| refused(error.to_string()))?;
-            tls.adopt(prepared.map_err(|error| refused(error.to_string()))?);
-            Ok(Value::Null)
-        })
-    }
-
     /// Begins the drain, or brings the deadline of the one that has begun closer.
     fn drain(&mut self, within: Duration, sweep: bool, course: &mut Course) {
         if !self.context.is_supervised() {
@@ -447,77 +294,6 @@ impl Session {
         }
     }
 
-    /// Logs requests to another file from now on.
-    fn take_log(
-        &self,
-        offer: &AccessLogOffer,
-        file: Option<OwnedFd>,
-    ) -> LocalFuture<handlers::Answer> {
-        let installed = match file {
-            Some(file) => self.serving.access_log.install(offer.format, file.into()),
-            None => Err(std::io::Error::other("its descriptor did not arrive")),
-        };
-        Box::pin(async move {
-            let refused =
-                |error: std::io::Error| Refused::new("unusable_access_log", error.to_string());
-            access_log::switched(installed.map_err(refused)?).await;
-            Ok(Value::Null)
-        })
-    }
-
-    /// Reports health, unless the supervisor has not taken the last report.
-    fn report(&mut self, course: &mut Course) {
-        let now = Instant::now();
-        let late = now.saturating_duration_since(course.next_report);
-        course.next_report = now + self.pace.heartbeat;
-        if self.uplink.is_clear() {
-            let health = self.health(late, course);
-            self.say(&ToSupervisor::Health(health), course);
-        }
-        self.report_metrics(course);
-    }
-
-    /// Reports the application's metrics as far as the link takes them; health
-    /// goes first, and the rest waits for the next time.
-    fn report_metrics(&mut self, course: &mut Course) {
-        while let Uplink::Link(link) = &self.uplink
-            && let Some(message) = self.metrics.next(link)
-        {
-            self.say(&message, course);
-        }
-    }
-
-    /// The last report on the application's metrics, for which the link is
-    /// waited for.
-    async fn report_last_metrics(&mut self, course: &mut Course) {
-        self.metrics.conclude();
-        self.report_metrics(course);
-        while let Uplink::Link(link) = &mut self.uplink
-            && !link.is_clear()
-        {
-            link.finish().await;
-            if !link.is_clear() {
-                return;
-            }
-            self.report_metrics(course);
-        }
-    }
-
-    fn health(&self, late: Duration, course: &mut Course) -> Health {
-        course.seq += 1;
-        let tally = &self.serving.tally;
-        Health {
-            seq: course.seq,
-            in_flight: tally.in_flight(),
-            connections: self.serving.open(),
-            loop_lag_us: u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
-            status: self.context.status(),
-            // In a scoreboard the supervisor sees them anyway.
-            http: tally.memory().is_none().then(|| Box::new(tally.totals())),
-            access_log_dropped: self.serving.access_log.dropped(),
-        }
-    }
-
     /// Says why something is cut off, and what.
     fn left(&self, why: &str) -> String {
         let connections = self.serving.open();
@@ -550,13 +326,4 @@ impl Session {
         self.say(&goodbye, course);
         self.uplink.finish().await;
     }
-}
-
-/// Runs a handler beside the loop; its reply comes back into it.
-fn begin(id: u64, work: LocalFuture<handlers::Answer>, course: &Course) {
-    let replies = course.replies.clone();
-    tokio::task::spawn_local(async move {
-        // Fails only where the worker has left meanwhile.
-        let _ = replies.send(handlers::answer(id, work).await);
-    });
 }
