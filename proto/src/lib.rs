@@ -27,10 +27,6 @@
 //! - [`adapter`] has what a supervisor tells the adapter of a program that does not speak
 //!   the protocol.
 //!
-//! Inside, a [`channel::Channel`] is an outbox (the bounded queue and its
-//! descriptors), an inbox (bytes into lines, descriptors to the lines that
-//! announce them) and a parser for one line. Only `sys` has unsafe code.
-//!
 //! ```
 //! use std::time::Duration;
 //!
