@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::is_false;
+#[cfg(doc)]
+use super::{Hello, PROTOCOL, Rejoin};
 
 /// Who the worker is: the answer to [`Hello`] and to [`Rejoin`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
