@@ -58,11 +58,13 @@ fn a_log_in_json_is_an_object_for_each_entry_with_a_trace_in_one() {
 fn the_last_of_the_log_is_told_by_worker_and_with_its_traces_whole() {
     let prefork = Prefork::launch_in(install, &[saying("cat trace >&2", 2)]);
     prefork.wait_until_ready();
-    let of_one = || entries(&prefork.done(&["--output", "json", "logs", "app/1"]));
+    let of = |worker| entries(&prefork.done(&["--output", "json", "logs", worker]));
+    // A worker may be ready before what it has written is read.
     eventually("all is logged", PATIENCE, || {
-        of_one().iter().any(|it| it.message == "plain")
+        let is_whole = |worker| of(worker).iter().any(|it| it.message == "plain");
+        is_whole("app/0") && is_whole("app/1")
     });
-    let of_one = of_one();
+    let of_one = of("app/1");
     assert!(of_one.iter().all(|it| it.slot == Some(1)), "{of_one:?}");
     let said = of_one.iter().filter(|it| it.stream.is_some());
     let said: Vec<_> = said
