@@ -74,7 +74,10 @@ fn what_waits_to_be_accepted_at_sigterm_is_answered() {
         for connection in &mut waiting {
             let answer = connection.receive().expect("it is answered");
             assert_eq!(answer.status, 200);
-            assert!(answer.closes(), "{answer:?}");
+            // A worker that goes on may answer before it reads that it drains.
+            if !answer.closes() {
+                connection.closed_cleanly().expect("its connection ends");
+            }
         }
         assert_eq!(prefork.exit_code(), 0);
         let refused = TcpStream::connect(address).expect_err("nobody listens");
