@@ -28,6 +28,9 @@ pub const OUTPUT: &str = "output";
 /// Its listeners speak TLS by what comes with `tls` and `tickets`.
 pub const TLS: &str = "tls";
 
+/// It reads the PROXY protocol on listeners that say so.
+pub const PROXY_PROTOCOL: &str = "proxy_protocol";
+
 /// It writes a line for each request to what comes with `access_log`.
 pub const ACCESS_LOG: &str = "access_log";
 

@@ -17,6 +17,7 @@ fn a_process_at_its_limit_of_descriptors_says_so_and_leaks_none() {
         name: "web".into(),
         address: "127.0.0.1:8080".into(),
         tls: false,
+        proxy_protocol: false,
         fds: 1,
     });
     let listener = OwnedFd::from(File::open("/dev/null").expect("/dev/null"));

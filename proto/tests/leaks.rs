@@ -26,6 +26,7 @@ fn listener() -> ToWorker {
         name: "web".into(),
         address: "127.0.0.1:8080".into(),
         tls: false,
+        proxy_protocol: false,
         fds: 1,
     })
 }

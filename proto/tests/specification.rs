@@ -116,6 +116,7 @@ impl Worker {
             name: address.to_string(),
             address: address.to_string(),
             tls: false,
+            proxy_protocol: false,
             fds: 1,
         });
         worker

@@ -17,6 +17,7 @@ fn offer(index: usize) -> ToWorker {
         name: index.to_string(),
         address: "127.0.0.1:8080".into(),
         tls: false,
+        proxy_protocol: false,
         fds: 1,
     })
 }

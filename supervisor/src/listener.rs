@@ -323,13 +323,14 @@ impl Listener {
         &self.address
     }
 
-    /// The line that goes with this listener's descriptor to a worker, which
-    /// is to speak TLS on it or not.
-    pub fn offer(&self, tls: bool) -> ListenerOffer {
+    /// The line that goes with this listener's descriptor to a worker, which is to
+    /// speak on it what `listen` says.
+    pub fn offer(&self, listen: &Listen) -> ListenerOffer {
         ListenerOffer {
             name: self.name.clone(),
             address: self.address.clone(),
-            tls,
+            tls: listen.tls.is_some(),
+            proxy_protocol: listen.proxy_protocol,
             fds: 1,
         }
     }

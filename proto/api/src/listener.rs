@@ -15,6 +15,9 @@ pub struct ListenerStatus {
     pub backlog: Option<u64>,
     /// How many may wait.
     pub backlog_limit: Option<u64>,
+    /// Whether its connections begin with a header of the PROXY protocol.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proxy_protocol: bool,
     /// What its connections speak TLS with; absent where they don't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsStatus>,

@@ -58,6 +58,10 @@ pub struct ListenerOffer {
     /// Whether connections speak TLS.
     #[serde(default)]
     pub tls: bool,
+    /// Whether connections begin with a header of the PROXY protocol. Only to a worker
+    /// with the capability `proxy_protocol`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub proxy_protocol: bool,
     /// Descriptors that arrive with this line: always 1.
     pub fds: u32,
 }
@@ -77,6 +81,10 @@ pub struct Rescue {
     /// Whether connections speak TLS.
     #[serde(default)]
     pub tls: bool,
+    /// Whether connections begin with a header of the PROXY protocol. Only to a worker
+    /// with the capability `proxy_protocol`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub proxy_protocol: bool,
     /// Descriptors that arrive with this line: always 1.
     pub fds: u32,
 }

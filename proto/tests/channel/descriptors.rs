@@ -17,6 +17,7 @@ fn listener(name: &str) -> ToWorker {
         name: name.into(),
         address: "127.0.0.1:8080".into(),
         tls: false,
+        proxy_protocol: false,
         fds: 1,
     })
 }

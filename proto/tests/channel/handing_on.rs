@@ -36,6 +36,7 @@ fn message(number: usize, length: Option<usize>) -> ToWorker {
             name: number.to_string(),
             address: "unix:/a".into(),
             tls: false,
+            proxy_protocol: false,
             fds: 1,
         }),
     }

@@ -46,6 +46,7 @@ impl Plan {
                 name: name.clone(),
                 address: "unix:/a".into(),
                 tls: false,
+                proxy_protocol: false,
                 fds: 1,
             }),
         }

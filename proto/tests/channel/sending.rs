@@ -62,6 +62,7 @@ fn a_line_that_is_sent_in_parts_brings_its_descriptor_once() {
         name: "n".repeat(60_000),
         address: "unix:/a".into(),
         tls: true,
+        proxy_protocol: false,
         fds: 1,
     });
     supervisor.queue(&tell(1, 20_000)).unwrap();

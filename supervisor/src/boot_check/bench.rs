@@ -10,7 +10,7 @@ use prefork_api::{Event, Exit};
 use prefork_fleet::Command;
 use tokio::sync::{broadcast, mpsc};
 
-use super::probe::probe;
+use super::probe::{Spoken, probe};
 use super::{Boot, BootError, SetUpError, set_up};
 use crate::cli::client::Deadline;
 use crate::config::{self, Address, Config, Options};
@@ -160,8 +160,11 @@ async fn examine(handle: &Handle, watch: &mut Watch, is_judged: bool) -> Result<
     let status = match listener {
         None => None,
         Some(listener) => {
-            let tls = listener.tls.is_some();
-            let status = answer(&listener.address, tls, watch).await?;
+            let spoken = Spoken {
+                tls: listener.tls.is_some(),
+                proxy_protocol: listener.proxy_protocol,
+            };
+            let status = answer(&listener.address, spoken, watch).await?;
             if is_judged && status >= 500 {
                 return Err(BootError::Fails { status });
             }
@@ -179,7 +182,7 @@ async fn examine(handle: &Handle, watch: &mut Watch, is_judged: bool) -> Result<
 
 /// The HTTP status of the worker's answer; a worker that dies gives none, and
 /// its successor's doesn't count.
-async fn answer(address: &str, tls: bool, watch: &mut Watch) -> Result<u16, BootError> {
+async fn answer(address: &str, spoken: Spoken, watch: &mut Watch) -> Result<u16, BootError> {
     let no_answer = |why, stderr| BootError::NoAnswer {
         address: address.to_owned(),
         why,
@@ -192,7 +195,7 @@ async fn answer(address: &str, tls: bool, watch: &mut Watch) -> Result<u16, Boot
             let stderr = died.exit.map_or_else(String::new, |exit| exit.stderr);
             Err(no_answer(format!("it {}", died.message), stderr))
         }
-        answer = probe(address, tls) => {
+        answer = probe(address, spoken) => {
             answer.map_err(|error| no_answer(error.to_string(), String::new()))
         }
     }

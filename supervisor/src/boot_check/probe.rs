@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -38,13 +38,20 @@ pub(super) enum ProbeError {
     Silence,
 }
 
-/// Sends `GET /` to a listener's address, as the status document has it, under
-/// TLS or not: the status of the answer.
-pub(super) async fn probe(address: &str, tls: bool) -> Result<u16, ProbeError> {
+/// What is spoken on a listener's connections before HTTP.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spoken {
+    pub(super) tls: bool,
+    pub(super) proxy_protocol: bool,
+}
+
+/// Sends `GET /` to a listener's address, as the status document has it: the status
+/// of the answer.
+pub(super) async fn probe(address: &str, spoken: Spoken) -> Result<u16, ProbeError> {
     let asked = async {
         match address.strip_prefix("unix:") {
-            Some(path) => ask_under(tls, UnixStream::connect(path).await?, "localhost").await,
-            None => ask_under(tls, TcpStream::connect(address).await?, address).await,
+            Some(path) => ask_under(spoken, UnixStream::connect(path).await?, "localhost").await,
+            None => ask_under(spoken, TcpStream::connect(address).await?, address).await,
         }
     };
     timeout(WITHIN, asked)
@@ -52,11 +59,15 @@ pub(super) async fn probe(address: &str, tls: bool) -> Result<u16, ProbeError> {
         .unwrap_or(Err(ProbeError::Silence))
 }
 
-async fn ask_under<S>(tls: bool, stream: S, host: &str) -> Result<u16, ProbeError>
+async fn ask_under<S>(spoken: Spoken, mut stream: S, host: &str) -> Result<u16, ProbeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if !tls {
+    if spoken.proxy_protocol {
+        // A proxy that speaks for itself.
+        stream.write_all(b"PROXY UNKNOWN\r\n").await?;
+    }
+    if !spoken.tls {
         return ask(stream, host).await;
     }
     let client = trust::client().map_err(io::Error::other)?;
@@ -112,24 +123,24 @@ mod tests {
     #[tokio::test]
     async fn any_status_is_an_answer() {
         let address = answering(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(probe(&address, false).await.unwrap(), 404);
+        assert_eq!(probe(&address, Spoken::default()).await.unwrap(), 404);
         let endless = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n").await;
-        assert_eq!(probe(&endless, false).await.unwrap(), 200);
+        assert_eq!(probe(&endless, Spoken::default()).await.unwrap(), 200);
     }
 
     #[tokio::test]
     async fn what_is_not_http_is_no_answer() {
         let address = answering(b"220 smtp.example ready\r\n").await;
         assert!(matches!(
-            probe(&address, false).await,
+            probe(&address, Spoken::default()).await,
             Err(ProbeError::Http(_))
         ));
         let address = answering(b"").await;
         assert!(matches!(
-            probe(&address, false).await,
+            probe(&address, Spoken::default()).await,
             Err(ProbeError::Http(_))
         ));
-        let nobody = probe("127.0.0.1:1", false).await;
+        let nobody = probe("127.0.0.1:1", Spoken::default()).await;
         assert!(matches!(nobody, Err(ProbeError::Connect(_))), "{nobody:?}");
     }
 
@@ -137,7 +148,7 @@ mod tests {
     async fn silence_is_no_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let silent = probe(&address, false).await.unwrap_err();
+        let silent = probe(&address, Spoken::default()).await.unwrap_err();
         assert_eq!(silent.to_string(), "nothing came within 10s");
     }
 }

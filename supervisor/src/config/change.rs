@@ -269,6 +269,11 @@ fn listener_options(pools: &[String; 2], from: &Listen, to: &Listen) -> Vec<Stri
             to.ipv6_only.to_string(),
         ),
         (
+            "proxy_protocol",
+            from.proxy_protocol.to_string(),
+            to.proxy_protocol.to_string(),
+        ),
+        (
             "tls",
             tls::show(from.tls.as_ref()),
             tls::show(to.tls.as_ref()),

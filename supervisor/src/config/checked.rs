@@ -238,6 +238,9 @@ pub struct Listen {
         skip_serializing_if = "Clone::clone"
     )]
     pub ipv6_only: bool,
+    /// Whether its connections begin with a header of the PROXY protocol.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proxy_protocol: bool,
     /// What its connections speak TLS with, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,

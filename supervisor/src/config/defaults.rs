@@ -115,6 +115,7 @@ pub(super) fn listen() -> Listen {
         permissions: None,
         group: None,
         ipv6_only: ipv6_only(),
+        proxy_protocol: false,
         tls: None,
     }
 }

@@ -56,6 +56,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
     let group = section.take("group", program::named_group);
     let mode = section.take_or("mode", Mode::Shared, mode);
     let ipv6_only = section.take_or("ipv6_only", defaults::ipv6_only(), boolean);
+    let proxy_protocol = section.take_or("proxy_protocol", false, boolean);
     let tls = section.section("tls", "`tls` of a listener");
     let tls = tls.and_then(|tls| tls::read(tls, host));
     if listen.sound && listen.value.is_none() {
@@ -103,6 +104,7 @@ fn read_table(mut section: Section<'_>, host: &Host) -> Option<Listen> {
         permissions: bits.value,
         group: group.value,
         ipv6_only: ipv6_only.value,
+        proxy_protocol: proxy_protocol.value,
         tls,
         ..listen
     })
@@ -152,6 +154,7 @@ pub(super) fn parse(text: &str, host: &Host) -> Result<Listen, Fault> {
         permissions: None,
         group: None,
         ipv6_only: defaults::ipv6_only(),
+        proxy_protocol: false,
         tls: None,
     })
 }

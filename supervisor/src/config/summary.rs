@@ -88,6 +88,7 @@ pub fn checked_json(config: &Config) -> Value {
                 "permissions": listen.permissions.map(units::show_permissions),
                 "group": listen.group.as_ref().map(|group| &group.name),
                 "ipv6_only": listen.ipv6_only,
+                "proxy_protocol": listen.proxy_protocol,
                 "tls": listen.tls.as_ref().map(tls_json),
             })
         });

@@ -136,6 +136,7 @@ mod tests {
                 gid,
             }),
             ipv6_only: true,
+            proxy_protocol: false,
             tls: None,
         }
     }

@@ -133,6 +133,7 @@ mod tests {
             permissions: None,
             group: None,
             ipv6_only: true,
+            proxy_protocol: false,
             tls: None,
         }
     }

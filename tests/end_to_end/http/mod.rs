@@ -6,5 +6,6 @@ mod fronts;
 mod limits;
 mod load_client;
 mod long_work;
+mod proxy_protocol;
 pub(crate) mod serving;
 mod tls;

@@ -126,6 +126,8 @@ pub struct Worker {
     next_id: u64,
     /// Whether its listeners speak TLS.
     pub tls: bool,
+    /// Whether its connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 impl Worker {
@@ -150,6 +152,23 @@ impl Worker {
         if orders.keeps_output {
             worker.offer_outputs();
         }
+        worker.offer();
+        worker.say(&ToWorker::Start);
+        worker.until_ready();
+        worker
+    }
+
+    /// A worker whose connections begin with a header of the PROXY protocol, and speak
+    /// TLS after that where there are settings for it; up to `ready`.
+    pub fn proxied(orders: Orders, settings: Option<&TlsSettings>) -> Self {
+        let mut worker = Self::spawned(&orders);
+        worker.hello();
+        worker.say(&ToWorker::Welcome(orders.welcome));
+        if let Some(settings) = settings {
+            assert!(worker.certify(settings).ok);
+            worker.tls = true;
+        }
+        worker.proxy_protocol = true;
         worker.offer();
         worker.say(&ToWorker::Start);
         worker.until_ready();
@@ -270,6 +289,7 @@ impl Worker {
             listener,
             next_id: 1,
             tls: false,
+            proxy_protocol: false,
         }
     }
 
@@ -288,6 +308,7 @@ impl Worker {
             name: "main".to_owned(),
             address: self.address.to_string(),
             tls: self.tls,
+            proxy_protocol: self.proxy_protocol,
             fds: 1,
         };
         self.end
@@ -406,6 +427,7 @@ impl Worker {
             name: if self.tls { "main" } else { "another" }.to_owned(),
             address: "another".to_owned(),
             tls: self.tls,
+            proxy_protocol: self.proxy_protocol,
             fds: 1,
         };
         self.end

@@ -91,9 +91,17 @@ impl Trust {
 
     /// The handshake, as a client that asks for this name.
     pub fn shake(&self, address: SocketAddr, name: &str) -> io::Result<(Connection, Shaken)> {
+        self.shake_over(connected(address), name)
+    }
+
+    /// A handshake over a connection that is open already.
+    pub fn shake_over(
+        &self,
+        mut socket: TcpStream,
+        name: &str,
+    ) -> io::Result<(Connection, Shaken)> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut session = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
-        let mut socket = connected(address);
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }

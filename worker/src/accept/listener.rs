@@ -36,6 +36,8 @@ pub(crate) struct Listener {
     file: Option<SocketFile>,
     /// What its connections speak TLS with, if they do.
     tls: Option<Rc<Endpoint>>,
+    /// Whether its connections begin with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,7 @@ impl Listener {
         address: String,
         fd: OwnedFd,
         tls: Option<Rc<Endpoint>>,
+        proxy_protocol: bool,
     ) -> Result<Self, WorkerError> {
         match Self::adopt(RawSocket::from(fd)) {
             Ok((socket, kind)) => Ok(Self {
@@ -60,6 +63,7 @@ impl Listener {
                 kind,
                 file: None,
                 tls,
+                proxy_protocol,
             }),
             Err(problem) => Err(WorkerError::Listener { name, problem }),
         }
@@ -114,6 +118,7 @@ impl Listener {
             kind,
             file,
             tls: None,
+            proxy_protocol: false,
         })
     }
 
@@ -123,6 +128,7 @@ impl Listener {
             name: self.name.to_string(),
             address: self.address.clone(),
             tls: self.tls.is_some(),
+            proxy_protocol: self.proxy_protocol,
             fds: 1,
         }
     }

@@ -181,7 +181,9 @@ impl<'a> Intake<'a> {
             match self.listener.accept() {
                 Ok((socket, origin)) => {
                     let tls = self.listener.tls();
-                    (self.serve)(Stream::admit(socket, origin, self.serving, tls));
+                    let mut stream = Stream::admit(socket, origin, self.serving, tls);
+                    stream.expect_proxy_header(self.listener.proxy_protocol);
+                    (self.serve)(stream);
                     self.complained = None;
                     self.accepted += 1;
                     return Ok(true);

@@ -124,6 +124,7 @@ impl Application {
                 capability::OUTPUT,
                 capability::TLS,
                 capability::ACCESS_LOG,
+                capability::PROXY_PROTOCOL,
                 capability::REQUESTS,
                 capability::INHERIT,
             ])

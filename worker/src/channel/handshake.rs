@@ -84,7 +84,9 @@ pub(crate) async fn handshake(
                         problem: "it is for TLS, and no certificate came for it".to_owned(),
                     });
                 }
-                let listener = Listener::from_fd(offer.name, offer.address, fd, endpoint)?;
+                let proxy_protocol = offer.proxy_protocol;
+                let listener =
+                    Listener::from_fd(offer.name, offer.address, fd, endpoint, proxy_protocol)?;
                 listeners.push(listener);
             }
             (ToWorker::Output(offer), Some(pipe)) => {

@@ -3,6 +3,7 @@
 mod http1;
 mod http2;
 pub(crate) mod peer;
+mod proxy_protocol;
 pub(crate) mod timeouts;
 
 use std::os::fd::AsRawFd;
@@ -39,7 +40,14 @@ where
     B::Error: Into<StartError>,
 {
     let mut stream = stream;
-    let origin = stream.take_origin();
+    let mut origin = stream.take_origin();
+    if stream.is_proxied() {
+        // On the heap, so that other connections have no room for it.
+        match Box::pin(proxy_protocol::read(&mut stream, serving, &origin)).await {
+            Some(client) => origin.address = client.or(origin.address),
+            None => return stream.close().await,
+        }
+    }
     if let Some(config) = stream.take_handshake() {
         // On the heap, so that connections without TLS have no room for it.
         match Box::pin(tls::handshake(stream, config, serving)).await {

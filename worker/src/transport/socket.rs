@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::process::{Entry, Serving};
@@ -27,6 +28,25 @@ impl AsRawFd for Socket {
         match self {
             Self::Tcp(socket) => socket.as_raw_fd(),
             Self::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl Socket {
+    /// Waits until something can be read; whether the client sends nothing any more.
+    async fn readable(&self) -> io::Result<bool> {
+        let ready = match self {
+            Self::Tcp(socket) => socket.ready(Interest::READABLE).await?,
+            Self::Unix(socket) => socket.ready(Interest::READABLE).await?,
+        };
+        Ok(ready.is_read_closed())
+    }
+
+    /// Tries what would have to wait for more to read.
+    fn try_read<R>(&self, attempt: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Self::Tcp(socket) => socket.try_io(Interest::READABLE, attempt),
+            Self::Unix(socket) => socket.try_io(Interest::READABLE, attempt),
         }
     }
 }
@@ -58,6 +78,41 @@ impl Wire {
     /// What comes is TLS from here on.
     pub(crate) fn expect_records(&mut self) {
         self.records = Some(Records::default());
+    }
+
+    /// Waits until what has come begins with something whole, and takes that away:
+    /// as many bytes as `judge` says of all that is there, at most as many as `buffer`
+    /// holds. What comes after it stays.
+    ///
+    /// # Errors
+    /// Those of `judge`; UnexpectedEof where the client closes before; recv(2).
+    pub(crate) async fn take_whole(
+        &self,
+        buffer: &mut [u8],
+        mut judge: impl FnMut(&[u8]) -> io::Result<Option<usize>>,
+    ) -> io::Result<()> {
+        let fd = self.as_raw_fd();
+        let length = loop {
+            let is_closed = self.socket.readable().await?;
+            let peeked = self.socket.try_read(|| {
+                let there = recv(fd, buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?;
+                // What is not whole has to wait for more, as if nothing were there.
+                judge(&buffer[..there])?.ok_or(io::ErrorKind::WouldBlock.into())
+            });
+            match peeked {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Err(_) if is_closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(_) => {}
+                Ok(length) => break length,
+            }
+        };
+        // All of it is there.
+        let taken = recv(fd, &mut buffer[..length], MsgFlags::MSG_DONTWAIT)?;
+        self.serving.tally.received(taken as u64);
+        match taken == length {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     fn read(&mut self, read: &[u8], at_end: bool) {

@@ -83,6 +83,8 @@ pub(crate) struct Stream {
     transport: Transport,
     /// Where it has come from, until somebody wants to know.
     origin: Option<Origin>,
+    /// Whether a header of the PROXY protocol comes before anything else.
+    is_proxied: bool,
     /// What its handshake is to be done with, if there is to be one.
     handshake: Option<Arc<ServerConfig>>,
     serving: &'static Serving,
@@ -119,6 +121,7 @@ impl Stream {
         Self {
             transport,
             origin: None,
+            is_proxied: false,
             handshake: None,
             serving,
             traffic,
@@ -133,6 +136,21 @@ impl Stream {
     /// Where it has come from; known once.
     pub(crate) fn take_origin(&mut self) -> Origin {
         self.origin.take().unwrap_or_default()
+    }
+
+    /// A header of the PROXY protocol comes before anything else, or not.
+    pub(crate) fn expect_proxy_header(&mut self, expected: bool) {
+        self.is_proxied = expected;
+    }
+
+    /// Whether such a header is still to be read.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.is_proxied
+    }
+
+    /// The socket that it has come by.
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        self.transport.wire()
     }
 
     /// What its handshake has come to, if there was one.
@@ -175,8 +193,11 @@ impl Stream {
         Arc::clone(&self.traffic)
     }
 
-    /// The client's address, if it has come over TCP.
+    /// The client's address, if it has come over TCP or a proxy has said it.
     pub(crate) fn client(&self) -> Option<IpAddr> {
+        if let Some(client) = self.traffic.client() {
+            return Some(client);
+        }
         let address = getpeername::<SockaddrStorage>(self.transport.as_raw_fd()).ok()?;
         let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))

@@ -1,5 +1,7 @@
 //! What a connection's stream, its requests and its driver know of its bytes.
 
+use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The length of `HTTP/1.1 100 Continue` and an empty line, which hyper sends
@@ -44,6 +46,8 @@ pub(crate) struct Traffic {
     finishing: AtomicBool,
     /// What the client has not read is thrown away.
     reset: AtomicBool,
+    /// Who the client is, where a proxy has said it.
+    client: OnceLock<IpAddr>,
 }
 
 impl Traffic {
@@ -65,7 +69,19 @@ impl Traffic {
             upgraded: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
             reset: AtomicBool::new(false),
+            client: OnceLock::new(),
         }
+    }
+
+    /// A proxy has said who the client is.
+    pub(crate) fn comes_from(&self, client: IpAddr) {
+        // It is said once, before anything else.
+        let _ = self.client.set(client);
+    }
+
+    /// Who a proxy has said that the client is.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.client.get().copied()
     }
 
     /// Bytes that the client has said so far.

@@ -20,6 +20,7 @@ mod limits;
 mod malformed;
 mod orphan;
 mod printing;
+mod proxy_protocol;
 mod queues;
 mod request_table;
 mod scoreboard;

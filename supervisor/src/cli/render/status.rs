@@ -315,6 +315,7 @@ mod tests {
                     mode: "shared".to_owned(),
                     backlog: Some(0),
                     backlog_limit: Some(4096),
+                    proxy_protocol: false,
                     tls: None,
                     permissions: None,
                     group: None,

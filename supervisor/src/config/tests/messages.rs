@@ -393,7 +393,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "listen = [{ address = \"[::]:1\", colour = 1 }]",
-            "unknown key `colour` in a listener (valid keys: backlog, group, tls, mode, address, ipv6_only, permissions)",
+            "unknown key `colour` in a listener (valid keys: backlog, group, tls, mode, address, ipv6_only, permissions, proxy_protocol)",
         ),
         (
             "listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]",

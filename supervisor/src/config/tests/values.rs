@@ -216,6 +216,7 @@ fn every_key_reaches_its_value() {
             gid: 0,
         }),
         ipv6_only: true,
+        proxy_protocol: false,
         tls: None,
     };
     assert_eq!(pool.listen[2], unix);

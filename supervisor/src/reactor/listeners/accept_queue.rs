@@ -161,7 +161,7 @@ impl Reactor {
         let (answer, answered) = oneshot::channel();
         self.certify_for(rescuer, &listen);
         let call = Call::Rescue {
-            offer: listener.offer(listen.tls.is_some()),
+            offer: listener.offer(&listen),
             fd: duplicate,
         };
         if let Some(grip) = self.processes.get(&rescuer) {

@@ -284,6 +284,7 @@ impl Sockets {
             mode: listen.mode.as_str().to_owned(),
             backlog: depths.map(|depths| depths.iter().sum()),
             backlog_limit: Some(queues.iter().map(|(_, limit)| limit).sum()),
+            proxy_protocol: listen.proxy_protocol,
             tls: listen.tls.as_ref().map(tls_status),
             permissions: file
                 .as_ref()

@@ -172,7 +172,7 @@ pub(crate) fn spawn(
     for (listen, sockets) in config.listen.iter().zip(&edition.sockets) {
         for listener in sockets.of_slot(worker.slot)? {
             let duplicate = listener.duplicate().map_err(io("duplicate a listener"))?;
-            listeners.push((listener.offer(listen.tls.is_some()), duplicate));
+            listeners.push((listener.offer(listen), duplicate));
         }
     }
     let certificates = edition.tls.as_ref().map(Material::copy).transpose();

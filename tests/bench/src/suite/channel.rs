@@ -170,6 +170,7 @@ fn descriptors_per_second(during: Duration) -> Result<f64> {
         name: "127.0.0.1:8080".to_owned(),
         address: "127.0.0.1:8080".to_owned(),
         tls: false,
+        proxy_protocol: false,
         fds: 1,
     });
     let mut count = 0_u64;

@@ -129,8 +129,16 @@ impl Session {
                 Err("it is for TLS, and this worker has no certificate for it".to_owned())
             }
             None => Err("its descriptor did not arrive".to_owned()),
-            Some(fd) => Listener::from_fd(rescue.name, rescue.address, fd, endpoint)
-                .map_err(|error| error.to_string()),
+            Some(fd) => {
+                let Rescue {
+                    name,
+                    address,
+                    proxy_protocol,
+                    ..
+                } = rescue;
+                Listener::from_fd(name, address, fd, endpoint, proxy_protocol)
+                    .map_err(|error| error.to_string())
+            }
         };
         let queue = queue.map(|listener| {
             let serve = Rc::clone(&self.serve);

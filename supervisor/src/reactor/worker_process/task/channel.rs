@@ -226,12 +226,7 @@ impl Process {
             return;
         };
         welcome.paused &= self.can(capability::PAUSE);
-        if let (Some(certificates), false) = (&self.certificates, self.can(capability::TLS)) {
-            let rule = format!(
-                "listener {} is for TLS, which it does not speak: its hello lacks the capability `{}`",
-                certificates.listener,
-                capability::TLS,
-            );
+        if let Some(rule) = self.cannot_listen() {
             self.misbehaved(rule).await;
             return;
         }
@@ -240,6 +235,26 @@ impl Process {
         } else {
             self.flush();
         }
+    }
+
+    /// Why it can't have its listeners, if that is so: on one of them it would take for
+    /// a request what is none.
+    fn cannot_listen(&self) -> Option<String> {
+        if let (Some(certificates), false) = (&self.certificates, self.can(capability::TLS)) {
+            return Some(format!(
+                "listener {} is for TLS, which it does not speak: its hello lacks the capability `{}`",
+                certificates.listener,
+                capability::TLS,
+            ));
+        }
+        let mut offers = self.listeners.iter().map(|(offer, _)| offer);
+        let proxied =
+            offers.find(|offer| offer.proxy_protocol && !self.can(capability::PROXY_PROTOCOL))?;
+        Some(format!(
+            "listener {} is for the PROXY protocol, which it does not speak: its hello lacks the capability `{}`",
+            proxied.name,
+            capability::PROXY_PROTOCOL,
+        ))
     }
 
     pub(super) fn queue_welcome(
@@ -451,6 +466,7 @@ pub(super) fn rescue(id: u64, offer: ListenerOffer) -> ToWorker {
         name: offer.name,
         address: offer.address,
         tls: offer.tls,
+        proxy_protocol: offer.proxy_protocol,
         fds: offer.fds,
     })
 }

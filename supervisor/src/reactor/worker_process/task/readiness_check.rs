@@ -151,6 +151,7 @@ impl Process {
             name: "check".to_owned(),
             address: "unix:check".to_owned(),
             tls: false,
+            proxy_protocol: false,
             fds: 1,
         };
         let sent = self.send_with(
