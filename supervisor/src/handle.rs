@@ -102,6 +102,8 @@ pub enum Request {
         pools: Vec<String>,
         /// Whether workers are replaced also where nothing has changed.
         force: bool,
+        /// Whether the first new workers are judged also where no setting says so.
+        canary: bool,
         /// Whether to say what would change and change nothing.
         dry_run: bool,
         /// Where its lines go.

@@ -8,12 +8,14 @@
 //! 7 that long after it was made; `service --fail-in-slot N` comes up in every
 //! slot but that one; `service --slow-successor MILLISECONDS` takes that long
 //! to come up in a slot that has had a process before; `service --print-for-ever 0` prints
-//! and never comes up. Its `version` in the settings is shown on the page and
+//! and never comes up; `service --fail-percent N` answers so many of a hundred requests for
+//! `/` by 500. Its `version` in the settings is shown on the page and
 //! taken in place.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
@@ -91,6 +93,11 @@ async fn answer(context: Context, request: Request<Incoming>) -> Result<Answer, 
         return Ok(text(page(&context)));
     }
     match (request.method(), path) {
+        (&Method::GET, "/") if fails() => {
+            let mut failure = text("");
+            *failure.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            Ok(failure)
+        }
         (&Method::GET, "/") => Ok(text(page(&context))),
         (&Method::POST, "/digest") => digest(request).await,
         (&Method::GET, "/events") => {
@@ -111,6 +118,19 @@ async fn answer(context: Context, request: Request<Incoming>) -> Result<Answer, 
     }
 }
 
+/// How many of a hundred requests fail.
+static FAIL_PERCENT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the next request fails: so many of a hundred, evenly spread.
+fn fails() -> bool {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let (asked, percent) = (
+        ASKED.fetch_add(1, Ordering::Relaxed),
+        FAIL_PERCENT.load(Ordering::Relaxed),
+    );
+    (asked + 1) * percent / 100 > asked * percent / 100
+}
+
 /// What is wrong with this version.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -129,9 +149,13 @@ impl Fault {
     fn ordered() -> Self {
         let mut args = std::env::args().skip(1);
         let word = args.next();
-        let number = args.next().and_then(|number| number.parse().ok());
+        let number: Option<u32> = args.next().and_then(|number| number.parse().ok());
         match (word.as_deref(), number) {
             (None, _) => Self::None,
+            (Some("--fail-percent"), Some(percent)) => {
+                FAIL_PERCENT.store(percent.into(), Ordering::Relaxed);
+                Self::None
+            }
             (Some("--crash-after"), Some(time)) => {
                 Self::CrashAfter(Duration::from_millis(u64::from(time)))
             }

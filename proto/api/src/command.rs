@@ -49,6 +49,10 @@ pub struct ReloadBody {
     /// Whether workers are replaced also where nothing has changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// Whether the first new workers are judged before the others follow also in a pool
+    /// that has no `canary` setting.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
 }
 
 /// Body of `POST /v1/upgrade`. The job ends with a result only where the upgrade

@@ -21,7 +21,7 @@ pub use job::{JobLine, JobResult, TellOutcome, TellReply};
 pub use listener::{CertificateStatus, ListenerStatus, TlsStatus};
 pub use log::LogEntry;
 pub use requests::{RequestStage, Requests, RunningRequest, WorkerRequest};
-pub use status::{LastReload, PoolStatus, Readiness, Status};
+pub use status::{CanaryStatus, GenerationCounts, LastReload, PoolStatus, Readiness, Status};
 pub use worker::{Describe, DrainingStatus, SlotState, WorkerStatus};
 
 /// The version of the shapes in this crate.

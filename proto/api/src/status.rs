@@ -123,6 +123,50 @@ pub struct PoolStatus {
     /// people; absent where nothing has changed since the generation began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_disk: Option<String>,
+    /// Its canary while it is judged; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
     /// Its slots, by index.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// A canary that is being judged: the first workers of a new generation, compared with
+/// those of the one in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// The generation that it is of.
+    pub generation: u64,
+    /// How many workers it has.
+    pub workers: u32,
+    /// How long it is judged at most from now on.
+    pub seconds_left: f64,
+    /// What it has served since it is judged.
+    pub new: GenerationCounts,
+    /// What the workers of the generation in force have served meanwhile.
+    pub old: GenerationCounts,
+}
+
+/// What the workers of a generation have served while its canary is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GenerationCounts {
+    /// Responses.
+    pub requests: u64,
+    /// Those of them that are 5xx.
+    pub failed: u64,
+    /// Requests whose handler panicked.
+    pub panics: u64,
+    /// The 99th percentile of how long they took; absent where nothing was served, or it
+    /// lies beyond the last bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_seconds: Option<f64>,
+}
+
+impl GenerationCounts {
+    /// The share of responses that are 5xx, in percent.
+    pub fn failed_percent(&self) -> f64 {
+        match self.requests {
+            0 => 0.0,
+            requests => self.failed as f64 * 100.0 / requests as f64,
+        }
+    }
 }

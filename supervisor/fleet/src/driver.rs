@@ -9,8 +9,11 @@ use prefork_api::{Exit, ExitReason, SlotState};
 
 use crate::{
     Action, Command, Death, Event, Fate, Fleet, JobId, Plan, PlannedPool, Policy, PoolId, Quorum,
-    Refusal, Report, Signal, SlotView, Time, Worker,
+    Refusal, Report, Signal, SlotView, Time, Traffic, Worker,
 };
+
+/// The upper bounds of the duration buckets.
+const BOUNDS: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
 
 /// The default policy, without limits.
 pub(crate) fn policy(name: &str, workers: u32) -> Policy {
@@ -40,6 +43,7 @@ pub(crate) fn plan(generation: u64, pools: Vec<Policy>) -> Plan {
     let pools = pools.into_iter().map(|policy| PlannedPool {
         policy,
         fate: Fate::Replaced,
+        canary: None,
     });
     Plan {
         generation,
@@ -59,6 +63,8 @@ pub(crate) struct Driver {
     pub(crate) deaf: bool,
     /// How much of the time a process that is looked at waits for a processor.
     pub(crate) starved: f64,
+    /// What processes have served.
+    pub(crate) served: BTreeMap<Worker, Traffic>,
     /// When each was looked at last.
     looked: BTreeMap<Worker, Time>,
     next_job: u64,
@@ -108,6 +114,7 @@ impl Driver {
             spawns_fail: false,
             deaf: false,
             starved: 0.0,
+            served: BTreeMap::new(),
             looked: BTreeMap::new(),
             next_job: 0,
         };
@@ -145,6 +152,10 @@ impl Driver {
                 Action::Look { worker, first } => Some((*worker, *first)),
                 _ => None,
             };
+            let counted = match &action {
+                Action::Count { pool } => Some(*pool),
+                _ => None,
+            };
             let drained = match &action {
                 Action::Drain { worker, .. } if !self.deaf => Some(*worker),
                 _ => None,
@@ -153,6 +164,9 @@ impl Driver {
             if let Some(worker) = drained {
                 let actions = self.fleet.step(self.now, Event::Shut { worker });
                 self.take(actions);
+            }
+            if let Some(pool) = counted {
+                self.count(pool);
             }
             if let Some((worker, first)) = look {
                 self.look(worker, first);
@@ -171,6 +185,28 @@ impl Driver {
                 self.take(actions);
             }
         }
+    }
+
+    /// Answers a count as the reactor would.
+    fn count(&mut self, pool: PoolId) {
+        let served = self.served.iter().filter(|(it, _)| it.pool == pool);
+        let tallies = served.map(|(worker, it)| (*worker, it.clone())).collect();
+        let event = Event::Counted {
+            pool,
+            bounds: &BOUNDS,
+            tallies,
+        };
+        let actions = self.fleet.step(self.now, event);
+        self.take(actions);
+    }
+
+    /// A process has answered so many more requests in 10 ms each, some of them by 5xx.
+    pub(crate) fn serve(&mut self, worker: Worker, requests: u64, failed: u64) {
+        let served = self.served.entry(worker).or_default();
+        served.durations.resize(BOUNDS.len() + 1, 0);
+        served.requests += requests;
+        served.failed += failed;
+        served.durations[0] += requests;
     }
 
     /// Answers a look as the reactor would.

@@ -7,6 +7,8 @@ use prefork_api::{Exit, ExitReason, RunningRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
+use crate::state::canary::{Canary, Verdict};
+use crate::state::trial::Traffic;
 
 /// Time since boot by CLOCK_MONOTONIC, so that it means the same to the next
 /// supervisor.
@@ -152,6 +154,15 @@ pub enum Event {
         worker: Worker,
         /// The rule it broke.
         rule: String,
+    },
+    /// `Action::Count` is answered, or a process of a pool that is counted has ended.
+    Counted {
+        /// Which pool.
+        pool: PoolId,
+        /// The upper bounds of the duration buckets, in seconds.
+        bounds: &'static [f64],
+        /// What its processes have counted since they began.
+        tallies: Vec<(Worker, Traffic)>,
     },
     /// Its process has been reaped. The last event of a worker.
     Exited {
@@ -329,6 +340,10 @@ pub enum Command {
     },
     /// Put a new generation in force, or keep the old one: a transaction.
     Reload(Plan),
+    /// Have every canary pass that is being judged: the reload goes on.
+    Promote,
+    /// Undo the reload whose canaries are being judged.
+    Abort,
     /// End: drain everything and leave, or kill everything and leave.
     Stop {
         /// Whether to kill instead of draining.
@@ -354,6 +369,8 @@ pub struct PlannedPool {
     pub policy: Policy,
     /// What becomes of the workers that it has.
     pub fate: Fate,
+    /// How its first new workers are judged before the others follow, if they are.
+    pub canary: Option<Canary>,
 }
 
 /// What a reload makes of the workers that a pool has.
@@ -421,6 +438,12 @@ pub enum Action {
         worker: Worker,
         /// Whether it is the first look of this silence.
         first: bool,
+    },
+    /// Read what the pool's processes have counted; answer with `Counted` before
+    /// anything else happens.
+    Count {
+        /// Which pool.
+        pool: PoolId,
     },
     /// Tell those who watch: log, events, metrics.
     Report(Report),
@@ -586,6 +609,22 @@ pub enum Report {
         from: u32,
         /// To.
         to: u32,
+    },
+    /// A pool's canary serves and is being judged.
+    CanaryBegun {
+        /// Which pool.
+        pool: PoolId,
+        /// How many workers it has.
+        workers: u32,
+    },
+    /// A pool's canary is not judged any longer.
+    CanaryEnded {
+        /// Which pool.
+        pool: PoolId,
+        /// What came of it.
+        verdict: Verdict,
+        /// The same with both rates, for people.
+        message: String,
     },
     /// Every pool has been ready once.
     Booted,

@@ -22,8 +22,10 @@ pub use interface::{
 };
 pub use policy::Policy;
 pub use snapshot::{Snapshot, SnapshotRef, Survivor};
+pub use state::canary::{Canary, CanaryView, NoVerdict, Verdict};
 pub use state::failure::SPEAK;
 pub use state::readiness::{Quorum, Strength};
+pub use state::trial::Traffic;
 pub use view::{PoolView, ProcessView, SlotView};
 
 use state::deadlines::Deadlines;
@@ -157,6 +159,11 @@ impl Fleet {
             Event::Bye { worker, reason } => self.bye(worker, reason),
             Event::Unfit { worker, why } => self.unfit(now, worker, &why),
             Event::Misbehaved { worker, rule } => self.misbehaved(now, worker, &rule),
+            Event::Counted {
+                pool,
+                bounds,
+                tallies,
+            } => self.counted(now, pool, bounds, tallies),
             Event::Exited { worker, exit } => self.exited(now, worker, exit),
             Event::Tick => self.tick(now),
             Event::Command { job, command } => self.command(now, job, command),

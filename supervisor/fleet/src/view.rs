@@ -66,6 +66,10 @@ pub struct PoolView<'a> {
 }
 
 impl<'a> PoolView<'a> {
+    pub(super) fn part(self) -> Option<&'a Part> {
+        self.pool.part.as_ref()
+    }
+
     /// Its id.
     pub fn id(self) -> PoolId {
         self.pool.id

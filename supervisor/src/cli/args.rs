@@ -131,6 +131,10 @@ pub(crate) enum Order {
     /// New workers take the place of the old ones step by step, each ready before its
     /// predecessor drains. If one fails, the old ones are put back.
     Reload(Reload),
+    /// Let the reload whose canary is being judged go on. Return when it is in force.
+    Promote,
+    /// Undo the reload whose canary is being judged. Return when it is undone.
+    Abort,
     /// Replace the workers of a pool, or one worker. Each successor is ready before the old one drains.
     Restart {
         /// The pool, or the worker as POOL/SLOT.
@@ -275,6 +279,10 @@ pub(crate) struct Reload {
     /// Replace the workers also of a pool of which nothing has changed.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Judge the first new workers before the others follow, also in a pool without
+    /// a `canary` setting.
+    #[arg(long)]
+    pub(crate) canary: bool,
     /// Return when the configuration is checked and the reload has begun.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) no_wait: bool,

@@ -54,6 +54,8 @@ pub(super) async fn carry_out(
             ("/v1/log-level".to_owned(), json!(LogLevelBody { level }))
         }
         Order::ReopenLogs => ("/v1/reopen-logs".to_owned(), no_body()),
+        Order::Promote => ("/v1/promote".to_owned(), no_body()),
+        Order::Abort => ("/v1/abort".to_owned(), no_body()),
         Order::Restart { target } => (format!("{}/restart", target.path()), no_body()),
         Order::Pause { whom } => return each(client, whom, "pause", terminal, deadline).await,
         Order::Resume { whom } => return each(client, whom, "resume", terminal, deadline).await,
@@ -122,6 +124,7 @@ fn body(flags: args::Reload) -> ReloadBody {
         dry_run: flags.dry_run,
         pools: flags.pools.iter().map(PoolName::to_string).collect(),
         force: flags.force,
+        canary: flags.canary,
     }
 }
 

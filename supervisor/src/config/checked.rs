@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prefork_fleet::Policy;
+use prefork_fleet::{Canary, Policy};
 use prefork_proto::message::HttpLimits;
 use prefork_proto::tls::TlsVersion;
 use serde::{Deserialize, Serialize};
@@ -153,6 +153,9 @@ pub struct Pool {
     /// `[pool.NAME.check]`: what a new worker has to answer before it is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
+    /// `[pool.NAME.canary]`: how the first new workers of a reload are judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// `[pool.NAME.adapter]`: the program does not speak the channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<Adapter>,

@@ -89,6 +89,7 @@ pub(super) fn pool(name: &str, cpus: u32) -> Pool {
         idle_grace: Duration::from_secs(3),
         http: HttpLimits::default(),
         check: None,
+        canary: None,
         adapter: None,
         app: serde_json::Value::Object(serde_json::Map::new()),
     }

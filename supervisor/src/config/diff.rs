@@ -97,11 +97,13 @@ pub fn taken_in_place(old: &Pool, new: &Pool) -> Option<InPlace> {
 }
 
 /// Whether a worker of the one would be the same as a worker of the other, as far as the
-/// settings say: nothing else differs than how many there are, and how many it takes.
+/// settings say: nothing else differs than how many there are, how many it takes, and how
+/// those after them are judged.
 pub fn would_be_same(old: &Pool, new: &Pool) -> bool {
     let mut as_many = new.clone();
     as_many.policy.workers = old.policy.workers;
     as_many.policy.ready = old.policy.ready;
+    as_many.canary.clone_from(&old.canary);
     as_many == *old
 }
 

@@ -10,6 +10,7 @@
 mod access_log;
 mod adapter;
 mod app;
+mod canary;
 mod change;
 mod check;
 mod checked;

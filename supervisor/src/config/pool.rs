@@ -14,7 +14,7 @@ use super::error::Fault;
 use super::host::Host;
 use super::section::{Section, Setting, boolean, duration, expected, integer, string, within};
 use super::{
-    access_log, adapter, app, check, defaults, execution, http, listen, program, units, web,
+    access_log, adapter, app, canary, check, defaults, execution, http, listen, program, units, web,
 };
 use crate::kernel::procfs::kin::MARK_ENV;
 
@@ -57,10 +57,12 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
     }
     let env = read_env(&mut section);
     let (app, forward) = read_app(&mut section, &program, host);
+    let workers = policy.workers;
     let adapter = adapter::read(&mut section, &program, &env, &listen);
     let pool = Pool {
         policy,
         check: check::read(&mut section, adapter.as_ref()),
+        canary: canary::read(&mut section, workers, adapter.as_ref()),
         adapter,
         env,
         run_as: read_run_as(&mut section, host),

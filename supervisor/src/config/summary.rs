@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::checked::{Address, Config, Listen, Mode, Pool, Program, Tls};
-use super::{AccessLog, Adapter, Check, defaults, http, tls, units};
+use super::{AccessLog, Adapter, Check, canary, defaults, http, tls, units};
 
 /// What a configuration comes to, in lines for people: every pool's workers,
 /// program and listeners, and each setting that is not its default. Values of
@@ -217,6 +217,8 @@ pub(super) fn settings(pool: &Pool) -> Vec<(&'static str, String)> {
     settings.push(("access_log", access_log.map_or_else(none, AccessLog::show)));
     let check = pool.check.as_ref();
     settings.push(("check", check.map_or_else(none, Check::show)));
+    let canary = pool.canary.as_ref();
+    settings.push(("canary", canary.map_or_else(none, canary::show)));
     settings.extend([
         ("boot_timeout", time(policy.boot_timeout)),
         ("heartbeat_interval", time(pool.heartbeat_interval)),

@@ -155,6 +155,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
             listeners: vec![],
             program_on_disk: None,
             on_disk: None,
+            canary: None,
             workers: (0..desired).map(worker).collect(),
         }],
     }

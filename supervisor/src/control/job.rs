@@ -103,7 +103,8 @@ impl Job {
                 Self::LogLevel(level)
             }
             Order::Reload => {
-                let example = r#"{"pools": ["web"], "force": true, "dry_run": true}"#;
+                let example =
+                    r#"{"pools": ["web"], "force": true, "canary": true, "dry_run": true}"#;
                 Self::Reload(optional(name, body, example)?)
             }
             Order::Upgrade => {
@@ -121,6 +122,8 @@ impl Job {
                 let StopBody { now } = optional(name, body, r#"{"now": true}"#)?;
                 Self::Fleet(Command::Stop { now })
             }
+            Order::Promote => bodiless(name, body, Command::Promote)?,
+            Order::Abort => bodiless(name, body, Command::Abort)?,
             Order::Restart { pool, slot } => bodiless(name, body, Command::Restart { pool, slot })?,
             Order::Pause { pool, slot } => bodiless(name, body, Command::Pause { pool, slot })?,
             Order::Resume { pool, slot } => bodiless(name, body, Command::Resume { pool, slot })?,
@@ -170,9 +173,11 @@ impl Job {
                 dry_run,
                 pools,
                 force,
+                canary,
             }) => Request::Reload {
                 pools,
                 force,
+                canary,
                 dry_run,
                 lines: sender,
             },
@@ -207,7 +212,11 @@ fn detail_of_reload(body: &ReloadBody) -> Option<String> {
         .pools
         .iter()
         .map(|pool| pool.escape_debug().to_string());
-    let flags = [(body.force, "force"), (body.dry_run, "dry-run")];
+    let flags = [
+        (body.force, "force"),
+        (body.canary, "canary"),
+        (body.dry_run, "dry-run"),
+    ];
     let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
     let words: Vec<String> = pools
         .chain(flags.map(|(_, word)| word.to_owned()))

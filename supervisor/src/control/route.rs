@@ -10,7 +10,7 @@ const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/logs?follo
      /v1/livez, /v1/readyz, /v1/workers/{pool}/{slot}; \
      POST /v1/pools/{pool}/{scale|restart|tell}, \
      /v1/workers/{pool}/{slot}/{restart|pause|resume|drain|kill|tell}, \
-     /v1/reload, /v1/upgrade, /v1/stop, /v1/log-level, /v1/reopen-logs";
+     /v1/reload, /v1/promote, /v1/abort, /v1/upgrade, /v1/stop, /v1/log-level, /v1/reopen-logs";
 
 /// What a request wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(super) enum Order {
     Drain { pool: String, slot: u32 },
     Kill { pool: String, slot: u32 },
     Reload,
+    Promote,
+    Abort,
     Upgrade,
     Stop,
     LogLevel,
@@ -76,6 +78,8 @@ impl Order {
             Self::Drain { .. } => "drain",
             Self::Kill { .. } => "kill",
             Self::Reload => "reload",
+            Self::Promote => "promote",
+            Self::Abort => "abort",
             Self::Upgrade => "upgrade",
             Self::Stop => "stop",
             Self::LogLevel => "log-level",
@@ -101,7 +105,13 @@ impl Order {
             | Self::Resume { pool, slot }
             | Self::Drain { pool, slot }
             | Self::Kill { pool, slot } => Some(format!("{pool}/{slot}")),
-            Self::Reload | Self::Upgrade | Self::Stop | Self::LogLevel | Self::ReopenLogs => None,
+            Self::Reload
+            | Self::Promote
+            | Self::Abort
+            | Self::Upgrade
+            | Self::Stop
+            | Self::LogLevel
+            | Self::ReopenLogs => None,
         }
     }
 }
@@ -136,6 +146,8 @@ fn resolve(path: &str) -> Result<Route, Rejection> {
         ["livez"] => Route::Query(Query::Live),
         ["readyz"] => Route::Query(Query::Ready),
         ["reload"] => Route::Order(Order::Reload),
+        ["promote"] => Route::Order(Order::Promote),
+        ["abort"] => Route::Order(Order::Abort),
         ["upgrade"] => Route::Order(Order::Upgrade),
         ["stop"] => Route::Order(Order::Stop),
         ["log-level"] => Route::Order(Order::LogLevel),
@@ -219,6 +231,8 @@ mod tests {
             ("/v1/workers/web/4/kill", "kill", Some("web/4")),
             ("/v1/workers/web/5/tell", "tell", Some("web/5")),
             ("/v1/reload", "reload", None),
+            ("/v1/promote", "promote", None),
+            ("/v1/abort", "abort", None),
             ("/v1/upgrade", "upgrade", None),
             ("/v1/stop", "stop", None),
             ("/v1/log-level", "log-level", None),

@@ -54,6 +54,9 @@ pub(super) struct SavedSupervisor {
 pub(super) struct SavedPool {
     pub(super) boot: SavedHistogram,
     pub(super) drain: SavedHistogram,
+    /// Canaries by their verdicts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) canaries: BTreeMap<String, u64>,
 }
 
 /// What is counted for a slot.

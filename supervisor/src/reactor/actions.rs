@@ -50,6 +50,7 @@ impl Reactor {
             Action::Stop { worker } => self.stop(worker),
             Action::Abort { worker } => self.send_away(worker, Order::Signal(Signal::SIGABRT)),
             Action::Kill { worker } => self.send_away(worker, Order::Signal(Signal::SIGKILL)),
+            Action::Count { pool } => self.counts.push_back(pool),
             Action::Look { worker, first } => self.looks.push_back(Look { worker, first }),
             Action::Report(report) => self.report(report),
             Action::Progress {

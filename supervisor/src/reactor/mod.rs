@@ -16,6 +16,7 @@
 //!   `signal_actions` does.
 
 mod actions;
+mod canary;
 mod clock;
 pub(crate) mod event_batching;
 mod fronts;
@@ -125,6 +126,8 @@ pub struct Reactor {
     processes: HashMap<Worker, Grip>,
     /// Forks to be done, one per turn of the loop.
     spawns: VecDeque<Spawn>,
+    /// Pools whose requests are to be counted before anything else happens.
+    counts: VecDeque<PoolId>,
     /// Processes that are silent, to be looked at before anything else happens.
     looks: VecDeque<Look>,
     jobs: HashMap<JobId, Job>,
@@ -297,6 +300,7 @@ impl Reactor {
             upgrades: Upgrades::new(verdicts),
             processes: HashMap::new(),
             spawns: VecDeque::new(),
+            counts: VecDeque::new(),
             looks: VecDeque::new(),
             jobs: HashMap::new(),
             next_job: 1,
@@ -395,6 +399,7 @@ impl Reactor {
                 }
             }
             self.look_at_silent();
+            self.count_traffic();
             self.see_to_fronts();
             self.notify_changes();
             if self.upgrades.is_new() {
@@ -476,8 +481,11 @@ impl Reactor {
 
     /// Tells the fleet something and does what it answers.
     fn feed(&mut self, mut event: Event) {
+        let mut last = None;
         if let Event::Exited { worker, exit } = &mut event {
-            self.processes.remove(worker);
+            if let Some(grip) = self.processes.remove(worker) {
+                last = self.last_traffic(*worker, &grip);
+            }
             self.fronts.ended(*worker);
             self.upstreams.forget(&self.pool_name(*worker), *worker);
             exit.oom = self.oom.was_killed(*worker, exit);
@@ -496,10 +504,15 @@ impl Reactor {
                 | Event::Memory { .. }
                 | Event::BirthMemory { .. }
                 | Event::Looked { .. }
+                | Event::Counted { .. }
                 | Event::Tick
         );
+        if let Some(last) = last {
+            self.feed(last);
+        }
         let actions = self.fleet.step(self.now(), event);
-        let is_look = |action: &Action| matches!(action, Action::Look { .. });
+        let is_look =
+            |action: &Action| matches!(action, Action::Look { .. } | Action::Count { .. });
         if !usual || !actions.iter().all(is_look) {
             self.touch_state();
             self.ties.rest.stir();
@@ -682,6 +695,8 @@ fn starts(command: &Command) -> Option<String> {
         Command::Pause { .. }
         | Command::Resume { .. }
         | Command::Reload(_)
+        | Command::Promote
+        | Command::Abort
         | Command::Stop { .. } => None,
     }
 }

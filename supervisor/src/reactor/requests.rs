@@ -49,9 +49,10 @@ impl Reactor {
             Request::Reload {
                 pools,
                 force,
+                canary,
                 dry_run,
                 lines,
-            } => match (Scope::of(pools, force), dry_run) {
+            } => match (Scope::of(pools, force).judged(canary), dry_run) {
                 (scope, true) => self.rehearse(scope, lines),
                 (scope, false) => self.reload(scope, Some(lines)),
             },

@@ -1,6 +1,7 @@
 //! Reloads: what they change, what they leave alone, and how they fail.
 
 mod broken;
+mod canary;
 mod command;
 pub(crate) mod given_paths;
 mod one_release;

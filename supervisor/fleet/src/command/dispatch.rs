@@ -23,7 +23,11 @@ impl Fleet {
     }
 
     fn carry_out(&mut self, now: Time, job: JobId, command: Command) -> Result<(), Refusal> {
-        if !matches!(command, Command::Kill { .. }) {
+        let is_for_any_time = matches!(
+            command,
+            Command::Kill { .. } | Command::Promote | Command::Abort
+        );
+        if !is_for_any_time {
             self.refuse_during_reload()?;
         }
         match command {
@@ -72,6 +76,8 @@ impl Fleet {
                 self.remove(now, job, id, How::Kill)
             }
             Command::Reload(plan) => self.reload(now, job, plan),
+            Command::Promote => self.promote(now, job),
+            Command::Abort => self.abort(now, job),
             Command::Stop { now: at_once } => {
                 self.stop(now, job, at_once);
                 Ok(())

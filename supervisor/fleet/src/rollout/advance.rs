@@ -2,8 +2,8 @@
 //!
 //! Forward: the pools that are new start, then every pool that stays replaces
 //! its slots, `max_surge` at a time, unless it keeps its processes. The first batch of a pool has to come up
-//! before anything else happens in it; then the slots that the new size adds
-//! start. When nothing is behind, the generation is put in force (`reload`).
+//! before anything else happens in it, and there has to be a verdict on every
+//! `canary`; then the slots that the new size adds start. When nothing is behind, the generation is put in force (`reload`).
 //! A failure before that turns the rollout around (`rollback`).
 
 use std::rc::Rc;
@@ -72,8 +72,8 @@ impl Fleet {
         }
     }
 
-    /// Follows the first batch of a pool. Once it has come up, the slots that
-    /// the new size adds start.
+    /// Follows the first batch of a pool. Once it has come up, and has been judged where
+    /// it is a canary, the slots that the new size adds start.
     pub(crate) fn prove(&mut self, now: Time, pool: PoolId) {
         let surging = self.pool_mut(pool).tally.surging;
         let Some(part) = &mut self.pool_mut(pool).part else {
@@ -82,7 +82,9 @@ impl Fleet {
         if part.batch == Batch::First {
             part.batch = Batch::Trial;
         }
-        if part.batch == Batch::Trial && surging == 0 {
+        if part.batch == Batch::Trial && surging == 0 && part.canary.is_some() {
+            self.hear(now, pool);
+        } else if part.batch == Batch::Trial && surging == 0 {
             part.batch = Batch::Proven;
             let workers = part.workers();
             let desired = self.pool_mut(pool).desired;
@@ -99,7 +101,9 @@ impl Fleet {
         let untold = rollout.job.is_some();
         match &rollout.stage {
             Stage::Opening if self.new_pools_are_up() => self.begin_replacing(now),
-            Stage::Replacing if self.total.behind == 0 => self.commit(now),
+            Stage::Replacing if self.total.behind == 0 && !self.has_canaries() => {
+                self.commit(now);
+            }
             Stage::Back(back) if untold && back.stderr.is_some() && self.total.behind == 0 => {
                 self.tell_rollback();
             }

@@ -7,6 +7,7 @@ use prefork_api::ExitReason;
 use crate::command::pause::ANSWER_WITHIN;
 use crate::interface::{Action, Fate, JobId, Plan, PlannedPool, PoolId, Refusal, Time};
 use crate::policy::Policy;
+use crate::state::canary::Candidate;
 use crate::state::leave::How;
 use crate::state::rollout::{Batch, InForce, Part, Rollout, Stage};
 use crate::{Fleet, Phase};
@@ -24,9 +25,11 @@ impl Fleet {
                     Stage::Back(_) => "being rolled back",
                     _ => "in progress",
                 };
-                Err(Refusal::failed(format!(
-                    "a reload is {doing}; try again when it has ended"
-                )))
+                let try_again = match self.has_canaries() {
+                    true => "its canary is judged until `promote` or `abort`, or its time is over",
+                    false => "try again when it has ended",
+                };
+                Err(Refusal::failed(format!("a reload is {doing}; {try_again}")))
             }
         }
     }
@@ -57,6 +60,8 @@ impl Fleet {
         let pools: Vec<PoolId> = pools.map(|pool| self.take_part(pool, generation)).collect();
         self.rollout = Some(Rollout {
             job: Some(job),
+            promoters: Vec::new(),
+            aborters: Vec::new(),
             generation,
             pools,
             stage: Stage::Opening,
@@ -107,13 +112,18 @@ impl Fleet {
             Some(pool) => pool.id,
             None => self.pools.add(Rc::clone(&policy), generation),
         };
-        self.pool_mut(id).part = Some(Part {
+        let mut part = Part {
             policy,
             scaled: scaled.filter(|_| !is_news),
             fate: planned.fate,
             before,
             batch: Batch::Waiting,
-        });
+            canary: None,
+        };
+        let replaced = before.filter(|_| part.fate != Fate::Kept);
+        let slots = replaced.map_or(0, |before| before.min(part.workers()));
+        part.canary = planned.canary.and_then(|terms| Candidate::of(terms, slots));
+        self.pool_mut(id).part = Some(part);
         id
     }
 
@@ -138,14 +148,12 @@ impl Fleet {
         }
         self.pools.put_first(&rollout.pools);
         self.recount_all();
-        if let Some(job) = rollout.job {
-            let message = self.what_is_in_force();
-            self.in_force.push(InForce {
-                job,
-                message,
-                until: now.after(ANSWER_WITHIN),
-            });
-        }
+        let message = self.what_is_in_force();
+        self.in_force.extend(rollout.jobs().map(|job| InForce {
+            job,
+            message: message.clone(),
+            until: now.after(ANSWER_WITHIN),
+        }));
         self.actions.push(Action::Reloaded {
             generation: rollout.generation,
             committed: true,
@@ -209,12 +217,14 @@ impl Fleet {
         for pool in self.pools.iter_mut() {
             pool.part = None;
         }
-        if let Some(job) = rollout.job {
+        if rollout.job.is_some() {
             self.actions.push(Action::Reloaded {
                 generation: self.generation,
                 committed: false,
                 why: why.to_owned(),
             });
+        }
+        for job in rollout.jobs() {
             self.finish(job, Err(Refusal::failed(why)));
         }
         self.actions.push(Action::RollbackEnded);

@@ -21,7 +21,10 @@ impl Fleet {
     /// Turns the reload around because of a failure in the slot.
     pub(crate) fn roll_back(&mut self, now: Time, id: SlotId, failure: &Failure) {
         self.tell_watchers(id, &format!("{}; rolling back", failure.why));
-        let why = format!("{}: {}", self.name(id), failure.why);
+        let mut why = format!("{}: {}", self.name(id), failure.why);
+        if let Some(canary) = self.canary_failed_with(id, &why) {
+            why = format!("{why}; {canary}");
+        }
         self.turn_around(now, why.clone());
         self.boot_failed(now, id, failure);
         let incarnation = failure.worker.incarnation;
@@ -29,7 +32,7 @@ impl Fleet {
         self.tell_failure(id, incarnation, Awaiting::Reload, why, exit);
     }
 
-    fn turn_around(&mut self, now: Time, why: String) {
+    pub(super) fn turn_around(&mut self, now: Time, why: String) {
         let Some(rollout) = &mut self.rollout else {
             return;
         };
@@ -53,6 +56,7 @@ impl Fleet {
     fn take_back(&mut self, now: Time, pool: PoolId, before: u32) {
         if let Some(part) = &mut self.pool_mut(pool).part {
             part.batch = Batch::Proven;
+            part.canary = None;
         }
         self.resize(now, pool, before, ExitReason::Reload);
         for index in 0..before {
@@ -156,7 +160,15 @@ impl Fleet {
             committed: false,
             why: std::mem::take(&mut back.why),
         });
-        self.finish(job, Err(Refusal::Failed { message, stderr }));
+        let aborters = std::mem::take(&mut rollout.aborters);
+        let promoters = std::mem::take(&mut rollout.promoters);
+        for job in aborters {
+            self.finish(job, Ok(message.clone()));
+        }
+        for job in promoters.into_iter().chain([job]) {
+            let (message, stderr) = (message.clone(), stderr.clone());
+            self.finish(job, Err(Refusal::Failed { message, stderr }));
+        }
     }
 
     /// Whether every slot is served by the generation in force.

@@ -1,6 +1,8 @@
 //! The data that a step changes. What is written to disk is declared here.
 
 pub(crate) mod backoff;
+pub(crate) mod canary;
+pub(crate) mod comparison;
 pub(crate) mod deadlines;
 pub(crate) mod failure;
 pub(crate) mod job;
@@ -13,3 +15,4 @@ pub(crate) mod replacement;
 pub(crate) mod rollout;
 pub(crate) mod slot;
 pub(crate) mod timeouts;
+pub(crate) mod trial;

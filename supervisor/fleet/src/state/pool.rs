@@ -152,7 +152,11 @@ impl Pool {
 
     /// How many slots may be replaced at a time.
     pub(crate) fn max_surge(&self) -> u32 {
-        let policy = self.part.as_ref().map_or(&self.policy, |part| &part.policy);
+        let part = self.part.as_ref();
+        if let Some(canary) = part.and_then(Part::canary_workers) {
+            return canary;
+        }
+        let policy = part.map_or(&self.policy, |part| &part.policy);
         policy.max_surge.max(1)
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::{Fate, JobId, PoolId, Time};
 use crate::policy::Policy;
+use crate::state::canary::Candidate;
 use crate::state::pool::Pool;
 use crate::state::replacement::Cause;
 use crate::state::slot::{Slot, SlotId, Standing};
@@ -15,6 +16,10 @@ use crate::state::slot::{Slot, SlotId, Standing};
 pub(crate) struct Rollout {
     /// Who waits for its end; none once that has been told.
     pub(crate) job: Option<JobId>,
+    /// Who had its canaries pass, and waits for its end as well.
+    pub(crate) promoters: Vec<JobId>,
+    /// Who wanted it undone, and waits for that.
+    pub(crate) aborters: Vec<JobId>,
     /// The generation that it brings, or takes back.
     pub(crate) generation: u64,
     /// The pools that are to be, in their order.
@@ -61,6 +66,10 @@ pub(crate) struct Part {
     pub(crate) before: Option<u32>,
     /// Whether the first slots have come up in the new generation.
     pub(crate) batch: Batch,
+    /// Its canary, until there is a verdict on it. A supervisor that goes on after
+    /// another undoes the reload, so that this is not written down.
+    #[serde(skip)]
+    pub(crate) canary: Option<Candidate>,
 }
 
 /// The first slots of a pool that a rollout replaces.
@@ -91,6 +100,12 @@ impl Part {
 }
 
 impl Rollout {
+    /// Everybody who waits for its end.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        let others = self.promoters.iter().chain(&self.aborters);
+        self.job.iter().chain(others).copied()
+    }
+
     pub(crate) fn is_forward(&self) -> bool {
         !matches!(self.stage, Stage::Back(_))
     }

@@ -6,6 +6,7 @@ use crate::Fleet;
 use crate::interface::{Action, JobId, Refusal};
 use crate::state::job::{Awaiting, Watch, counted};
 use crate::state::leave::Leave;
+use crate::state::rollout::Rollout;
 use crate::state::slot::SlotId;
 
 impl Fleet {
@@ -200,7 +201,7 @@ impl Fleet {
         let jobs = watches
             .map(|watch| watch.job)
             .chain(scaling.flat_map(|scaling| scaling.jobs.iter().copied()))
-            .chain(self.rollout.as_ref().and_then(|rollout| rollout.job));
+            .chain(self.rollout.iter().flat_map(Rollout::jobs));
         self.actions.extend(jobs.map(|job| Action::Progress {
             job,
             pool: pool.policy.name.clone(),

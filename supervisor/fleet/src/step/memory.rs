@@ -36,6 +36,8 @@ impl Fleet {
         let is_young = now < serving.since.after(process.policy.backoff_reset);
         if is_young && grows_at_once {
             self.is_born_large(id, Place::Current, holds, limit);
+        } else if self.is_judged(id) {
+            self.canary_grew(now, id, holds, limit);
         } else if self.recycle(now, id, ExitReason::MaxRss) {
             self.slot_mut(id).grows_at_once = is_young;
         }

@@ -84,9 +84,11 @@ impl Fleet {
     /// Makes sure that the slot is looked at when its next deadline has come.
     fn arm(&mut self, now: Time, id: SlotId) {
         let recycling = self.recycles();
+        // The first slot stands for the pool.
+        let look = (id.index == 0).then(|| self.next_look(id.pool)).flatten();
         let pool = &mut self.pools[id.pool];
         let slot = &mut pool.slots[id.index as usize];
-        let Some(deadline) = slot.deadline(recycling) else {
+        let Some(deadline) = slot.deadline(recycling).into_iter().chain(look).min() else {
             return;
         };
         // Age may have come while it was no reason: in a boot, or in a pause.
@@ -124,6 +126,9 @@ impl Fleet {
             self.replacement_due(now, id);
             self.seat_due(now, id);
             self.leaving_due(now, id);
+            if id.index == 0 {
+                self.canary_due(now, id.pool);
+            }
             self.touch(id);
         }
     }

@@ -93,6 +93,9 @@ impl Fleet {
     }
 
     fn next_in_turn(&mut self, pool: PoolId) -> Option<SlotId> {
+        if self.awaits_verdict(pool) {
+            return None;
+        }
         let pool = self.pool_mut(pool);
         if pool.is_on_trial() || pool.tally.surging >= pool.max_surge() {
             return None;

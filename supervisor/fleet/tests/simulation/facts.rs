@@ -135,7 +135,7 @@ impl Facts {
             | Event::Unfit { worker, .. }
             | Event::Misbehaved { worker, .. }
             | Event::Exited { worker, .. } => Some(*worker),
-            Event::Tick | Event::Command { .. } => None,
+            Event::Counted { .. } | Event::Tick | Event::Command { .. } => None,
         }
     }
 
@@ -150,7 +150,7 @@ impl Facts {
             return;
         }
         let (pool, slots) = match command {
-            Command::Reload(_) => return,
+            Command::Reload(_) | Command::Promote | Command::Abort => return,
             Command::Stop { .. } => {
                 self.stopping = true;
                 return;
@@ -351,6 +351,7 @@ impl Facts {
                     self.of(*worker).serving.retain(|other| other != worker);
                 }
             }
+            Action::Count { .. } => {}
             Action::Look { worker, .. } => {
                 assert!(!processes[worker].dismissed, "{action:?}");
             }

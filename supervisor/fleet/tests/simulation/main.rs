@@ -6,6 +6,7 @@
 //! A schedule that fails prints its seed. `SEED=7 cargo test -p
 //! prefork-fleet --test simulation` runs that one again, with a trace.
 
+mod canary;
 mod checks;
 mod facts;
 mod operator;

@@ -84,6 +84,7 @@ fn planned(rng: &mut fastrand::Rng, mut pool: Policy) -> PlannedPool {
             1 if !others => Fate::Kept,
             _ => Fate::Replaced,
         },
+        canary: None,
     }
 }
 
@@ -95,6 +96,7 @@ pub(crate) fn touch(world: &mut World) -> Command {
     let pools = pools.map(|policy| PlannedPool {
         policy,
         fate: Fate::Replaced,
+        canary: None,
     });
     Command::Reload(Plan {
         generation,

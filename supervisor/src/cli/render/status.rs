@@ -1,6 +1,8 @@
 //! `prefork status`.
 
-use prefork_api::{Exit, ListenerStatus, PoolStatus, Readiness, Status, WorkerStatus};
+use prefork_api::{
+    CanaryStatus, Exit, ListenerStatus, PoolStatus, Readiness, Status, WorkerStatus,
+};
 
 use super::{ago, exit_words, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
@@ -27,6 +29,11 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
             out.push_str(&Style::Busy.paint(&one_line(&note), color));
             out.push('\n');
         }
+        if let Some(canary) = &pool.canary {
+            let note = format!("{}: {}", pool.name, canary_words(canary));
+            out.push_str(&Style::Busy.paint(&one_line(&note), color));
+            out.push('\n');
+        }
         for listener in &pool.listeners {
             if let Some(problem) = &listener.problem {
                 let note = format!("{}: {problem}", pool.name);
@@ -40,6 +47,21 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
     out.push('\n');
     out.push_str(&workers(&status.pools).render(color));
     out
+}
+
+/// How a canary stands, on one line.
+fn canary_words(canary: &CanaryStatus) -> String {
+    let CanaryStatus { new, old, .. } = canary;
+    format!(
+        "canary of generation {}: {:.1} % 5xx against {:.1} %, {} requests against {}; \
+         {} left (`prefork promote`, `prefork abort`)",
+        canary.generation,
+        new.failed_percent(),
+        old.failed_percent(),
+        new.requests,
+        old.requests,
+        seconds(canary.seconds_left.ceil()),
+    )
 }
 
 fn headline(status: &Status, color: bool) -> String {
@@ -323,6 +345,7 @@ mod tests {
                 }],
                 program_on_disk: None,
                 on_disk: None,
+                canary: None,
                 workers: vec![worker(0), crashed()],
             }],
         }

@@ -470,6 +470,8 @@ pub(in crate::reactor) fn name_of(command: &Command) -> &'static str {
         Command::Drain { .. } => "drain",
         Command::Kill { .. } => "kill",
         Command::Reload(_) => "a reload",
+        Command::Promote => "promote",
+        Command::Abort => "abort",
         Command::Stop { .. } => "a stop",
     }
 }

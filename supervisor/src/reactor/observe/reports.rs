@@ -124,6 +124,12 @@ impl Reactor {
                 };
                 self.journal.note("scaled", about, message);
             }
+            Report::CanaryBegun { pool, workers } => self.canary_begun(pool, workers),
+            Report::CanaryEnded {
+                pool,
+                verdict,
+                message,
+            } => self.canary_ended(pool, verdict, message),
             Report::Booted => {
                 info!("every pool is ready");
                 let message = "every pool is ready".to_owned();

@@ -86,6 +86,7 @@ impl Reactor {
                 .and_then(|edition| edition.program.difference_on_disk())
                 .map(str::to_owned),
             on_disk: edition.and_then(|edition| edition.program_on_disk()),
+            canary: self.canary_status(pool),
             workers: pool
                 .shown()
                 .map(|slot| self.worker_status(pool.name(), &slot))
@@ -240,6 +241,7 @@ impl Reactor {
             let metrics = self.metrics.pool(pool.name());
             metrics.desired(pool.desired());
             metrics.needed(pool.strength().needed);
+            metrics.canary(pool.canary().map_or(0, |canary| canary.workers()));
             for slot in pool.slots() {
                 if let Some(metrics) = self.metrics.known_slot(pool.name(), slot.index()) {
                     let current = slot.current();

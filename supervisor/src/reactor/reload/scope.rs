@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use prefork_api::{ApiError, ErrorCode};
-use prefork_fleet::Fate;
+use prefork_fleet::{Canary, Fate};
 
 use crate::config::{self, Config};
 use crate::reactor::Reactor;
@@ -44,6 +44,8 @@ pub(in crate::reactor) struct Scope {
     wanted: Names,
     /// The pools whose workers it replaces also where nothing has changed.
     forced: Names,
+    /// Whether the first new workers are judged also where no setting says so.
+    judged: bool,
 }
 
 impl Scope {
@@ -63,13 +65,30 @@ impl Scope {
             true => wanted.clone(),
             false => Names::These(BTreeSet::new()),
         };
-        Self { wanted, forced }
+        Self {
+            wanted,
+            forced,
+            judged: false,
+        }
+    }
+
+    /// The same, with the first new workers judged also where no setting says so.
+    pub(in crate::reactor) fn judged(self, judged: bool) -> Self {
+        Self { judged, ..self }
+    }
+
+    /// How the first new workers of a pool are judged, if they are. Those of a program
+    /// behind an adapter are counted by nobody.
+    pub(super) fn canary(&self, pool: &config::Pool) -> Option<Canary> {
+        let usual = || (self.judged && pool.adapter.is_none()).then(Canary::default);
+        pool.canary.clone().or_else(usual)
     }
 
     /// Does what is asked for besides, too.
     pub(in crate::reactor) fn add(&mut self, other: Self) {
         self.wanted.add(other.wanted);
         self.forced.add(other.forced);
+        self.judged |= other.judged;
     }
 
     /// Whether it takes this pool from the file.

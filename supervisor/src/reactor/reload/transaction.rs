@@ -21,6 +21,11 @@ use crate::reactor::reload::hooks::{Ending, Waiting};
 use crate::reactor::reload::scope::Scope;
 use crate::reactor::{Reactor, unix_seconds};
 
+/// Why a reload is not queued behind one whose canary is judged: that takes as long as
+/// nobody can foresee who asks.
+const JUDGED: &str = "a reload is in progress, and its canary is being judged: \
+                      `prefork promote` or `prefork abort` ends that";
+
 /// What the reactor knows of reloads.
 #[derive(Debug, Default)]
 pub(in crate::reactor) struct Reloads {
@@ -99,6 +104,13 @@ impl Reactor {
     ) {
         if !self.reloads.is_busy() {
             self.reload_for(scope, asker.into_iter().collect());
+            return;
+        }
+        if let Some(asker) = asker.as_ref().filter(|_| self.fleet.has_canaries()) {
+            let _ = asker.send(JobLine::Result(failed(ApiError::new(
+                ErrorCode::Failed,
+                JUDGED,
+            ))));
             return;
         }
         tell(&asker, "waits for the reload in progress");
@@ -328,6 +340,7 @@ impl Reactor {
             pools.push(PlannedPool {
                 policy: pool.policy.clone(),
                 fate: self.fate(&edition, &config, scope),
+                canary: scope.canary(pool),
             });
             editions.push(edition);
         }
