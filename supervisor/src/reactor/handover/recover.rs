@@ -2,7 +2,6 @@
 //! the same listeners, the same counters.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -12,19 +11,18 @@ use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::Board;
 use tracing::{error, info, warn};
 
-use crate::config::{Address, Config, Listen, Mode};
+use crate::config::Config;
 use crate::handle::Member;
-use crate::listener::{ListenError, Listener};
 use crate::reactor::generation::certificates;
 use crate::reactor::generation::directories::Places;
 use crate::reactor::generation::program::PinnedProgram;
 use crate::reactor::generation::revision::{Edition, PoolError};
-use crate::reactor::listeners::sockets::Sockets;
+use crate::reactor::handover::listener_stock::Stock;
 use crate::reactor::observe::events::About;
-use crate::reactor::worker_process::handle::{Adopted, Grip};
+use crate::reactor::worker_process::handle::Adopted;
 use crate::reactor::worker_process::{spawn, task};
 use crate::reactor::{Inbox, Reactor, Setup, unix_ms};
-use crate::recovery::state::{Document, SavedEdition, SavedListener};
+use crate::recovery::state::{Document, SavedEdition};
 use crate::recovery::survivors::{Living, Remains};
 
 /// What the certificate of a process says that is not our child.
@@ -301,67 +299,6 @@ impl Reactor {
         let orphans = self.editions.keep_only(self.fleet.generation());
         self.retire_all(orphans);
     }
-
-    /// What the next supervisor has to know now.
-    pub(in crate::reactor) fn document(&self) -> Option<Document<prefork_fleet::SnapshotRef<'_>>> {
-        let keep = self.keep.as_ref()?;
-        let processes = self.processes.values().map(Grip::save);
-        let sockets = self.editions.bound();
-        Some(Document {
-            version: crate::recovery::state::VERSION,
-            boot_id: keep.boot_id.clone(),
-            pid: keep.pid,
-            start_ticks: keep.start_ticks,
-            secret: keep.door.secret().to_owned(),
-            config: self.config.clone(),
-            editions: self.editions.save(),
-            tried: self.reloads.tried,
-            next_job: self.next_job,
-            next_seq: self.journal.next_seq(),
-            last_reload: self.reloads.last.clone(),
-            listeners: sockets.iter().flat_map(|(_, it)| it.save()).collect(),
-            processes: processes.collect(),
-            fleet: self.fleet.snapshot(),
-            metrics: self.metrics.save(),
-        })
-    }
-
-    /// Writes down what the next supervisor has to know.
-    pub(in crate::reactor) fn write_state(&mut self) {
-        self.count_readers();
-        self.read_scoreboards();
-        self.keep_secrets();
-        let refusals = self.keep.as_ref().map(|keep| keep.door.take_refusals());
-        for (reason, number) in refusals.into_iter().flatten() {
-            for _ in 0..number {
-                self.metrics.supervisor().rejoin_refused(reason);
-            }
-        }
-        // Taken out, since the document borrows everything else.
-        let Some(mut file) = self.keep.as_mut().and_then(|keep| keep.file.take()) else {
-            return;
-        };
-        let written = self.document().map(|document| file.write(&document));
-        if written == Some(false) {
-            self.metrics.supervisor().state_not_written();
-        }
-        if let Some(keep) = &mut self.keep {
-            keep.file = Some(file);
-        }
-    }
-
-    /// When the state is to be written.
-    pub(in crate::reactor) fn state_due(&self) -> Option<Instant> {
-        let file = self.keep.as_ref()?.file.as_ref()?;
-        Some(file.due())
-    }
-
-    /// Something has changed that the next supervisor has to know.
-    pub(in crate::reactor) fn touch_state(&mut self) {
-        if let Some(file) = self.keep.as_mut().and_then(|keep| keep.file.as_mut()) {
-            file.touch();
-        }
-    }
 }
 
 /// What a worker says of itself, in the fleet's words.
@@ -398,89 +335,6 @@ impl Fate {
 fn misbehaved(worker: Worker, rule: &str) -> Event {
     let rule = rule.to_owned();
     Event::Misbehaved { worker, rule }
-}
-
-/// The sockets that were bound: what they were for, and those that are held.
-pub(in crate::reactor) struct Stock {
-    saved: Vec<SavedListener>,
-    held: BTreeMap<u64, std::os::fd::OwnedFd>,
-    ready: Vec<Rc<Sockets>>,
-}
-
-impl Stock {
-    pub(in crate::reactor) fn new(
-        saved: Vec<SavedListener>,
-        held: BTreeMap<u64, std::os::fd::OwnedFd>,
-    ) -> Self {
-        Self {
-            saved,
-            held,
-            ready: Vec::new(),
-        }
-    }
-
-    /// The sockets of a listener: the very ones, or bound anew where nobody
-    /// holds any.
-    pub(in crate::reactor) fn sockets(&mut self, pool: &str, listen: &Listen) -> Rc<Sockets> {
-        if let Some(known) = self.ready.iter().find(|known| known.are_for(listen)) {
-            return Rc::clone(known);
-        }
-        let mut of_slots = BTreeMap::new();
-        let mut bound = None;
-        for saved in self.saved.iter().filter(|saved| is_for(saved, listen)) {
-            bound = bound.or_else(|| saved.address.parse().ok());
-            if let Some(fd) = self.held.remove(&saved.cookie) {
-                let listener = Listener::adopt(listen, &saved.address, fd, saved.file.clone());
-                of_slots.insert(saved.slot, listener);
-            }
-        }
-        let sockets = if of_slots.is_empty() {
-            match self.bind_again(listen, bound) {
-                Ok(again) => Sockets::adopt(listen, again),
-                // The others are taken over all the same.
-                Err(error) => {
-                    error!(pool, "{error}. Until then its workers wait");
-                    Sockets::lost(listen, bound)
-                }
-            }
-        } else {
-            Sockets::adopt(listen, of_slots)
-        };
-        let sockets = Rc::new(sockets);
-        self.ready.push(Rc::clone(&sockets));
-        sockets
-    }
-
-    /// Binds what nobody held. `bound` is where it was.
-    fn bind_again(
-        &self,
-        listen: &Listen,
-        bound: Option<SocketAddr>,
-    ) -> Result<BTreeMap<u32, Listener>, ListenError> {
-        if matches!(listen.address, Address::Systemd(_)) {
-            return Ok(Sockets::bind(listen, &[])?.into_slots());
-        }
-        let again = Listen {
-            // The port that was chosen, where 0 was asked for.
-            address: bound.map_or_else(|| listen.address.clone(), Address::Tcp),
-            ..listen.clone()
-        };
-        let ours: Vec<_> = self.ready.iter().flat_map(|it| it.all()).collect();
-        // Those of other slots may be held by who did not come back.
-        let siblings = again.mode == Mode::PerSlot;
-        let listener = Listener::bind(&again, siblings, &ours)?;
-        info!("nobody held {}: bound again", listener.address());
-        Ok(BTreeMap::from([(0, listener)]))
-    }
-}
-
-/// Whether a socket was bound for what `listen` asks for: two generations may ask
-/// for the same port, one of them by 0.
-fn is_for(saved: &SavedListener, listen: &Listen) -> bool {
-    let bound = saved.address.parse().map(Address::Tcp);
-    saved.listen.mode == listen.mode
-        && saved.listen.ipv6_only == listen.ipv6_only
-        && (saved.listen.address == listen.address || bound.is_ok_and(|it| it == listen.address))
 }
 
 /// The editions that are in force or have processes, the older first.

@@ -11,7 +11,7 @@ use crate::kernel::sys::claim;
 use crate::reactor::generation::directories::Places;
 use crate::reactor::generation::program::PinnedProgram;
 use crate::reactor::generation::revision::{Edition, PoolError};
-use crate::reactor::handover::recover::Stock;
+use crate::reactor::handover::listener_stock::Stock;
 use crate::reactor::observe::events::About;
 use crate::reactor::worker_process::task::{self, Check, Secrets};
 use crate::reactor::{Inbox, Reactor, Setup};
