@@ -98,7 +98,7 @@ fn as_nobody(prefork: &Prefork, words: &str) -> String {
     }
     let mut command = Command::new(program);
     command
-        .args(["--exact", "recovery_door::somebody_else_knocks"])
+        .args(["--exact", "recovery::rejoin_socket::somebody_else_knocks"])
         .args(["--ignored", "--nocapture"])
         .env(DOOR, door(prefork))
         .env(WORDS, words)
