@@ -393,7 +393,7 @@ fn each_mistake_in_a_pool_has_its_own_words() {
         ),
         (
             "listen = [{ address = \"[::]:1\", colour = 1 }]",
-            "unknown key `colour` in a listener (valid keys: backlog, group, tls, mode, address, ipv6_only, permissions, proxy_protocol)",
+            "unknown key `colour` in a listener (valid keys: backlog, group, tls, mode, proxy_protocol, address, ipv6_only, permissions)",
         ),
         (
             "listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]",
