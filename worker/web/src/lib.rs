@@ -44,6 +44,8 @@ type Current = Rc<RefCell<Rc<Site>>>;
 /// confines itself to reading that directory, unless `confine` is false; where it is
 /// `"required"` and the kernel lacks something for it, it does not serve.
 pub fn main() -> ExitCode {
+    // Before there is a thread that has an arena.
+    sys::share_arenas();
     let registry = Registry::new();
     let pools = Pools::new(Metrics::new(&registry));
     let (behind, shown) = (Rc::clone(&pools), Rc::clone(&pools));
