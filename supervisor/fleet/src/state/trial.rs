@@ -21,6 +21,10 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 /// slow for it.
 const FEWEST_TIMED: u64 = 100;
 
+/// No process counts more of anything between two looks. One that says so is not
+/// believed: its counts are in memory that it can write to.
+const MOST_COUNTED: u64 = 1 << 24;
+
 /// The share of requests that may take longer than the 99th percentile.
 const SLOWEST: f64 = 0.01;
 
@@ -104,7 +108,7 @@ impl Trial {
             // One that was not there at the first look has counted nothing before it.
             let since = match (before, self.begun) {
                 (Some(before), true) => tally.since(&before),
-                (None, true) => tally,
+                (None, true) => tally.since(&Traffic::default()),
                 (_, false) => continue,
             };
             if is_new { &mut new } else { &mut old }.add(&since);
@@ -217,17 +221,23 @@ impl fmt::Display for Percent {
 
 impl Traffic {
     /// What was counted between an earlier look and this one. A process that counts
-    /// backwards has counted nothing.
+    /// backwards, or more than can be, has counted nothing.
     fn since(&self, before: &Self) -> Self {
         let durations = self.durations.iter().enumerate().map(|(index, count)| {
             let before = before.durations.get(index).copied().unwrap_or(0);
             count.saturating_sub(before)
         });
-        Self {
+        let since = Self {
             requests: self.requests.saturating_sub(before.requests),
             failed: self.failed.saturating_sub(before.failed),
             panics: self.panics.saturating_sub(before.panics),
             durations: durations.collect(),
+        };
+        let counts = [since.requests, since.failed, since.panics];
+        let mut counts = counts.iter().chain(&since.durations);
+        match counts.all(|count| *count <= MOST_COUNTED) {
+            true => since,
+            false => Self::default(),
         }
     }
 
@@ -267,5 +277,51 @@ impl Traffic {
             below = reached;
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interface::PoolId;
+
+    #[test]
+    fn a_process_that_lies_in_its_counts_has_counted_nothing() {
+        let worker = |slot| Worker {
+            pool: PoolId(0),
+            slot,
+            incarnation: 1,
+        };
+        let terms = Canary::default();
+        let mut trial = Trial::new(terms);
+        let bounds = &[0.01, 0.1];
+        let tally = |count| Traffic {
+            requests: count,
+            failed: count,
+            panics: count,
+            durations: vec![count; 3],
+        };
+        let honest = |requests| Traffic {
+            requests,
+            durations: vec![requests, 0, 0],
+            ..Traffic::default()
+        };
+        trial.count(
+            bounds,
+            [(worker(0), false, honest(0)), (worker(1), true, tally(0))],
+        );
+        for round in 1..=100 {
+            // It bounces, so that each look might add all that there is.
+            let lie = if round % 2 == 0 { 0 } else { u64::MAX };
+            let looks = [
+                (worker(0), false, honest(round * 10)),
+                (worker(1), true, tally(lie)),
+            ];
+            trial.count(bounds, looks);
+            trial.p99();
+            assert_eq!(trial.finding(), Finding::TooFew);
+        }
+        let [old, new] = trial.traffic();
+        assert_eq!((old.requests, new), (1000, &tally(0)));
     }
 }
