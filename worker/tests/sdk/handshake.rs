@@ -26,6 +26,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "output",
             "tls",
             "access_log",
+            "proxy_protocol",
             "requests",
             "inherit"
         ]
@@ -47,6 +48,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "output",
             "tls",
             "access_log",
+            "proxy_protocol",
             "requests",
             "inherit"
         ]
