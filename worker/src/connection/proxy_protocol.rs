@@ -10,10 +10,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::connection::peer::Origin;
-use crate::output::say;
+use crate::connection::timeouts::beginning_ends;
+use crate::output::rate_limit::Sparing;
 use crate::process::Serving;
 use crate::transport::stream::Stream;
 
@@ -37,11 +36,6 @@ const V2_FIXED: usize = V2.len() + 4;
 /// reach the listener can make them.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
-thread_local! {
-    /// When the last one was written.
-    static COMPLAINED: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
 /// Takes the header from the beginning of a connection, within the time that a client
 /// has for the head of a request. Gives the client's address, if the proxy knows one;
 /// `None` where there is no header: the connection is to be closed.
@@ -63,7 +57,7 @@ pub(crate) async fn read(
     let taken = tokio::select! {
         biased;
         taken = stream.wire().take_whole(&mut buffer, judge) => taken,
-        () = time_ends(serving, || has_begun.get()) => return None,
+        _ = beginning_ends(serving, || has_begun.get()) => return None,
     };
     match taken {
         Ok(()) => {
@@ -81,37 +75,16 @@ pub(crate) async fn read(
     }
 }
 
-/// Waits until a connection's time for its header is over. A drain closes those who
-/// have said nothing.
-async fn time_ends(serving: &'static Serving, has_begun: impl Fn() -> bool) {
-    let begun = serving.timer.now();
-    let deadline = begun + serving.rules().limits.header_timeout;
-    tokio::select! {
-        () = serving.timer.sleep_until(deadline) => return,
-        terms = serving.drain.begun() => {
-            let grace = terms.since.max(begun) + terms.idle_grace;
-            serving.timer.sleep_until(grace.min(deadline)).await;
-        }
-    }
-    if has_begun() {
-        serving.timer.sleep_until(deadline).await;
-    }
-}
-
 /// Says who was turned away, and where: it may be a proxy that sends no header.
 fn complain(origin: &Origin, why: &io::Error) {
-    let now = Instant::now();
-    let is_due = |last: Instant| now.duration_since(last) >= COMPLAINTS;
-    if COMPLAINED.get().is_none_or(is_due) {
-        COMPLAINED.set(Some(now));
-        let from = origin
-            .address
-            .map_or_else(|| "a unix socket".to_owned(), |it| it.to_string());
-        let listener = &origin.listener;
-        say(format_args!(
-            "a connection from {from} to {listener}, where `proxy_protocol` is on, was closed: {why}"
-        ));
-    }
+    static TURNED_AWAY: Sparing = Sparing::of(1, COMPLAINTS);
+    let from = origin
+        .address
+        .map_or_else(|| "a unix socket".to_owned(), |it| it.to_string());
+    let listener = &origin.listener;
+    TURNED_AWAY.say(format_args!(
+        "a connection from {from} to {listener}, where `proxy_protocol` is on, was closed: {why}"
+    ));
 }
 
 /// A whole header.

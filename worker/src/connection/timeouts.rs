@@ -67,6 +67,27 @@ pub(crate) enum Late {
     Stalled,
 }
 
+/// Waits until a connection's time is over for what comes before its first request: it
+/// is as long as for the head of one. A drain closes those who have said nothing. Whether
+/// the client had begun.
+pub(crate) async fn beginning_ends(serving: &Serving, has_begun: impl Fn() -> bool) -> bool {
+    let timer = serving.timer;
+    let accepted = timer.now();
+    let deadline = accepted + serving.rules().limits.header_timeout;
+    tokio::select! {
+        () = timer.sleep_until(deadline) => return true,
+        terms = serving.drain.begun() => {
+            let grace = terms.since.max(accepted) + terms.idle_grace;
+            timer.sleep_until(grace.min(deadline)).await;
+        }
+    }
+    let has_begun = has_begun();
+    if has_begun {
+        timer.sleep_until(deadline).await;
+    }
+    has_begun
+}
+
 /// What ends the wait beside a connection's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {

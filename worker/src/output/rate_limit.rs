@@ -7,30 +7,31 @@ use std::time::{Duration, Instant};
 
 use crate::output::say;
 
-/// Lines that are said one after the other.
-const BURST: u32 = 10;
-
-/// How long it takes until one more may be said.
-const EACH: Duration = Duration::from_secs(1);
-
 /// One kind of line.
 #[derive(Debug)]
 pub(crate) struct Sparing(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
+    /// Lines that are said one after the other.
+    burst: u32,
+    /// How long it takes until one more may be said.
+    each: Duration,
     /// Lines that may be said now.
     left: u32,
-    /// Since when there have been fewer than [`BURST`].
+    /// Since when there have been fewer than `burst`.
     since: Option<Instant>,
     /// Lines that were not said since the last one that was.
     unsaid: u64,
 }
 
 impl Sparing {
-    pub(crate) const fn new() -> Self {
+    /// So many at once, and then one more in each of such times.
+    pub(crate) const fn of(burst: u32, each: Duration) -> Self {
         Self(Mutex::new(State {
-            left: BURST,
+            burst,
+            each,
+            left: burst,
             since: None,
             unsaid: 0,
         }))
@@ -51,10 +52,10 @@ impl State {
     /// Whether a line may be said now; how many were not said before it.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         if let Some(since) = self.since {
-            let gained = now.duration_since(since).as_secs() / EACH.as_secs();
-            let gained = u32::try_from(gained).unwrap_or(u32::MAX).min(BURST);
-            self.left = (self.left + gained).min(BURST);
-            self.since = (self.left < BURST).then(|| since + EACH * gained);
+            let gained = now.duration_since(since).as_secs() / self.each.as_secs();
+            let gained = u32::try_from(gained).unwrap_or(u32::MAX).min(self.burst);
+            self.left = (self.left + gained).min(self.burst);
+            self.since = (self.left < self.burst).then(|| since + self.each * gained);
         }
         if self.left == 0 {
             self.unsaid += 1;
@@ -70,9 +71,12 @@ impl State {
 mod tests {
     use super::*;
 
+    const BURST: u32 = 10;
+    const EACH: Duration = Duration::from_secs(1);
+
     #[test]
     fn few_lines_are_said_and_many_are_counted() {
-        let Sparing(state) = Sparing::new();
+        let Sparing(state) = Sparing::of(BURST, EACH);
         let mut state = state.into_inner().unwrap();
         let begin = Instant::now();
         for _ in 0..BURST {

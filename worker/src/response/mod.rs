@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -165,7 +166,7 @@ fn failure(error: StartError, traffic: &Traffic) -> StatusCode {
     if is_bad_body(&*error) {
         return StatusCode::BAD_REQUEST;
     }
-    static FAILED: Sparing = Sparing::new();
+    static FAILED: Sparing = Sparing::of(10, Duration::from_secs(1));
     FAILED.say(format_args!("a request failed: {error}"));
     StatusCode::INTERNAL_SERVER_ERROR
 }

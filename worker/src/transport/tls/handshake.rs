@@ -7,6 +7,7 @@ use prefork_proto::tls::HandshakeFailure;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
+use crate::connection::timeouts::beginning_ends;
 use crate::process::Serving;
 use crate::transport::stream::Stream;
 
@@ -20,26 +21,8 @@ pub(crate) async fn handshake(
     serving: &'static Serving,
 ) -> Option<Stream> {
     let (mut wire, traffic) = stream.into_wire()?;
-    let timer = serving.timer;
-    let begun = timer.now();
     wire.expect_records();
     let done = TlsAcceptor::from(config).accept(wire).into_fallible();
-    let late = async {
-        let deadline = begun + serving.rules().limits.header_timeout;
-        tokio::select! {
-            () = timer.sleep_until(deadline) => return true,
-            terms = serving.drain.begun() => {
-                let grace = terms.since.max(begun) + terms.idle_grace;
-                timer.sleep_until(grace.min(deadline)).await;
-            }
-        }
-        // A drain closes those who have said nothing.
-        let begun = traffic.has_begun();
-        if begun {
-            timer.sleep_until(deadline).await;
-        }
-        begun
-    };
     tokio::select! {
         biased;
         done = done => match done {
@@ -54,7 +37,7 @@ pub(crate) async fn handshake(
                 None
             }
         },
-        failed = late => {
+        failed = beginning_ends(serving, || traffic.has_begun()) => {
             if failed {
                 serving.tally.handshake_failed(HandshakeFailure::Timeout);
             }
