@@ -1,6 +1,7 @@
 //! An entry of the log, as it is made from an event of `tracing`.
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use prefork_api::LogEntry;
@@ -16,7 +17,7 @@ use crate::sanitize::{harmless, log_line};
 /// An entry, and what only some of its readers want.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) shown: LogEntry,
+    pub(super) shown: Arc<LogEntry>,
     pub(super) level: tracing::Level,
     /// By the numbers of syslog(3).
     pub(super) priority: u8,
@@ -40,7 +41,7 @@ impl Entry {
         // A string takes all that is written.
         let _ = Clock.format_time(&mut Writer::new(&mut parts.shown.time));
         Self {
-            shown: parts.shown,
+            shown: Arc::new(parts.shown),
             level,
             priority: parts.priority.unwrap_or_else(|| priority(level)),
             is_workers: event.metadata().target() == WORKER,

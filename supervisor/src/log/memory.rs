@@ -53,14 +53,15 @@ impl Memory {
     }
 
     /// Numbers an entry and keeps it, in the place of the oldest ones.
-    pub(super) fn keep(&self, entry: &mut LogEntry, at: SystemTime) {
+    pub(super) fn keep(&self, entry: &mut Arc<LogEntry>, at: SystemTime) {
         let mut ring = self.lock();
-        entry.seq = ring.next;
+        // Nobody else has it yet, so this copies nothing.
+        Arc::make_mut(entry).seq = ring.next;
         ring.next += 1;
         let bytes = size(entry);
         ring.bytes += bytes;
         ring.kept.push_back(Kept {
-            entry: Arc::new(entry.clone()),
+            entry: Arc::clone(entry),
             at,
             bytes,
         });
@@ -141,8 +142,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(slot: u32, length: usize) -> LogEntry {
-        LogEntry {
+    fn entry(slot: u32, length: usize) -> Arc<LogEntry> {
+        Arc::new(LogEntry {
             time: "2026-11-27T10:00:00.250000Z".to_owned(),
             level: "info".to_owned(),
             pool: Some("web".to_owned()),
@@ -153,7 +154,7 @@ mod tests {
             fields: Default::default(),
             seq: 0,
             lost: 0,
-        }
+        })
     }
 
     fn numbers(part: &Part) -> Vec<u64> {
