@@ -28,3 +28,10 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
 }
+
+impl Event {
+    /// Whom it happened to: `web/0`, or `web` for a whole pool.
+    pub fn whom(&self) -> Option<String> {
+        crate::whom(self.pool.as_deref(), self.slot)
+    }
+}

@@ -27,6 +27,14 @@ pub use worker::{Describe, DrainingStatus, SlotState, WorkerStatus};
 /// The version of the shapes in this crate.
 pub const SCHEMA: u32 = 1;
 
+/// A slot by its name, or the pool where no slot is named.
+fn whom(pool: Option<&str>, slot: Option<u32>) -> Option<String> {
+    Some(match (pool?, slot) {
+        (pool, Some(slot)) => format!("{pool}/{slot}"),
+        (pool, None) => pool.to_owned(),
+    })
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -34,3 +34,10 @@ pub struct LogEntry {
     #[serde(default, skip_serializing_if = "crate::is_zero")]
     pub lost: u64,
 }
+
+impl LogEntry {
+    /// Whom it is about: `web/0`, or `web` for a whole pool.
+    pub fn whom(&self) -> Option<String> {
+        crate::whom(self.pool.as_deref(), self.slot)
+    }
+}

@@ -67,7 +67,10 @@ impl Lines {
         }
         out.push_str(&prefix);
         out.push_str(&level(&entry.shown.level, entry.level, self.color));
-        out.push_str(&about(&entry.shown));
+        if let Some(whom) = entry.shown.whom() {
+            out.push(' ');
+            out.push_str(&whom);
+        }
         if entry.is_workers {
             out.push_str(" worker:");
         }
@@ -124,15 +127,6 @@ fn level(shown: &str, level: Level, color: bool) -> String {
         Level::TRACE => 35,
     };
     format!("\x1b[{color}m{name:>5}\x1b[0m")
-}
-
-/// ` web/0`, ` web`, or nothing.
-fn about(entry: &LogEntry) -> String {
-    match (&entry.pool, entry.slot) {
-        (Some(pool), Some(slot)) => format!(" {pool}/{slot}"),
-        (Some(pool), None) => format!(" {pool}"),
-        (None, _) => String::new(),
-    }
 }
 
 /// ` pid=4711 stream=stderr`.

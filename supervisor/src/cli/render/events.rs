@@ -8,11 +8,7 @@ use crate::sanitize::one_line;
 
 /// One event on a line of its own: when, what, to whom, in words.
 pub(in crate::cli) fn event(event: &Event, color: bool) -> String {
-    let whom = match (&event.pool, event.slot) {
-        (Some(pool), Some(slot)) => format!("{pool}/{slot}"),
-        (Some(pool), None) => pool.clone(),
-        (None, _) => "-".to_owned(),
-    };
+    let whom = event.whom().unwrap_or_else(|| "-".to_owned());
     let process = event
         .pid
         .map_or(String::new(), |pid| format!(" (pid {pid})"));

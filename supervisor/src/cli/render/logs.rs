@@ -10,11 +10,7 @@ const INDENT: &str = "    ";
 
 /// One entry: when, how grave, of whom, and what was said.
 pub(in crate::cli) fn log_entry(entry: &LogEntry, color: bool) -> String {
-    let whom = match (&entry.pool, entry.slot) {
-        (Some(pool), Some(slot)) => format!(" {pool}/{slot}"),
-        (Some(pool), None) => format!(" {pool}"),
-        (None, _) => String::new(),
-    };
+    let whom = entry.whom().map(|whom| format!(" {}", one_line(&whom)));
     let who = match &entry.stream {
         Some(stream) => format!(" {}", one_line(stream)),
         None => String::new(),
@@ -37,7 +33,7 @@ pub(in crate::cli) fn log_entry(entry: &LogEntry, color: bool) -> String {
         "{} {}{}{who}: {}",
         one_line(&entry.time),
         style.paint(&one_line(&level), color),
-        one_line(&whom),
+        whom.unwrap_or_default(),
         lines.next().unwrap_or_default(),
     ));
     for (key, value) in &entry.fields {
