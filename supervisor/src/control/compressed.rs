@@ -5,7 +5,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderName, HeaderValue, VARY};
 use hyper::{HeaderMap, StatusCode};
 
 use super::answer::{self, Answer, EXPOSITION, OPENMETRICS};
@@ -44,27 +44,13 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 /// taken for the other format is preferred to it; RFC 9110, 12.5.1.
 fn wants_openmetrics(headers: &HeaderMap) -> bool {
     let (mut wanted, mut plain) = (0.0, 0.0);
-    for value in headers.get_all(ACCEPT) {
-        for range in value.to_str().unwrap_or_default().split(',') {
-            let mut parts = range
-                .split(';')
-                .map(|part| part.trim().to_ascii_lowercase());
-            let kind = parts.next().unwrap_or_default();
-            let (mut weight, mut is_known) = (1.0_f32, true);
-            for part in parts {
-                match part.split_once('=') {
-                    Some(("q", q)) => weight = q.parse().unwrap_or(0.0),
-                    Some(("version", version)) => {
-                        is_known = ["1.0.0", "0.0.1"].contains(&version.trim_matches('"'));
-                    }
-                    _ => {}
-                }
-            }
-            match kind.as_str() {
-                "application/openmetrics-text" if is_known => wanted = weight.max(wanted),
-                "text/plain" | "text/*" | "*/*" => plain = weight.max(plain),
-                _ => {}
-            }
+    for choice in choices(headers, ACCEPT) {
+        let version = choice.version.as_deref();
+        let is_known = version.is_none_or(|it| ["1.0.0", "0.0.1"].contains(&it));
+        match choice.name.as_str() {
+            "application/openmetrics-text" if is_known => wanted = choice.weight.max(wanted),
+            "text/plain" | "text/*" | "*/*" => plain = choice.weight.max(plain),
+            _ => {}
         }
     }
     wanted > 0.0 && wanted >= plain
@@ -73,19 +59,50 @@ fn wants_openmetrics(headers: &HeaderMap) -> bool {
 /// Whether `gzip` or `*` is in `Accept-Encoding` with a weight above 0; RFC 9110, 12.5.3.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let mut by_any = false;
-    for value in headers.get_all(ACCEPT_ENCODING) {
-        for coding in value.to_str().unwrap_or_default().split(',') {
-            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-            let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
-            let taken = weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0);
-            match name.trim().to_ascii_lowercase().as_str() {
-                "gzip" | "x-gzip" => return taken,
-                "*" => by_any = taken,
-                _ => {}
-            }
+    for choice in choices(headers, ACCEPT_ENCODING) {
+        let is_taken = choice.weight > 0.0;
+        match choice.name.as_str() {
+            "gzip" | "x-gzip" => return is_taken,
+            "*" => by_any = is_taken,
+            _ => {}
         }
     }
     by_any
+}
+
+/// What a client says that it takes.
+struct Choice {
+    /// In lower case.
+    name: String,
+    /// From 0 to 1; 0 where it can't be read.
+    weight: f32,
+    version: Option<String>,
+}
+
+/// The members of a header that lists choices with weights; RFC 9110, 12.4.2.
+fn choices(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Choice> {
+    let values = headers.get_all(name).into_iter();
+    let lists = values.map(|value| value.to_str().unwrap_or_default());
+    lists.flat_map(|list| list.split(',').map(choice))
+}
+
+fn choice(member: &str) -> Choice {
+    let mut parts = member
+        .split(';')
+        .map(|part| part.trim().to_ascii_lowercase());
+    let mut choice = Choice {
+        name: parts.next().unwrap_or_default(),
+        weight: 1.0,
+        version: None,
+    };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("q", weight)) => choice.weight = weight.trim().parse().unwrap_or(0.0),
+            Some(("version", version)) => choice.version = Some(version.trim_matches('"').into()),
+            _ => {}
+        }
+    }
+    choice
 }
 
 #[cfg(test)]
