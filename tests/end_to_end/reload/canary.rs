@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crate::harness::deadline::{PATIENCE, eventually};
-
 use crate::harness::{Mode, Pool, Prefork, http};
 
 /// Clients with a new connection for each request, so that every worker has its share.
