@@ -109,6 +109,15 @@ pub enum Request {
         /// Where its lines go.
         lines: mpsc::UnboundedSender<JobLine>,
     },
+    /// Put a generation in force again that was before: a job.
+    Rollback {
+        /// Its number; by default that of the last one.
+        to: Option<u64>,
+        /// Whether to say what would change and change nothing.
+        dry_run: bool,
+        /// Where its lines go.
+        lines: mpsc::UnboundedSender<JobLine>,
+    },
     /// Run another program in this one's place: a job that ends without a
     /// result where that is done.
     Upgrade {

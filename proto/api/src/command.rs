@@ -55,6 +55,18 @@ pub struct ReloadBody {
     pub canary: bool,
 }
 
+/// Body of `POST /v1/rollback`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackBody {
+    /// Whether to say what would change and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The generation that is put in force again; by default the one before that in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+}
+
 /// Body of `POST /v1/upgrade`. The job ends with a result only where the upgrade
 /// is refused or fails. Where it is done the connection ends without one, and
 /// the status document counts one more of `upgrades`.

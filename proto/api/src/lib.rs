@@ -13,7 +13,9 @@ mod status;
 mod worker;
 
 pub use channels::{ChannelStatus, Channels};
-pub use command::{LogLevelBody, ReloadBody, ScaleBody, StopBody, TellBody, UpgradeBody};
+pub use command::{
+    LogLevelBody, ReloadBody, RollbackBody, ScaleBody, StopBody, TellBody, UpgradeBody,
+};
 pub use error::{ApiError, ErrorCode};
 pub use event::Event;
 pub use exit::{Exit, ExitReason};

@@ -44,7 +44,7 @@ pub(crate) struct Global {
     pub(crate) runtime_dir: Option<PathBuf>,
     /// How long to wait for the answer, such as 500ms, 10s or 5m.
     ///
-    /// By default 10s for questions and `tell`, 5m for `reload`, 60s for everything else.
+    /// By default 10s for questions and `tell`, 5m for `reload` and `rollback`, 60s for everything else.
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
     /// Tables for people, which is the default, or the API's JSON for programs.
@@ -135,6 +135,12 @@ pub(crate) enum Order {
     Promote,
     /// Undo the reload whose canary is being judged. Return when it is undone.
     Abort,
+    /// Put the generation before the one in force in force again, whatever lies on the disk.
+    ///
+    /// Its program, settings and directories are as they were; certificates stay those in
+    /// force. It is done as a reload is. The last three generations are kept, until the
+    /// supervisor ends.
+    Rollback(Rollback),
     /// Replace the workers of a pool, or one worker. Each successor is ready before the old one drains.
     Restart {
         /// The pool, or the worker as POOL/SLOT.
@@ -284,6 +290,19 @@ pub(crate) struct Reload {
     #[arg(long)]
     pub(crate) canary: bool,
     /// Return when the configuration is checked and the reload has begun.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) no_wait: bool,
+    /// Show what would change, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The generation that is put in force again; by default the one before that in force.
+    #[arg(long, value_name = "GENERATION")]
+    pub(crate) to: Option<u64>,
+    /// Return when the rollback has begun.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) no_wait: bool,
     /// Show what would change, and change nothing.

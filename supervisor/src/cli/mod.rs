@@ -141,7 +141,7 @@ impl Operator {
     fn give(&self, order: Order) -> Result<(), Error> {
         let default = match order {
             Order::Tell { .. } => QUESTION_TIMEOUT,
-            Order::Reload(_) | Order::Promote | Order::Abort => RELOAD_TIMEOUT,
+            Order::Reload(_) | Order::Promote | Order::Abort | Order::Rollback(_) => RELOAD_TIMEOUT,
             _ => JOB_TIMEOUT,
         };
         self.runtime.block_on(async {

@@ -1,6 +1,6 @@
 //! Which path and body an order is.
 
-use prefork_api::{ApiError, ErrorCode, LogLevelBody, ReloadBody, ScaleBody, Status};
+use prefork_api::{ApiError, ErrorCode, LogLevelBody, ReloadBody, RollbackBody, ScaleBody, Status};
 use serde_json::{Value, json};
 
 use super::address::{PoolName, Whom, WorkerAddress};
@@ -24,8 +24,17 @@ pub(super) async fn carry_out(
             return job::tell(client, &target, name, args, terminal, deadline).await;
         }
         Order::Reload(flags) => {
-            let wanted = wanted(&flags);
-            return reload::run(client, wanted, body(flags), terminal, deadline).await;
+            let wanted = wanted(flags.dry_run, flags.no_wait);
+            let body = body(flags);
+            return reload::run(client, "/v1/reload", wanted, &body, terminal, deadline).await;
+        }
+        Order::Rollback(flags) => {
+            let wanted = wanted(flags.dry_run, flags.no_wait);
+            let body = RollbackBody {
+                dry_run: flags.dry_run,
+                to: flags.to,
+            };
+            return reload::run(client, "/v1/rollback", wanted, &body, terminal, deadline).await;
         }
         Order::Upgrade { program } => {
             return upgrade::run(client, program, terminal, deadline).await;
@@ -111,8 +120,8 @@ async fn slots(client: &Client, pool: &PoolName) -> Result<Vec<WorkerAddress>, E
     Ok((0..found.desired).map(address).collect())
 }
 
-fn wanted(flags: &args::Reload) -> Wanted {
-    match (flags.dry_run, flags.no_wait) {
+fn wanted(dry_run: bool, no_wait: bool) -> Wanted {
+    match (dry_run, no_wait) {
         (true, _) => Wanted::Preview,
         (false, true) => Wanted::Begun,
         (false, false) => Wanted::Committed,

@@ -1,7 +1,8 @@
-//! `prefork reload`: done when the new generation is in force, or when it is
+//! `prefork reload` and `prefork rollback`: done when the new generation is in force, or when it is
 //! clear why it is not.
 
-use prefork_api::{JobResult, ReloadBody};
+use prefork_api::JobResult;
+use serde::Serialize;
 
 use super::client::{Client, Deadline, Lines};
 use super::error::Error;
@@ -9,7 +10,7 @@ use super::job::{self, Finding};
 use super::render;
 use super::terminal::Terminal;
 
-/// What kind of reload is wanted.
+/// What kind of reload, or rollback, is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// Put the new configuration in force, and wait for it.
@@ -20,16 +21,17 @@ pub(super) enum Wanted {
     Preview,
 }
 
-/// Asks for a reload and follows it as far as is wanted.
+/// Asks for one at its path and follows it as far as is wanted.
 pub(super) async fn run(
     client: &Client,
+    path: &str,
     wanted: Wanted,
-    body: ReloadBody,
+    body: &impl Serialize,
     terminal: Terminal,
     deadline: Deadline,
 ) -> Result<(), Error> {
     let work = async {
-        let mut lines = client.order("/v1/reload", &body).await?;
+        let mut lines = client.order(path, body).await?;
         match wanted {
             Wanted::Committed => {
                 let result = job::follow(&mut lines, terminal, |_| {}).await?;
@@ -66,7 +68,7 @@ async fn begun(lines: &mut Lines, terminal: Terminal) -> Result<(), Error> {
         Some(result) => committed(&job::outcome(result)?, terminal),
         None => job::say(
             terminal,
-            "the reload goes on: see `prefork status` and `prefork events`",
+            "it goes on: see `prefork status` and `prefork events`",
         ),
     }
 }

@@ -95,7 +95,8 @@ fn a_reload_ends_with_the_exit_code_of_what_came_of_it() {
         let client = Client::new(fake.dir.path());
         let reload = async |wanted, said| {
             fake.state.borrow_mut().reload = said;
-            reload::run(&client, wanted, body(wanted), TERMINAL, soon()).await
+            let body = body(wanted);
+            reload::run(&client, "/v1/reload", wanted, &body, TERMINAL, soon()).await
         };
 
         let committed = vec![progress("replaced"), done("generation 2 is in force")];
@@ -139,8 +140,9 @@ fn a_reload_that_is_not_waited_for_goes_on() {
         fake.state.borrow_mut().reload = vec![progress("starts")];
         let begun = reload::run(
             &client,
+            "/v1/reload",
             Wanted::Begun,
-            body(Wanted::Begun),
+            &body(Wanted::Begun),
             TERMINAL,
             soon(),
         )

@@ -175,6 +175,15 @@ impl Pool {
         tls.flat_map(|tls| &tls.certificates)
     }
 
+    /// The same, to be replaced.
+    pub(crate) fn certificates_mut(&mut self) -> impl Iterator<Item = &mut Certificate> {
+        let tls = self
+            .listen
+            .iter_mut()
+            .filter_map(|listen| listen.tls.as_mut());
+        tls.flat_map(|tls| &mut tls.certificates)
+    }
+
     /// Whether its workers forward requests to that pool.
     pub(crate) fn is_before(&self, pool: &str) -> bool {
         self.program == Program::Bundled && forwards_to(&self.app, pool)

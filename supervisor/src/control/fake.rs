@@ -243,7 +243,7 @@ async fn react(
                 state.audits.push(format!("{verdict}: {detail}"));
             }
             Request::Failed { command } => state.failures.push(command),
-            Request::Reload { lines, .. } => {
+            Request::Reload { lines, .. } | Request::Rollback { lines, .. } => {
                 let said = std::mem::take(&mut state.reload);
                 let ended = matches!(said.last(), Some(JobLine::Result(_)));
                 for line in said {

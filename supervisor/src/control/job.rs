@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use prefork_api::{
-    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, ScaleBody, StopBody,
-    TellBody, UpgradeBody,
+    ApiError, ErrorCode, JobLine, JobResult, LogLevelBody, ReloadBody, RollbackBody, ScaleBody,
+    StopBody, TellBody, UpgradeBody,
 };
 use prefork_fleet::Command;
 use serde::Deserialize;
@@ -38,6 +38,8 @@ pub(super) enum Job {
     Fleet(Command),
     /// For whoever reads the configuration.
     Reload(ReloadBody),
+    /// For whoever keeps what was in force before.
+    Rollback(RollbackBody),
     /// For whoever runs the program.
     Upgrade { program: Option<PathBuf> },
     /// For the application.
@@ -107,6 +109,9 @@ impl Job {
                     r#"{"pools": ["web"], "force": true, "canary": true, "dry_run": true}"#;
                 Self::Reload(optional(name, body, example)?)
             }
+            Order::Rollback => {
+                Self::Rollback(optional(name, body, r#"{"to": 3, "dry_run": true}"#)?)
+            }
             Order::Upgrade => {
                 let example = r#"{"program": "/usr/local/bin/prefork"}"#;
                 let UpgradeBody { program } = optional(name, body, example)?;
@@ -146,6 +151,7 @@ impl Job {
             Self::Fleet(Command::ScaleBy { by, .. }) => Some(format!("{by:+}")),
             Self::Fleet(Command::Stop { now: true }) => Some("now".to_owned()),
             Self::Reload(body) => detail_of_reload(body),
+            Self::Rollback(body) => detail_of_rollback(body),
             Self::Tell { body, .. } => Some(body.command.escape_debug().to_string()),
             Self::LogLevel(level) => Some(level.escape_debug().to_string()),
             Self::Upgrade { program } => {
@@ -178,6 +184,11 @@ impl Job {
                 pools,
                 force,
                 canary,
+                dry_run,
+                lines: sender,
+            },
+            Self::Rollback(RollbackBody { dry_run, to }) => Request::Rollback {
+                to,
                 dry_run,
                 lines: sender,
             },
@@ -221,6 +232,14 @@ fn detail_of_reload(body: &ReloadBody) -> Option<String> {
     let words: Vec<String> = pools
         .chain(flags.map(|(_, word)| word.to_owned()))
         .collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Where a rollback goes to, and how, as far as it is not as ever.
+fn detail_of_rollback(body: &RollbackBody) -> Option<String> {
+    let to = body.to.map(|to| format!("to {to}"));
+    let dry_run = body.dry_run.then(|| "dry-run".to_owned());
+    let words: Vec<String> = to.into_iter().chain(dry_run).collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 

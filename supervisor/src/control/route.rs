@@ -10,7 +10,7 @@ const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/logs?follo
      /v1/livez, /v1/readyz, /v1/workers/{pool}/{slot}; \
      POST /v1/pools/{pool}/{scale|restart|tell}, \
      /v1/workers/{pool}/{slot}/{restart|pause|resume|drain|kill|tell}, \
-     /v1/reload, /v1/promote, /v1/abort, /v1/upgrade, /v1/stop, /v1/log-level, /v1/reopen-logs";
+     /v1/reload, /v1/promote, /v1/abort, /v1/rollback, /v1/upgrade, /v1/stop, /v1/log-level, /v1/reopen-logs";
 
 /// What a request wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub(super) enum Order {
     Reload,
     Promote,
     Abort,
+    Rollback,
     Upgrade,
     Stop,
     LogLevel,
@@ -80,6 +81,7 @@ impl Order {
             Self::Reload => "reload",
             Self::Promote => "promote",
             Self::Abort => "abort",
+            Self::Rollback => "rollback",
             Self::Upgrade => "upgrade",
             Self::Stop => "stop",
             Self::LogLevel => "log-level",
@@ -108,6 +110,7 @@ impl Order {
             Self::Reload
             | Self::Promote
             | Self::Abort
+            | Self::Rollback
             | Self::Upgrade
             | Self::Stop
             | Self::LogLevel
@@ -148,6 +151,7 @@ fn resolve(path: &str) -> Result<Route, Rejection> {
         ["reload"] => Route::Order(Order::Reload),
         ["promote"] => Route::Order(Order::Promote),
         ["abort"] => Route::Order(Order::Abort),
+        ["rollback"] => Route::Order(Order::Rollback),
         ["upgrade"] => Route::Order(Order::Upgrade),
         ["stop"] => Route::Order(Order::Stop),
         ["log-level"] => Route::Order(Order::LogLevel),
@@ -233,6 +237,7 @@ mod tests {
             ("/v1/reload", "reload", None),
             ("/v1/promote", "promote", None),
             ("/v1/abort", "abort", None),
+            ("/v1/rollback", "rollback", None),
             ("/v1/upgrade", "upgrade", None),
             ("/v1/stop", "stop", None),
             ("/v1/log-level", "log-level", None),

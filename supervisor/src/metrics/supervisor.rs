@@ -14,15 +14,18 @@ use super::saved::SavedSupervisor;
 use crate::kernel::procfs;
 
 /// The commands that change something, as on the command line.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 15] = [
+    "abort",
     "drain",
     "kill",
     "log-level",
     "pause",
+    "promote",
     "reload",
     "reopen-logs",
     "restart",
     "resume",
+    "rollback",
     "scale",
     "stop",
     "tell",

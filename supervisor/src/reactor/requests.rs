@@ -56,6 +56,12 @@ impl Reactor {
                 (scope, true) => self.rehearse(scope, lines),
                 (scope, false) => self.reload(scope, Some(lines)),
             },
+            Request::Rollback {
+                to,
+                dry_run: true,
+                lines,
+            } => self.rehearse_rollback(to, &lines),
+            Request::Rollback { to, lines, .. } => self.roll_back(to, lines),
             Request::Upgrade { program, lines } => self.upgrade(program, Some(lines)),
             Request::Tell {
                 pool,

@@ -94,6 +94,11 @@ impl PartialEq for Certificate {
 impl Eq for Certificate {}
 
 impl Certificate {
+    /// Whether both were read from the same files.
+    pub(crate) fn is_of_files_of(&self, other: &Self) -> bool {
+        self.cert == other.cert && self.key == other.key
+    }
+
     /// Its name for people: the first that it is for, or its file.
     pub fn title(&self) -> String {
         self.names

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::config::{Listen, Pool};
+use crate::config::Pool;
 use crate::tls::certificate::{self, Pem};
 use crate::tls::{Certificate, SavedTickets, Tickets};
 
@@ -177,7 +177,7 @@ impl Vault {
     /// from here, else from `handed`, else from the files as they are now.
     pub(crate) fn fill(&self, pool: &mut Pool, handed: &[Secret]) {
         let name = pool.policy.name.clone();
-        for certificate in pool.listen.iter_mut().flat_map(certificates_of) {
+        for certificate in pool.certificates_mut() {
             if certificate.pem.is_some() {
                 continue;
             }
@@ -218,14 +218,6 @@ fn from_files(pool: &str, certificate: &mut Certificate) {
             error.problem
         ),
     }
-}
-
-/// A listener's certificates.
-fn certificates_of(listen: &mut Listen) -> impl Iterator<Item = &mut Certificate> {
-    listen
-        .tls
-        .iter_mut()
-        .flat_map(|tls| tls.certificates.iter_mut())
 }
 
 impl Secret {

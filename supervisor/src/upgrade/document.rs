@@ -1,5 +1,6 @@
 //! The shape of what one program hands to the next.
 
+use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::HandoverError;
 use super::descriptors::{self, Kind};
-use crate::config::Options;
-use crate::recovery::state::{self, Document};
+use crate::config::{Config, Options};
+use crate::recovery::state::{self, Document, SavedEdition};
 use crate::tls::{SavedTickets, Secret};
 
 /// The version that this program writes and reads.
@@ -49,6 +50,9 @@ pub(crate) struct Handover<F> {
     pub(crate) passed: Vec<HandedSocket>,
     /// Every pinned program.
     pub(crate) programs: Vec<HandedProgram>,
+    /// The generations before the one in force, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) kept: Vec<HandedGeneration>,
     /// Every process.
     pub(crate) processes: Vec<HandedProcess>,
     /// The certificates in force with their keys, which `state` only names.
@@ -104,6 +108,19 @@ pub(crate) struct HandedProgram {
     pub(crate) executable: Option<RawFd>,
     /// What the file was when it was pinned.
     pub(crate) file: Option<FileIdentity>,
+}
+
+/// A generation that was in force before.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HandedGeneration {
+    /// Its number.
+    pub(crate) generation: u64,
+    /// Its configuration.
+    pub(crate) config: Config,
+    /// Its pools.
+    pub(crate) editions: Vec<SavedEdition>,
+    /// Their programs. Generations with the same name the same descriptor.
+    pub(crate) programs: Vec<HandedProgram>,
 }
 
 /// What tells one content of a path from the next: a file that is renamed over
@@ -246,8 +263,10 @@ impl<F> Handover<F> {
         all.extend(admin.map(|fd| (fd, Kind::Socket)));
         all.extend(self.passed.iter().map(|it| (it.fd, Kind::Any)));
         all.extend(self.listeners.iter().map(|it| (it.fd, Kind::Socket)));
-        let programs = self.programs.iter().filter_map(|it| it.executable);
-        all.extend(programs.map(|fd| (fd, Kind::File)));
+        let kept = self.kept.iter().flat_map(|it| &it.programs);
+        let programs = self.programs.iter().chain(kept);
+        let programs: BTreeSet<RawFd> = programs.filter_map(|it| it.executable).collect();
+        all.extend(programs.into_iter().map(|fd| (fd, Kind::File)));
         for process in &self.processes {
             process.name_descriptors(&mut all);
         }

@@ -25,8 +25,9 @@ use crate::kernel::sys;
 
 pub(crate) use descriptors::Kind;
 pub(crate) use document::{
-    FileIdentity, Fixtures, HandedBoot, HandedListener, HandedOutput, HandedPhase, HandedProcess,
-    HandedProgram, HandedSocket, HandedTable, HandedTalk, Handover, VERSION,
+    FileIdentity, Fixtures, HandedBoot, HandedGeneration, HandedListener, HandedOutput,
+    HandedPhase, HandedProcess, HandedProgram, HandedSocket, HandedTable, HandedTalk, Handover,
+    VERSION,
 };
 pub(crate) use image::NewProgram;
 pub(crate) use preflight::rehearse;

@@ -7,5 +7,6 @@ pub(crate) mod given_paths;
 mod one_release;
 mod only_what_changed;
 mod pinned_program;
+mod rollback;
 mod steps;
 mod transaction;

@@ -33,7 +33,7 @@ fn releases(dir: &Path) {
 }
 
 /// Puts a script in its place whole.
-fn write_program(path: &Path, text: &str) {
+pub(super) fn write_program(path: &Path, text: &str) {
     let draft = path.with_extension("draft");
     fs::write(&draft, text).expect("the directory is ours");
     fs::set_permissions(&draft, Permissions::from_mode(0o755)).expect("it is ours");

@@ -52,6 +52,14 @@ pub(crate) struct Gone {
     path: PathBuf,
 }
 
+impl Gone {
+    /// What has become of it, for whom a reload is no way out.
+    fn what(&self) -> String {
+        let (given, path) = (self.given.display(), self.path.display());
+        format!("{given} led to {path}, and that directory has been removed")
+    }
+}
+
 /// A directory that is held.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -268,6 +276,19 @@ impl Places {
         {
             path.clone_into(arg);
         }
+    }
+
+    /// Why one of them can't be had any more.
+    pub(crate) fn loss(&self) -> Option<String> {
+        let start = self.start.as_ref().filter(|start| start.named);
+        let places = self.root.iter().chain(start.map(|start| &start.place));
+        let mut lost = places.filter_map(|place| place.now().err());
+        lost.next().map(|gone| gone.what())
+    }
+
+    /// Whether both are the same directories.
+    pub(crate) fn are_alike(&self, other: &Self) -> bool {
+        self.start_alike(other) && self.serve_alike(other)
     }
 
     /// Whether workers of both start in one directory.

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -20,6 +21,7 @@ use crate::kernel::procfs::kin;
 use crate::kernel::sys::{self, Birth, Image, Start, Terms};
 use crate::reactor::generation::code;
 use crate::reactor::generation::directories::Places;
+use crate::reactor::generation::history::Executables;
 use crate::reactor::worker_process::private_address::Allotment;
 use crate::recovery::state::SavedFile;
 use crate::run::environment::NOBODY_ELSES;
@@ -63,7 +65,7 @@ pub enum ProgramError {
 pub(crate) struct PinnedProgram {
     /// `None` for a script: the kernel hands its interpreter a path, and a
     /// close-on-exec descriptor would be gone by then.
-    executable: Option<OwnedFd>,
+    executable: Option<Rc<OwnedFd>>,
     /// What is executed where nothing is pinned, and what messages name.
     path: CString,
     /// Where the program lies, as it is named.
@@ -113,7 +115,7 @@ impl AdapterImage {
 /// What of a program is pinned, and what its files were.
 #[derive(Debug, Default)]
 struct Pinned {
-    executable: Option<OwnedFd>,
+    executable: Option<Rc<OwnedFd>>,
     file: Option<FileIdentity>,
     files: Vec<SavedFile>,
 }
@@ -133,7 +135,7 @@ impl PinnedProgram {
             None => code::read_from(&path),
         };
         let pinned = Pinned {
-            executable,
+            executable: executable.map(Rc::new),
             file: code::identify(&path).ok(),
             files: unpinned.into_iter().collect(),
         };
@@ -214,7 +216,7 @@ impl PinnedProgram {
             && let Ok(Some(executable)) = pin_if_elf(&path)
         {
             let pinned = Pinned {
-                executable: Some(executable),
+                executable: Some(Rc::new(executable)),
                 file: code::identify(&path).ok(),
                 files,
             };
@@ -266,9 +268,11 @@ impl PinnedProgram {
         nofile: u64,
         handed: Option<HandedProgram>,
         files: Vec<SavedFile>,
+        executables: &mut Executables,
     ) -> Result<Self, ProgramError> {
         let (executable, file) = handed.map_or((None, None), |handed| {
-            (handed.executable.map(sys::claim), handed.file)
+            let executable = handed.executable.map(|it| executables.claim(it));
+            (executable, handed.file)
         });
         let pinned = Pinned {
             executable,
@@ -384,12 +388,17 @@ impl PinnedProgram {
     /// `other` would: its file is the same and unchanged, and so is what can't be
     /// pinned, and they have become no program of which that is not known.
     pub(crate) fn is_same_code(&self, other: &Self, pids: impl Iterator<Item = i32>) -> bool {
-        self.file == other.file && self.files == other.files && self.is_all_of(pids)
+        self.is_same_file(other) && self.is_all_of(pids)
+    }
+
+    /// Whether both were pinned of the same files, which nobody had changed in between.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        self.file == other.file && self.files == other.files
     }
 
     /// Whether its file is known, and is all that these processes of it run.
     pub(crate) fn is_all_of(&self, mut pids: impl Iterator<Item = i32>) -> bool {
-        let executable = self.executable.as_ref();
+        let executable = self.executable.as_deref();
         self.file.is_some() && pids.all(|pid| code::is_of_its_file(pid, executable, &self.given))
     }
 
@@ -408,8 +417,14 @@ impl PinnedProgram {
 
     /// Whether who is started now runs what the generation began with.
     pub(crate) fn is_kept(&self) -> bool {
+        self.lost_file().is_none()
+    }
+
+    /// The first of its files that can't be pinned and is not what it was.
+    pub(crate) fn lost_file(&self) -> Option<&Path> {
         let unchanged = |it: &SavedFile| code::identify(&it.path).is_ok_and(|now| now == it.file);
-        self.files.iter().all(unchanged)
+        let lost = self.files.iter().find(|it| !unchanged(it))?;
+        Some(&lost.path)
     }
 
     /// The argument vector, for people.

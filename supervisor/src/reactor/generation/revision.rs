@@ -15,6 +15,7 @@ use crate::listener::ListenError;
 use crate::reactor::generation::access_log::AccessLog;
 use crate::reactor::generation::code;
 use crate::reactor::generation::directories::{PlaceError, Places};
+use crate::reactor::generation::history::Pinned;
 use crate::reactor::generation::program::{PinnedProgram, ProgramError};
 use crate::reactor::listeners::sockets::Sockets;
 use crate::tls::Material;
@@ -79,9 +80,9 @@ fn writer_of(config: &config::Pool) -> Option<u32> {
 pub struct Edition {
     pub(crate) name: Rc<str>,
     pub(crate) config: config::Pool,
-    pub(crate) program: PinnedProgram,
+    pub(crate) program: Rc<PinnedProgram>,
     /// The directories that its settings name.
-    pub(crate) places: Places,
+    pub(crate) places: Rc<Places>,
     pub(crate) sockets: Vec<Rc<Sockets>>,
     /// The certificates of the listeners that speak TLS.
     pub(crate) tls: Option<Material>,
@@ -103,6 +104,15 @@ impl Edition {
     ) -> Result<Self, PoolError> {
         let places = Places::pin(&config, here)?;
         let program = PinnedProgram::pin(&config, &places, nofile)?;
+        Self::set_up_again(config, (Rc::new(program), Rc::new(places)), bound)
+    }
+
+    /// The same with what was pinned before.
+    pub(crate) fn set_up_again(
+        config: config::Pool,
+        pinned: Pinned,
+        bound: &[Rc<Sockets>],
+    ) -> Result<Self, PoolError> {
         let mut sockets = Vec::new();
         for listen in &config.listen {
             if bound.iter().any(|sockets| sockets.conflict_with(listen)) {
@@ -134,7 +144,7 @@ impl Edition {
                 pool: config.policy.name.clone(),
                 source,
             })?;
-        Self::with(config, (program, places), sockets, access_log)
+        Self::with(config, pinned, sockets, access_log)
     }
 
     /// An edition of what is pinned and bound already. Its workers serve, so that
@@ -150,12 +160,14 @@ impl Edition {
                 .map_err(lost)
                 .ok()
         });
+        let (program, places) = pinned;
+        let pinned = (Rc::new(program), Rc::new(places));
         Self::with(config, pinned, sockets, access_log)
     }
 
     fn with(
         config: config::Pool,
-        (program, places): (PinnedProgram, Places),
+        (program, places): Pinned,
         sockets: Vec<Rc<Sockets>>,
         access_log: Option<AccessLog>,
     ) -> Result<Self, PoolError> {
@@ -221,6 +233,12 @@ impl Edition {
         if let Some((sockets, problem)) = lost {
             return Some(format!("listener {}: {problem}", sockets.status().name).into());
         }
+        self.why_unsure(pids)
+    }
+
+    /// Why workers might not be the same as those that run, although everything that was
+    /// pinned is.
+    pub(crate) fn why_unsure(&self, pids: impl Iterator<Item = i32>) -> Option<Cow<'static, str>> {
         if self.config.adapter.is_some() || !self.program.is_all_of(pids) {
             return Some("its code may be in more files than prefork knows".into());
         }
@@ -238,9 +256,7 @@ impl Edition {
     /// Whether workers of both start in one directory, serve one and accept from the same
     /// listeners.
     pub(crate) fn is_alike(&self, other: &Self) -> bool {
-        self.places.start_alike(&other.places)
-            && self.places.serve_alike(&other.places)
-            && self.accepts_alike(other)
+        self.places.are_alike(&other.places) && self.accepts_alike(other)
     }
 
     /// Whether workers of both accept from the same listeners.

@@ -32,6 +32,12 @@ impl Editions {
         generations.filter_map(move |(of, edition)| (*of != generation).then_some(edition))
     }
 
+    /// Every edition of a generation.
+    pub(crate) fn of_generation(&self, generation: u64) -> impl Iterator<Item = &Rc<Edition>> {
+        let pools = self.pools.values();
+        pools.filter_map(move |generations| generations.get(&generation))
+    }
+
     /// Every edition.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Rc<Edition>> {
         self.pools.values().flat_map(BTreeMap::values)

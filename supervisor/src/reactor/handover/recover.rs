@@ -124,6 +124,8 @@ impl Reactor {
         reactor.adopted = adopted;
         reactor.next_job = document.next_job;
         reactor.journal.go_on_from(document.next_seq);
+        let undone = document.last_reload.as_ref().is_some_and(|last| !last.ok);
+        reactor.reloads.undone = undone;
         reactor.reloads.last = document.last_reload;
         reactor.reloads.tried = document.tried;
         reactor.metrics.restore(&document.metrics);

@@ -9,6 +9,7 @@ use tracing::{error, info};
 
 use crate::kernel::sys::claim;
 use crate::reactor::generation::directories::Places;
+use crate::reactor::generation::history::{Executables, History};
 use crate::reactor::generation::program::PinnedProgram;
 use crate::reactor::generation::revision::{Edition, PoolError};
 use crate::reactor::handover::listener_stock::Stock;
@@ -35,8 +36,21 @@ impl Reactor {
                 keep.vault.fill(&mut edition.config, &handover.secrets);
             }
         }
-        let editions = go_on_with(editions, programs, &mut stock, setup.nofile)?;
+        let mut executables = Executables::default();
+        let editions = go_on_with(
+            editions,
+            programs,
+            &mut stock,
+            setup.nofile,
+            &mut executables,
+        )?;
+        let keys = setup
+            .keep
+            .as_ref()
+            .map(|keep| (&keep.vault, &*handover.secrets));
+        let history = History::go_on(handover.kept, setup.nofile, &mut executables, keys);
         let (mut reactor, inbox) = Self::go_on_from(setup, state, editions);
+        reactor.reloads.history = history;
         reactor.began = Time(handover.began);
         reactor.journal.restore(handover.events);
         let metrics = reactor.metrics.supervisor();
@@ -101,6 +115,7 @@ fn go_on_with(
     programs: Vec<HandedProgram>,
     stock: &mut Stock,
     nofile: u64,
+    executables: &mut Executables,
 ) -> Result<Vec<(u64, Edition)>, PoolError> {
     let of = |it: HandedProgram| ((it.pool.clone(), it.generation), it);
     let mut programs: HashMap<_, _> = programs.into_iter().map(of).collect();
@@ -116,7 +131,7 @@ fn go_on_with(
         let name = config.policy.name.clone();
         let handed = programs.remove(&(name.clone(), generation));
         let places = Places::restore(places, &config);
-        let program = PinnedProgram::go_on(&config, &places, nofile, handed, files)?;
+        let program = PinnedProgram::go_on(&config, &places, nofile, handed, files, executables)?;
         let mut sockets = Vec::new();
         for listen in &config.listen {
             sockets.push(stock.sockets(&name, listen));

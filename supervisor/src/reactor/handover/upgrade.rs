@@ -412,16 +412,18 @@ impl Reactor {
             listeners,
             passed: activation::hand_over(),
             programs: self.editions.hand_over(),
+            kept: self.reloads.history.hand_over(),
             processes,
             secrets: self.secrets(),
             tickets: self.tickets.as_ref().map(Tickets::save),
         })
     }
 
-    /// The certificates of every generation, which the state only names.
+    /// The certificates of every generation, also of those before, which the state only names.
     fn secrets(&self) -> Vec<Secret> {
         let editions = self.editions.all();
         let pems = editions.flat_map(|it| it.config.certificates());
+        let pems = pems.chain(self.reloads.history.certificates());
         pems.filter_map(|it| it.pem.as_deref().map(Secret::of))
             .collect()
     }

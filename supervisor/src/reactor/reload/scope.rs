@@ -173,7 +173,7 @@ impl Reactor {
         }
     }
 
-    fn pids_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = i32> + 'a {
+    pub(super) fn pids_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = i32> + 'a {
         let pools = self.fleet.pools().filter(move |it| it.name() == pool);
         let slots = pools.flat_map(|pool| pool.slots().collect::<Vec<_>>());
         slots.filter_map(|slot| slot.current()?.pid())

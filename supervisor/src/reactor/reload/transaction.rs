@@ -12,8 +12,9 @@ use prefork_fleet::{Command, Fate, JobId, Plan, PlannedPool};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info, warn};
 
-use crate::config::{self, Change, Config};
+use crate::config::{self, Config};
 use crate::helper::read_config::{self, ReadError};
+use crate::reactor::generation::history::{History, Past};
 use crate::reactor::generation::revision::Edition;
 use crate::reactor::listeners::sockets::{Granted, Sockets};
 use crate::reactor::observe::events::About;
@@ -42,6 +43,10 @@ pub(in crate::reactor) struct Reloads {
     waiting: Option<(Scope, Vec<UnboundedSender<JobLine>>)>,
     /// How the last one went.
     pub(in crate::reactor) last: Option<LastReload>,
+    /// Whether the last one did not come into force, so that there is nothing to undo.
+    pub(in crate::reactor) undone: bool,
+    /// What was in force before.
+    pub(in crate::reactor) history: History,
     /// The highest generation number ever tried.
     pub(in crate::reactor) tried: u64,
 }
@@ -78,6 +83,10 @@ pub(in crate::reactor) enum Reading {
 pub(in crate::reactor) struct Reload {
     pub(in crate::reactor) generation: u64,
     config: Config,
+    /// The generation in force when it began.
+    before: u64,
+    /// The generation that it puts in force again, if it does.
+    back_to: Option<u64>,
     granted: Vec<Granted>,
     /// Whom its end is told.
     job: JobId,
@@ -87,12 +96,14 @@ pub(in crate::reactor) struct Reload {
 }
 
 /// Everything that a reload needs before a worker is touched.
-struct Prepared {
-    plan: Plan,
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
     editions: Vec<Rc<Edition>>,
     config: Config,
     /// Unix sockets that have other permissions or another group by now.
     granted: Vec<Granted>,
+    /// The generation that it puts in force again, if it does.
+    back_to: Option<u64>,
 }
 
 impl Reactor {
@@ -130,7 +141,7 @@ impl Reactor {
     }
 
     /// Has the configuration read; `has_read` goes on with it.
-    fn read(&self, purpose: Purpose) {
+    pub(super) fn read(&self, purpose: Purpose) {
         let (options, readings) = (self.options.clone(), self.readings.clone());
         tokio::task::spawn_local(async move {
             let read = read_config::read(&options).await;
@@ -184,23 +195,26 @@ impl Reactor {
         let changed = has_steps.then(|| self.changed_pools(&config, scope));
         match self.prepare(config, scope) {
             Ok(prepared) => {
-                let config = &prepared.config;
-                let message = format!("generation {} begins", prepared.plan.generation);
-                tell(&askers, &message);
-                for warning in config::warnings(config, SystemTime::now()) {
-                    warn!("reload: {warning}");
-                    tell(&askers, &warning);
-                }
-                for change in config::diff(&self.config, config) {
-                    if change.needs_restart() {
-                        warn!("reload: {change}");
-                        tell(&askers, &change.to_string());
-                    }
-                }
+                self.tell_of(&prepared, &askers);
                 self.tell_who_stays(&prepared.plan, scope, &askers);
                 self.begin(prepared, changed, askers);
             }
             Err(error) => self.reject(error, &askers),
+        }
+    }
+
+    /// Says that a generation begins, and what is to be known of its configuration.
+    pub(super) fn tell_of(&self, prepared: &Prepared, askers: &[UnboundedSender<JobLine>]) {
+        tell(askers, &begins(prepared.plan.generation, prepared.back_to));
+        for warning in config::warnings(&prepared.config, SystemTime::now()) {
+            warn!("reload: {warning}");
+            tell(askers, &warning);
+        }
+        for change in config::diff(&self.config, &prepared.config) {
+            if change.needs_restart() {
+                warn!("reload: {change}");
+                tell(askers, &change.to_string());
+            }
         }
     }
 
@@ -235,81 +249,6 @@ impl Reactor {
         }
     }
 
-    /// Says what a reload would change, and changes nothing.
-    pub(in crate::reactor) fn rehearse(&self, scope: Scope, asker: UnboundedSender<JobLine>) {
-        self.read(Purpose::Rehearsal(scope, asker));
-    }
-
-    fn compare(
-        &self,
-        read: Result<Config, ApiError>,
-        scope: &Scope,
-        asker: &UnboundedSender<JobLine>,
-    ) {
-        let result = match read.and_then(|config| scope.select(&self.config, config)) {
-            Ok(config) => {
-                let changes = self.changes_to(config, scope);
-                let count = changes.iter().filter(|change| change.is_news()).count();
-                for change in changes {
-                    let _ = asker.send(JobLine::Change {
-                        what: change.what().to_owned(),
-                        message: change.to_string(),
-                    });
-                }
-                JobResult {
-                    ok: true,
-                    message: if count == 1 {
-                        "1 change; nothing was touched".to_owned()
-                    } else {
-                        format!("{count} changes; nothing was touched")
-                    },
-                    generation: Some(self.fleet.generation()),
-                    error: None,
-                }
-            }
-            Err(error) => failed(error),
-        };
-        let _ = asker.send(JobLine::Result(result));
-    }
-
-    /// What a reload would change, with what lies on the disk.
-    pub(in crate::reactor) fn changes_to(&self, config: Config, scope: &Scope) -> Vec<Change> {
-        let (from, to) = self.as_scaled(config);
-        let mut changes = config::diff(&from, &to);
-        for change in &mut changes {
-            if let Change::Workers {
-                pool, fate, why, ..
-            } = change
-                && *fate == Fate::Kept
-                && let Some(settings) = to.pool(pool)
-                && let Some(reason) = self.why_replaced(settings, &to, scope)
-            {
-                *fate = Fate::Replaced;
-                *why = Some(reason.into_owned());
-            }
-        }
-        changes
-    }
-
-    /// The configuration in force and another one, with the workers that there are and
-    /// that there would be: what operators have scaled stays where nothing new is said.
-    fn as_scaled(&self, mut to: Config) -> (Config, Config) {
-        let mut from = self.config.clone();
-        for pool in &mut from.pools {
-            let named = |name: &str| name == pool.policy.name;
-            let Some(view) = self.fleet.pools().find(|view| named(view.name())) else {
-                continue;
-            };
-            let configured = std::mem::replace(&mut pool.policy.workers, view.desired());
-            for new in to.pools.iter_mut().filter(|it| named(&it.policy.name)) {
-                if new.policy.workers == configured {
-                    new.policy.workers = view.desired();
-                }
-            }
-        }
-        (from, to)
-    }
-
     /// The number of the generation that the next reload brings.
     pub(in crate::reactor) fn next_generation(&self) -> u64 {
         self.reloads.tried.max(self.fleet.generation()) + 1
@@ -317,16 +256,9 @@ impl Reactor {
 
     /// Everything that can go wrong before a worker is touched.
     fn prepare(&self, config: Config, scope: &Scope) -> Result<Prepared, ApiError> {
-        let generation = self.next_generation();
-        let bound: Vec<Rc<Sockets>> = self
-            .editions
-            .bound()
-            .into_iter()
-            .map(|(_, sockets)| sockets)
-            .collect();
         let here = self.options.directory();
-        let mut editions = Vec::new();
         let mut pools = Vec::new();
+        let bound = self.bound();
         for pool in &config.pools {
             let name = &*pool.policy.name;
             // What nobody asked for stays as it is, whatever lies on the disk.
@@ -337,20 +269,38 @@ impl Reactor {
                     .map(Rc::new)
                     .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?,
             };
-            pools.push(PlannedPool {
+            let planned = PlannedPool {
                 policy: pool.policy.clone(),
                 fate: self.fate(&edition, &config, scope),
                 canary: scope.canary(pool),
-            });
-            editions.push(edition);
+            };
+            pools.push((planned, edition));
         }
+        self.prepared(config, pools, None)
+    }
+
+    /// Every listener that is bound.
+    pub(super) fn bound(&self) -> Vec<Rc<Sockets>> {
+        let bound = self.editions.bound().into_iter();
+        bound.map(|(_, sockets)| sockets).collect()
+    }
+
+    /// What is set up, ready to begin.
+    pub(super) fn prepared(
+        &self,
+        config: Config,
+        pools: Vec<(PlannedPool, Rc<Edition>)>,
+        back_to: Option<u64>,
+    ) -> Result<Prepared, ApiError> {
+        let (pools, editions): (Vec<_>, Vec<_>) = pools.into_iter().unzip();
         let granted = grant(&editions)?;
-        let plan = Plan { generation, pools };
+        let generation = self.next_generation();
         Ok(Prepared {
-            plan,
+            plan: Plan { generation, pools },
             editions,
             config,
             granted,
+            back_to,
         })
     }
 
@@ -388,7 +338,7 @@ impl Reactor {
                 })
     }
 
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         prepared: Prepared,
         changed: Option<String>,
@@ -399,18 +349,21 @@ impl Reactor {
             editions,
             config,
             granted,
+            back_to,
         } = prepared;
         let generation = plan.generation;
         info!(
             "reload: generation {generation} begins, configured by {}",
             config.source
         );
-        let message = format!("generation {generation} begins");
+        let message = begins(generation, back_to);
         self.journal.note("reload", About::default(), message);
         self.reloads.tried = generation;
         self.reloads.current = Some(Reload {
             generation,
             config,
+            before: self.fleet.generation(),
+            back_to,
             granted,
             job: JobId(self.next_job),
             changed,
@@ -430,6 +383,7 @@ impl Reactor {
         askers: &[UnboundedSender<JobLine>],
     ) {
         error!("reload refused: {}", error.message);
+        self.reloads.undone = true;
         self.note_reload(false, self.fleet.generation(), &error.message);
         for asker in askers {
             let _ = asker.send(JobLine::Result(failed(error.clone())));
@@ -446,13 +400,26 @@ impl Reactor {
         if !committed {
             let given_up = reload.generation;
             error!("reload: generation {given_up} was rolled back: {why}");
+            self.reloads.undone |= reload.back_to.is_none();
             // It is in progress until the last process of that generation has gone.
             self.reloads.current = Some(reload);
             return;
         }
         info!("reload: generation {generation} is in force");
         self.options.settle(&reload.config);
+        let before = Past::of(
+            reload.before,
+            &self.config,
+            self.editions.of_generation(reload.before),
+        );
         self.take_over_config(reload.config);
+        let now = Past::of(
+            generation,
+            &self.config,
+            self.editions.of_generation(generation),
+        );
+        self.reloads.undone = false;
+        self.reloads.history.follow(before, &now, reload.back_to);
         if let Some(changed) = reload.changed {
             self.run_after(reload.job, changed);
         }
@@ -542,6 +509,14 @@ impl Reactor {
     }
 }
 
+/// That a generation begins, and what it was before.
+pub(super) fn begins(generation: u64, back_to: Option<u64>) -> String {
+    match back_to {
+        Some(before) => format!("generation {generation} begins, as generation {before} was"),
+        None => format!("generation {generation} begins"),
+    }
+}
+
 /// Gives unix sockets that stay the permissions and groups that the new generation asks for.
 fn grant(editions: &[Rc<Edition>]) -> Result<Vec<Granted>, ApiError> {
     let mut granted = Vec::new();
@@ -583,7 +558,7 @@ pub(in crate::reactor) fn tell<'a>(
     }
 }
 
-fn failed(error: ApiError) -> JobResult {
+pub(super) fn failed(error: ApiError) -> JobResult {
     JobResult {
         ok: false,
         message: String::new(),
