@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod credentials;
+mod probes;
 mod shared_word;
 pub(crate) mod signals;
 
@@ -25,6 +26,7 @@ use crate::kernel::procfs;
 use crate::kernel::procfs::kin::{self, MARK_ENV};
 
 pub(crate) use credentials::{Start, Terms, drop_capabilities, least_nice};
+pub(crate) use probes::{Probed, probe};
 pub(crate) use shared_word::SharedWord;
 
 /// More than NGROUPS_MAX (65536, limits.h) is nothing the kernel can say.

@@ -20,6 +20,7 @@ use crate::config::{self, Config, Options};
 use crate::control::{self, Allowed, Gate};
 use crate::handle::Handle;
 use crate::kernel::fd_reserve::{DEFAULT_SIZE, Reserve};
+use crate::kernel::sandbox::{self, SandboxError};
 use crate::kernel::sys;
 use crate::log::Log;
 use crate::reactor::event_batching::Rest;
@@ -44,6 +45,9 @@ pub enum RunError {
     /// The runtime directory.
     #[error(transparent)]
     RuntimeDir(#[from] RuntimeDirError),
+    /// A sandbox has taken what nothing works without.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A pool's program or listener.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -97,6 +101,7 @@ fn stderr_of(exit: Option<&Exit>) -> String {
 pub fn run(mut options: Options, config: Config) -> Result<(), RunError> {
     let io = |step| move |source| RunError::Io { step, source };
     options.settle(&config);
+    let lacking = sandbox::look()?;
     sys::signals::outlive_file_limit().map_err(|errno| io("handle SIGXFSZ")(errno.into()))?;
     // Nothing that whoever started us left open may reach a worker.
     sys::close_on_exec_from(3).map_err(|errno| io("close inherited descriptors")(errno.into()))?;
@@ -108,6 +113,9 @@ pub fn run(mut options: Options, config: Config) -> Result<(), RunError> {
         config.supervisor.log_format,
     )
     .map_err(io("open the log"))?;
+    for what in lacking {
+        warn!("{what}");
+    }
 
     block_on(|rest| supervise(options, config, log, nofile, rest))
 }

@@ -8,3 +8,4 @@ mod memory;
 mod neighbours;
 mod orders;
 mod privileges;
+mod sandboxes;

@@ -77,9 +77,9 @@ pub(crate) fn read(runtime_dir: &Path) -> Found {
     match document(&runtime_dir.join(NAME)) {
         Err(StateError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
         Err(error) => Found::Unusable(error),
-        Ok(document) => match identity::boot_id() {
-            Ok(boot_id) if boot_id == document.boot_id => Found::State(Box::new(document)),
-            Ok(_) => Found::OtherBoot,
+        Ok(document) => match identity::is_of_this_boot(&document.boot_id) {
+            Ok(true) => Found::State(Box::new(document)),
+            Ok(false) => Found::OtherBoot,
             Err(error) => Found::Unusable(error.into()),
         },
     }
@@ -98,7 +98,7 @@ pub(crate) fn living_supervisor(runtime_dir: &Path) -> Option<i32> {
     }
     let text = text(&runtime_dir.join(NAME)).ok()?;
     let author: Author = serde_json::from_slice(&text).ok()?;
-    let is_of_this_boot = identity::boot_id().is_ok_and(|boot| boot == author.boot_id);
+    let is_of_this_boot = identity::is_of_this_boot(&author.boot_id).is_ok_and(|is| is);
     let is_us = u32::try_from(author.pid) == Ok(std::process::id());
     let lives = identity::lives(author.pid, author.start_ticks);
     (is_of_this_boot && !is_us && lives).then_some(author.pid)

@@ -8,13 +8,28 @@ use std::rc::Rc;
 use nix::unistd::Pid;
 
 use crate::kernel::procfs;
+use crate::kernel::sandbox::BOOT_ID;
 
 /// Bytes of randomness in a secret.
 const SECRET: usize = 32;
 
-/// What names this boot of this kernel.
+/// What names this boot of this kernel; nothing where a sandbox has taken it.
 pub(crate) fn boot_id() -> io::Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+    match fs::read_to_string(BOOT_ID) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether what was written under this name of a boot is of this one. Where either is
+/// unknown it may be: process ids are verified by start times all the same.
+pub(crate) fn is_of_this_boot(written: &str) -> io::Result<bool> {
+    Ok(may_be_one(written, &boot_id()?))
+}
+
+fn may_be_one(one: &str, other: &str) -> bool {
+    one == other || one.is_empty() || other.is_empty()
 }
 
 /// When a process started, in clock ticks since boot.
@@ -88,6 +103,13 @@ mod tests {
         assert!(lives(us, started));
         assert!(!lives(us, started + 1));
         assert!(!lives(0, started) && !lives(-us, started));
+    }
+
+    #[test]
+    fn a_boot_without_a_name_may_be_any() {
+        assert!(may_be_one("a", "a") && !may_be_one("a", "b"));
+        assert!(may_be_one("a", "") && may_be_one("", "b") && may_be_one("", ""));
+        assert!(is_of_this_boot(&boot_id().unwrap()).unwrap());
     }
 
     #[test]
