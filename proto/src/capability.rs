@@ -40,6 +40,10 @@ pub const FORWARD: &str = "forward";
 /// It notes its requests in the memory that comes with `requests`.
 pub const REQUESTS: &str = "requests";
 
+/// It hands open connections on when it drains, and takes those of others, by what comes
+/// with `passage`.
+pub const PASS_ON: &str = "pass_on";
+
 /// It knows `inherited`: it takes the descriptor that a line belongs to from those that it
 /// was born with.
 pub const INHERIT: &str = "inherit";

@@ -20,6 +20,7 @@
 //!   supervisor reads, whatever becomes of the worker.
 //! - [`request_table`] is the memory in which a worker notes the requests that it is
 //!   serving, so that they are known also after SIGKILL.
+//! - [`passage`] is the way of open connections from one worker to the next.
 //! - [`places`] is the memory in which all processes that forward to a pool count what
 //!   they have there.
 //! - [`tls`] has the certificates and keys of listeners that speak TLS.
@@ -58,6 +59,7 @@ pub mod error;
 pub mod listening;
 pub mod message;
 pub mod metrics;
+pub mod passage;
 pub mod places;
 pub mod request_table;
 pub mod scoreboard;

@@ -185,6 +185,7 @@ fn the_printed_worker_serves_reports_and_drains() {
         id: 9,
         deadline_ms: 1000,
         sweep: false,
+        pass_on: Vec::new(),
     });
     let reply = ToSupervisor::Reply(Reply::done(9, Value::Null));
     assert_eq!(worker.next_answer(), reply);

@@ -68,6 +68,7 @@ mod app;
 mod channel;
 mod connection;
 mod error;
+mod idle;
 mod limits;
 mod output;
 mod process;

@@ -213,13 +213,14 @@ impl Worker {
     }
 }
 
-/// Begins to take connections; the listeners last until the gate closes them.
+/// Begins to take connections, and to see to those that rest; the listeners last until the gate closes them.
 fn accept_from(
     listeners: Vec<Listener>,
     gate: &Rc<Gate>,
     serving: &'static Serving,
     serve: &Serve,
 ) -> Vec<Weak<Listener>> {
+    tokio::task::spawn_local(serving.lot.attend(serving, Rc::clone(serve)));
     let begin = |listener| {
         let listener = Rc::new(listener);
         let held = Rc::downgrade(&listener);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{are_zero, is_zero};
+use crate::passage::Kept;
 use crate::tls::HandshakeFailure;
 
 /// A worker's report on itself, from the loop that serves.
@@ -26,6 +27,13 @@ pub struct Health {
     /// Lines of the access log that this incarnation could not write. Only grows.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub access_log_dropped: u64,
+    /// Connections that were handed on to other workers. Only grows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub passed_on: u64,
+    /// Idle connections that a drain has closed, by why they could not be handed on, in the
+    /// order of [`Kept::ALL`]. Only grow.
+    #[serde(default, skip_serializing_if = "are_zero")]
+    pub not_passed_on: [u64; Kept::ALL.len()],
 }
 
 /// Upper bounds of the request duration buckets, in seconds. A last bucket

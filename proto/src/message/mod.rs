@@ -16,8 +16,8 @@ mod welcome;
 pub use health::{DURATION_BOUNDS, Health, HttpCounts};
 pub use hello::{Hello, Rejoin, RejoinState};
 pub use offers::{
-    AccessLogFormat, AccessLogOffer, ListenerOffer, OutputOffer, OutputStream, PlacesOffer,
-    RequestsOffer, Rescue, ScoreboardOffer, TlsOffer,
+    AccessLogFormat, AccessLogOffer, ListenerOffer, OutputOffer, OutputStream, PassageOffer,
+    PlacesOffer, RequestsOffer, Rescue, ScoreboardOffer, TlsOffer,
 };
 pub use reply::{Reply, ReplyError};
 pub use to_supervisor::ToSupervisor;

@@ -152,3 +152,16 @@ pub struct PlacesOffer {
     /// Descriptors that arrive with this line: always 1.
     pub fds: u32,
 }
+
+/// The way of a listener's open connections from one worker to the next; see
+/// [`passage`](crate::passage).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PassageOffer {
+    /// The listener's name, as it is configured.
+    pub name: String,
+    /// The version of what goes through it.
+    pub version: u8,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}

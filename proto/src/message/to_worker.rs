@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AccessLogOffer, ListenerOffer, Message, OutputOffer, PlacesOffer, RequestsOffer, Rescue,
-    ScoreboardOffer, TlsOffer, Upstreams, Vacate, Welcome, kinds, place_of,
+    AccessLogOffer, ListenerOffer, Message, OutputOffer, PassageOffer, PlacesOffer, RequestsOffer,
+    Rescue, ScoreboardOffer, TlsOffer, Upstreams, Vacate, Welcome, kinds, place_of,
 };
 use crate::tls::TicketKey;
 
@@ -98,6 +98,10 @@ pub enum ToWorker {
     /// process of a pool behind it, which takes nothing new by then. Only to a worker
     /// with the capability `forward`.
     Vacate(Vacate),
+    /// The way by which open connections of a listener go from worker to worker; its
+    /// descriptor arrives with this line. Only to a worker with the capability `pass_on`:
+    /// at any time after its `ready`, and later in place of what it has.
+    Passage(PassageOffer),
     /// Stop accepting, finish what is in flight, say `drained`, leave; wants a `reply` at once.
     Drain {
         /// Chosen by the supervisor; the `reply` carries it back.
@@ -108,6 +112,10 @@ pub enum ToWorker {
         /// waits in its listeners' queues before it stops accepting.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         sweep: bool,
+        /// The listeners whose open connections are taken by other workers: each that is
+        /// idle goes through its passage. Only to a worker that has those passages.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pass_on: Vec<String>,
     },
     /// Leave now; wants a `reply` if there is still time for one.
     Stop {
@@ -137,6 +145,7 @@ impl Message for ToWorker {
         Self::Places(_) => "places",
         Self::Upstreams(_) => "upstreams",
         Self::Vacate(_) => "vacate",
+        Self::Passage(_) => "passage",
         Self::Drain { .. } => "drain",
         Self::Stop { .. } => "stop",
     }
@@ -150,6 +159,7 @@ impl Message for ToWorker {
         "output",
         "access_log",
         "places",
+        "passage",
     ];
 
     fn fds(&self) -> u32 {
@@ -162,6 +172,7 @@ impl Message for ToWorker {
             Self::Output(offer) => offer.fds,
             Self::AccessLog(offer) => offer.fds,
             Self::Places(offer) => offer.fds,
+            Self::Passage(offer) => offer.fds,
             _ => 0,
         }
     }

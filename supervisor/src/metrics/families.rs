@@ -3,6 +3,7 @@
 
 use prefork_api::ExitReason;
 use prefork_proto::message::DURATION_BOUNDS;
+use prefork_proto::passage::Kept;
 use prefork_proto::tls::HandshakeFailure;
 
 use super::Labels;
@@ -262,6 +263,24 @@ pub(super) const FAMILIES: &[Family] = &[
             label: "reason",
             values: |_| HandshakeFailure::ALL.map(HandshakeFailure::as_str).to_vec(),
             numbers: |n| n.http().tls_failures.to_vec(),
+        },
+    )),
+    by_pool(counted(
+        "prefork_connections_passed_total",
+        "Open connections that workers have handed on to others, by why.",
+        Totals {
+            label: "reason",
+            values: |_| vec!["drain"],
+            numbers: |n| vec![n.passed_on],
+        },
+    )),
+    by_pool(counted(
+        "prefork_connections_lost_total",
+        "Idle connections that were closed with their workers, by why no other could take them.",
+        Totals {
+            label: "reason",
+            values: |_| Kept::ALL.map(Kept::as_str).to_vec(),
+            numbers: |n| n.not_passed_on.to_vec(),
         },
     )),
     counted(

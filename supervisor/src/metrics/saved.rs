@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prefork_proto::message::HttpCounts;
+use prefork_proto::passage::Kept;
 use serde::{Deserialize, Serialize};
 
 use super::Metrics;
@@ -81,6 +82,10 @@ pub(super) struct SavedSlot {
     #[serde(default)]
     pub(super) access_log_dropped: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) passed_on: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) not_passed_on: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) output_dropped: u64,
     pub(super) starts: u64,
     pub(super) exits: BTreeMap<String, u64>,
@@ -98,6 +103,10 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+fn are_zero(numbers: &[u64]) -> bool {
+    numbers.iter().all(is_zero)
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 fn is_false(flag: &bool) -> bool {
     !flag
@@ -112,6 +121,10 @@ pub(super) struct SavedProcess {
     pub(super) last_heartbeat: f64,
     #[serde(default)]
     pub(super) access_log_dropped: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) passed_on: u64,
+    #[serde(default, skip_serializing_if = "are_zero")]
+    pub(super) not_passed_on: [u64; Kept::ALL.len()],
     pub(super) http: HttpCounts,
     pub(super) cpu: Duration,
 }

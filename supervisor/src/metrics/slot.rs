@@ -13,6 +13,7 @@ use prefork_api::{ChannelStatus, ExitReason, SlotState};
 use prefork_proto::channel::Counters;
 use prefork_proto::message::{Health, HttpCounts};
 use prefork_proto::metrics::Metrics;
+use prefork_proto::passage::Kept;
 use prefork_proto::scoreboard::Snapshot;
 
 use super::application::Application;
@@ -52,6 +53,10 @@ pub(super) struct Numbers {
     pub(super) starved: Duration,
     pub(super) counters_held: u64,
     pub(super) access_log_dropped: u64,
+    /// Connections that its workers have handed on as they drained.
+    pub(super) passed_on: u64,
+    /// Those that could not be, by index in [`Kept::ALL`].
+    pub(super) not_passed_on: [u64; Kept::ALL.len()],
     pub(super) output_dropped: u64,
     pub(super) starts: u64,
     /// By index in `ExitReason::ALL`.
@@ -81,6 +86,8 @@ pub(super) struct Process {
     pub(super) loop_lag: f64,
     http: http::Totals,
     access_log_dropped: u64,
+    passed_on: u64,
+    not_passed_on: [u64; Kept::ALL.len()],
     pub(super) usage: Usage,
 }
 
@@ -108,6 +115,8 @@ impl SlotMetrics {
             starved: Duration::ZERO,
             counters_held: 0,
             access_log_dropped: 0,
+            passed_on: 0,
+            not_passed_on: [0; Kept::ALL.len()],
             output_dropped: 0,
             starts: 0,
             exits: vec![0; ExitReason::ALL.len()],
@@ -220,15 +229,32 @@ impl SlotMetrics {
             process.in_flight = health.in_flight;
             process.connections = health.connections;
             process.loop_lag = Duration::from_micros(health.loop_lag_us).as_secs_f64();
-            let dropped = health.access_log_dropped;
-            let more = dropped.checked_sub(process.access_log_dropped);
-            match more.filter(|_| dropped <= http::BELIEVED) {
-                Some(more) => {
-                    numbers.access_log_dropped = numbers.access_log_dropped.saturating_add(more);
-                    process.access_log_dropped = health.access_log_dropped;
+            let mut held = 0;
+            let mut advance = |total: &mut u64, seen: &mut u64, reported: u64| {
+                let more = reported.checked_sub(*seen);
+                match more.filter(|_| reported <= http::BELIEVED) {
+                    Some(more) => {
+                        *total = total.saturating_add(more);
+                        *seen = reported;
+                    }
+                    None => held += 1,
                 }
-                None => numbers.counters_held += 1,
+            };
+            advance(
+                &mut numbers.access_log_dropped,
+                &mut process.access_log_dropped,
+                health.access_log_dropped,
+            );
+            advance(
+                &mut numbers.passed_on,
+                &mut process.passed_on,
+                health.passed_on,
+            );
+            for (index, reported) in health.not_passed_on.into_iter().enumerate() {
+                let total = &mut numbers.not_passed_on[index];
+                advance(total, &mut process.not_passed_on[index], reported);
             }
+            numbers.counters_held += held;
             if let Some(counts) = &health.http {
                 numbers.counters_held += process.http.advance(counts);
             }
@@ -329,6 +355,8 @@ impl SlotMetrics {
             starved: numbers.starved,
             counters_held: numbers.counters_held,
             access_log_dropped: numbers.access_log_dropped,
+            passed_on: numbers.passed_on,
+            not_passed_on: by_name(&Kept::ALL.map(Kept::as_str), &numbers.not_passed_on),
             output_dropped: numbers.output_dropped,
             starts: numbers.starts,
             exits: by_name(&ExitReason::ALL.map(ExitReason::as_str), &numbers.exits),
@@ -364,6 +392,9 @@ impl SlotMetrics {
         numbers.starved = saved.starved;
         numbers.counters_held = saved.counters_held;
         numbers.access_log_dropped = saved.access_log_dropped;
+        numbers.passed_on = saved.passed_on;
+        let kept = in_order(&Kept::ALL.map(Kept::as_str), &saved.not_passed_on);
+        numbers.not_passed_on = std::array::from_fn(|index| kept[index]);
         numbers.output_dropped = saved.output_dropped;
         numbers.starts = saved.starts;
         numbers.exits = in_order(&ExitReason::ALL.map(ExitReason::as_str), &saved.exits);
@@ -396,6 +427,8 @@ impl Process {
             started_at: self.started_at,
             last_heartbeat: self.last_heartbeat,
             access_log_dropped: self.access_log_dropped,
+            passed_on: self.passed_on,
+            not_passed_on: self.not_passed_on,
             http: self.http.counts().clone(),
             cpu: self.usage.cpu,
         }
@@ -408,6 +441,8 @@ impl Process {
             started_at: saved.started_at,
             last_heartbeat: saved.last_heartbeat,
             access_log_dropped: saved.access_log_dropped,
+            passed_on: saved.passed_on,
+            not_passed_on: saved.not_passed_on,
             http: http::Totals::from(&saved.http),
             usage: Usage {
                 cpu: saved.cpu,

@@ -518,6 +518,10 @@ impl Reactor {
             self.ties.rest.stir();
             self.fronts.touch();
         }
+        if let Some(worker) = born {
+            // Before what follows from that: others may leave at once.
+            self.offer_passages(worker);
+        }
         self.carry_out(actions);
         if ended {
             self.forget_pools();

@@ -86,6 +86,10 @@ pub(crate) struct HandedListener {
     pub(crate) cookie: u64,
     /// The socket.
     pub(crate) fd: RawFd,
+    /// What open connections of it and its siblings go through from worker to worker, at
+    /// one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) passage: Option<RawFd>,
 }
 
 /// A socket that the service manager passed.
@@ -262,7 +266,9 @@ impl<F> Handover<F> {
         all.extend(own.map(|fd| (fd, Kind::File)));
         all.extend(admin.map(|fd| (fd, Kind::Socket)));
         all.extend(self.passed.iter().map(|it| (it.fd, Kind::Any)));
-        all.extend(self.listeners.iter().map(|it| (it.fd, Kind::Socket)));
+        let listeners = self.listeners.iter();
+        let sockets = listeners.flat_map(|it| [it.fd].into_iter().chain(it.passage));
+        all.extend(sockets.map(|fd| (fd, Kind::Socket)));
         let kept = self.kept.iter().flat_map(|it| &it.programs);
         let programs = self.programs.iter().chain(kept);
         let programs: BTreeSet<RawFd> = programs.filter_map(|it| it.executable).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use prefork_api::SlotState;
 
-use crate::harness::deadline::eventually;
+use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::processes::{self, Descriptor};
 use crate::harness::{Pool, Prefork};
 
@@ -47,7 +47,8 @@ fn holds_only_its_own(prefork: &Prefork, pid: i32) {
         .iter()
         .filter(|fd| supervisors.contains(&fd.target))
         .collect();
-    assert!(foreign.is_empty(), "of the supervisor: {foreign:#?}");
+    // The way on for its connections, once it is ready.
+    assert!(foreign.len() <= 1, "of the supervisor: {foreign:#?}");
     let kernels_word_on_its_epoll = format!("/proc/{pid}/fdinfo/");
     // The reading ends of what it prints to.
     let pipes = beyond.iter().filter(|fd| fd.target.starts_with("pipe:"));
@@ -72,7 +73,18 @@ fn holds_only_its_own(prefork: &Prefork, pid: i32) {
             "unexpected {fd:?} in {held:#?}"
         );
     }
-    assert!(beyond.len() <= 17, "{held:#?}");
+    assert!(beyond.len() <= 19, "{held:#?}");
+}
+
+/// Waits until a worker has, beside its listener, what it hands connections on by.
+fn has_its_passage(prefork: &Prefork, pid: i32) {
+    let supervisors = processes::descriptors(prefork.pid());
+    eventually("it has its passage", PATIENCE, || {
+        let held = processes::descriptors(pid).into_iter();
+        let sockets = held.filter(|fd| fd.target.starts_with("socket:"));
+        let shared = sockets.filter(|fd| supervisors.iter().any(|its| its.target == fd.target));
+        shared.count() == 2
+    });
 }
 
 #[test]
@@ -80,7 +92,11 @@ fn a_worker_holds_nothing_of_the_supervisors_also_after_50_restarts() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("other", 1)]);
     holds_only_its_own(&prefork, prefork.ready_pid("web", 0));
     holds_only_its_own(&prefork, prefork.ready_pid("web", 1));
-    let first = processes::descriptors(prefork.ready_pid("web", 0)).len();
+    let count = |pid| {
+        has_its_passage(&prefork, pid);
+        processes::descriptors(pid).len()
+    };
+    let first = count(prefork.ready_pid("web", 0));
 
     for _ in 0..50 {
         let old = prefork.ready_pid("web", 0);
@@ -89,7 +105,7 @@ fn a_worker_holds_nothing_of_the_supervisors_also_after_50_restarts() {
     }
     let last = prefork.ready_pid("web", 0);
     holds_only_its_own(&prefork, last);
-    assert_eq!(processes::descriptors(last).len(), first);
+    assert_eq!(count(last), first);
 }
 
 #[test]

@@ -4,4 +4,5 @@ mod backlog;
 mod changes;
 mod deaf;
 mod handover;
+mod passing_on;
 mod service_manager;

@@ -258,9 +258,19 @@ fn the_admin_address_answers_while_every_worker_hangs() {
 fn the_channel_is_measured() {
     let prefork = Prefork::start(&[Pool::bundled("web", 1)]);
     let web = |name: &str| prefork.metric(name, &[("pool", "web"), ("slot", "0")]);
-    // Its scoreboard, its request table, its listener, and the reading ends of what it prints to.
-    assert_eq!(web("prefork_channel_fds_sent_total"), 5.0);
-    let kinds = ["welcome", "scoreboard", "requests", "listener", "start"];
+    // Its scoreboard, its request table, its listener, the reading ends of what it prints to,
+    // and, once it is ready, the way on for its connections.
+    eventually("all are sent", PATIENCE, || {
+        web("prefork_channel_fds_sent_total") == 6.0
+    });
+    let kinds = [
+        "welcome",
+        "scoreboard",
+        "requests",
+        "listener",
+        "start",
+        "passage",
+    ];
     for kind in kinds {
         let sent = "prefork_channel_messages_sent_total";
         assert_eq!(prefork.metric(sent, &[("kind", kind)]), 1.0, "{kind}");

@@ -403,6 +403,7 @@ impl Worker {
             id,
             deadline_ms,
             sweep: false,
+            pass_on: Vec::new(),
         });
         assert!(reply.ok, "{reply:?}");
     }
@@ -414,6 +415,7 @@ impl Worker {
             id,
             deadline_ms,
             sweep: true,
+            pass_on: Vec::new(),
         });
         assert!(reply.ok, "{reply:?}");
     }

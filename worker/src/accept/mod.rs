@@ -4,6 +4,7 @@ pub(crate) mod accept_state;
 pub(crate) mod listener;
 
 use std::io;
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -28,13 +29,58 @@ const BATCH: u64 = 16;
 /// Begins to serve a connection; the application's part of accepting.
 pub(crate) type Serve = Rc<dyn Fn(Stream)>;
 
+/// Where connections come from: a listener, or the workers that hand theirs on.
+pub(crate) trait Source: AsFd {
+    /// Its name, for people.
+    fn name(&self) -> &str;
+
+    /// Takes the connection that has waited longest and sees to it.
+    ///
+    /// # Errors
+    /// WouldBlock where none waits, and what concerns more than one connection.
+    fn take(&self, serving: &'static Serving, serve: &Serve) -> io::Result<()>;
+
+    /// Lets nothing new come, while what has begun to come can end.
+    fn refuse_handshakes(&self) {}
+
+    /// Waits until it is closed once what waits is taken; others see to what comes later.
+    fn ended(&self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
+}
+
+impl Source for Listener {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn take(&self, serving: &'static Serving, serve: &Serve) -> io::Result<()> {
+        loop {
+            match self.accept() {
+                Ok((socket, origin)) => {
+                    let mut stream = Stream::admit(socket, origin, serving, self.tls());
+                    stream.expect_proxy_header(self.proxy_protocol);
+                    serve(stream);
+                    return Ok(());
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn refuse_handshakes(&self) {
+        self.refuse_handshakes();
+    }
+}
+
 /// How long a retiring listener waits for handshakes that had begun before.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(200);
 
-/// Takes connections from a listener, as the gate says, until there are no
+/// Takes connections from a source, as the gate says, until there are no
 /// more to come.
-pub(crate) fn accept(
-    listener: Rc<Listener>,
+pub(crate) fn accept<S: Source>(
+    source: impl Deref<Target = S>,
     gate: Rc<Gate>,
     serving: &'static Serving,
     serve: Serve,
@@ -45,18 +91,24 @@ pub(crate) fn accept(
         loop {
             let state = gate.state();
             let following = (state == State::Open).then(|| gate.follower());
-            let mut intake = Intake::new(&listener, serving, &serve);
+            let mut intake = Intake::new(&*source, serving, &serve);
+            let mut has_ended = false;
             tokio::select! {
                 // The gate first, so that nothing is taken once it is shut.
                 biased;
                 () = gate.leaves(state) => {}
+                () = source.ended() => has_ended = true,
                 () = intake.obey(state) => break,
+            }
+            if has_ended {
+                intake.empty().await;
+                break;
             }
             if following.is_some() && intake.is_told {
                 intake.take_promised();
             }
         }
-        drop(listener);
+        drop(source);
         drop(place);
     }
 }
@@ -80,9 +132,9 @@ pub(crate) fn rescue(
     }
 }
 
-/// The way of connections from one listener's queue to the application.
-struct Intake<'a> {
-    listener: &'a Listener,
+/// The way of connections from one source to the application.
+struct Intake<'a, S> {
+    source: &'a S,
     serving: &'static Serving,
     serve: &'a Serve,
     accepted: u64,
@@ -91,10 +143,10 @@ struct Intake<'a> {
     complained: Option<i32>,
 }
 
-impl<'a> Intake<'a> {
-    fn new(listener: &'a Listener, serving: &'static Serving, serve: &'a Serve) -> Self {
+impl<'a, S: Source> Intake<'a, S> {
+    fn new(source: &'a S, serving: &'static Serving, serve: &'a Serve) -> Self {
         Self {
-            listener,
+            source,
             serving,
             serve,
             accepted: 0,
@@ -110,7 +162,7 @@ impl<'a> Intake<'a> {
             State::Open => self.follow().await,
             State::Sweeping => self.empty().await,
             State::Retiring => {
-                self.listener.refuse_handshakes();
+                self.source.refuse_handshakes();
                 // The time ends it: there is always one more connection that may come.
                 let _ = timeout(LAST_HANDSHAKES, self.follow()).await;
             }
@@ -136,7 +188,7 @@ impl<'a> Intake<'a> {
     /// may have been told.
     async fn attend(&mut self) -> io::Result<()> {
         let arrivals = Arrivals::at(
-            self.listener.as_fd(),
+            self.source.as_fd(),
             &self.serving.epolls,
             self.serving.timer,
         )?;
@@ -177,21 +229,14 @@ impl<'a> Intake<'a> {
 
     /// Takes the connection that has waited longest; whether there was one.
     fn take(&mut self) -> io::Result<bool> {
-        loop {
-            match self.listener.accept() {
-                Ok((socket, origin)) => {
-                    let tls = self.listener.tls();
-                    let mut stream = Stream::admit(socket, origin, self.serving, tls);
-                    stream.expect_proxy_header(self.listener.proxy_protocol);
-                    (self.serve)(stream);
-                    self.complained = None;
-                    self.accepted += 1;
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => return Err(error),
+        match self.source.take(self.serving, self.serve) {
+            Ok(()) => {
+                self.complained = None;
+                self.accepted += 1;
+                Ok(true)
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -201,7 +246,7 @@ impl<'a> Intake<'a> {
             self.complained = error.raw_os_error();
             say(format_args!(
                 "cannot accept from {} for now: {error}",
-                self.listener.name
+                self.source.name()
             ));
         }
         tokio::time::sleep(WANT).await;

@@ -126,6 +126,7 @@ impl Application {
                 capability::ACCESS_LOG,
                 capability::PROXY_PROTOCOL,
                 capability::REQUESTS,
+                capability::PASS_ON,
                 capability::INHERIT,
             ])
             .map(str::to_owned)

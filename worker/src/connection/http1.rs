@@ -58,11 +58,32 @@ where
         .with_upgrades()
 }
 
-/// Serves a connection to its end. While a drain lasts, responses say
-/// `Connection: close` (see [`Counted`]) and end the connection by themselves;
-/// here it is closed when no request comes. hyper's own graceful shutdown
-/// would close an idle connection with the request that is already on its way.
-pub(crate) async fn serve<S, B>(stream: Stream, service: Counted<S>, requests: &Requests)
+/// How far a connection came.
+pub(crate) enum End {
+    /// To its end.
+    Over,
+    /// It asks for nothing, and may do so until then.
+    Idle(Stream, Instant),
+    /// It is to go on in another worker.
+    Leaves(Stream),
+}
+
+/// What a connection's driver has to see to.
+enum Turn {
+    /// The connection has come to its end.
+    Over,
+    /// A drain has begun, or it is time to look at the connection.
+    Next(Next),
+    /// It asks for nothing, and another worker is there for it.
+    Leave,
+}
+
+/// Serves a connection until it is over, idle or, in a drain, to go on in another worker.
+/// Where it can't go on, responses say `Connection: close` while the drain lasts (see
+/// [`Counted`]) and end the connection by themselves; here it is closed when no request
+/// comes. hyper's own graceful shutdown would close an idle connection with the request
+/// that is already on its way.
+pub(crate) async fn serve<S, B>(stream: Stream, service: Counted<S>, requests: &Requests) -> End
 where
     S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Future: 'static,
@@ -75,41 +96,72 @@ where
     let mut connection = begin(stream, service, requests.limits());
     loop {
         let terms = serving.drain.terms();
+        let leaves = terms.is_some() && requests.way_out().is_some();
         let look = terms.map_or(watch.next, |terms| {
             watch.next.min(next_look(requests, terms))
         });
         let mut look_or_drain = pin!(look_or_drain(serving, look, terms.is_some()));
-        let next = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+        let turn = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             // How a connection ends is between hyper and the client; the
             // process learns nothing from it that it could act on.
-            Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => look_or_drain.as_mut().poll(cx).map(Some),
+            Poll::Ready(_) => Poll::Ready(Turn::Over),
+            Poll::Pending if leaves && requests.can_be_handed_on() => Poll::Ready(Turn::Leave),
+            Poll::Pending => look_or_drain.as_mut().poll(cx).map(Turn::Next),
         });
-        match next.await {
-            None => return,
-            Some(Next::Drain) => continue,
-            Some(Next::Look) => {}
-        }
-        let late = watch.look(requests);
+        let turn = turn.await;
+        let (late, idles_until) = match turn {
+            Turn::Over => return End::Over,
+            Turn::Next(Next::Drain) => continue,
+            Turn::Next(Next::Look) => (watch.look(requests), watch.idles_until()),
+            Turn::Leave => (None, None),
+        };
         if late == Some(Late::Stalled) {
-            return requests.reset();
+            requests.reset();
+            return End::Over;
         }
-        if late.is_none() && !terms.is_some_and(|terms| is_over(requests, terms)) {
+        let leaves = matches!(turn, Turn::Leave);
+        let rests = idles_until.filter(|_| terms.is_none() && requests.can_rest());
+        let is_over = terms.is_some_and(|terms| is_over(requests, terms));
+        if late.is_none() && !leaves && rests.is_none() && !is_over {
             continue;
         }
         // Taken apart to see what it has read. Nothing is lost by that, as
         // between two requests there is nothing else to a connection.
         let Some(parts) = connection.into_parts() else {
-            return;
+            return End::Over;
         };
         let mut stream = parts.io.into_inner();
         let begun = !parts.read_buf.iter().all(|byte| b"\r\n".contains(byte));
         match late {
             Some(Late::Head) if begun => {
-                return stream.refuse(StatusCode::REQUEST_TIMEOUT).await;
+                stream.refuse(StatusCode::REQUEST_TIMEOUT).await;
+                return End::Over;
             }
-            Some(Late::Head) => return stream.close().await,
-            _ if !begun && !stream.has_input() => return stream.close().await,
+            Some(Late::Head) => {
+                stream.close().await;
+                return End::Over;
+            }
+            None if leaves => {
+                stream.unread(parts.read_buf);
+                return End::Leaves(stream);
+            }
+            None if let Some(until) = rests
+                && parts.read_buf.is_empty() =>
+            {
+                return End::Idle(stream, until);
+            }
+            _ if !begun && !stream.has_input() => {
+                if is_over && !stream.is_closing() {
+                    serving.handoffs.keeps(requests.kept());
+                }
+                stream.close().await;
+                return End::Over;
+            }
+            // What is there may be of a body whose application has answered before.
+            _ if !requests.is_before_a_head() => {
+                stream.close().await;
+                return End::Over;
+            }
             _ => {}
         }
         // A request has begun to arrive: it is answered, and in a drain the

@@ -57,7 +57,12 @@ where
         tokio::select! {
             biased;
             _ = &mut connection => return,
-            next = look_or_drain(serving, watch.next, false) => if next == Next::Drain { break },
+            next = look_or_drain(serving, watch.next, false) => if next == Next::Drain {
+                if !requests.busy() {
+                    serving.handoffs.keeps(requests.kept());
+                }
+                break;
+            },
         }
         match watch.look(requests) {
             Some(Late::Stalled) => return requests.reset(),

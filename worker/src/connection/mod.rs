@@ -6,7 +6,6 @@ pub(crate) mod peer;
 mod proxy_protocol;
 pub(crate) mod timeouts;
 
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +15,9 @@ use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::StartError;
+use crate::connection::http1::End;
 use crate::connection::peer::{Peer, PeerTls};
+use crate::idle::{self, RESTLESS};
 use crate::process::Serving;
 use crate::request::connection_state::Requests;
 use crate::request::service::Counted;
@@ -56,19 +57,28 @@ where
         }
     }
     let secrecy = stream.secrecy();
-    let agreed = secrecy.as_ref().and_then(Agreed::of);
+    let agreed = match &secrecy {
+        Some(tls) => Agreed::of(tls),
+        None => stream.has_spoken_http1().then_some(Agreed::Http1),
+    };
     let peer = Peer::new(origin, secrecy);
-    let requests = Requests::new(serving, stream.traffic(), peer, stream.as_raw_fd());
+    let requests = Requests::new(serving, &stream, peer);
     let counted = Counted::new(service, Rc::clone(&requests));
-    match first_bytes(&mut stream, serving, agreed).await {
+    match first_bytes(&mut stream, &requests, agreed).await {
         First::Http1(read) => {
             stream.unread(read);
-            http1::serve(stream, counted, &requests).await;
+            match http1::serve(stream, counted, &requests).await {
+                End::Over => {}
+                End::Idle(stream, until) => idle::rest(stream, until, &requests),
+                End::Leaves(stream) => idle::leave(stream, &requests).await,
+            }
         }
         First::Http2(read) => {
             stream.unread(read);
             http2::serve(stream, counted, &requests).await;
         }
+        First::Idle(until) => idle::rest(stream, until, &requests),
+        First::Leaves => idle::leave(stream, &requests).await,
         First::Gone => {}
         // To a client of HTTP/2 there is nothing to be said before its preface.
         First::Late | First::Breach(Agreed::Http2) => stream.close().await,
@@ -76,9 +86,9 @@ where
     }
 }
 
-/// The protocol that was agreed on in a handshake (RFC 7301). What is spoken then
-/// is that one or nothing; without agreement, and without TLS, the first bytes say
-/// which one it is.
+/// The protocol that was agreed on in a handshake (RFC 7301), or that was spoken before the
+/// connection came to rest. What is spoken then is that one or nothing; without agreement,
+/// and on a new connection without TLS, the first bytes say which one it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Agreed {
     Http1,
@@ -99,6 +109,10 @@ impl Agreed {
 enum First {
     Http1(Bytes),
     Http2(Bytes),
+    /// The client has nothing to say, and may do so until then.
+    Idle(Instant),
+    /// The client has nothing to say, and another worker takes it.
+    Leaves,
     /// The client left without a word.
     Gone,
     /// The client's time is over.
@@ -107,11 +121,8 @@ enum First {
     Breach(Agreed),
 }
 
-async fn first_bytes(
-    stream: &mut Stream,
-    serving: &'static Serving,
-    agreed: Option<Agreed>,
-) -> First {
+async fn first_bytes(stream: &mut Stream, requests: &Requests, agreed: Option<Agreed>) -> First {
+    let serving = requests.serving();
     let mut read = BytesMut::with_capacity(1024);
     let accepted = serving.timer.now();
     loop {
@@ -119,6 +130,7 @@ async fn first_bytes(
         let filled = tokio::select! {
             biased;
             filled = stream.fill(&mut read) => filled,
+            first = rests(requests, accepted), if silent => return first,
             () = time_ends(serving, accepted, silent) => {
                 if silent && (stream.has_input() || stream.is_within_record()) {
                     // It is there, and the next turn of the loop brings it.
@@ -144,6 +156,24 @@ async fn first_bytes(
             (Agreed::Http1, _) => First::Http1(read.freeze()),
             (Agreed::Http2, _) => First::Http2(read.freeze()),
         };
+    }
+}
+
+/// Waits until a client that is silent need not have what would serve it.
+async fn rests(requests: &Requests, accepted: Instant) -> First {
+    let serving = requests.serving();
+    if requests.peer.tls().is_some() {
+        return std::future::pending().await;
+    }
+    tokio::select! {
+        biased;
+        _ = serving.drain.begun() => match requests.way_out() {
+            Some(_) => First::Leaves,
+            None => std::future::pending().await,
+        },
+        () = serving.timer.sleep_until(accepted + RESTLESS) => {
+            First::Idle(accepted + requests.limits().idle_timeout)
+        }
     }
 }
 

@@ -57,6 +57,11 @@ impl Peer {
         Self(Arc::new(Known { origin, tls }))
     }
 
+    /// Where its connection has come from.
+    pub(crate) fn origin(&self) -> Origin {
+        self.0.origin.clone()
+    }
+
     /// The client's address and port; `None` for a client of a unix socket. One
     /// that has come over IPv4 to a socket for both has its IPv4 address.
     pub fn address(&self) -> Option<SocketAddr> {

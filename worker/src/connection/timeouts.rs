@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::idle::RESTLESS;
 use crate::limits::Limits;
 use crate::limits::min_rate::Pace;
 use crate::process::Serving;
@@ -118,7 +119,7 @@ impl Watch {
     pub(crate) fn new(protocol: Protocol, requests: &Requests) -> Self {
         let now = requests.serving().timer.now();
         let limits = requests.limits();
-        let interval = limits.look();
+        let interval = limits.look().min(RESTLESS);
         Self {
             limits,
             interval,
@@ -161,6 +162,15 @@ impl Watch {
             Progress::Head(_) => (Late::Head, self.limits.header_timeout),
         };
         (now >= self.since + given).then_some(late)
+    }
+
+    /// Until when the connection may stay idle, where it has been so for long enough that
+    /// it need not have what serves it; to be asked after a look.
+    pub(crate) fn idles_until(&self) -> Option<Instant> {
+        let now_seen = self.next - self.interval;
+        let idles = matches!(self.seen, Progress::Idle(_));
+        (idles && now_seen >= self.since + RESTLESS)
+            .then_some(self.since + self.limits.idle_timeout)
     }
 
     /// Whether the client takes too little of all that there is. Streams of which it

@@ -14,6 +14,8 @@ use prefork_proto::scoreboard::Tally;
 use tokio::sync::Notify;
 
 use crate::access_log::AccessLog;
+use crate::idle::handoff::Handoffs;
+use crate::idle::lot::Lot;
 use crate::limits::Limits;
 use crate::limits::concurrency::Admission;
 use crate::response::read_ahead::Stock;
@@ -39,6 +41,9 @@ pub(crate) struct Serving {
     pub(crate) background: Background,
     /// What responses hold that their clients have not taken.
     pub(crate) stock: Stock,
+    /// Connections that ask for nothing, and the ways on for them.
+    pub(crate) lot: Lot,
+    pub(crate) handoffs: Handoffs,
     connections: Mutex<Connections>,
     emptied: Notify,
     /// A connection was closed.
@@ -71,7 +76,7 @@ impl Serving {
     /// table, if there is one; to be called in its runtime.
     ///
     /// # Errors
-    /// There is no descriptor for its timer.
+    /// There is no descriptor for its timer or its parking lot.
     pub(crate) fn new(
         tally: Tally,
         request_table: Option<Writer>,
@@ -90,6 +95,8 @@ impl Serving {
             rules: Mutex::new(Rules::of(limits)),
             background: Background::default(),
             stock: Stock::default(),
+            lot: Lot::new()?,
+            handoffs: Handoffs::default(),
             connections: Mutex::default(),
             emptied: Notify::new(),
             left: Notify::new(),
@@ -153,6 +160,12 @@ impl Serving {
     /// descriptor is closed.
     pub(crate) fn admit(&'static self, fd: RawFd) -> Entry {
         self.tally.accepted();
+        self.take_up(fd)
+    }
+
+    /// Notes a connection that another worker has accepted and handed on. The entry must
+    /// be dropped before the descriptor is closed.
+    pub(crate) fn take_up(&'static self, fd: RawFd) -> Entry {
         let mut connections = self.connections();
         let key = connections.next;
         connections.next += 1;

@@ -2,21 +2,24 @@
 //! how many are in flight, and what their client is held to.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use prefork_proto::passage::{Kept, MOST_READ};
 use prefork_proto::request_table::{Client, Writer};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::connection::peer::Peer;
+use crate::idle::passage::Passage;
 use crate::limits::Limits;
 use crate::process::{Rules, Serving};
 use crate::request::deadlines::Unanswered;
 use crate::response::read_ahead::Deliveries;
 use crate::sys;
 use crate::transport::http2::bodies::Uploads;
+use crate::transport::stream::Stream;
 use crate::transport::traffic::Traffic;
 
 /// One connection's requests.
@@ -46,21 +49,19 @@ pub(crate) struct Requests {
     pub(crate) unanswered: Unanswered,
     /// Where in the connection's input the requests so far ended.
     pub(crate) consumed: Cell<u64>,
+    /// Where in the connection's input the body of the last request ended: 0 where it had
+    /// none, and beyond all that may come where that can't be told.
+    pub(crate) body_end: Cell<u64>,
     /// When the last response ended; only noted once a drain has begun.
     pub(crate) last_ended: Cell<Option<Instant>>,
 }
 
 impl Requests {
-    pub(crate) fn new(
-        serving: &'static Serving,
-        traffic: Arc<Traffic>,
-        peer: Peer,
-        socket: RawFd,
-    ) -> Rc<Self> {
+    pub(crate) fn new(serving: &'static Serving, stream: &Stream, peer: Peer) -> Rc<Self> {
         Rc::new(Self {
             serving,
-            rules: serving.rules(),
-            traffic,
+            rules: stream.rules(),
+            traffic: stream.traffic(),
             client: match &serving.request_table {
                 Some(_) => Client::of(peer.address()),
                 None => Client::default(),
@@ -73,9 +74,10 @@ impl Requests {
             held: Cell::new(0),
             data: Cell::new(0),
             running: RefCell::new(None),
-            socket,
+            socket: stream.as_raw_fd(),
             unanswered: Unanswered::default(),
             consumed: Cell::new(0),
+            body_end: Cell::new(0),
             last_ended: Cell::new(None),
         })
     }
@@ -166,12 +168,53 @@ impl Requests {
 
     /// Has the connection end without regard to what its client has not read.
     pub(crate) fn reset(&self) {
-        self.traffic.reset();
+        // Without it, the kernel would go on offering what nobody takes.
+        sys::reset_when_closed(self.socket);
     }
 
     /// Whether a request is being answered or its answer is still being sent.
     pub(crate) fn busy(&self) -> bool {
         self.in_flight.get() > 0 || self.traffic.write_blocked()
+    }
+
+    /// The way on for this connection in a drain, if it is to go to another worker.
+    pub(crate) fn way_out(&self) -> Option<Arc<Passage>> {
+        let handoffs = &self.serving.handoffs;
+        match self.peer.tls() {
+            None => handoffs.way_out(self.peer.listener()),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether what comes next on the connection, or waits to be looked at, is a head for
+    /// sure. An application may have answered and go on reading the body: when that has
+    /// come in full and more was asked for, nothing of it is left.
+    pub(crate) fn is_before_a_head(&self) -> bool {
+        let body_end = self.body_end.get();
+        body_end == 0 || self.received() >= body_end && self.traffic.is_asked_for_more()
+    }
+
+    /// Whether nothing is known of the connection but what another worker could be told.
+    pub(crate) fn can_be_handed_on(&self) -> bool {
+        !self.busy()
+            && self.is_before_a_head()
+            && self.received() - self.consumed() <= MOST_READ as u64
+    }
+
+    /// Whether nothing of a request has come since the last one was answered, on a
+    /// connection of which nobody has to keep anything.
+    pub(crate) fn can_rest(&self) -> bool {
+        self.can_be_handed_on() && !self.head_begun() && self.peer.tls().is_none()
+    }
+
+    /// Why this idle connection is not handed on in a drain, where its listener's are.
+    pub(crate) fn kept(&self) -> Kept {
+        match (self.peer.tls(), self.way_out()) {
+            (Some(_), _) => Kept::Tls,
+            _ if self.uploads().is_some() => Kept::Http2,
+            (None, None) => Kept::NoReceiver,
+            (None, Some(_)) => Kept::Body,
+        }
     }
 
     /// Bytes that the connection has received.

@@ -248,6 +248,14 @@ impl InFlight {
     }
 }
 
+impl InFlight {
+    /// Whether its connection goes on to another worker in a drain, once it is answered.
+    pub(crate) fn is_handed_on(&self) -> bool {
+        let has_come = !self.has_body || self.end <= self.requests.received();
+        has_come && self.requests.way_out().is_some()
+    }
+}
+
 /// Notes a request in the table that the supervisor reads, if there is one.
 #[inline]
 fn note(requests: &Requests, request: &Request<Incoming>, began: Moment) -> Option<Place> {
@@ -302,6 +310,9 @@ impl Drop for InFlight {
         if self.body() == BodyEnd::Chunked {
             requests.traffic.limit_body(u64::MAX);
         }
+        requests
+            .body_end
+            .set(if self.has_body { self.end } else { 0 });
         requests.consumed.set(match self.is_pipelined() {
             true => self.end,
             false => requests.received(),

@@ -262,7 +262,10 @@ fn finish_head(status: StatusCode, headers: &mut HeaderMap, in_flight: &InFlight
     if is_tunnel || status == StatusCode::SWITCHING_PROTOCOLS {
         return traffic.upgrade();
     }
-    if in_flight.requests.serving().drain.is_on() && !in_flight.is_pipelined() {
+    if in_flight.requests.serving().drain.is_on()
+        && !in_flight.is_pipelined()
+        && !in_flight.is_handed_on()
+    {
         close(headers, in_flight);
     }
 }

@@ -106,6 +106,26 @@ pub(crate) fn waits_to_be_read(socket: RawFd) -> u64 {
     }
 }
 
+/// Has a socket drop what its peer has not taken when it is closed, and reset its
+/// connection (SO_LINGER with no time, socket(7)).
+pub(crate) fn reset_when_closed(socket: RawFd) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: the kernel only reads, during the call, the one struct that it is given; on
+    // what is no open socket it fails.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+}
+
 /// Has the allocator give what it keeps and does not use back to the system.
 pub(crate) fn give_memory_back() {
     // SAFETY: it takes the allocator's own locks; what is in use stays as it is.

@@ -2,14 +2,13 @@
 //! client that speaks TLS has come with what it says.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, recv};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -33,6 +32,29 @@ impl AsRawFd for Socket {
 }
 
 impl Socket {
+    /// A connection, watched by the runtime.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2) says.
+    pub(crate) fn watched(connection: OwnedFd) -> io::Result<Self> {
+        let domain = SockRef::from(&connection).domain()?;
+        Ok(match domain {
+            Domain::UNIX => Self::Unix(UnixStream::from_std(connection.into())?),
+            _ => Self::Tcp(TcpStream::from_std(connection.into())?),
+        })
+    }
+
+    /// The connection, which the runtime watches no more.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2) says.
+    pub(crate) fn unwatched(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Self::Tcp(socket) => socket.into_std()?.into(),
+            Self::Unix(socket) => socket.into_std()?.into(),
+        })
+    }
+
     /// Waits until something can be read; whether the client sends nothing any more.
     async fn readable(&self) -> io::Result<bool> {
         let ready = match self {
@@ -51,11 +73,21 @@ impl Socket {
     }
 }
 
+/// Whether a descriptor is what a listener could have given.
+pub(crate) fn is_connection(fd: &OwnedFd) -> bool {
+    let socket = SockRef::from(fd);
+    let is_stream = socket.r#type().is_ok_and(|it| it == Type::STREAM);
+    let domain = socket.domain();
+    let is_known = domain.is_ok_and(|it| [Domain::IPV4, Domain::IPV6, Domain::UNIX].contains(&it));
+    let listens = socket.is_listener().unwrap_or(true);
+    is_stream && is_known && !listens && socket.set_nonblocking(true).is_ok()
+}
+
 /// A connection's socket.
 #[derive(Debug)]
 pub(crate) struct Wire {
     // Before `socket`: the entry must be gone before the descriptor is.
-    _entry: Entry,
+    entry: Entry,
     socket: Socket,
     serving: &'static Serving,
     traffic: Arc<Traffic>,
@@ -66,13 +98,28 @@ pub(crate) struct Wire {
 impl Wire {
     /// Takes an accepted socket in.
     pub(crate) fn new(socket: Socket, serving: &'static Serving, traffic: Arc<Traffic>) -> Self {
+        let entry = serving.admit(socket.as_raw_fd());
+        Self::of((socket, entry), serving, traffic)
+    }
+
+    /// Takes one in that has its entry.
+    pub(crate) fn of(
+        (socket, entry): (Socket, Entry),
+        serving: &'static Serving,
+        traffic: Arc<Traffic>,
+    ) -> Self {
         Self {
-            _entry: serving.admit(socket.as_raw_fd()),
+            entry,
             socket,
             serving,
             traffic,
             records: None,
         }
+    }
+
+    /// The socket with its entry.
+    pub(crate) fn into_parts(self) -> (Socket, Entry) {
+        (self.socket, self.entry)
     }
 
     /// What comes is TLS from here on.
@@ -136,19 +183,6 @@ impl Wire {
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => self.traffic.set_write_blocked(true),
-        }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if self.traffic.is_to_be_reset() {
-            let socket = match &self.socket {
-                Socket::Tcp(socket) => SockRef::from(socket),
-                Socket::Unix(socket) => SockRef::from(socket),
-            };
-            // Without it, the kernel would go on offering what nobody takes.
-            let _ = socket.set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -13,13 +13,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::StatusCode;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
+use prefork_proto::passage::Passed;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use crate::connection::peer::{Origin, PeerTls};
-use crate::process::Serving;
+use crate::idle::Bare;
+use crate::process::{Rules, Serving};
 use crate::transport::http2::bodies::Uploads;
 use crate::transport::http2::frames::Frames;
 use crate::transport::http2::interim::Interim;
@@ -88,6 +90,8 @@ pub(crate) struct Stream {
     /// What its handshake is to be done with, if there is to be one.
     handshake: Option<Arc<ServerConfig>>,
     serving: &'static Serving,
+    /// What its client is held to, from its beginning to its end.
+    rules: &'static Rules,
     traffic: Arc<Traffic>,
     /// Read already, to be given out first.
     prefix: Bytes,
@@ -117,6 +121,77 @@ impl Stream {
         }
     }
 
+    /// Takes a connection up that was idle, here or in another worker.
+    ///
+    /// # Errors
+    /// The runtime can't watch its socket.
+    pub(crate) fn taken_up(bare: Bare, serving: &'static Serving) -> io::Result<Self> {
+        let Bare {
+            entry,
+            socket,
+            passed,
+            listener,
+            rules,
+            read,
+        } = bare;
+        let traffic = Arc::new(Traffic::new());
+        traffic.heard(&read);
+        if passed.has_spoken {
+            traffic.speaks_http1();
+        }
+        if let Some(client) = passed.said_by_proxy() {
+            traffic.comes_from(client);
+        }
+        let socket = Socket::watched(socket)?;
+        let wire = Wire::of((socket, entry), serving, Arc::clone(&traffic));
+        Ok(Self {
+            origin: Some(Origin {
+                address: passed.client,
+                listener,
+            }),
+            rules,
+            prefix: read,
+            ..Self::over(Transport::Plain(wire), serving, traffic)
+        })
+    }
+
+    /// A connection without what served it, that has come from there; none where it speaks
+    /// TLS or has come to its end.
+    pub(crate) fn strip(self, origin: Origin) -> Option<Bare> {
+        let passed = Passed {
+            client: origin.address,
+            by_proxy: self.traffic.client().is_some(),
+            has_spoken: self.traffic.has_spoken_http1(),
+        };
+        let Transport::Plain(wire) = self.transport else {
+            return None;
+        };
+        let (socket, entry) = wire.into_parts();
+        Some(Bare {
+            entry,
+            socket: socket.unwatched().ok()?,
+            passed,
+            listener: origin.listener,
+            rules: self.rules,
+            read: self.prefix,
+        })
+    }
+
+    /// Whether its client has been told that nothing more comes.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.sending_closed
+    }
+
+    /// What its client is held to.
+    pub(crate) fn rules(&self) -> &'static Rules {
+        self.rules
+    }
+
+    /// Whether HTTP/1 was spoken on it before it was taken up.
+    pub(crate) fn has_spoken_http1(&self) -> bool {
+        self.traffic.has_spoken_http1()
+    }
+
     fn over(transport: Transport, serving: &'static Serving, traffic: Arc<Traffic>) -> Self {
         Self {
             transport,
@@ -124,6 +199,7 @@ impl Stream {
             is_proxied: false,
             handshake: None,
             serving,
+            rules: serving.rules(),
             traffic,
             prefix: Bytes::new(),
             frames: None,
@@ -230,11 +306,7 @@ impl Stream {
 
     /// Whether the kernel holds input that was not read yet, or the end of it.
     pub(crate) fn has_input(&self) -> bool {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        !matches!(
-            recv(self.transport.as_raw_fd(), &mut [0], flags),
-            Err(Errno::EAGAIN)
-        )
+        has_input(self.transport.as_raw_fd())
     }
 
     /// Whether something has begun to come that can't be read yet.
@@ -275,13 +347,17 @@ impl Stream {
             Transport::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         };
-        if let Poll::Ready(Ok(())) = result {
-            let read = (buf.filled().len() - before) as u64;
-            if read == 0 && buf.remaining() > 0 {
-                self.traffic.client_closes();
-            } else {
-                self.traffic.heard(&buf.filled()[before..]);
+        match result {
+            Poll::Ready(Ok(())) => {
+                let read = (buf.filled().len() - before) as u64;
+                if read == 0 && buf.remaining() > 0 {
+                    self.traffic.client_closes();
+                } else {
+                    self.traffic.heard(&buf.filled()[before..]);
+                }
             }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.traffic.asks_in_vain(),
         }
         result
     }
@@ -391,6 +467,12 @@ impl Stream {
     }
 }
 
+/// Whether the kernel holds input of a connection, or the end of it.
+pub(crate) fn has_input(connection: RawFd) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    !matches!(recv(connection, &mut [0], flags), Err(Errno::EAGAIN))
+}
+
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         self.transport.as_raw_fd()
@@ -421,6 +503,10 @@ impl AsyncRead for Stream {
         let length = this.prefix.len().min(buf.remaining());
         buf.put_slice(&this.prefix[..length]);
         this.prefix.advance(length);
+        if this.prefix.is_empty() {
+            // Without it, the connection would keep the memory for nothing.
+            this.prefix = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

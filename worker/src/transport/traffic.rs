@@ -20,6 +20,8 @@ pub(crate) struct Traffic {
     received_at_request: AtomicU64,
     /// Bytes that the socket has taken.
     sent: AtomicU64,
+    /// The value of `received` when more was asked for and nothing was there.
+    asked_in_vain_at: AtomicU64,
     /// The last four bytes read.
     tail: AtomicU32,
     /// Where the input has to end that a body in chunks is in.
@@ -44,8 +46,6 @@ pub(crate) struct Traffic {
     upgraded: AtomicBool,
     /// Nothing is read any more: the connection is to end.
     finishing: AtomicBool,
-    /// What the client has not read is thrown away.
-    reset: AtomicBool,
     /// Who the client is, where a proxy has said it.
     client: OnceLock<IpAddr>,
 }
@@ -56,6 +56,7 @@ impl Traffic {
             received: AtomicU64::new(0),
             received_at_request: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            asked_in_vain_at: AtomicU64::new(u64::MAX),
             tail: AtomicU32::new(0),
             body_limit: AtomicU64::new(u64::MAX),
             write_blocked: AtomicBool::new(false),
@@ -68,7 +69,6 @@ impl Traffic {
             may_send_more: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
-            reset: AtomicBool::new(false),
             client: OnceLock::new(),
         }
     }
@@ -98,6 +98,16 @@ impl Traffic {
     /// Bytes that had come when the last request was handed to the service.
     pub(crate) fn received_at_request(&self) -> u64 {
         self.received_at_request.load(Relaxed)
+    }
+
+    /// More was asked for, and nothing was there.
+    pub(super) fn asks_in_vain(&self) {
+        self.asked_in_vain_at.store(self.received(), Relaxed);
+    }
+
+    /// Whether more was asked for than has come: nothing of it waits to be looked at.
+    pub(crate) fn is_asked_for_more(&self) -> bool {
+        self.asked_in_vain_at.load(Relaxed) == self.received()
     }
 
     /// Bytes that the socket has taken.
@@ -136,15 +146,6 @@ impl Traffic {
     /// Whether a body in chunks has come to be too large.
     pub(crate) fn body_is_over(&self) -> bool {
         self.received() > self.body_limit.load(Relaxed)
-    }
-
-    /// When the connection is closed, what its client has not read is lost.
-    pub(crate) fn reset(&self) {
-        self.reset.store(true, Relaxed);
-    }
-
-    pub(crate) fn is_to_be_reset(&self) -> bool {
-        self.reset.load(Relaxed)
     }
 
     /// The application has given bytes: a response's head, or more of its body.
@@ -207,6 +208,11 @@ impl Traffic {
     /// What is written are HTTP/1 messages.
     pub(super) fn speaks_http1(&self) {
         self.http1.store(true, Relaxed);
+    }
+
+    /// Whether what is written are HTTP/1 messages.
+    pub(super) fn has_spoken_http1(&self) -> bool {
+        self.http1.load(Relaxed)
     }
 
     /// Whether nothing is read any more.

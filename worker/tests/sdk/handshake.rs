@@ -28,6 +28,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "access_log",
             "proxy_protocol",
             "requests",
+            "pass_on",
             "inherit"
         ]
     );
@@ -50,6 +51,7 @@ fn a_worker_says_who_it_is_and_what_it_can_do() {
             "access_log",
             "proxy_protocol",
             "requests",
+            "pass_on",
             "inherit"
         ]
     );

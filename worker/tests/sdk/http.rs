@@ -183,7 +183,7 @@ fn a_unix_listener_is_told_by_its_socket() {
 #[test]
 fn a_worker_without_descriptors_left_goes_on_when_some_come_back() {
     let mut worker = Worker::with(Orders {
-        prefix: Some("ulimit -n 25;"),
+        prefix: Some("ulimit -n 26;"),
         ..Orders::default()
     });
     let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(worker.address)).collect();

@@ -19,6 +19,7 @@ mod http;
 mod limits;
 mod malformed;
 mod orphan;
+mod passages;
 mod printing;
 mod proxy_protocol;
 mod queues;

@@ -170,6 +170,7 @@ fn the_last_words_of_a_supervisor_are_heard() {
             id: 1000,
             deadline_ms: 60_000,
             sweep: false,
+            pass_on: Vec::new(),
         });
         worker.abandon();
         worker.process.signal(Signal::SIGCONT);

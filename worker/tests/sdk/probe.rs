@@ -101,6 +101,15 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
         "/mirror" => Ok(Response::new(Either::Left(Either::Right(
             request.into_body(),
         )))),
+        // Answers before it reads.
+        "/early" => {
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(pause).await;
+                let body = request.into_body().collect().await;
+                println!("read {:?}", body.map(|it| it.to_bytes().len()));
+            });
+            Ok(text("early\n"))
+        }
         // Reads on whatever becomes of the request.
         "/detached" => {
             println!("reads");

@@ -89,6 +89,8 @@ impl Departure {
         Order::Drain {
             within: self.until.saturating_duration_since(Instant::now()),
             sweep: self.sweep,
+            // It has none: clients are connected to the fronts.
+            pass_on: Vec::new(),
         }
     }
 }
@@ -102,7 +104,12 @@ impl Reactor {
             return;
         };
         if grip.upstream.is_none() {
-            return grip.order(Order::Drain { within, sweep });
+            let pass_on = self.listeners_to_pass_on(worker);
+            return grip.order(Order::Drain {
+                within,
+                sweep,
+                pass_on,
+            });
         }
         self.fronts.departures.begin(worker, within, sweep);
         self.fronts.touch();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tracing::{error, info};
@@ -14,20 +15,25 @@ use crate::recovery::state::SavedListener;
 /// The sockets that were bound: what they were for, and those that are held.
 pub(in crate::reactor) struct Stock {
     saved: Vec<SavedListener>,
-    held: BTreeMap<u64, std::os::fd::OwnedFd>,
+    held: BTreeMap<u64, OwnedFd>,
+    /// The passages of the listeners that are known by these cookies.
+    passages: BTreeMap<u64, OwnedFd>,
     ready: Vec<Rc<Sockets>>,
 }
 
 impl Stock {
-    pub(in crate::reactor) fn new(
-        saved: Vec<SavedListener>,
-        held: BTreeMap<u64, std::os::fd::OwnedFd>,
-    ) -> Self {
+    pub(in crate::reactor) fn new(saved: Vec<SavedListener>, held: BTreeMap<u64, OwnedFd>) -> Self {
         Self {
             saved,
             held,
+            passages: BTreeMap::new(),
             ready: Vec::new(),
         }
+    }
+
+    /// Goes on with these passages, each by the cookie of one of its listeners.
+    pub(in crate::reactor) fn keep_passages(&mut self, passages: BTreeMap<u64, OwnedFd>) {
+        self.passages = passages;
     }
 
     /// The sockets of a listener: the very ones, or bound anew where nobody
@@ -37,12 +43,13 @@ impl Stock {
             return Rc::clone(known);
         }
         let mut of_slots = BTreeMap::new();
-        let mut bound = None;
+        let (mut bound, mut passage) = (None, None);
         for saved in self.saved.iter().filter(|saved| is_for(saved, listen)) {
             bound = bound.or_else(|| saved.address.parse().ok());
             if let Some(fd) = self.held.remove(&saved.cookie) {
                 let listener = Listener::adopt(listen, &saved.address, fd, saved.file.clone());
                 of_slots.insert(saved.slot, listener);
+                passage = passage.or_else(|| self.passages.remove(&saved.cookie));
             }
         }
         let sockets = if of_slots.is_empty() {
@@ -57,6 +64,7 @@ impl Stock {
         } else {
             Sockets::adopt(listen, of_slots)
         };
+        sockets.keep_passage(passage);
         let sockets = Rc::new(sockets);
         self.ready.push(Rc::clone(&sockets));
         sockets

@@ -196,6 +196,7 @@ impl Reactor {
 
     fn rejoined(&mut self, worker: Worker, state: prefork_fleet::RejoinState) {
         let actions = self.fleet.rejoined(self.now(), worker, state);
+        self.offer_passages(worker);
         self.carry_out(actions);
     }
 

@@ -28,7 +28,10 @@ impl Reactor {
         let mut state = handover.state;
         let held = handover.listeners.iter();
         let held = held.map(|it| (it.cookie, claim(it.fd))).collect();
+        let passages = handover.listeners.iter();
+        let passages = passages.filter_map(|it| Some((it.cookie, claim(it.passage?))));
         let mut stock = Stock::new(std::mem::take(&mut state.listeners), held);
+        stock.keep_passages(passages.collect());
         let programs = handover.programs;
         let mut editions = std::mem::take(&mut state.editions);
         if let Some(keep) = &setup.keep {
@@ -61,6 +64,10 @@ impl Reactor {
         let told: Vec<Worker> = told.map(|it| it.worker).collect();
         for handed in handover.processes {
             reactor.go_on_with_process(handed);
+        }
+        let living: Vec<Worker> = reactor.processes.keys().copied().collect();
+        for worker in living {
+            reactor.offer_passages(worker);
         }
         reactor.go_on_asking_fronts(&told);
         let message = format!(

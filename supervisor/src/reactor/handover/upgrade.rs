@@ -391,10 +391,12 @@ impl Reactor {
         let keep = self.keep.as_ref()?;
         let mut listeners = Vec::new();
         for (_, sockets) in self.editions.bound() {
+            let mut passage = sockets.passage_number();
             for listener in sockets.all() {
                 listeners.push(HandedListener {
                     cookie: listener.cookie().ok()?,
                     fd: listener.number(),
+                    passage: passage.take(),
                 });
             }
         }

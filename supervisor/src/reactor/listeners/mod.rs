@@ -2,4 +2,5 @@
 
 pub(in crate::reactor) mod accept_queue;
 pub(in crate::reactor) mod acceptors;
+pub(in crate::reactor) mod passages;
 pub(in crate::reactor) mod sockets;

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use prefork_api::{CertificateStatus, ListenerStatus, TlsStatus};
@@ -25,6 +26,8 @@ pub(crate) struct Sockets {
     /// Where they were bound before, if that could not be had again: clients know
     /// the port that was chosen, and no other.
     before: Option<SocketAddr>,
+    /// The way of open connections from worker to worker, once there is one.
+    pub(super) passage: RefCell<Option<OwnedFd>>,
 }
 
 impl Sockets {
@@ -47,6 +50,7 @@ impl Sockets {
             listen: RefCell::new(listen.clone()),
             of_slots: RefCell::new(of_slots.collect()),
             before: None,
+            passage: RefCell::default(),
         }
     }
 
@@ -228,6 +232,7 @@ impl Sockets {
     /// Closes the supervisor's own duplicates.
     pub(crate) fn close(&self) {
         self.of_slots.borrow_mut().clear();
+        self.passage.take();
     }
 
     /// Every socket.

@@ -11,8 +11,8 @@ use prefork_fleet::{Event, Worker};
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::channel::SupervisorEnd;
 use prefork_proto::message::{
-    Health, Hello, ListenerOffer, OutputOffer, OutputStream, PlacesOffer, RequestsOffer, Vacate,
-    Welcome,
+    Health, Hello, ListenerOffer, OutputOffer, OutputStream, PassageOffer, PlacesOffer,
+    RequestsOffer, Vacate, Welcome,
 };
 use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
@@ -45,6 +45,8 @@ pub(crate) struct Vitals {
     pub(in crate::reactor) board: Option<Board>,
     /// Where it notes the requests that it is serving, if it is able to.
     pub(in crate::reactor) requests: Option<Table>,
+    /// Whether it was given what open connections of others come through.
+    pub(in crate::reactor) takes_over: bool,
 }
 
 impl Vitals {
@@ -78,6 +80,8 @@ pub(crate) enum Order {
         within: Duration,
         /// Whether nobody accepts after it.
         sweep: bool,
+        /// The listeners whose open connections others take.
+        pass_on: Vec<String>,
     },
     /// Send `stop`, then SIGTERM.
     Stop,
@@ -96,6 +100,8 @@ pub(crate) enum Order {
     /// Hand over the memory in which it counts what it has at a pool behind it, now or
     /// with what else it is told first.
     Places(PlacesOffer, OwnedFd),
+    /// Hand over what open connections of a listener go through from worker to worker.
+    Passage(PassageOffer, OwnedFd),
     /// Tell it the table of a pool behind it, in the same way.
     Upstreams(Rc<fronts::Table>),
     /// Send a signal.

@@ -84,6 +84,7 @@ pub(crate) fn watch(start: Start, ties: Ties) -> io::Result<Grip> {
 pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
     let (orders, received) = mpsc::unbounded_channel();
     let vitals = Rc::new(RefCell::new(Vitals {
+        takes_over: false,
         hello: adopted.hello,
         health: None,
         board: adopted.board,
@@ -327,8 +328,12 @@ impl Process {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Drain { within, sweep } => {
-                let drain = self.drain(within, sweep);
+            Order::Drain {
+                within,
+                sweep,
+                pass_on,
+            } => {
+                let drain = self.drain(within, sweep, pass_on);
                 if self.channel.is_none() && !self.is_child {
                     // It lost its supervisor and drains by itself.
                     return;
@@ -344,7 +349,7 @@ impl Process {
                 self.signal(Signal::SIGTERM);
             }
             Order::Dismiss { within, sweep } if self.conversation.has_begun() => {
-                let drain = self.drain(within, sweep);
+                let drain = self.drain(within, sweep, Vec::new());
                 let _ = self.send(&drain);
                 // While it starts it heeds nothing else, and leaves. Later it
                 // takes it for the same.
@@ -354,6 +359,10 @@ impl Process {
             Order::Call(call, answer) => self.call(call, answer),
             Order::Tickets(keys) => self.take_tickets(keys),
             Order::Places(offer, memory) => self.hand_places_over(offer, memory),
+            // Not sent, its connections end with it.
+            Order::Passage(offer, fd) => {
+                let _ = self.send_with(&ToWorker::Passage(offer), Some(fd));
+            }
             Order::Upstreams(table) => self.tell_upstreams(table),
             Order::Signal(signal) => self.signal(signal),
             // Dropped: the asker finds that it is not answered.
@@ -361,11 +370,12 @@ impl Process {
         }
     }
 
-    fn drain(&mut self, within: Duration, sweep: bool) -> ToWorker {
+    fn drain(&mut self, within: Duration, sweep: bool, pass_on: Vec<String>) -> ToWorker {
         ToWorker::Drain {
             id: self.conversation.drain(),
             deadline_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             sweep,
+            pass_on,
         }
     }
 

@@ -234,6 +234,8 @@ impl Session {
         if let Some(keeper) = self.keeper {
             keeper.let_go();
         }
+        // Who would take connections may be gone as well, and nobody sees to it.
+        self.serving.handoffs.stay();
         // What it asked for is nobody's concern any more.
         (course.replies, course.done) = mpsc::unbounded_channel();
         course.settling.clear();

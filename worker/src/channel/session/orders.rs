@@ -2,9 +2,12 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prefork_proto::message::{AccessLogOffer, Reply, Rescue, TlsOffer, ToSupervisor, ToWorker};
+use prefork_proto::message::{
+    AccessLogOffer, PassageOffer, Reply, Rescue, TlsOffer, ToSupervisor, ToWorker,
+};
 use serde_json::{Value, json};
 
 use crate::accept;
@@ -12,6 +15,7 @@ use crate::accept::listener::Listener;
 use crate::access_log;
 use crate::app::handlers::{self, LocalFuture, Refused, Reload, Tell};
 use crate::error::WorkerError;
+use crate::idle::passage::Passage;
 
 use super::{Course, Leave, Session};
 
@@ -86,11 +90,19 @@ impl Session {
                 self.gate.open();
                 id
             }
+            ToWorker::Passage(offer) => {
+                if let Err(problem) = self.take_passage(offer, fd) {
+                    self.remark(&format!("connections are not handed on: {problem}"));
+                }
+                return None;
+            }
             ToWorker::Drain {
                 id,
                 deadline_ms,
                 sweep,
+                pass_on,
             } => {
+                self.serving.handoffs.leave_by(pass_on);
                 self.drain(Duration::from_millis(deadline_ms), sweep, course);
                 course.settling.push(id);
                 return None;
@@ -150,6 +162,17 @@ impl Session {
                 Err(problem) => Err(Refused::new("unusable_listener", problem)),
             }
         })
+    }
+
+    /// Takes the connections that other workers of a listener hand on, and hands on its own
+    /// in the same way when it leaves.
+    fn take_passage(&self, offer: PassageOffer, fd: Option<OwnedFd>) -> Result<(), String> {
+        let fd = fd.ok_or("a descriptor did not arrive")?;
+        let passage = Arc::new(Passage::new(offer, fd)?);
+        self.serving.handoffs.adopt(&passage);
+        let (gate, serve) = (Rc::clone(&self.gate), Rc::clone(&self.serve));
+        tokio::task::spawn_local(accept::accept(passage, gate, self.serving, serve));
+        Ok(())
     }
 
     /// Has new connections do their handshakes with other certificates. Reading

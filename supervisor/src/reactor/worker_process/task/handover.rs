@@ -61,6 +61,7 @@ pub(crate) fn resume(
         None
     });
     let vitals = Rc::new(RefCell::new(Vitals {
+        takes_over: false,
         hello: handed.hello,
         health: handed.health,
         board,

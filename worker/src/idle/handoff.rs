@@ -1,0 +1,117 @@
+//! Handing connections on to other workers when this one leaves.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use prefork_proto::passage::{self, Kept};
+
+use crate::idle::Bare;
+use crate::idle::passage::Passage;
+use crate::process::Serving;
+
+/// How long to wait for room in a passage: others have to take what is in it.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// The ways on for connections, and what became of those that could have gone one.
+#[derive(Debug, Default)]
+pub(crate) struct Handoffs {
+    ways: Mutex<Ways>,
+    passed_on: AtomicU64,
+    kept: [AtomicU64; Kept::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Ways {
+    /// By the listener's name.
+    passages: HashMap<Arc<str>, Arc<Passage>>,
+    /// The listeners whose connections are to go on.
+    out: HashSet<Arc<str>>,
+}
+
+impl Handoffs {
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        // Every change is one call, so that a panic leaves it whole.
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses this passage from now on; what was one for the same listener before is none
+    /// any more once what waits in it is taken.
+    pub(crate) fn adopt(&self, passage: &Arc<Passage>) {
+        let mut ways = self.ways();
+        let name = Arc::clone(&passage.name);
+        if let Some(before) = ways.passages.insert(name, Arc::clone(passage)) {
+            before.end();
+        }
+    }
+
+    /// Has the connections of these listeners go on.
+    pub(crate) fn leave_by(&self, listeners: Vec<String>) {
+        self.ways().out.extend(listeners.into_iter().map(Arc::from));
+    }
+
+    /// Nobody sees to it any more that somebody takes them: they stay.
+    pub(crate) fn stay(&self) {
+        self.ways().out.clear();
+    }
+
+    /// The way on for the connections of a listener, if they are to go.
+    pub(crate) fn way_out(&self, listener: &str) -> Option<Arc<Passage>> {
+        let ways = self.ways();
+        let passage = ways.passages.get(listener)?;
+        ways.out.contains(listener).then(|| Arc::clone(passage))
+    }
+
+    /// An idle connection is closed by a drain.
+    pub(crate) fn keeps(&self, why: Kept) {
+        self.kept[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Connections that were handed on.
+    pub(crate) fn passed_on(&self) -> u64 {
+        self.passed_on.load(Relaxed)
+    }
+
+    /// Connections that could not be, by why, in the order of [`Kept::ALL`].
+    pub(crate) fn kept(&self) -> [u64; Kept::ALL.len()] {
+        Kept::ALL.map(|why| self.kept[why as usize].load(Relaxed))
+    }
+}
+
+/// Hands a connection on, if it is to go and can; gives it back where it stays.
+pub(crate) async fn hand_on(bare: Bare, serving: &'static Serving) -> Option<Bare> {
+    loop {
+        let Some(passage) = serving.handoffs.way_out(&bare.listener) else {
+            serving.handoffs.keeps(Kept::NoReceiver);
+            return Some(bare);
+        };
+        match passage::send(passage.as_fd(), &bare.passed, bare.as_fd(), &bare.read) {
+            Ok(()) => {
+                serving.handoffs.passed_on.fetch_add(1, Relaxed);
+                return None;
+            }
+            Err(error) if has_no_room(&error) => {
+                let timer = serving.timer;
+                timer.sleep_until(timer.now() + AGAIN).await;
+            }
+            Err(_) => {
+                serving.handoffs.keeps(Kept::Kernel);
+                return Some(bare);
+            }
+        }
+    }
+}
+
+/// Whether there may be room in a moment: a passage is full, or so much of this user is
+/// on its way that the kernel takes no more.
+fn has_no_room(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EAGAIN | Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR)
+    )
+}
