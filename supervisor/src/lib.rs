@@ -41,6 +41,7 @@ mod upgrade;
 
 pub use helper::read_config::{READ_ARGUMENT, read_for_supervisor};
 pub use helper::reload_hooks::{STEPS_ARGUMENT, run_steps_for_supervisor};
+pub use helper::thread_dump::{DUMP_ARGUMENT, dump_threads_for_supervisor};
 pub use reactor::{
     ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, READ_OUTPUT_ARGUMENT, read_output_for_supervisor,
 };

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use prefork_supervisor::{
-    ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT, READ_OUTPUT_ARGUMENT,
-    STEPS_ARGUMENT, cli, preflight, read_for_supervisor, read_output_for_supervisor,
-    run_steps_for_supervisor,
+    ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, DUMP_ARGUMENT, PREFLIGHT_ARGUMENT, READ_ARGUMENT,
+    READ_OUTPUT_ARGUMENT, STEPS_ARGUMENT, cli, dump_threads_for_supervisor, preflight,
+    read_for_supervisor, read_output_for_supervisor, run_steps_for_supervisor,
 };
 
 fn main() -> ExitCode {
@@ -23,6 +23,8 @@ fn main() -> ExitCode {
         Some(word) if word == STEPS_ARGUMENT => run_steps_for_supervisor(),
         // Nor does who reads what workers print.
         Some(word) if word == READ_OUTPUT_ARGUMENT => read_output_for_supervisor(),
+        // Nor does who looks where a worker hangs.
+        Some(word) if word == DUMP_ARGUMENT => dump_threads_for_supervisor(),
         _ => cli::main(),
     }
 }

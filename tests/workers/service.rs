@@ -81,6 +81,14 @@ async fn answer(context: Context, request: Request<Incoming>) -> Result<Answer, 
         tokio::time::sleep(Duration::from_millis(time)).await;
         return Ok(text(page(&context)));
     }
+    if let Some(time) = path.strip_prefix("/block/") {
+        block_the_thread(Duration::from_millis(time.parse().unwrap_or(0)));
+        return Ok(text(page(&context)));
+    }
+    if let Some(time) = path.strip_prefix("/spin/") {
+        spin_in_a_loop(Duration::from_millis(time.parse().unwrap_or(0)));
+        return Ok(text(page(&context)));
+    }
     if let Some(word) = path.strip_prefix("/print/") {
         println!("out: {word}");
         eprintln!("err: {word}");
@@ -115,6 +123,21 @@ async fn answer(context: Context, request: Request<Incoming>) -> Result<Answer, 
             *missing.status_mut() = StatusCode::NOT_FOUND;
             Ok(missing)
         }
+    }
+}
+
+/// Sleeps where nothing else is served meanwhile.
+#[inline(never)]
+fn block_the_thread(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Does nothing useful, and nothing else.
+#[inline(never)]
+fn spin_in_a_loop(time: Duration) {
+    let began = std::time::Instant::now();
+    while began.elapsed() < time {
+        std::hint::spin_loop();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RunningRequest, is_zero};
+use crate::{RunningRequest, ThreadDump, is_zero};
 
 /// Who or what caused an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -134,6 +134,9 @@ pub struct Exit {
     /// Further requests that it was serving.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub in_flight_unlisted: u64,
+    /// Where its threads were when the supervisor lost patience with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread_dump: Option<Box<ThreadDump>>,
 }
 
 impl Exit {

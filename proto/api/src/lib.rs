@@ -10,6 +10,7 @@ mod listener;
 mod log;
 mod requests;
 mod status;
+mod thread_dump;
 mod worker;
 
 pub use channels::{ChannelStatus, Channels};
@@ -24,6 +25,7 @@ pub use listener::{CertificateStatus, ListenerStatus, TlsStatus};
 pub use log::LogEntry;
 pub use requests::{RequestStage, Requests, RunningRequest, WorkerRequest};
 pub use status::{CanaryStatus, GenerationCounts, LastReload, PoolStatus, Readiness, Status};
+pub use thread_dump::{StackFrame, ThreadDump, ThreadStack};
 pub use worker::{Describe, DrainingStatus, SlotState, WorkerStatus};
 
 /// The version of the shapes in this crate.

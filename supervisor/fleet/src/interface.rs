@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prefork_api::{Exit, ExitReason, RunningRequest};
+use prefork_api::{Exit, ExitReason, RunningRequest, ThreadDump};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
@@ -203,6 +203,8 @@ pub struct Death {
     pub in_flight: Vec<RunningRequest>,
     /// Further requests that it was serving.
     pub in_flight_unlisted: u64,
+    /// Where its threads were when it was given up, if that was looked at.
+    pub thread_dump: Option<Box<ThreadDump>>,
 }
 
 /// What a worker can be asked and answers by `reply`.

@@ -1,6 +1,6 @@
 //! What `status` and the metrics read: views that borrow the fleet.
 
-use prefork_api::{Exit, SlotState};
+use prefork_api::{Exit, ExitReason, SlotState};
 
 use crate::interface::{PoolId, Time, Worker};
 use crate::state::leave::Leaving;
@@ -193,6 +193,7 @@ impl<'a> SlotView<'a> {
 pub struct ProcessView<'a> {
     process: &'a Process,
     state: SlotState,
+    leaves_for: Option<ExitReason>,
 }
 
 impl<'a> ProcessView<'a> {
@@ -202,7 +203,11 @@ impl<'a> ProcessView<'a> {
             Stage::Ready(_) => SlotState::Ready,
             Stage::Paused(_) => SlotState::Paused,
         };
-        Self { process, state }
+        Self {
+            process,
+            state,
+            leaves_for: None,
+        }
     }
 
     fn leaving(leaving: &'a Leaving) -> Self {
@@ -214,6 +219,7 @@ impl<'a> ProcessView<'a> {
         Self {
             process: &leaving.process,
             state,
+            leaves_for: Some(leaving.cause),
         }
     }
 
@@ -226,6 +232,11 @@ impl<'a> ProcessView<'a> {
     /// `stopping`.
     pub fn state(self) -> SlotState {
         self.state
+    }
+
+    /// Why it was told to leave, if it was.
+    pub fn leaves_for(self) -> Option<ExitReason> {
+        self.leaves_for
     }
 
     /// Its process id; none until its spawn is answered.

@@ -3,3 +3,4 @@
 pub(crate) mod process;
 pub(crate) mod read_config;
 pub(crate) mod reload_hooks;
+pub(crate) mod thread_dump;

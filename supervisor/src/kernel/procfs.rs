@@ -162,7 +162,7 @@ pub fn memory(pid: Pid) -> io::Result<Memory> {
 
 /// The second field is the program's name in parentheses; it may itself contain
 /// parentheses and blanks, so that the fields are counted from the last one.
-fn parse_stat(text: &str) -> Option<Stat> {
+pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     // proc_pid_stat(5) counts from 1, and `rest` begins with its field 3.

@@ -126,6 +126,14 @@ fn become_worker(birth: &Birth<'_>, image: &Image<'_>) -> ! {
     unsafe { libc::_exit(127) }
 }
 
+/// Lets the supervisor and its descendants trace the worker (prctl(2), `PR_SET_PTRACER`)
+/// where Yama lets only ancestors: who looks where a worker hangs is none.
+fn be_looked_at_by_parent() {
+    let parent = nix::unistd::getppid().as_raw();
+    // SAFETY: takes numbers only. It fails where there is no Yama, which forbids nothing then.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, parent, 0, 0, 0) };
+}
+
 /// Turns the forked child into the worker; returns only what went wrong.
 fn prepare(
     birth: &Birth<'_>,
@@ -136,6 +144,7 @@ fn prepare(
     // A session of its own: the terminal's Ctrl-C reaches the supervisor only.
     nix::unistd::setsid().map_err(step("setsid"))?;
     reset_signals().map_err(step("resetting signals"))?;
+    be_looked_at_by_parent();
 
     // The pinned program could sit where the channel has to go.
     let first_free = INHERITED_FD + birth.inherited.len() as RawFd;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use prefork_api::{ApiError, ErrorCode, JobLine, JobResult};
+use prefork_api::{ApiError, ErrorCode, ExitReason, JobLine, JobResult};
 use prefork_fleet::{Action, Ask, AskError, BootFailure, Event, JobId, Refusal, Worker};
 use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::message::NEEDS_RESTART;
@@ -48,8 +48,8 @@ impl Reactor {
                 within,
             } => self.ask(worker, ask, within),
             Action::Stop { worker } => self.stop(worker),
-            Action::Abort { worker } => self.send_away(worker, Order::Signal(Signal::SIGABRT)),
-            Action::Kill { worker } => self.send_away(worker, Order::Signal(Signal::SIGKILL)),
+            Action::Abort { worker } => self.end_by(worker, Signal::SIGABRT),
+            Action::Kill { worker } => self.end_by(worker, Signal::SIGKILL),
             Action::Count { pool } => self.counts.push_back(pool),
             Action::Look { worker, first } => self.looks.push_back(Look { worker, first }),
             Action::Report(report) => self.report(report),
@@ -107,6 +107,20 @@ impl Reactor {
             _ => Order::Stop,
         };
         self.send_away(worker, order);
+    }
+
+    /// Has a signal end a process. Where that is because nothing comes of it, where it is
+    /// is looked at first.
+    fn end_by(&mut self, worker: Worker, signal: Signal) {
+        let leaves_for = self.fleet.process(worker).and_then(|it| it.leaves_for());
+        let hangs = matches!(
+            leaves_for,
+            Some(ExitReason::HeartbeatTimeout | ExitReason::BootTimeout | ExitReason::DrainTimeout)
+        );
+        if hangs {
+            self.order(worker, Order::Look);
+        }
+        self.send_away(worker, Order::Signal(signal));
     }
 
     fn send_away(&mut self, worker: Worker, order: Order) {

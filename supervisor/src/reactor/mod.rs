@@ -321,6 +321,7 @@ impl Reactor {
             ties: Ties {
                 events,
                 rest: setup.rest,
+                looks: worker_process::task::looks(),
             },
             told_to_stop: None,
             outcome: None,

@@ -4,6 +4,7 @@ mod boot_check;
 mod checks;
 mod crash_loop;
 mod death;
+mod hang_explained;
 mod hung;
 mod lifecycle;
 mod no_hello;

@@ -85,6 +85,7 @@ pub(crate) fn certificate(
         stderr: death.stderr,
         in_flight: death.in_flight,
         in_flight_unlisted: death.in_flight_unlisted,
+        thread_dump: death.thread_dump,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use prefork_api::{ChannelStatus, Describe, Exit, WorkerRequest};
 
+use super::thread_dump::thread_dump;
 use super::{ago, exit_words, requests, state_style};
 use crate::cli::table::{Align, Cell, Style, Table};
 use crate::cli::units::{bytes, seconds};
@@ -164,6 +165,9 @@ fn certificate(exit: &Exit, now: f64, color: bool) -> String {
         let more = exit.in_flight_unlisted;
         out.push_str(&format!("     in flight: {more} more\n"));
     }
+    if let Some(dump) = &exit.thread_dump {
+        out.push_str(&thread_dump(dump, "     "));
+    }
     for line in harmless(exit.stderr.trim_end()).lines() {
         out.push_str(&format!("     | {line}\n"));
     }
@@ -181,7 +185,10 @@ fn program(describe: &Describe) -> String {
 
 #[cfg(test)]
 mod tests {
-    use prefork_api::{ExitReason, RequestStage, RunningRequest, SlotState, WorkerStatus};
+    use prefork_api::{
+        ExitReason, RequestStage, RunningRequest, SlotState, StackFrame, ThreadDump, ThreadStack,
+        WorkerStatus,
+    };
 
     use super::*;
 
@@ -194,6 +201,32 @@ mod tests {
             stage: RequestStage::Working,
             age_ms: 500,
             sent_bytes: 0,
+        }
+    }
+
+    fn dump() -> ThreadDump {
+        let frame = |function: Option<&str>, source: Option<&str>| StackFrame {
+            address: "0x7f00".to_owned(),
+            function: function.map(str::to_owned),
+            source: source.map(str::to_owned),
+            module: Some("shop".to_owned()),
+        };
+        ThreadDump {
+            threads: vec![ThreadStack {
+                pid: 4712,
+                tid: 4712,
+                name: "shop".to_owned(),
+                state: "S".to_owned(),
+                wchan: Some("hrtimer_nanosleep".to_owned()),
+                syscall: Some("clock_nanosleep".to_owned()),
+                frames: vec![
+                    frame(None, None),
+                    frame(Some("sleep"), None),
+                    frame(Some("shop::pay\n"), Some("src/pay.rs:7")),
+                ],
+            }],
+            further_threads: 2,
+            lacks: vec!["source lines: no debug information in libc.so.6".to_owned()],
         }
     }
 
@@ -258,6 +291,7 @@ mod tests {
                 stderr: "thread panicked\n\x1b[2Jbye\n".to_owned(),
                 in_flight: vec![request("/died")],
                 in_flight_unlisted: 2,
+                thread_dump: Some(Box::new(dump())),
             }],
             requests: Some(vec![WorkerRequest {
                 pool: "web".to_owned(),
@@ -309,6 +343,12 @@ last exits, newest first
   #5 pid 4712: signal 9 (SIGKILL), 12s ago; lived 41s, served 5120 requests, took 5.0 MiB at most
      in flight: GET /died from 192.0.2.7:80, working, 0.5s old
      in flight: 2 more
+     thread 4712 (shop): state S, system call clock_nanosleep, wchan hrtimer_nanosleep
+       at 0x7f00 [shop]
+       at sleep [shop]
+       at shop::pay\\n (src/pay.rs:7)
+     2 more threads
+     not known: source lines: no debug information in libc.so.6
      | thread panicked
      | \\u{1b}[2Jbye
 "

@@ -10,6 +10,7 @@ mod logs;
 mod replies;
 mod requests;
 mod status;
+mod thread_dump;
 
 pub(super) use boots::boots;
 pub(super) use changes::changes;

@@ -299,6 +299,7 @@ mod tests {
                 peak_memory_bytes: 0,
                 in_flight: vec![],
                 in_flight_unlisted: 0,
+                thread_dump: None,
                 detail: "cannot bind".to_owned(),
                 stderr: String::new(),
             }),

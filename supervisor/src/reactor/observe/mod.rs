@@ -7,3 +7,4 @@ pub(in crate::reactor) mod reports;
 pub(in crate::reactor) mod service_manager;
 pub(in crate::reactor) mod starvation;
 pub(in crate::reactor) mod status;
+pub(in crate::reactor) mod whereabouts;

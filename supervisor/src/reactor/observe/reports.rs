@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::reactor::Reactor;
 use crate::reactor::observe::events::About;
+use crate::reactor::observe::whereabouts::whereabouts;
 
 impl Reactor {
     pub(in crate::reactor) fn report(&mut self, report: Report) {
@@ -228,6 +229,9 @@ fn describe_exit(exit: &Exit, why: &str) -> String {
     );
     if !exit.detail.is_empty() {
         message.push_str(&format!(" ({})", exit.detail));
+    }
+    if let Some(dump) = &exit.thread_dump {
+        message.push_str(&format!("; {}", whereabouts(dump)));
     }
     message
 }

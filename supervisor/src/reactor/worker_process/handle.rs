@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -19,7 +20,7 @@ use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
 use prefork_proto::tls::TicketKey;
 use serde_json::Value;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::handle::Member;
 use crate::kernel::procfs::schedule::Schedule;
@@ -69,6 +70,8 @@ pub(crate) struct Ties {
     pub(crate) events: mpsc::Sender<Event>,
     /// Told what it hears.
     pub(crate) rest: Rest,
+    /// Who may look where a process hangs.
+    pub(crate) looks: Arc<Semaphore>,
 }
 
 /// What the reactor wants of a process.
@@ -104,6 +107,8 @@ pub(crate) enum Order {
     Passage(PassageOffer, OwnedFd),
     /// Tell it the table of a pool behind it, in the same way.
     Upstreams(Rc<fronts::Table>),
+    /// Look where it is before a signal ends it.
+    Look,
     /// Send a signal.
     Signal(Signal),
     /// Say what is held, and do nothing more for now.

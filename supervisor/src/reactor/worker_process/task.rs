@@ -7,6 +7,7 @@ mod channel;
 mod closing;
 mod descriptors_in_flight;
 mod handover;
+mod hang;
 mod no_hello;
 mod readiness_check;
 mod reap;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use behind::Behind;
 use closing::{AFTER_CLOSE, Closing};
+use hang::Hang;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use prefork_fleet::{Death, Event, SPEAK, Worker};
@@ -58,6 +60,7 @@ use readiness_check::Checking;
 use channel::rescue;
 
 pub(crate) use handover::{Secrets, resume};
+pub(crate) use hang::looks;
 use no_hello::UNHEARD;
 
 /// Starts the task. Its events end with [`Event::Exited`].
@@ -127,6 +130,7 @@ pub(crate) fn adopt(adopted: Adopted, ties: Ties) -> io::Result<Grip> {
         access_log: adopted.access_log,
         behind: Behind::default(),
         checking: Checking::Over,
+        hang: Hang::default(),
         inherited: Inherited::default(),
         crowded: None,
         metrics: adopted.metrics,
@@ -191,6 +195,8 @@ struct Process {
     behind: Behind,
     /// What it has to answer before it counts as ready.
     checking: Checking,
+    /// Where it was when it was given up, and what waits for that.
+    hang: Hang,
     /// What of what it is told it was born with.
     inherited: Inherited,
     /// Until then nothing is said of a descriptor for it that waits, because of too many
@@ -225,6 +231,7 @@ enum Wake {
     Died,
     Readable,
     Checked(Result<(), String>),
+    Seen,
     Output(OutputStream),
     Timer,
 }
@@ -262,6 +269,7 @@ impl Process {
             access_log: start.access_log,
             behind: Behind::default(),
             checking: start.check.map_or(Checking::Over, Checking::Due),
+            hang: Hang::default(),
             inherited: start.inherited,
             crowded: None,
             metrics: start.metrics,
@@ -287,6 +295,7 @@ impl Process {
                 Wake::Order(order) => self.obey(order),
                 Wake::Died => break,
                 Wake::Readable => self.listen().await,
+                Wake::Seen => self.seen(),
                 Wake::Checked(verdict) => self.checked(verdict).await,
                 Wake::Output(stream) => self.read_output(stream).await,
                 Wake::Timer => self.on_timer().await,
@@ -311,6 +320,7 @@ impl Process {
             Some(order) = self.orders.recv() => Wake::Order(order),
             () = sys::readable(&self.pidfd) => Wake::Died,
             () = heard(reading) => Wake::Readable,
+            () = self.hang.seen() => Wake::Seen,
             verdict = self.checking.verdict() => Wake::Checked(verdict),
             () = at(timer) => Wake::Timer,
             // Last, since there may be no end to it.
@@ -364,6 +374,7 @@ impl Process {
                 let _ = self.send_with(&ToWorker::Passage(offer), Some(fd));
             }
             Order::Upstreams(table) => self.tell_upstreams(table),
+            Order::Look => self.look(),
             Order::Signal(signal) => self.signal(signal),
             // Dropped: the asker finds that it is not answered.
             Order::HoldStill(_) => {}
@@ -379,7 +390,7 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    fn send_signal(&self, signal: Signal) {
         match sys::pidfd_kill(self.pidfd.get_ref(), signal) {
             // It ended by itself just now.
             Ok(()) | Err(nix::Error::ESRCH) => {}

@@ -137,6 +137,7 @@ pub(crate) fn resume(
         access_log,
         behind: Behind::default(),
         checking: Checking::go_on(handed.check, secrets.check),
+        hang: Hang::default(),
         // What it is told from here on is sent to it.
         inherited: Inherited::default(),
         crowded: None,
@@ -195,6 +196,8 @@ impl Process {
     /// the best case that never comes.
     pub(super) async fn hold_still(&mut self, HoldStill { held, mut until }: HoldStill) {
         self.publish();
+        // Nobody goes on looking at it.
+        self.seen();
         for output in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
             // What is on its way out of a pipe would be logged again. A quiet moment may
             // still come.

@@ -145,6 +145,7 @@ impl Process {
         let requests = self.vitals.borrow_mut().requests.take();
         let left = requests.map(|table| in_flight::at_death(&self.slot, &table));
         let left = left.unwrap_or_default();
+        let thread_dump = self.hang.result().await;
         let reaped = self.reap().await;
         Death {
             code: reaped.and_then(|reaped| reaped.code),
@@ -158,6 +159,7 @@ impl Process {
             at_unix_ms: crate::reactor::unix_ms(),
             in_flight: left.requests,
             in_flight_unlisted: left.unlisted,
+            thread_dump,
         }
     }
 
