@@ -53,6 +53,7 @@
 //! ```
 
 pub mod adapter;
+pub mod alone;
 pub mod capability;
 pub mod channel;
 pub mod error;

@@ -198,7 +198,10 @@ impl Row {
             return Err(PlacesError::Row { row: offer.row });
         }
         const LENGTH: NonZeroUsize = NonZeroUsize::new(BYTES as usize).expect("it has cells");
-        let cells = SharedCells::map(memory.as_fd(), LENGTH).map_err(refused(Call::Mmap))?;
+        // SAFETY: its seals keep it from shrinking, and it is of this length.
+        #[expect(unsafe_code, reason = "what it takes has just been checked")]
+        let cells = unsafe { SharedCells::map(memory.as_fd(), LENGTH) };
+        let cells = cells.map_err(refused(Call::Mmap))?;
         Ok(Self {
             cells,
             row: offer.row as usize,

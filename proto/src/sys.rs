@@ -92,17 +92,21 @@ fn take_fds(header: &libc::msghdr) -> Vec<OwnedFd> {
     fds
 }
 
-/// Looks at a descriptor that this process was born with. The caller has a
-/// number and no owner; it must not be -1.
-pub(crate) fn with_inherited<T>(fd: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-    // SAFETY: the borrow ends with this function. A number that is not open
-    // gives EBADF from whatever looks at it.
+/// Looks at a descriptor that this process was born with, or that nobody has opened.
+///
+/// # Safety
+/// The number is not -1, and nobody closes it before `look` returns.
+pub(crate) unsafe fn with_inherited<T>(fd: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    // SAFETY: the borrow ends with this function, until when it stays what it is by this
+    // function's contract. A number that is not open gives EBADF from whatever looks at it.
     look(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Becomes the owner of a descriptor that this process was born with. The
-/// caller has made sure that it is open, and that this happens once.
-pub(crate) fn adopt(fd: RawFd) -> OwnedFd {
+/// Becomes the owner of a descriptor that this process was born with.
+///
+/// # Safety
+/// It is open, and has no other owner.
+pub(crate) unsafe fn adopt(fd: RawFd) -> OwnedFd {
     // SAFETY: open and without another owner, by this function's contract.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
@@ -124,9 +128,11 @@ fn map_shared<T>(memory: BorrowedFd<'_>, access: ProtFlags) -> Result<NonNull<T>
 pub(crate) struct ReadOnly(NonNull<Cells<Seen>>);
 
 impl ReadOnly {
-    /// Maps memory that the caller has made sure is as large as the cells, can't
-    /// shrink, and has its page.
-    pub(crate) fn map(memory: BorrowedFd<'_>) -> Result<Self, Errno> {
+    /// Maps memory of a scoreboard.
+    ///
+    /// # Safety
+    /// The memory is as large as the cells, can't shrink, and has its page.
+    pub(crate) unsafe fn map(memory: BorrowedFd<'_>) -> Result<Self, Errno> {
         map_shared(memory, ProtFlags::PROT_READ).map(Self)
     }
 }
@@ -150,9 +156,13 @@ impl Drop for ReadOnly {
     }
 }
 
-/// Maps a scoreboard for counting, until the process ends. The caller has made
-/// sure that it is as large as the cells and can't shrink.
-pub(crate) fn map_for_good(memory: BorrowedFd<'_>) -> Result<&'static Cells<AtomicU64>, Errno> {
+/// Maps a scoreboard for counting, until the process ends.
+///
+/// # Safety
+/// The memory is as large as the cells and can't shrink.
+pub(crate) unsafe fn map_for_good(
+    memory: BorrowedFd<'_>,
+) -> Result<&'static Cells<AtomicU64>, Errno> {
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     let at = map_shared::<Cells<AtomicU64>>(memory, access)?;
     // SAFETY: never unmapped, aligned, and large enough by this function's
@@ -160,9 +170,11 @@ pub(crate) fn map_for_good(memory: BorrowedFd<'_>) -> Result<&'static Cells<Atom
     Ok(unsafe { at.as_ref() })
 }
 
-/// Maps a table of this many requests for writing, until the process ends. The caller has
-/// made sure that the memory is as large as that and can't shrink.
-pub(crate) fn map_requests_for_good(
+/// Maps a table of this many requests for writing, until the process ends.
+///
+/// # Safety
+/// The memory is as large as that and can't shrink.
+pub(crate) unsafe fn map_requests_for_good(
     memory: BorrowedFd<'_>,
     entries: usize,
 ) -> Result<(&'static Header, &'static [Record]), Errno> {
@@ -190,9 +202,11 @@ pub(crate) struct SharedCells {
 }
 
 impl SharedCells {
-    /// Maps as many bytes of memory that the caller has made sure is as large and can't
-    /// shrink.
-    pub(crate) fn map(memory: BorrowedFd<'_>, bytes: NonZeroUsize) -> Result<Self, Errno> {
+    /// Maps as many bytes of memory.
+    ///
+    /// # Safety
+    /// The memory is as large and can't shrink.
+    pub(crate) unsafe fn map(memory: BorrowedFd<'_>, bytes: NonZeroUsize) -> Result<Self, Errno> {
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no
         // memory that exists. It is page-aligned, which is enough for any cells.

@@ -44,9 +44,11 @@ impl WorkerEnd {
         if TAKEN.swap(true, Ordering::AcqRel) {
             return Err(ChannelError::AlreadyTaken);
         }
-        // They are open, and nobody else has come this far.
-        let mut channel = Self::new(sys::adopt(fd));
-        channel.inherited = others.map(sys::adopt).collect();
+        // SAFETY: they are open, and nobody else has come this far.
+        #[expect(unsafe_code, reason = "whom they belong to is known here alone")]
+        let adopt = |fd| unsafe { sys::adopt(fd) };
+        let mut channel = Self::new(adopt(fd));
+        channel.inherited = others.map(adopt).collect();
         Ok(Some(channel))
     }
 }
@@ -62,9 +64,19 @@ fn handed_down() -> Result<RangeInclusive<RawFd>, EnvironmentProblem> {
     let range = range.ok_or(EnvironmentProblem::NotInherited)?;
     for fd in range.clone() {
         let close = |fd: BorrowedFd<'_>| fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-        sys::with_inherited(fd, close).map_err(|_| EnvironmentProblem::NotInherited)?;
+        look_at(fd, close).map_err(|_| EnvironmentProblem::NotInherited)?;
     }
     Ok(range)
+}
+
+/// Looks at what the supervisor has left at this number.
+fn look_at<T>(fd: RawFd, look: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    // SAFETY: numbers of the environment are above 2, and what was left there has no owner
+    // who could close it before this program has taken its channel.
+    #[expect(unsafe_code, reason = "what the environment names is known here alone")]
+    unsafe {
+        sys::with_inherited(fd, look)
+    }
 }
 
 /// The number of a descriptor that is fit to be a channel.
@@ -74,7 +86,7 @@ fn inherited(value: &str) -> Result<RawFd, EnvironmentProblem> {
         .ok()
         .filter(|number| *number > libc::STDERR_FILENO);
     let fd: RawFd = number.ok_or(EnvironmentProblem::NotANumber)?;
-    sys::with_inherited(fd, examine)?;
+    look_at(fd, examine)?;
     Ok(fd)
 }
 

@@ -127,8 +127,10 @@ impl Writer {
         }
         let size = fstat(&memory).map_err(refused(Call::Fstat))?.st_size;
         let entries = entries(seals(&memory)?, size)?;
-        let (header, records) = sys::map_requests_for_good(memory.as_fd(), entries as usize)
-            .map_err(refused(Call::Mmap))?;
+        // SAFETY: its seals keep it from shrinking, and it has room for as many entries.
+        #[expect(unsafe_code, reason = "what it takes has just been checked")]
+        let mapped = unsafe { sys::map_requests_for_good(memory.as_fd(), entries as usize) };
+        let (header, records) = mapped.map_err(refused(Call::Mmap))?;
         let next = (1..entries).chain([NONE]);
         let slots: Box<[Slot]> = records
             .iter()

@@ -78,7 +78,9 @@ impl Tally {
         if size < BYTES as i64 {
             return Err(ScoreboardError::Size { found: size });
         }
-        let cells = sys::map_for_good(memory.as_fd()).map_err(refused(Call::Mmap))?;
+        // SAFETY: its seals keep it from shrinking, and it is long enough.
+        #[expect(unsafe_code, reason = "what it takes has just been checked")]
+        let cells = unsafe { sys::map_for_good(memory.as_fd()) }.map_err(refused(Call::Mmap))?;
         Ok(Self {
             cells,
             memory: Some(memory),

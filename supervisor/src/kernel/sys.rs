@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 mod credentials;
+mod left;
+mod packet;
 mod probes;
 mod shared_word;
 pub(crate) mod signals;
@@ -17,6 +19,7 @@ use nix::sched::CpuSet;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
 use prefork_proto::adapter::PROGRAM_FD;
+use prefork_proto::alone::is_alone;
 use prefork_proto::channel::SupervisorEnd;
 use prefork_proto::message::INHERITED_ENV;
 use tokio::io::Interest;
@@ -26,6 +29,8 @@ use crate::kernel::procfs;
 use crate::kernel::procfs::kin::{self, MARK_ENV};
 
 pub(crate) use credentials::{Start, Terms, drop_capabilities, least_nice};
+pub(crate) use left::{claim, note_left};
+pub(crate) use packet::receive_packet;
 pub(crate) use probes::{Probed, probe};
 pub(crate) use shared_word::SharedWord;
 
@@ -79,18 +84,20 @@ pub(crate) struct Image<'a> {
     pub(crate) envp: &'a [CString],
 }
 
-/// Forks a child that becomes `image`. The caller must be the process's only
-/// thread: that is what lets the child allocate, since no lock can be held.
+/// Forks a child that becomes `image`. That this is the process's only thread is what
+/// lets the child allocate, since no lock can be held; where it is not, EDEADLK.
 ///
 /// A child that can't get as far as its program says why on its stderr and
 /// exits with 127.
 pub(crate) fn spawn(birth: &Birth<'_>, image: &Image<'_>) -> nix::Result<Pid> {
+    if !is_alone().unwrap_or(false) {
+        return Err(nix::Error::EDEADLK);
+    }
     // A signal that comes before the child has its own dispositions waits for
     // them, or the handlers of this process would take it.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    // SAFETY: the supervisor is single-threaded (its runtime is tokio's
-    // `current_thread` and it never calls `spawn_blocking`), so the child sees
-    // a consistent heap. The child never returns from `become_worker`.
+    // SAFETY: this is the only thread, so the child sees a consistent heap. The child
+    // never returns from `become_worker`.
     let child = match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Child) => become_worker(birth, image),
         Ok(ForkResult::Parent { child }) => Ok(child),
@@ -287,10 +294,12 @@ pub(crate) fn keep_on_exec(fds: &[RawFd]) -> nix::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor from `first` on. To be called before anything owns
-/// any of them.
-pub(crate) fn close_from(first: RawFd) -> nix::Result<()> {
-    // SAFETY: the caller says that nobody owns what is closed here.
+/// Closes every descriptor from `first` on.
+///
+/// # Safety
+/// Nobody in this program owns any of them.
+pub(crate) unsafe fn close_from(first: RawFd) -> nix::Result<()> {
+    // SAFETY: nobody owns what is closed here, by this function's contract.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
     nix::Error::result(result).map(drop)
 }
@@ -307,15 +316,6 @@ pub(crate) fn execute(image: &Image<'_>) -> nix::Result<std::convert::Infallible
         ),
         None => nix::unistd::execve(image.path, image.argv, image.envp),
     }
-}
-
-/// Takes a descriptor over that the program before this one has left. To be
-/// called once for each number of a document that has been checked: each is
-/// open there, and named once; or for the document's own.
-pub(crate) fn claim(number: RawFd) -> OwnedFd {
-    // SAFETY: the document's check has found it open, and by its order to call
-    // this once nobody else in this program owns it.
-    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 /// What a process was started with instead of stdin, stdout and stderr, at numbers of their

@@ -287,6 +287,11 @@ impl<F> Handover<F> {
         }
         descriptors::check(pid, &self.descriptors())
     }
+
+    /// The numbers of all descriptors that it names.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = RawFd> {
+        self.descriptors().into_iter().map(|(number, _)| number)
+    }
 }
 
 impl HandedProcess {

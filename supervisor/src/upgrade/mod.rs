@@ -123,11 +123,17 @@ pub fn preflight() -> ExitCode {
 /// `None` where there was none. One that can't be used is let go of with every
 /// descriptor that it came with: the workers then look for their next
 /// supervisor, which this program becomes.
+#[expect(
+    unsafe_code,
+    reason = "what the document names is known where it is checked"
+)]
 pub(crate) fn receive() -> Option<Handover<Snapshot>> {
     let number = std::env::var(HANDOVER_FD_ENV).ok()?.parse().ok()?;
     let us = nix::unistd::Pid::this().as_raw();
     // The variable may have strayed into another process.
     descriptors::check(us, &[(number, Kind::Memory)]).ok()?;
+    // SAFETY: it was found open, and this program has just begun: it owns nothing yet.
+    unsafe { sys::note_left([number]) };
     let mut document = File::from(sys::claim(number));
     let rewound = document.rewind().map_err(HandoverError::from);
     let read = rewound.and_then(|()| read(&document));
@@ -136,7 +142,10 @@ pub(crate) fn receive() -> Option<Handover<Snapshot>> {
         if handover.state.pid != us {
             return Ok(None);
         }
-        handover.check(us).map(|()| Some(handover))
+        handover.check(us)?;
+        // SAFETY: each was found open and is named once, and this program owns nothing yet.
+        unsafe { sys::note_left(handover.numbers()) };
+        Ok(Some(handover))
     });
     match checked {
         Ok(handover) => handover,
@@ -147,7 +156,8 @@ pub(crate) fn receive() -> Option<Handover<Snapshot>> {
                 io::stderr(),
                 "prefork: the state of the program before is not used: {error}"
             );
-            let _ = sys::close_from(3);
+            // SAFETY: the document was let go of, and this program owns nothing else yet.
+            let _ = unsafe { sys::close_from(3) };
             None
         }
     }

@@ -95,7 +95,9 @@ impl Program {
         let names: Vec<&str> = sockets.iter().map(|(name, _)| &**name).collect();
         let envp = environment(brief, &values, &names)?;
         let path = CString::new(brief.program.as_os_str().as_bytes())?;
-        let pinned = brief.pinned.then(|| sys::claim(PROGRAM_FD));
+        // SAFETY: the supervisor says that it has passed it, and a program is started once.
+        #[expect(unsafe_code, reason = "what was passed is known here alone")]
+        let pinned = brief.pinned.then(|| unsafe { sys::claim(PROGRAM_FD) });
         let fds: Vec<_> = sockets.iter().map(|(_, fd)| fd.as_fd()).collect();
         let image = Image {
             pinned: pinned.as_ref().map(AsFd::as_fd),

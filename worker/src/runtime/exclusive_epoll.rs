@@ -150,7 +150,10 @@ struct Known {
 impl Known {
     /// What an epoll's number stands for, and what it has registered now.
     fn of(number: RawFd) -> Option<(String, Self)> {
-        let epoll = sys::duplicate(number).ok()?;
+        // SAFETY: numbers are looked at from 0 on, by the only thread that opens and closes
+        // here, which does neither meanwhile.
+        #[expect(unsafe_code, reason = "the runtime does not say which its epolls are")]
+        let epoll = unsafe { sys::duplicate(number) }.ok()?;
         let path = format!("/proc/self/fdinfo/{}", epoll.as_raw_fd());
         let fdinfo = File::open(path).ok()?;
         let registered = from_the_start(&fdinfo).ok()?;
@@ -278,7 +281,9 @@ mod tests {
             assert_eq!(token(&info(), listener.as_fd()), Some(found.token));
             // EPOLLEXCLUSIVE, EPOLLET; HUP and ERR are always there.
             assert!(info().contains("events: 90000019"), "{}", info());
-            let kept = sys::duplicate(epoll).unwrap();
+            // SAFETY: it is open, and nobody closes it.
+            #[expect(unsafe_code, reason = "as above")]
+            let kept = unsafe { sys::duplicate(epoll) }.unwrap();
             drop(arrivals);
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", kept.as_raw_fd()));
             assert_eq!(token(&info.unwrap(), listener.as_fd()), None);

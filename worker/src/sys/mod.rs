@@ -50,12 +50,14 @@ pub(crate) fn watch_owned(watched: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(watched, Interest::READABLE) }?)
 }
 
-/// A second descriptor, close-on-exec, of an open one. The caller sees to it
-/// that nobody closes `fd` meanwhile.
+/// A second descriptor, close-on-exec, of one that is open.
+///
+/// # Safety
+/// The number is not negative, and nobody closes what it stands for meanwhile.
 ///
 /// # Errors
-/// EMFILE, as fcntl(2) says.
-pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+/// EMFILE, as fcntl(2) says; EBADF where it is not open.
+pub(crate) unsafe fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     debug_assert!(fd >= 0, "-1 is no descriptor");
     // SAFETY: the caller keeps `fd` open for the length of this call.
     unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()

@@ -10,6 +10,7 @@ use nix::fcntl::{AtFlags, FcntlArg, fcntl};
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, execve, execveat, fork, getppid};
+use prefork_proto::alone::is_alone;
 
 /// The first descriptor that the program inherits beside its output.
 const FIRST_FD: RawFd = 3;
@@ -29,8 +30,11 @@ pub(crate) struct Image<'a> {
 }
 
 /// Takes over a descriptor that the supervisor has passed.
-pub(crate) fn claim(number: RawFd) -> OwnedFd {
-    // SAFETY: the supervisor has said that it passed this one, and it is claimed once.
+///
+/// # Safety
+/// It is open, and has no other owner.
+pub(crate) unsafe fn claim(number: RawFd) -> OwnedFd {
+    // SAFETY: by this function's contract.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
@@ -43,14 +47,17 @@ pub(crate) fn inode(fd: &OwnedFd) -> io::Result<u64> {
 }
 
 /// Starts a child that ends with this process and becomes `image`. One that can't says
-/// why on stderr and exits with 127. The caller is the process's only thread.
+/// why on stderr and exits with 127.
 ///
 /// # Errors
-/// As fork(2) says.
+/// As fork(2) says; EDEADLK where another thread runs, whose locks the child would have.
 pub(crate) fn spawn_program(image: Image<'_>) -> nix::Result<Pid> {
     let parent = Pid::this();
-    // SAFETY: the adapter starts its program before it starts any thread, so that the
-    // child sees a consistent heap. The child never returns from here.
+    if !is_alone().unwrap_or(false) {
+        return Err(nix::Error::EDEADLK);
+    }
+    // SAFETY: this is the only thread, so that the child sees a consistent heap. The child
+    // never returns from here.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
@@ -80,7 +87,11 @@ fn become_program(
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     let above = FIRST_FD + RawFd::try_from(image.fds.len()).map_err(|_| nix::Error::EMFILE)?;
     // They could sit where others have to go.
-    let high = |fd: &BorrowedFd<'_>| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above)).map(claim);
+    let high = |fd: &BorrowedFd<'_>| {
+        let high = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(above))?;
+        // SAFETY: fcntl has just made this descriptor; nobody else knows it.
+        Ok::<_, nix::Error>(unsafe { claim(high) })
+    };
     let pinned = image.pinned.as_ref().map(high).transpose()?;
     let fds = image.fds.iter().map(high).collect::<Result<Vec<_>, _>>()?;
     for (number, fd) in (FIRST_FD..).zip(&fds) {

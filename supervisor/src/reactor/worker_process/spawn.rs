@@ -107,6 +107,9 @@ fn fork_advice(errno: nix::Error) -> &'static str {
             "; a process limit is reached: look at RLIMIT_NPROC, the cgroup's pids.max and kernel.pid_max"
         }
         nix::Error::ENOMEM => "; there is no memory for another process",
+        nix::Error::EDEADLK => {
+            "; this process has another thread, whose locks would stay locked in the worker"
+        }
         _ => "",
     }
 }

@@ -1,11 +1,11 @@
 //! What the supervisor and the process that reads pipes for it say to each other:
 //! one packet for a question, at most with the pipe, and one for its answer.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::kernel::sys;
 
@@ -81,22 +81,7 @@ impl Question {
     /// Waits for the next one. `None` where there will be no more.
     pub(super) fn receive(socket: &OwnedFd) -> io::Result<Option<(Self, Option<OwnedFd>)>> {
         let mut bytes = [0; QUESTION];
-        let mut space = nix::cmsg_space!([i32; 1]);
-        let (length, fd) = loop {
-            let mut packet = [IoSliceMut::new(&mut bytes)];
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            match recvmsg::<()>(socket.as_raw_fd(), &mut packet, Some(&mut space), flags) {
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-                Ok(message) => {
-                    let rights = message.cmsgs()?.find_map(|control| match control {
-                        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-                        _ => None,
-                    });
-                    break (message.bytes, rights.map(sys::claim));
-                }
-            }
-        };
+        let (length, fd) = sys::receive_packet(socket, &mut bytes)?;
         let words: Vec<u32> = bytes[..length]
             .chunks_exact(4)
             .map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
