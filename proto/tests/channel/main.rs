@@ -6,6 +6,7 @@ mod closing;
 mod descriptors;
 mod exchange;
 mod handing_on;
+mod mutated;
 mod peer;
 mod properties;
 mod rules;

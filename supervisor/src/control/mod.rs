@@ -16,6 +16,8 @@ pub(crate) mod fake;
 mod gate;
 mod job;
 mod logs;
+#[cfg(test)]
+mod mutated;
 mod peer;
 mod places;
 mod request;

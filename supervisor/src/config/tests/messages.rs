@@ -796,6 +796,40 @@ proptest! {
     }
 }
 
+#[test]
+fn a_configuration_that_is_nearly_right_is_one_or_a_message() {
+    let corpus = [
+        include_bytes!("../../../../deploy/systemd/prefork.toml").to_vec(),
+        br#"
+[supervisor]
+runtime_dir = "/run/p"
+control_mode = "0660"
+[reload]
+before = [["./migrate", "up"]]
+[pool.web]
+listen = ["0.0.0.0:80", { address = "[::1]:81", backlog = 9 }]
+ready = "75%"
+[pool.web.app]
+forward = { "/api/" = "shop" }
+[pool.web.canary]
+workers = 1
+duration = "2m"
+[pool.shop]
+workers = 4
+user = "root"
+program = ["/bin/sh", "--uds", "{socket}"]
+rlimits = { as = "2GiB" }
+[pool.shop.adapter]
+ready = "http:/healthz"
+stop_signal = "TERM"
+"#
+        .to_vec(),
+    ];
+    prefork_testkit::mutate::mutate(78, 2_000, &corpus, |text| {
+        check_any(&String::from_utf8_lossy(text));
+    });
+}
+
 fn check_any(text: &str) {
     if let Err(error) = parse(text, "prefork.toml", &host()) {
         assert_eq!(error.exit_code(), 78);

@@ -321,6 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_is_nearly_right_is_read_and_restored_or_refused() {
+        let (dir, _file) = written();
+        let empty = fs::read(dir.path().join(NAME)).unwrap();
+        let corpus = [empty, fs::read(GOLDEN).unwrap()];
+        parse(&corpus[0]).unwrap();
+        prefork_testkit::mutate::mutate(8, 1_500, &corpus, |text| {
+            if let Ok(document) = parse(text) {
+                let now = prefork_fleet::Time::default();
+                let policies = std::collections::BTreeMap::new();
+                Fleet::restore(now, 1, document.fleet, &policies);
+            }
+        });
+    }
+
+    #[test]
     fn what_is_written_is_read_and_nobody_else_may() {
         let (dir, _file) = written();
         assert!(matches!(read(dir.path()), Found::State(state) if state.pid == 4711));

@@ -373,6 +373,36 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_are_nearly_right_are_the_same_however_they_are_cut() {
+        let begun = |frames: &[Vec<u8>]| [&[0; PREFACE][..], &frames.concat()].concat();
+        let corpus = [
+            begun(&[
+                frame(4, 0, 0, &[0; 12]),
+                frame(HEADERS, END_HEADERS, 1, &[1; 20]),
+            ]),
+            begun(&[
+                frame(HEADERS, 0, 7, &[5; 20]),
+                frame(CONTINUATION, END_HEADERS, 7, &[6; 2]),
+                frame(DATA, PADDED, 7, &[2, 3, 0, 0]),
+                frame(RST_STREAM, 0, 7, &[0; 4]),
+            ]),
+            begun(&[
+                frame(HEADERS, END_HEADERS | PADDED, 9, &[1, 9, 9, 0]),
+                frame(WINDOW_UPDATE, 0, 0, &[0, 0, 1, 0]),
+                frame(DATA, END_STREAM, 9, &[8; 30]),
+            ]),
+        ];
+        prefork_testkit::mutate::mutate(9113, 20_000, &corpus, |bytes| {
+            // Each has a number of its own, so that its marks are of one length only.
+            let length = |piece| passed(&uploads(), bytes, piece).len();
+            let whole = length(bytes.len().max(1));
+            for piece in [1, 7] {
+                assert_eq!(length(piece), whole, "in pieces of {piece}");
+            }
+        });
+    }
+
+    #[test]
     fn a_stream_is_cut_off_before_what_is_too_much() {
         let uploads = uploads();
         let begin = [vec![0; PREFACE], frame(HEADERS, END_HEADERS, 1, b"head")].concat();
