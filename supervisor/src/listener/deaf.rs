@@ -63,13 +63,14 @@ impl Listener {
     }
 
     fn is_filtered(&self) -> bool {
+        // The kernel passes nothing through the filter of a unix stream socket.
         !self.is_unix && listening::is_filtered(&self.socket).is_ok_and(|filtered| filtered)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use std::io::{ErrorKind, Read, Write};
     use std::net::{Shutdown, TcpStream};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
@@ -124,6 +125,27 @@ mod tests {
         TcpStream::connect(listener.bound().unwrap()).unwrap();
         // What we have ended ourselves is no problem, and stays so.
         listener.seal().unwrap();
+        assert_eq!((listener.problem(), listener.mend()), (None, None));
+    }
+
+    #[test]
+    fn a_filter_on_a_unix_socket_keeps_nobody_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = bound(&format!("unix:{}", path.display()));
+        let held = listener.duplicate().unwrap();
+        let code = (libc::BPF_RET | libc::BPF_K) as u16;
+        let nothing = socket2::SockFilter::new(code, 0, 0, 0);
+        SockRef::from(&held).attach_filter(&[nothing]).unwrap();
+        assert!(listening::is_filtered(&held).unwrap());
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"hello").unwrap();
+        let (served, _) = SockRef::from(&held).accept().unwrap();
+        let mut served = UnixStream::from(std::os::fd::OwnedFd::from(served));
+        served.set_nonblocking(false).unwrap();
+        let mut heard = [0; 5];
+        served.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello");
         assert_eq!((listener.problem(), listener.mend()), (None, None));
     }
 
