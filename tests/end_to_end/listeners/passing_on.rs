@@ -3,6 +3,8 @@
 
 use std::net::TcpStream;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::{Answer, Connection};
 use crate::harness::{Mode, Pool, Prefork};
@@ -50,7 +52,7 @@ fn answerer(answer: &Answer) -> i32 {
 /// Asks on a connection; it is answered by a worker that is ready.
 #[track_caller]
 fn goes_on(prefork: &Prefork, client: &mut Client) -> i32 {
-    let pid = answerer(&client.get("/").expect("the connection is there"));
+    let pid = goes_on_at(client);
     let ready = prefork.ready_pids("web");
     assert!(ready.contains(&pid), "{pid} is none of {ready:?}");
     pid
@@ -179,4 +181,38 @@ fn they_go_to_whichever_pool_has_the_listener_next() {
     let answer = client.get("/").expect("the connection is there");
     assert!(answer.body.starts_with("pool shop "), "{answer:?}");
     assert!(!answer.closes(), "{answer:?}");
+}
+
+#[test]
+#[ignore = "ten thousand connections"]
+fn in_full_ten_thousand_idle_connections_notice_no_reload() {
+    const CONNECTIONS: usize = 10_000;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the soft limit is ours");
+    assert!(
+        most > 2 * CONNECTIONS as u64 - 1000,
+        "RLIMIT_NOFILE is {most}: a worker may come to hold all connections"
+    );
+    let prefork = Prefork::start(&[Pool::service("web", 2)]);
+    let before = prefork.ready_pids("web");
+    let mut spoken = clients(&prefork, CONNECTIONS, "");
+    for client in &mut spoken {
+        goes_on_at(client);
+    }
+    prefork.done(&["reload", "--force"]);
+    eventually("all have gone on", PATIENCE, || {
+        let workers = prefork.pool("web").workers;
+        workers.iter().all(|worker| worker.draining.is_empty())
+    });
+    for client in &mut spoken {
+        let pid = goes_on_at(client);
+        assert!(!before.contains(&pid));
+    }
+    assert_eq!(accepted(&prefork), CONNECTIONS as f64);
+}
+
+/// Asks on a connection, after which it stays open; who answers.
+#[track_caller]
+fn goes_on_at(client: &mut Client) -> i32 {
+    answerer(&client.get("/").expect("the connection is there"))
 }

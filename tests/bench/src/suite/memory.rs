@@ -6,14 +6,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::bench::Bench;
+use crate::figures::Spread;
 use crate::load::ask_once;
 use crate::peer;
 use crate::prefork::{BARE, PREFORK};
 use crate::process;
-use crate::report::{Cell, Report, Table};
+use crate::report::{Bound, Cell, Report, Table, Target};
 use crate::server::Server;
 
 const WORKERS: usize = 4;
+
+/// How long connections have been idle when they are looked at: servers give up after a
+/// moment what only a busy one needs.
+const IDLE: Duration = Duration::from_secs(8);
 
 pub(super) fn run(bench: &Bench) -> Result<Report> {
     let connections = bench.pick(1000, 50);
@@ -33,15 +38,24 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
     ];
     let (peers, missing) = peer::start_all(&bench.prefork, WORKERS);
     servers.extend(peers);
+    let mut ours = None;
     for server in &mut servers {
         bench.doing(server.name());
         let master = process::proportional(server.master().pid());
         let workers = of_workers(server);
         let count = server.workers().len().max(1);
-        let kib = |bytes: u64, parts: usize| Cell::Number(bytes as f64 / 1024.0 / parts as f64, 1);
+        let each = |bytes: u64, parts: usize| bytes as f64 / 1024.0 / parts as f64;
+        let kib = |bytes: u64, parts: usize| Cell::Number(each(bytes, parts), 1);
         let per_connection = match open(server.site().address, connections) {
             // Looked at while they are open.
-            Ok(_open) => kib(of_workers(server).saturating_sub(workers), connections),
+            Ok(_open) => {
+                std::thread::sleep(IDLE);
+                let more = of_workers(server).saturating_sub(workers);
+                if server.name() == PREFORK.name {
+                    ours = Spread::of([each(more, connections)]);
+                }
+                kib(more, connections)
+            }
             Err(error) if [BARE.name, PREFORK.name].contains(&server.name()) => return Err(error),
             Err(error) => {
                 report.note(format!("{}: {error:#}", server.name()));
@@ -56,9 +70,15 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         ]);
     }
     report.tables.push(table);
+    report.targets.push(Target {
+        what: "memory per idle connection, KiB",
+        bound: Bound::AtMost(1.0),
+        measured: ours,
+    });
     report.note(format!(
-        "{connections} connections, each of which has had one answer; the kernel's own memory \
-         for them is not in it. A page that several processes share counts for each in part."
+        "{connections} connections, each of which has had one answer and has been idle for {} s; \
+         the kernel's own memory for them is not in it. A page that several processes share counts for each in part.",
+        IDLE.as_secs()
     ));
     report.note("prefork's worker and the bare hyper loop are one program file.");
     for why in missing {
