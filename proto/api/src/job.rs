@@ -18,6 +18,13 @@ pub enum JobLine {
         slot: Option<u32>,
         /// One sentence for people.
         message: String,
+        /// How many workers are done of those that the job is about, where it is about a
+        /// number of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        done: Option<u32>,
+        /// How many those are in all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        all: Option<u32>,
     },
     /// One worker's answer to `tell`.
     Reply(TellReply),
@@ -31,6 +38,20 @@ pub enum JobLine {
     },
     /// The end.
     Result(JobResult),
+}
+
+impl JobLine {
+    /// A step that concerns no number of workers: of a pool, or of no pool in particular
+    /// where that is empty.
+    pub fn step(pool: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Progress {
+            pool: pool.into(),
+            slot: None,
+            message: message.into(),
+            done: None,
+            all: None,
+        }
+    }
 }
 
 /// How a job ended.

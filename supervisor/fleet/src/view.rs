@@ -2,7 +2,7 @@
 
 use prefork_api::{Exit, ExitReason, SlotState};
 
-use crate::interface::{PoolId, Time, Worker};
+use crate::interface::{JobId, PoolId, Time, Worker};
 use crate::state::leave::Leaving;
 use crate::state::pool::Pool;
 use crate::state::process::{Process, Stage};
@@ -24,6 +24,31 @@ impl Fleet {
     /// Whether the fleet is on its way out, or out.
     pub fn stopping(&self) -> bool {
         !self.starts_processes()
+    }
+
+    /// How many workers a job has done of all that it has to; none where it is not about
+    /// a number of them.
+    pub fn progress_of(&self, job: JobId) -> Option<(u32, u32)> {
+        // A scale waits for its pool, not for slots.
+        if let Some(state) = self.jobs.get(&job).filter(|it| it.total > 0) {
+            return Some((state.total - state.remaining, state.total));
+        }
+        let rollout = self.rollout.as_ref();
+        if let Some(rollout) = rollout.filter(|it| it.jobs().any(|it| it == job)) {
+            let parts = rollout.pools.iter().filter_map(|pool| {
+                let pool = self.pools.get(*pool)?;
+                pool.part.as_ref()
+            });
+            let all: u32 = parts.map(Part::renewed).sum();
+            return Some((all.saturating_sub(self.total.behind), all));
+        }
+        let (pool, scaling) = self.pools.iter().find_map(|pool| {
+            let scaling = pool.scaling.as_ref()?;
+            scaling.jobs.contains(&job).then_some((pool, scaling))
+        })?;
+        let added = pool.desired.saturating_sub(scaling.added_from);
+        let done = added.saturating_sub(pool.tally.missing);
+        (added > 0).then_some((done, added))
     }
 
     /// The generation that the reload in progress brings, or takes back.

@@ -50,6 +50,9 @@ pub(crate) struct Global {
     /// Tables for people, which is the default, or the API's JSON for programs.
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
+    /// Tell every step of a job also on a terminal, where one line moves otherwise.
+    #[arg(long, global = true)]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]

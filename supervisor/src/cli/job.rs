@@ -5,13 +5,18 @@ use std::time::Duration;
 use prefork_api::{JobLine, JobResult, TellBody, TellOutcome, TellReply};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::address::Target;
 use super::client::{Client, Deadline, Lines};
 use super::error::Error;
+use super::progress::Progress;
 use super::render;
 use super::terminal::Terminal;
 use crate::sanitize::one_line;
+
+/// How often a line that moves is drawn anew while nothing happens.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Gives an order and follows its job to the end.
 pub(super) async fn run(
@@ -117,9 +122,14 @@ pub(super) async fn follow(
     terminal: Terminal,
     mut on_finding: impl FnMut(Finding),
 ) -> Result<JobResult, Error> {
+    let mut progress = Progress::new(terminal);
     loop {
-        if let Some(result) = step(lines, terminal, &mut on_finding).await? {
-            return outcome(result);
+        // The time on a line that moves goes on while nothing happens.
+        match timeout(TICK, step(lines, &mut progress, &mut on_finding)).await {
+            Ok(Ok(Some(result))) => return outcome(result),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_elapsed) => progress.show(),
         }
     }
 }
@@ -136,12 +146,13 @@ pub(super) enum Finding {
 /// Follows a job by one line; its result, if that line is it.
 pub(super) async fn step(
     lines: &mut Lines,
-    terminal: Terminal,
+    progress: &mut Progress,
     on_finding: &mut impl FnMut(Finding),
 ) -> Result<Option<JobResult>, Error> {
     let Some(line) = lines.next().await? else {
         return Err(Error::Lost("the job has no result".to_owned()));
     };
+    let terminal = progress.terminal();
     if terminal.is_json() {
         terminal.told([&line[..], b"\n"].concat())?;
     }
@@ -155,11 +166,13 @@ pub(super) async fn step(
             pool,
             slot,
             message,
+            done,
+            all,
         } => match slot {
-            Some(slot) => terminal.note(&format!("{pool}/{slot}: {message}")),
+            Some(slot) => progress.of_worker(format!("{pool}/{slot}: {message}"), done.zip(all)),
             // What concerns no pool concerns the supervisor itself.
-            None if pool.is_empty() => terminal.note(&message),
-            None => terminal.note(&format!("{pool}: {message}")),
+            None if pool.is_empty() => progress.note(&message),
+            None => progress.note(&format!("{pool}: {message}")),
         },
         JobLine::Reply(reply) => on_finding(Finding::Reply(reply)),
         JobLine::Change { what, message } => on_finding(Finding::Change { what, message }),

@@ -14,6 +14,7 @@ mod error;
 mod job;
 mod local;
 mod orders;
+mod progress;
 mod query;
 mod reload;
 mod render;
@@ -53,7 +54,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(300);
 pub fn main() -> ExitCode {
     // The program before this one had our arguments: it may have known others.
     if let Some(handover) = crate::upgrade::receive() {
-        let terminal = Terminal::new(None);
+        let terminal = Terminal::new(None, false);
         let done = crate::run::supervise::go_on(handover).map_err(Error::from);
         return ExitCode::from(done.map_or_else(|error| report(&error, terminal), |()| 0));
     }
@@ -61,7 +62,7 @@ pub fn main() -> ExitCode {
     let matches = CommandLine::definition(is_empty).get_matches();
     let CommandLine { global, command } =
         CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let terminal = Terminal::new(global.output);
+    let terminal = Terminal::new(global.output, global.verbose);
     let done = match command {
         Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
         Command::Check(wanted) => {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::client::{Client, Deadline, Lines};
 use super::error::Error;
 use super::job::{self, Finding};
+use super::progress::Progress;
 use super::render;
 use super::terminal::Terminal;
 
@@ -64,7 +65,7 @@ fn committed(result: &JobResult, terminal: Terminal) -> Result<(), Error> {
 /// Waits for the job's first line: a configuration that is refused has none
 /// but the refusal.
 async fn begun(lines: &mut Lines, terminal: Terminal) -> Result<(), Error> {
-    match job::step(lines, terminal, &mut |_| {}).await? {
+    match job::step(lines, &mut Progress::new(terminal), &mut |_| {}).await? {
         Some(result) => committed(&job::outcome(result)?, terminal),
         None => job::say(
             terminal,

@@ -24,11 +24,13 @@ pub(crate) struct Terminal {
     pub(crate) color: bool,
     /// Whether stdout is a screen that can be drawn anew.
     pub(crate) screen: bool,
+    /// Whether what goes on is told on one line of stderr that moves.
+    pub(crate) moving: bool,
 }
 
 impl Terminal {
-    /// Looks at stdout and the environment (<https://no-color.org>).
-    pub(crate) fn new(format: Option<Format>) -> Self {
+    /// Looks at stdout, stderr and the environment (<https://no-color.org>).
+    pub(crate) fn new(format: Option<Format>, verbose: bool) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let screen = io::stdout().is_terminal() && !dumb;
@@ -36,6 +38,7 @@ impl Terminal {
             format,
             color: screen && !set("NO_COLOR"),
             screen,
+            moving: io::stderr().is_terminal() && !dumb && !verbose,
         }
     }
 

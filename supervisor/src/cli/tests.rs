@@ -18,6 +18,7 @@ const TERMINAL: Terminal = Terminal {
     format: None,
     color: false,
     screen: false,
+    moving: false,
 };
 
 fn on_one_thread(test: impl Future<Output = ()>) {

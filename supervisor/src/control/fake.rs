@@ -200,6 +200,8 @@ pub(crate) fn progress(message: &str) -> JobLine {
         pool: "web".to_owned(),
         slot: Some(0),
         message: message.to_owned(),
+        done: None,
+        all: None,
     }
 }
 

@@ -169,11 +169,7 @@ fn a_job_streams_its_lines_as_they_come_and_outlives_its_client() {
         // The failure is counted although nobody listens any more: the job has
         // no result, since its reactor went away.
         lines
-            .send(JobLine::Progress {
-                pool: "web".to_owned(),
-                slot: None,
-                message: "goes on".to_owned(),
-            })
+            .send(JobLine::step("web", "goes on"))
             .expect("a client that leaves doesn't cancel the job");
         drop(lines);
         eventually("the job's end counts", || {

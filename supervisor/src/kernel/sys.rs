@@ -9,6 +9,7 @@ mod packet;
 mod probes;
 mod shared_word;
 pub(crate) mod signals;
+pub(crate) mod terminal;
 
 use std::ffi::{CStr, CString};
 use std::future::poll_fn;

@@ -58,14 +58,17 @@ impl Reactor {
                 pool,
                 slot,
                 message,
-            } => self.job_line(
-                job,
-                JobLine::Progress {
+            } => {
+                let (done, all) = self.fleet.progress_of(job).unzip();
+                let step = JobLine::Progress {
                     pool,
                     slot,
                     message,
-                },
-            ),
+                    done,
+                    all,
+                };
+                self.job_line(job, step);
+            }
             Action::Finish { job, result } => self.finish(job, result),
             Action::Reloaded {
                 generation,

@@ -92,6 +92,15 @@ impl Part {
         self.scaled.unwrap_or(self.policy.workers)
     }
 
+    /// How many slots have another worker once it is in force.
+    pub(crate) fn renewed(&self) -> u32 {
+        let kept = match self.fate {
+            Fate::Kept => self.before.unwrap_or(0).min(self.workers()),
+            Fate::InPlace | Fate::Replaced => 0,
+        };
+        self.workers() - kept
+    }
+
     /// Whether the slot keeps its process, which is one of the new generation as soon
     /// as that is in force.
     pub(crate) fn keeps(&self, slot: SlotId) -> bool {

@@ -232,11 +232,7 @@ impl Reactor {
         self.journal
             .note("upgrade", About::default(), message.clone());
         if let Some(asker) = &asker {
-            let _ = asker.send(JobLine::Progress {
-                pool: String::new(),
-                slot: None,
-                message,
-            });
+            let _ = asker.send(JobLine::step("", message));
         }
         if program.runs_already() {
             let message = format!(

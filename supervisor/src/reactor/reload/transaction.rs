@@ -231,12 +231,7 @@ impl Reactor {
                 "reload: its workers stay, since those after them would be the same"
             );
             for asker in askers {
-                let _ = asker.send(JobLine::Progress {
-                    pool: pool.clone(),
-                    slot: None,
-                    message: "its workers stay, since those after them would be the same (--force replaces them)"
-                        .to_owned(),
-                });
+                let _ = asker.send(JobLine::step(pool.clone(), "its workers stay, since those after them would be the same (--force replaces them)"));
             }
         }
     }
@@ -550,11 +545,7 @@ pub(in crate::reactor) fn tell<'a>(
 ) {
     for asker in askers {
         // A client that has left doesn't cancel its reload.
-        let _ = asker.send(JobLine::Progress {
-            pool: String::new(),
-            slot: None,
-            message: message.to_owned(),
-        });
+        let _ = asker.send(JobLine::step("", message));
     }
 }
 
