@@ -3,7 +3,10 @@
 
 use std::path::PathBuf;
 
-use prefork_api::{ApiError, Channels, Describe, Event, JobLine, Requests, Status, TellBody};
+use prefork_api::{
+    ApiError, Channels, Describe, Event, JobLine, Requests, Status, TellBody, Traffic,
+    WorkerRequest,
+};
 use prefork_fleet::Command;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -45,6 +48,20 @@ impl Wanted {
     }
 }
 
+/// Everything at one moment, and what came before it: what the page at the admin address
+/// shows.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    /// The status document.
+    pub status: Status,
+    /// What was served, now and in the last ten minutes.
+    pub traffic: Traffic,
+    /// The oldest requests that are being served, the oldest first.
+    pub requests: Vec<WorkerRequest>,
+    /// The last events, the newest first.
+    pub events: Vec<Event>,
+}
+
 /// A question or a command for the reactor.
 #[derive(Debug)]
 pub enum Request {
@@ -68,6 +85,10 @@ pub enum Request {
         /// The answer.
         reply: oneshot::Sender<Result<Requests, ApiError>>,
     },
+    /// What was served.
+    Traffic(oneshot::Sender<Traffic>),
+    /// What the page at the admin address shows.
+    Overview(oneshot::Sender<Overview>),
     /// A row per channel.
     Channels(oneshot::Sender<Channels>),
     /// The exposition in text format 0.0.4.

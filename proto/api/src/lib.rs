@@ -11,6 +11,7 @@ mod log;
 mod requests;
 mod status;
 mod thread_dump;
+mod traffic;
 mod worker;
 
 pub use channels::{ChannelStatus, Channels};
@@ -26,6 +27,7 @@ pub use log::LogEntry;
 pub use requests::{RequestStage, Requests, RunningRequest, WorkerRequest};
 pub use status::{CanaryStatus, GenerationCounts, LastReload, PoolStatus, Readiness, Status};
 pub use thread_dump::{StackFrame, ThreadDump, ThreadStack};
+pub use traffic::{PoolTraffic, Traffic, TrafficPoint, WorkerTraffic, quantile};
 pub use worker::{Describe, DrainingStatus, SlotState, WorkerStatus};
 
 /// The version of the shapes in this crate.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use prefork_api::{Channels, Describe, ErrorCode, Event, Requests, Status};
+use prefork_api::{Channels, Describe, ErrorCode, Event, Requests, Status, Traffic};
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
 
 use super::answer::Rejection;
-use crate::handle::{Handle, Member, Request, Wanted};
+use crate::handle::{Handle, Member, Overview, Request, Wanted};
 use crate::log::Memory;
 
 /// The reactor answers between two steps of its loop; longer than this and
@@ -28,6 +28,16 @@ pub(crate) async fn metrics(handle: &Handle) -> Result<String, Rejection> {
 /// Every worker's process.
 pub(super) async fn workers(handle: &Handle) -> Result<Vec<Member>, Rejection> {
     ask(handle, Request::Workers).await
+}
+
+/// What was served.
+pub(super) async fn traffic(handle: &Handle) -> Result<Traffic, Rejection> {
+    ask(handle, Request::Traffic).await
+}
+
+/// What the page at the admin address shows.
+pub(crate) async fn overview(handle: &Handle) -> Result<Overview, Rejection> {
+    ask(handle, Request::Overview).await
 }
 
 /// A row per channel.

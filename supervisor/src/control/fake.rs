@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use prefork_api::{
     ApiError, Channels, ErrorCode, Event, JobLine, JobResult, PoolStatus, Requests, SCHEMA,
-    SlotState, Status, TellOutcome, TellReply, WorkerStatus,
+    SlotState, Status, TellOutcome, TellReply, Traffic, WorkerStatus,
 };
 use prefork_fleet::Command;
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::Allowed;
-use crate::handle::{Handle, Member, Request};
+use crate::handle::{Handle, Member, Overview, Request};
 use crate::kernel::fd_reserve::Reserve;
 use crate::log::Memory;
 
@@ -161,7 +161,27 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
     }
 }
 
-fn event(seq: u64) -> Event {
+/// Traffic of nobody.
+pub(crate) fn traffic() -> Traffic {
+    Traffic {
+        schema: SCHEMA,
+        uptime_seconds: 1.5,
+        bounds: vec![0.1, 1.0],
+        pools: vec![],
+    }
+}
+
+/// What the page shows of a service that has served nothing.
+pub(crate) fn overview(status: Status) -> Overview {
+    Overview {
+        status,
+        traffic: traffic(),
+        requests: vec![],
+        events: vec![],
+    }
+}
+
+pub(crate) fn event(seq: u64) -> Event {
     Event {
         seq,
         at: 1000.0,
@@ -220,6 +240,8 @@ async fn react(
                 schema: SCHEMA,
                 channels: vec![],
             })),
+            Request::Traffic(reply) => drop(reply.send(traffic())),
+            Request::Overview(reply) => drop(reply.send(overview(state.status.clone()))),
             Request::Metrics(reply) => drop(reply.send("fake_metric 1\n".to_owned())),
             Request::Requests { reply, .. } => drop(reply.send(Ok(Requests {
                 schema: SCHEMA,

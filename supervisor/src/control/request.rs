@@ -99,6 +99,7 @@ impl Visit {
         let handle = &self.handle;
         let answer = match query {
             Query::Status => answer::json(StatusCode::OK, &ask::status(handle).await?),
+            Query::Traffic => answer::json(StatusCode::OK, &ask::traffic(handle).await?),
             Query::Channels => answer::json(StatusCode::OK, &ask::channels(handle).await?),
             Query::Describe { pool, slot } => {
                 answer::json(StatusCode::OK, &ask::describe(handle, pool, slot).await?)

@@ -6,7 +6,7 @@ use prefork_api::ErrorCode;
 use super::answer::Rejection;
 
 /// Every path, for those who lost their way.
-const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/logs?follow=1, /v1/channels, /v1/requests, /v1/metrics, \
+const PATHS: &str = "GET /v1/status, /v1/events?since=N&follow=1, /v1/logs?follow=1, /v1/channels, /v1/requests, /v1/traffic, /v1/metrics, \
      /v1/livez, /v1/readyz, /v1/workers/{pool}/{slot}; \
      POST /v1/pools/{pool}/{scale|restart|tell}, \
      /v1/workers/{pool}/{slot}/{restart|pause|resume|drain|kill|tell}, \
@@ -29,6 +29,7 @@ pub(super) enum Query {
     Logs,
     Channels,
     Requests,
+    Traffic,
     Metrics,
     Live,
     Ready,
@@ -40,9 +41,12 @@ impl Query {
     pub(super) fn is_public(&self) -> bool {
         match self {
             Self::Status | Self::Metrics | Self::Live | Self::Ready => true,
-            Self::Events | Self::Logs | Self::Channels | Self::Requests | Self::Describe { .. } => {
-                false
-            }
+            Self::Events
+            | Self::Logs
+            | Self::Channels
+            | Self::Requests
+            | Self::Traffic
+            | Self::Describe { .. } => false,
         }
     }
 }
@@ -145,6 +149,7 @@ fn resolve(path: &str) -> Result<Route, Rejection> {
         ["logs"] => Route::Query(Query::Logs),
         ["channels"] => Route::Query(Query::Channels),
         ["requests"] => Route::Query(Query::Requests),
+        ["traffic"] => Route::Query(Query::Traffic),
         ["metrics"] => Route::Query(Query::Metrics),
         ["livez"] => Route::Query(Query::Live),
         ["readyz"] => Route::Query(Query::Ready),
@@ -216,7 +221,8 @@ mod tests {
     #[test]
     fn every_documented_path_leads_somewhere() {
         for path in [
-            "status", "events", "logs", "channels", "requests", "metrics", "livez", "readyz",
+            "status", "events", "logs", "channels", "requests", "traffic", "metrics", "livez",
+            "readyz",
         ] {
             let path = format!("/v1/{path}");
             assert!(

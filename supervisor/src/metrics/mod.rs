@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use prefork_proto::message::{Message, ToSupervisor, ToWorker};
+use prefork_proto::message::{HttpCounts, Message, ToSupervisor, ToWorker};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
@@ -200,6 +200,15 @@ impl Metrics {
     /// A slot's, if it has been exported.
     pub fn known_slot(&self, pool: &str, slot: u32) -> Option<&Rc<SlotMetrics>> {
         self.slots.get(pool)?.get(&slot)
+    }
+
+    /// What all slots of a pool have served; none where no worker counts it.
+    pub fn served_by(&self, pool: &str) -> Option<HttpCounts> {
+        let slots = self.slots.get(pool)?.values();
+        slots.filter_map(|slot| slot.http()).reduce(|mut sum, it| {
+            http::add(&mut sum, &it);
+            sum
+        })
     }
 
     /// Everything in text format 0.0.4.

@@ -461,6 +461,22 @@ impl SlotMetrics {
         (!numbers.uncounted).then(|| numbers.http().total())
     }
 
+    /// What all of the slot's processes have served; none where they do not count it.
+    pub fn http(&self) -> Option<HttpCounts> {
+        let numbers = self.numbers();
+        (!numbers.uncounted).then(|| numbers.http())
+    }
+
+    /// Processor time of all of the slot's processes, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.numbers().cpu_seconds()
+    }
+
+    /// Requests in flight, in all of the slot's processes.
+    pub fn in_flight(&self) -> u64 {
+        self.numbers().sum(|process| process.in_flight)
+    }
+
     /// How many of the slot's processes have failed.
     pub fn crashes(&self) -> u64 {
         let numbers = self.numbers();

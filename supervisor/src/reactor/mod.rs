@@ -67,6 +67,7 @@ use handover::upgrade::{Ears, Upgrades, Verdict};
 use observe::events::Journal;
 use observe::oom::OutOfMemory;
 use observe::starvation::Look;
+use observe::traffic::History;
 use prefork_fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use reload::transaction::{Reading, Reloads};
 
@@ -140,6 +141,8 @@ pub struct Reactor {
     /// When the processes' use of memory and time was last looked up.
     looked_up: Option<Instant>,
     journal: Journal,
+    /// What the pools have served lately.
+    history: History,
     oom: OutOfMemory,
     trees: Trees,
     fronts: Fronts,
@@ -309,6 +312,7 @@ impl Reactor {
             listener_problems: BTreeMap::new(),
             looked_up: None,
             journal: Journal::new(),
+            history: History::default(),
             oom: OutOfMemory::default(),
             trees: Trees::new(),
             fronts: Fronts::default(),
@@ -610,7 +614,7 @@ impl Reactor {
     }
 
     /// Once a second: how late the loop is, kills for want of memory, a sign of
-    /// life, and memory where it has a limit.
+    /// life, what the pools have served, and memory where it has a limit.
     fn pulse(&mut self, due: Instant) {
         self.metrics.supervisor().loop_lag(due.elapsed());
         self.ties.rest.end_by(due + PULSE);
@@ -619,6 +623,7 @@ impl Reactor {
         self.oom.look();
         self.notify();
         self.log.catch_up();
+        self.note_traffic();
         self.look_at_listeners();
         self.replace_tickets();
         let limited = self.processes.keys().copied();

@@ -33,6 +33,12 @@ impl Reactor {
             Request::Workers(reply) => {
                 let _ = reply.send(self.workers());
             }
+            Request::Traffic(reply) => {
+                let _ = reply.send(self.traffic());
+            }
+            Request::Overview(reply) => {
+                let _ = reply.send(self.overview());
+            }
             Request::Channels(reply) => {
                 let _ = reply.send(self.channels());
             }

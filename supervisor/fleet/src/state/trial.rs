@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use prefork_api::quantile;
+
 use crate::interface::Worker;
 use crate::state::canary::Canary;
 use crate::state::comparison::{Comparison, Count};
@@ -263,20 +265,7 @@ impl Traffic {
     /// The 99th percentile in seconds, as if durations were spread evenly over their
     /// bucket; none where nothing was counted, or it lies beyond the last bound.
     fn p99(&self, bounds: &[f64]) -> Option<f64> {
-        let total: u64 = self.durations.iter().sum();
-        let rank = total as f64 * (1.0 - SLOWEST);
-        let mut below = 0;
-        for (index, count) in self.durations.iter().enumerate() {
-            let upper = *bounds.get(index)?;
-            let reached = below + count;
-            if *count > 0 && reached as f64 >= rank {
-                let lower = index.checked_sub(1).map_or(0.0, |before| bounds[before]);
-                let share = (rank - below as f64) / *count as f64;
-                return Some(lower + (upper - lower) * share);
-            }
-            below = reached;
-        }
-        None
+        quantile(bounds, &self.durations, 1.0 - SLOWEST)
     }
 }
 

@@ -48,6 +48,11 @@ impl Journal {
         self.kept.iter().cloned().collect()
     }
 
+    /// The last events, the newest first.
+    pub(crate) fn last(&self, most: usize) -> Vec<Event> {
+        self.kept.iter().rev().take(most).cloned().collect()
+    }
+
     /// Goes on with the events that another program kept.
     pub(crate) fn restore(&mut self, kept: Vec<Event>) {
         self.kept = kept.into();

@@ -7,4 +7,5 @@ pub(in crate::reactor) mod reports;
 pub(in crate::reactor) mod service_manager;
 pub(in crate::reactor) mod starvation;
 pub(in crate::reactor) mod status;
+pub(in crate::reactor) mod traffic;
 pub(in crate::reactor) mod whereabouts;

@@ -230,7 +230,7 @@ impl Reactor {
     }
 
     /// Looks up what the processes use and have counted, and what the slots are doing.
-    fn look_at_processes(&mut self) {
+    pub(in crate::reactor) fn look_at_processes(&mut self) {
         let all = self.looked_up.is_none_or(|last| last.elapsed() >= FRESH);
         if all {
             self.looked_up = Some(Instant::now());
