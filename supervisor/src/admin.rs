@@ -8,10 +8,10 @@ pub use hosts::Hosts;
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
+use hyper::header::CONTENT_SECURITY_POLICY;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use prefork_api::ErrorCode;
@@ -75,18 +75,21 @@ async fn answer<B>(handle: &Handle, request: &Request<B>) -> Result<Answer, Reje
         "/livez" => Ok(live()),
         "/readyz" => ready(handle).await,
         "/status.json" => Ok(answer::json(StatusCode::OK, &ask::status(handle).await?)),
-        _ => Ok(html(page::render(&ask::status(handle).await?))),
+        _ => Ok(html(page::render(&ask::overview(handle).await?, now()))),
     }
 }
 
-/// A page that may load nothing and run nothing.
+/// Seconds since the Unix epoch.
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A page that may load nothing and run nothing but its own script.
 fn html(page: String) -> Answer {
     let mut answer = answer::whole(StatusCode::OK, "text/html; charset=utf-8", page);
     let headers = answer.headers_mut();
-    headers.insert(
-        CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
-    );
+    headers.insert(CONTENT_SECURITY_POLICY, page::POLICY.clone());
     answer
 }
 
@@ -98,7 +101,7 @@ mod tests {
 
     use super::*;
     use crate::control::answer::Payload;
-    use crate::control::fake::status;
+    use crate::control::fake::{overview, status};
     use crate::handle;
 
     /// A reactor that knows nothing but its status.
@@ -108,6 +111,9 @@ mod tests {
             while let Some(request) = inbox.recv().await {
                 match request {
                     handle::Request::Status(reply) => drop(reply.send(status.clone())),
+                    handle::Request::Overview(reply) => {
+                        drop(reply.send(overview(status.clone())));
+                    }
                     handle::Request::Metrics(reply) => drop(reply.send("x 1\n".to_owned())),
                     other => panic!("the admin address asked for {other:?}"),
                 }

@@ -37,6 +37,14 @@ pub(crate) fn log_line(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_hidden(c) && c != '\t')
 }
 
+/// The first characters, and whether there were more.
+pub(crate) fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+    }
+}
+
 fn escaped(text: &str, is_harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
     let Some(first) = text.find(&is_harmful) else {
         return Cow::Borrowed(text);
@@ -106,6 +114,12 @@ mod tests {
             assert_eq!(harmless(&text), shown);
         }
         assert_eq!(log_line("grüß dich, 世界 ✓"), "grüß dich, 世界 ✓");
+    }
+
+    #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!(cut("ééé", 3), "ééé");
+        assert_eq!(cut(&"é".repeat(65_536), 3), "ééé…");
     }
 
     #[test]

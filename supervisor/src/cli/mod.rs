@@ -27,6 +27,8 @@ pub(crate) mod units;
 mod upgrade;
 mod wait;
 
+pub(crate) use render::{canary_words, exit_words, own_words};
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

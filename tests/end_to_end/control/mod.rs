@@ -3,6 +3,7 @@
 mod exit_codes;
 mod operations;
 mod operators_view;
+mod page;
 mod progress;
 mod requests;
 mod signals;

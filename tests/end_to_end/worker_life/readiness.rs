@@ -35,7 +35,7 @@ fn everybody_hears(prefork: &Prefork, readiness: Readiness, sentence: &str) {
     assert_eq!(document.readiness, Some(readiness));
     assert_eq!(document.ready, readiness == Readiness::Ready);
     let page = http::get(prefork.admin(), "/").expect("it answers");
-    assert!(page.body.contains(&format!(">{sentence}</p>")), "{page:?}");
+    assert!(page.body.contains(&format!(">{sentence}</h1>")), "{page:?}");
 }
 
 #[test]

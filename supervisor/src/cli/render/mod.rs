@@ -21,6 +21,7 @@ pub(super) use logs::log_entry;
 pub(super) use replies::replies;
 pub(super) use requests::requests;
 pub(super) use status::status;
+pub(crate) use status::{canary_words, own_words};
 
 use nix::sys::signal::Signal;
 use prefork_api::{Exit, SlotState};
@@ -41,7 +42,7 @@ fn state_style(state: SlotState) -> Style {
 }
 
 /// How a process ended, in a few words: `crash, exit code 1`, `signal 9 (SIGKILL)`.
-fn exit_words(exit: &Exit) -> String {
+pub(crate) fn exit_words(exit: &Exit) -> String {
     let reason = exit.reason.as_str();
     match (exit.code, exit.signal) {
         (_, Some(number)) => {

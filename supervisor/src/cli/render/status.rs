@@ -50,7 +50,7 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
 }
 
 /// How a canary stands, on one line.
-fn canary_words(canary: &CanaryStatus) -> String {
+pub(crate) fn canary_words(canary: &CanaryStatus) -> String {
     let CanaryStatus { new, old, .. } = canary;
     format!(
         "canary of generation {}: {:.1} % 5xx against {:.1} %, {} requests against {}; \
@@ -224,7 +224,7 @@ fn note(worker: &WorkerStatus) -> String {
 }
 
 /// What the process said of its end: why it left, or the last that it wrote.
-fn own_words(exit: &Exit) -> Option<String> {
+pub(crate) fn own_words(exit: &Exit) -> Option<String> {
     let last_line = || {
         exit.stderr
             .lines()
