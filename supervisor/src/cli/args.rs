@@ -102,6 +102,8 @@ pub(crate) enum Question {
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         older_than: Option<Duration>,
     },
+    /// Show the workers at work on a terminal: rates, latencies, requests and events.
+    Top(Top),
     /// Show the channels between supervisor and workers.
     Channels,
     /// Show what happened: a line for each event on a terminal or with `--output table`,
@@ -328,6 +330,16 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Draw one picture and end. Without it, `--output json` has a line for each interval.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// What rates and latencies are measured over, and how often it is drawn.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub(crate) interval: Duration,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Events {
     /// Go on with what happens next.
     #[arg(long)]
@@ -516,6 +528,16 @@ impl Run {
             admin: self.admin,
             directory: None,
         }
+    }
+}
+
+/// Not so short that asking is all that happens.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    let least = Duration::from_millis(100);
+    match interval >= least {
+        true => Ok(interval),
+        false => Err("an interval is 100ms or more".to_owned()),
     }
 }
 

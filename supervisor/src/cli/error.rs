@@ -78,6 +78,12 @@ pub(crate) enum Error {
     /// Some of the workers that were told did not do it.
     #[error("{message}")]
     Told { message: String, timed_out: bool },
+    /// There is nothing to draw on.
+    #[error(
+        "`prefork top` draws on a terminal, and here is none: \
+         use `prefork top --once` for one picture, or `--output json` for figures"
+    )]
+    NoScreen,
     /// Nobody reads stdout any more, or it cannot be written.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
@@ -126,6 +132,7 @@ impl Error {
             } => ErrorCode::TimedOut.exit_code(),
             // `prefork metrics | head -1` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::NoScreen => ErrorCode::Usage.exit_code(),
             Self::Unreachable { .. }
             | Self::Lost(_)
             | Self::Malformed(_)

@@ -3,7 +3,7 @@
 //! `args` turns the raw arguments into checked values; each command is a
 //! function of `local` or `check` (needs no supervisor), `query` (looks) or `job`,
 //! `reload`, `upgrade`, `stop` and `wait` (has something done). They reach the supervisor by `client`, show
-//! what they have by `render`, and fail with an `error` that knows its exit code.
+//! what they have by `render` and `top`, and fail with an `error` that knows its exit code.
 
 mod address;
 mod args;
@@ -23,6 +23,7 @@ mod table;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod top;
 pub(crate) mod units;
 mod upgrade;
 mod wait;

@@ -9,11 +9,12 @@ use prefork_api::{Channels, Describe, Event, LogEntry, Requests, Status};
 use serde_json::Value;
 
 use super::address::{PoolName, Target, WorkerAddress};
-use super::args::{Events, Logs, Question, Since, Status as StatusFlags};
+use super::args::{Events, Logs, Question, Since, Status as StatusFlags, Top};
 use super::client::{Client, Deadline, Lines, read};
 use super::error::{self, Error};
 use super::render;
 use super::terminal::Terminal;
+use super::top;
 use crate::kernel::sys::stdout_is_unread;
 
 /// How often `status --watch` looks.
@@ -41,6 +42,7 @@ impl Query<'_> {
             Question::Requests { target, older_than } => {
                 self.requests(target.as_ref(), older_than).await?;
             }
+            Question::Top(wanted) => return self.while_read(self.top(wanted)).await,
             Question::Channels => self.channels().await?,
             Question::Metrics => self.metrics().await?,
             Question::Events(wanted) => self.while_read(self.events(wanted)).await?,
@@ -124,6 +126,11 @@ impl Query<'_> {
         self.show(&document, || {
             render::requests(&requests, self.terminal.color)
         })
+    }
+
+    /// `prefork top`: the exit code.
+    async fn top(&self, wanted: Top) -> Result<u8, Error> {
+        top::run(self.client, self.terminal, self.timeout, wanted).await
     }
 
     /// `prefork channels`.

@@ -588,6 +588,13 @@ pub(crate) async fn stdout_is_unread() {
     }
 }
 
+/// Standard input, to be waited for beside everything else.
+pub(crate) fn stdin_to_wait_for() -> io::Result<AsyncFd<std::io::Stdin>> {
+    // SAFETY: as above: the descriptor is open as long as the process lives.
+    unsafe { AsyncFd::register_with_interest(std::io::stdin(), Interest::READABLE) }
+        .map_err(io::Error::from)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

@@ -9,3 +9,4 @@ mod requests;
 mod signals;
 pub(crate) mod socket;
 pub(crate) mod terminals;
+mod top;

@@ -1,8 +1,9 @@
 //! The command line as an operator runs it, always with a deadline.
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,6 +42,29 @@ pub(super) fn run(dir: &Path, marker: &str, runtime_dir: &Path, args: &[&str]) -
     let mut command = environment(Command::new(binary()), marker);
     command.arg("--runtime-dir").arg(runtime_dir).args(args);
     finish(command.current_dir(dir), LONGEST)
+}
+
+/// Has a script run `prefork --runtime-dir RUNTIME_DIR ARGS`, which is its `"$@"`, on a
+/// terminal, in a session of its own.
+pub(super) fn in_terminal(
+    dir: &Path,
+    marker: &str,
+    terminal: &OwnedFd,
+    script: &str,
+    args: &[&str],
+) -> Child {
+    let stdio = || Stdio::from(terminal.try_clone().expect("a descriptor is left"));
+    let mut command = Command::new("setsid");
+    command
+        .args(["--ctty", "--wait", "/bin/sh", "-c", script, "sh"])
+        .arg(binary())
+        .args(args)
+        .stdin(stdio())
+        .stdout(stdio())
+        .stderr(stdio())
+        .current_dir(dir);
+    let child = environment(command, marker).spawn();
+    child.expect("setsid(1) is there")
 }
 
 /// Runs `prefork ARGS` in `dir`, with no supervisor of this test's around.

@@ -12,6 +12,7 @@ mod start;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -135,6 +136,14 @@ impl Prefork {
     #[track_caller]
     pub(crate) fn cli(&self, args: &[&str]) -> Output {
         cli::run(self.dir(), &self.marker, &self.runtime_dir(), args)
+    }
+
+    /// Has a script run the command line, which is its `"$@"`, on a terminal.
+    pub(crate) fn cli_in_terminal(&self, terminal: &OwnedFd, script: &str, args: &[&str]) -> Child {
+        let runtime_dir = self.runtime_dir();
+        let runtime_dir = runtime_dir.to_str().expect("the path is text");
+        let args = [&["--runtime-dir", runtime_dir], args].concat();
+        cli::in_terminal(self.dir(), &self.marker, terminal, script, &args)
     }
 
     /// Runs the command line and wants exit code 0; gives stdout.
