@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use prefork_api::{ExitReason, RequestStage, Requests, RunningRequest};
 
 use crate::harness::deadline::{PATIENCE, eventually};
@@ -113,6 +114,54 @@ fn a_crash_and_a_hang_leave_what_was_being_served() {
         assert_eq!(exit.reason, reason, "{exit:?}");
         assert_eq!(targets(&exit.in_flight), LONG, "{pool}");
     }
+}
+
+/// Deaths of each kind.
+const DEATHS: usize = 67;
+
+/// Has a pool's worker die again and again with three requests open.
+fn dies_again_and_again(prefork: &Prefork, pool: &str, signal: Signal, reason: ExitReason) {
+    for death in 0..DEATHS {
+        let _clients = LONG.map(|path| waiting(prefork.address(pool), path));
+        shows(prefork, pool, &LONG);
+        let pid = prefork.ready_pid(pool, 0);
+        processes::send(pid, signal);
+        if signal == Signal::SIGSEGV {
+            // Of one that no access has raised Rust's own handler only takes itself away.
+            eventually("it dies of it", PATIENCE, || {
+                // It may have been reaped just now.
+                let _ = kill(Pid::from_raw(pid), signal);
+                !processes::alive(pid)
+            });
+        }
+        let exit = prefork.certificate(pool, 0, pid);
+        assert_eq!(exit.reason, reason, "{exit:?}");
+        let named = (targets(&exit.in_flight), exit.in_flight_unlisted);
+        assert_eq!(named, (LONG.to_vec(), 0), "{pool}, death {death}");
+        prefork.replaced(pool, 0, pid);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn in_full_two_hundred_certificates_name_exactly_what_was_in_flight() {
+    let hung = Pool::service("hung", 1).text("heartbeat_timeout", "1s");
+    let pools = [
+        Pool::service("killed", 1),
+        Pool::service("crashed", 1),
+        hung,
+    ];
+    let prefork = Prefork::start(&pools);
+    std::thread::scope(|scope| {
+        for (pool, signal, reason) in [
+            ("killed", Signal::SIGKILL, ExitReason::Signal),
+            ("crashed", Signal::SIGSEGV, ExitReason::Signal),
+            ("hung", Signal::SIGSTOP, ExitReason::HeartbeatTimeout),
+        ] {
+            let prefork = &prefork;
+            scope.spawn(move || dies_again_and_again(prefork, pool, signal, reason));
+        }
+    });
 }
 
 #[test]
