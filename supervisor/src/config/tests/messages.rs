@@ -96,6 +96,35 @@ fn valid_keys_are_listed_by_likeness() {
 }
 
 #[test]
+fn each_key_of_a_canary_says_what_it_takes() {
+    for (key, said) in [
+        ("workers = 0", "`workers`: 0 is out of range"),
+        ("duration = \"10ms\"", "`duration`: 10ms is out of range"),
+        ("min_requests = 0", "`min_requests`: 0 is out of range"),
+        (
+            "max_p99_ratio = 0.5",
+            "`max_p99_ratio`: expected a ratio from 1 to 1000 such as 2.0, or 0 for none, found float 0.5",
+        ),
+        (
+            "on_no_verdict = \"wait\"",
+            "`on_no_verdict`: expected \"proceed\" or \"undo\", found string \"wait\"",
+        ),
+        (
+            "min_request = 1",
+            "unknown key `min_request` in `canary` of [pool.web] (did you mean `min_requests`?)",
+        ),
+    ] {
+        let problem = problem_of(&format!("canary = {{ {key} }}"));
+        assert!(problem.starts_with(said), "{problem}");
+    }
+    let alone = problem_of("workers = 2\ncanary = { workers = 2 }");
+    assert!(
+        alone.contains("leaves no worker of the old generation"),
+        "{alone}"
+    );
+}
+
+#[test]
 fn a_bare_number_is_told_to_take_a_unit() {
     let text = "[pool.web]\nlisten = [\"0.0.0.0:80\"]\n\tboot_timeout = 30 # long\n";
     let expected = "\
