@@ -70,7 +70,7 @@ where
             match http1::serve(stream, counted, &requests).await {
                 End::Over => {}
                 End::Idle(stream, until) => idle::rest(stream, until, &requests),
-                End::Leaves(stream) => idle::leave(stream, &requests).await,
+                End::Leaves(stream) => idle::leave(stream, &requests),
             }
         }
         First::Http2(read) => {
@@ -78,7 +78,7 @@ where
             http2::serve(stream, counted, &requests).await;
         }
         First::Idle(until) => idle::rest(stream, until, &requests),
-        First::Leaves => idle::leave(stream, &requests).await,
+        First::Leaves => idle::leave(stream, &requests),
         First::Gone => {}
         // To a client of HTTP/2 there is nothing to be said before its preface.
         First::Late | First::Breach(Agreed::Http2) => stream.close().await,
@@ -130,7 +130,14 @@ async fn first_bytes(stream: &mut Stream, requests: &Requests, agreed: Option<Ag
         let filled = tokio::select! {
             biased;
             filled = stream.fill(&mut read) => filled,
-            first = rests(requests, accepted), if silent => return first,
+            first = rests(requests, accepted), if silent => {
+                if stream.has_input() {
+                    // It is there, and the next turn of the loop brings it.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                return first;
+            }
             () = time_ends(serving, accepted, silent) => {
                 if silent && (stream.has_input() || stream.is_within_record()) {
                     // It is there, and the next turn of the loop brings it.

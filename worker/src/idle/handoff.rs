@@ -5,17 +5,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use prefork_proto::passage::{self, Kept};
 
 use crate::idle::Bare;
 use crate::idle::passage::Passage;
-use crate::process::Serving;
-
-/// How long to wait for room in a passage: others have to take what is in it.
-const AGAIN: Duration = Duration::from_millis(1);
 
 /// The ways on for connections, and what became of those that could have gone one.
 #[derive(Debug, Default)]
@@ -82,26 +77,29 @@ impl Handoffs {
     }
 }
 
-/// Hands a connection on, if it is to go and can; gives it back where it stays.
-pub(crate) async fn hand_on(bare: Bare, serving: &'static Serving) -> Option<Bare> {
-    loop {
-        let Some(passage) = serving.handoffs.way_out(&bare.listener) else {
-            serving.handoffs.keeps(Kept::NoReceiver);
-            return Some(bare);
+/// What became of a connection that was to be handed on.
+pub(crate) enum Handed {
+    /// Another worker has it.
+    On,
+    /// There is no room for it now, and there may be in a moment.
+    NotYet(Bare),
+    /// It stays here for this reason.
+    Kept(Bare, Kept),
+}
+
+impl Handoffs {
+    /// Hands a connection on, if it is to go and can.
+    pub(crate) fn hand_on(&self, bare: Bare) -> Handed {
+        let Some(passage) = self.way_out(&bare.listener) else {
+            return Handed::Kept(bare, Kept::NoReceiver);
         };
         match passage::send(passage.as_fd(), &bare.passed, bare.as_fd(), &bare.read) {
             Ok(()) => {
-                serving.handoffs.passed_on.fetch_add(1, Relaxed);
-                return None;
+                self.passed_on.fetch_add(1, Relaxed);
+                Handed::On
             }
-            Err(error) if has_no_room(&error) => {
-                let timer = serving.timer;
-                timer.sleep_until(timer.now() + AGAIN).await;
-            }
-            Err(_) => {
-                serving.handoffs.keeps(Kept::Kernel);
-                return Some(bare);
-            }
+            Err(error) if has_no_room(&error) => Handed::NotYet(bare),
+            Err(_) => Handed::Kept(bare, Kept::Kernel),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The parking lot: idle connections, of which each is a descriptor, an entry here and a
 //! place in one epoll for all of them. What served them is gone, and is built again when a
-//! byte comes.
+//! byte comes. When the worker leaves they are handed on from here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use prefork_proto::passage::Kept;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::accept::Serve;
 use crate::idle::Bare;
-use crate::idle::handoff::hand_on;
+use crate::idle::handoff::Handed;
 use crate::output::say;
 use crate::process::Serving;
 use crate::process::drain::Terms;
@@ -31,12 +32,15 @@ const BATCH: usize = 64;
 const MANY: usize = 128;
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// How long to wait for room in a passage: others have to take what is in it.
+const AGAIN: Duration = Duration::from_millis(1);
+
 /// The process's idle connections.
 #[derive(Debug)]
 pub(crate) struct Lot {
     epoll: Epoll,
     places: Mutex<Places>,
-    /// One has come whose time is over before that of all others.
+    /// There is something to do before what was to be done next.
     sooner: Notify,
 }
 
@@ -49,14 +53,40 @@ struct Places {
     /// How many have come since memory was given back, and when the last did.
     came: usize,
     last_came: Option<Instant>,
-    /// What a drain allows, once it has gone through those that were here.
-    terms: Option<Terms>,
+    /// What a drain allows, once it has begun here.
+    drain: Option<Terms>,
+    /// Those that are still to be handed on, and when to try again.
+    leaving: VecDeque<RawFd>,
+    again: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Parked {
     bare: Bare,
     until: Instant,
+    /// Why it stays although its worker leaves.
+    kept: Option<Kept>,
+}
+
+impl Places {
+    fn add(&mut self, parked: Parked) {
+        let fd = parked.bare.as_fd().as_raw_fd();
+        self.ends.insert((parked.until, fd));
+        self.parked.insert(fd, parked);
+    }
+
+    fn remove(&mut self, fd: RawFd) -> Option<Parked> {
+        let parked = self.parked.remove(&fd)?;
+        self.ends.remove(&(parked.until, fd));
+        Some(parked)
+    }
+
+    /// When there is something to be done.
+    fn next(&self) -> Option<Instant> {
+        let end = self.ends.first().map(|(end, _)| *end);
+        let tidy = self.last_came.map(|last| last + MOMENT);
+        [end, tidy, self.again].into_iter().flatten().min()
+    }
 }
 
 impl Lot {
@@ -79,63 +109,60 @@ impl Lot {
 
     /// Has a connection rest until its time is over.
     pub(crate) fn park(&self, bare: Bare, until: Instant, serving: &'static Serving) {
-        let fd = bare.as_fd().as_raw_fd();
-        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-        let data = u64::try_from(fd).unwrap_or(u64::MAX);
-        if let Err(errno) = self
-            .epoll
-            .add(bare.as_fd(), EpollEvent::new(interest, data))
-        {
-            // The kernel has no memory or no place for it (epoll_ctl(2)).
-            say(format_args!("an idle connection is closed: {errno}"));
-            return close(bare, serving);
-        }
-        let mut places = self.places();
-        let until = match places.terms {
-            Some(terms) => until.min(serving.timer.now() + terms.idle_grace),
-            None => until,
-        };
-        if places.ends.first().is_none_or(|(first, _)| until < *first) {
-            self.sooner.notify_one();
-        }
-        places.ends.insert((until, fd));
-        places.parked.insert(fd, Parked { bare, until });
-        places.came += 1;
-        if places.came >= MANY {
-            if places.last_came.is_none() {
+        let kept = None;
+        self.add(Parked { bare, until, kept }, serving);
+    }
+
+    /// Hands a connection on. One that can't go has its grace here, and so has one for
+    /// which there is no room yet.
+    pub(crate) fn let_go(&self, bare: Bare, serving: &'static Serving) {
+        let until = serving.timer.now() + bare.rules.limits.idle_timeout;
+        match serving.handoffs.hand_on(bare) {
+            Handed::On => {}
+            Handed::NotYet(bare) => {
+                let fd = bare.as_fd().as_raw_fd();
+                self.park(bare, until, serving);
+                self.places().leaving.push_back(fd);
                 self.sooner.notify_one();
             }
-            places.last_came = Some(serving.timer.now());
+            Handed::Kept(bare, why) => {
+                let kept = Some(why);
+                self.add(Parked { bare, until, kept }, serving);
+            }
         }
     }
 
-    /// When there is something to be done here.
-    fn next(&self) -> Option<Instant> {
-        let places = self.places();
-        let end = places.ends.first().map(|(end, _)| *end);
-        let tidy = places.last_came.map(|last| last + MOMENT);
-        end.into_iter().chain(tidy).min()
-    }
-
-    /// Gives memory back, once no more come.
-    fn tidy(&self, now: Instant) {
+    fn add(&self, mut parked: Parked, serving: &'static Serving) {
+        let fd = parked.bare.as_fd();
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+        let data = u64::try_from(fd.as_raw_fd()).unwrap_or(u64::MAX);
+        if let Err(errno) = self.epoll.add(fd, EpollEvent::new(interest, data)) {
+            // The kernel has no memory or no place for it (epoll_ctl(2)).
+            say(format_args!("an idle connection is closed: {errno}"));
+            return close(parked.bare, serving);
+        }
+        let now = serving.timer.now();
         let mut places = self.places();
-        if places.last_came.is_none_or(|last| now < last + MOMENT) {
-            return;
+        if let Some(terms) = places.drain {
+            parked.until = parked.until.min(now + terms.idle_grace);
         }
-        (places.came, places.last_came) = (0, None);
-        drop(places);
-        sys::give_memory_back();
+        let before = places.next();
+        places.add(parked);
+        places.came += 1;
+        if places.came >= MANY {
+            places.last_came = Some(now);
+        }
+        if places.next() < before || before.is_none() {
+            self.sooner.notify_one();
+        }
     }
 
     /// Takes a connection out.
-    fn take(&self, fd: RawFd) -> Option<Bare> {
-        let mut places = self.places();
-        let Parked { bare, until } = places.parked.remove(&fd)?;
-        places.ends.remove(&(until, fd));
+    fn take(&self, fd: RawFd) -> Option<Parked> {
+        let parked = self.places().remove(fd)?;
         // It is watched: this can't fail.
-        let _ = self.epoll.delete(bare.as_fd());
-        Some(bare)
+        let _ = self.epoll.delete(parked.bare.as_fd());
+        Some(parked)
     }
 
     /// Sees to those that rest here, for as long as the process serves.
@@ -146,7 +173,7 @@ impl Lot {
         };
         let mut drains = false;
         loop {
-            let next = self.next();
+            let next = self.places().next();
             let over = async {
                 match next {
                     Some(next) => serving.timer.sleep_until(next).await,
@@ -167,8 +194,11 @@ impl Lot {
                 () = self.sooner.notified() => {}
                 terms = serving.drain.begun(), if !drains => {
                     drains = true;
-                    self.leave(serving, terms).await;
+                    self.begin_to_leave(terms);
                 }
+            }
+            while self.hand_on(serving) {
+                tokio::task::yield_now().await;
             }
             tokio::task::yield_now().await;
         }
@@ -177,17 +207,16 @@ impl Lot {
     /// Builds up those that have something to read; how many there were.
     fn wake(&self, serving: &'static Serving, serve: &Serve) -> usize {
         let mut events = [EpollEvent::empty(); BATCH];
-        // One that is interrupted is made again: the readiness stays.
-        let awake = self.epoll.wait(&mut events, EpollTimeout::ZERO);
-        let awake = match awake {
+        let awake = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
             Ok(awake) => &events[..awake],
+            // It is asked again: the readiness stays.
             Err(Errno::EINTR) => return 1,
             Err(_) => return 0,
         };
         for event in awake {
             let fd = RawFd::try_from(event.data()).ok();
-            if let Some(bare) = fd.and_then(|fd| self.take(fd)) {
-                rouse(bare, serving, serve);
+            if let Some(parked) = fd.and_then(|fd| self.take(fd)) {
+                rouse(parked.bare, serving, serve);
             }
         }
         awake.len()
@@ -200,40 +229,85 @@ impl Lot {
             let places = self.places();
             let late = places.ends.first().filter(|(end, _)| *end <= now);
             let Some(&(_, fd)) = late else { return };
+            let drains = places.drain.is_some();
             drop(places);
-            let Some(bare) = self.take(fd) else { return };
-            if bare.has_input() {
+            let Some(parked) = self.take(fd) else { return };
+            if parked.bare.has_input() {
                 // It is there, and would have been seen in a moment.
-                rouse(bare, serving, serve);
-            } else {
-                close(bare, serving);
+                rouse(parked.bare, serving, serve);
+                continue;
+            }
+            if drains {
+                serving
+                    .handoffs
+                    .keeps(parked.kept.unwrap_or(Kept::NoReceiver));
+            }
+            close(parked.bare, serving);
+        }
+    }
+
+    /// Gives memory back, once no more come.
+    fn tidy(&self, now: Instant) {
+        let mut places = self.places();
+        if places.last_came.is_none_or(|last| now < last + MOMENT) {
+            return;
+        }
+        (places.came, places.last_came) = (0, None);
+        drop(places);
+        sys::give_memory_back();
+    }
+
+    /// All are to be handed on, and none stays longer than its grace.
+    fn begin_to_leave(&self, terms: Terms) {
+        let mut places = self.places();
+        places.drain = Some(terms);
+        places.leaving = places.parked.keys().copied().collect();
+        let end = terms.since + terms.idle_grace;
+        let late = places.ends.split_off(&(end, RawFd::MIN));
+        for (_, fd) in late {
+            places.ends.insert((end, fd));
+            if let Some(parked) = places.parked.get_mut(&fd) {
+                parked.until = end;
             }
         }
     }
 
-    /// Hands on what rests here; what stays has a little time left.
-    async fn leave(&self, serving: &'static Serving, terms: Terms) {
-        self.places().terms = Some(terms);
-        let all: Vec<RawFd> = self.places().parked.keys().copied().collect();
-        for (number, fd) in all.into_iter().enumerate() {
-            if number % BATCH == BATCH - 1 {
-                tokio::task::yield_now().await;
-            }
-            let Some(bare) = self.take(fd) else { continue };
-            if let Some(stays) = hand_on(bare, serving).await {
-                self.park(stays, terms.since + terms.idle_grace, serving);
+    /// Hands some of them on; whether there are more that can go at once.
+    fn hand_on(&self, serving: &'static Serving) -> bool {
+        self.places().again = None;
+        for _ in 0..BATCH {
+            let Some(fd) = self.places().leaving.pop_front() else {
+                return false;
+            };
+            // One that has woken up goes when it has been answered.
+            let Some(parked) = self.take(fd) else {
+                continue;
+            };
+            let until = parked.until;
+            match serving.handoffs.hand_on(parked.bare) {
+                Handed::On => {}
+                Handed::NotYet(bare) => {
+                    self.park(bare, until, serving);
+                    let mut places = self.places();
+                    places.leaving.push_front(fd);
+                    places.again = Some(serving.timer.now() + AGAIN);
+                    return false;
+                }
+                Handed::Kept(bare, why) => {
+                    let kept = Some(why);
+                    self.add(Parked { bare, until, kept }, serving);
+                }
             }
         }
+        true
     }
 }
 
-/// Has a connection served again. One whose client has only closed it needs no service.
+/// Has a connection served again.
 fn rouse(bare: Bare, serving: &'static Serving, serve: &Serve) {
     match Stream::taken_up(bare, serving) {
         Ok(stream) => serve(stream),
-        Err(error) => {
-            say(format_args!("an idle connection is closed: {error}"));
-        }
+        Err(error) => say(format_args!("an idle connection is closed: {error}")),
     }
 }
 

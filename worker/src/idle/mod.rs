@@ -13,7 +13,6 @@ use bytes::Bytes;
 use prefork_proto::passage::Passed;
 use tokio::time::Instant;
 
-use crate::idle::handoff::hand_on;
 use crate::process::{Entry, Rules};
 use crate::request::connection_state::Requests;
 use crate::transport::stream::Stream;
@@ -44,14 +43,11 @@ pub(crate) fn rest(stream: Stream, until: Instant, requests: &Requests) {
     }
 }
 
-/// Hands a connection on to another worker; one that can't go has its grace here.
-pub(crate) async fn leave(stream: Stream, requests: &Requests) {
+/// Hands a connection on to another worker. One that can't go, or not yet, rests here.
+pub(crate) fn leave(stream: Stream, requests: &Requests) {
     let serving = requests.serving();
-    if let Some(bare) = stream.strip(requests.peer.origin())
-        && let Some(stays) = hand_on(bare, serving).await
-    {
-        let until = serving.timer.now() + requests.limits().idle_timeout;
-        serving.lot.park(stays, until, serving);
+    if let Some(bare) = stream.strip(requests.peer.origin()) {
+        serving.lot.let_go(bare, serving);
     }
 }
 

@@ -215,6 +215,34 @@ fn where_nobody_takes_them_they_end_in_good_order() {
 }
 
 #[test]
+fn where_there_is_no_room_for_it_a_connection_is_served_until_there_is() {
+    let mut orders = Orders::default();
+    orders.welcome.idle_grace_ms = 60_000;
+    let mut worker = Worker::with(orders);
+    let passage = with_passage(&mut worker);
+    let mut client = Client::connect(worker.address);
+    assert_eq!(client.get("/").status, 200);
+    assert!(worker.ask(|id| ToWorker::Pause { id }).ok);
+    let (_other, accepted) = connection();
+    let full = || passage::send(passage.as_fd(), &Passed::default(), accepted.as_fd(), b"");
+    let mut under_way = 0;
+    while full().is_ok() {
+        under_way += 1;
+    }
+    leave(&mut worker);
+    for _ in 0..3 {
+        let answer = client.get("/");
+        assert_eq!(answer.status, 200);
+        assert!(!answer.says_close());
+    }
+    for _ in 0..under_way {
+        handed_on(&passage);
+    }
+    handed_on(&passage);
+    assert_eq!(worker.drained().passed_on, 1);
+}
+
+#[test]
 fn another_passage_takes_the_place_of_one_once_that_is_empty() {
     let mut worker = Worker::ready();
     let first = with_passage(&mut worker);
