@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
     getsockname, sendmsg, setsockopt, socket, sockopt,
@@ -114,6 +115,24 @@ pub fn create() -> io::Result<OwnedFd> {
     // What came before it was.
     while sys::receive(passage.as_fd(), &mut [0; HEADER]).is_ok() {}
     Ok(passage)
+}
+
+/// Whether connections still go through a passage: any who has a duplicate may have closed
+/// it for all, or have put a filter before it that drops what is sent.
+#[must_use]
+pub fn is_open(passage: BorrowedFd<'_>) -> bool {
+    !is_closed(passage) && matches!(sys::filter_length(passage), Ok(0))
+}
+
+/// Whether somebody has closed it for all (shutdown(2)): nothing comes out of it any more.
+#[must_use]
+pub fn is_closed(passage: BorrowedFd<'_>) -> bool {
+    // The kernel says of its own accord only what ends a socket.
+    let mut looked_at = [PollFd::new(
+        passage,
+        PollFlags::from_bits_retain(libc::POLLRDHUP),
+    )];
+    poll(&mut looked_at, PollTimeout::ZERO).is_ok_and(|found| found > 0)
 }
 
 /// Sends a connection into a passage. It is the sender's to close in any case.
@@ -230,6 +249,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
+    use nix::sys::socket::{Shutdown, shutdown};
+
     use super::*;
 
     fn kind(error: &io::Error) -> io::ErrorKind {
@@ -306,6 +327,25 @@ mod tests {
         let long = vec![0; MOST_READ + 1];
         let error = send(passage.as_fd(), &Passed::default(), far.as_fd(), &long).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::EMSGSIZE as i32));
+    }
+
+    #[test]
+    fn whoever_has_it_may_close_it_and_that_is_seen() {
+        let passage = create().unwrap();
+        assert!(is_open(passage.as_fd()));
+        let drops_all = libc::sock_filter {
+            code: (libc::BPF_RET | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 0,
+            k: 0,
+        };
+        sys::attach_filter(passage.as_fd(), &[drops_all]).unwrap();
+        assert!(!is_open(passage.as_fd()) && !is_closed(passage.as_fd()));
+        let passage = create().unwrap();
+        shutdown(passage.as_raw_fd(), Shutdown::Both).unwrap();
+        assert!(!is_open(passage.as_fd()) && is_closed(passage.as_fd()));
+        let (_near, far) = UnixStream::pair().unwrap();
+        send(passage.as_fd(), &Passed::default(), far.as_fd(), b"").unwrap_err();
     }
 
     #[test]

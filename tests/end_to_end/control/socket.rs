@@ -1,7 +1,6 @@
 //! The control socket under strain, and commands to the workers themselves.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -12,13 +11,14 @@ use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::{self, Connection};
 use crate::harness::{Pool, Prefork, cli, processes};
 
-/// Opens a new connection for each of `number` requests, `per_second`, and
-/// gives what failed.
-fn connections(prefork: &Prefork, number: u32, per_second: u32) -> Vec<String> {
+/// Opens a new connection for each of at least `number` requests, `per_second`, until 50
+/// workers were killed, and gives what failed.
+fn connections(prefork: &Prefork, number: u32, per_second: u32, killed: &AtomicU32) -> Vec<String> {
     let socket = prefork.control_socket();
     let pace = Duration::from_secs(1) / per_second;
     let began = Instant::now();
-    (0..number)
+    (0..20 * number)
+        .take_while(|index| *index < number || killed.load(Ordering::Relaxed) < 50)
         .filter_map(|index| {
             let due = began + pace * index;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -43,12 +43,13 @@ fn two_hundred_connections_a_second_are_answered_while_50_workers_crash() {
         .text("backoff_initial", "10ms")
         .text("backoff_max", "100ms");
     let prefork = Prefork::start(&[pool]);
-    let over = Arc::new(AtomicBool::new(false));
-    let (failures, took, killed) = std::thread::scope(|scope| {
-        let killer = scope.spawn(|| crash_all_the_time(&prefork, &over));
+    let over = AtomicBool::new(false);
+    let killed = AtomicU32::new(0);
+    let (failures, took) = std::thread::scope(|scope| {
+        scope.spawn(|| crash_all_the_time(&prefork, &over, &killed));
         let began = Instant::now();
         let clients: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| connections(&prefork, 250, 50)))
+            .map(|_| scope.spawn(|| connections(&prefork, 250, 50, &killed)))
             .collect();
         let failures: Vec<String> = clients
             .into_iter()
@@ -56,18 +57,15 @@ fn two_hundred_connections_a_second_are_answered_while_50_workers_crash() {
             .collect();
         let took = began.elapsed();
         over.store(true, Ordering::Relaxed);
-        (
-            failures,
-            took,
-            killer.join().expect("the killer doesn't panic"),
-        )
+        (failures, took)
     });
+    let killed = killed.into_inner();
     assert!(
         failures.is_empty(),
         "{} failed: {failures:#?}",
         failures.len()
     );
-    println!("a thousand connections in {took:?} while {killed} workers were killed");
+    println!("the connections in {took:?} while {killed} workers were killed");
     assert!(killed >= 50, "only {killed} workers were killed");
     prefork.done(&["wait", "--for", "ready"]);
     eventually("every death is counted", PATIENCE, || {
@@ -76,9 +74,8 @@ fn two_hundred_connections_a_second_are_answered_while_50_workers_crash() {
     });
 }
 
-/// Kills one worker after another, every slot's in turn; gives how many.
-fn crash_all_the_time(prefork: &Prefork, over: &AtomicBool) -> u32 {
-    let mut killed = 0;
+/// Kills one worker after another, every slot's in turn, and counts them.
+fn crash_all_the_time(prefork: &Prefork, over: &AtomicBool, killed: &AtomicU32) {
     for slot in (0..50).cycle() {
         if over.load(Ordering::Relaxed) {
             break;
@@ -86,11 +83,10 @@ fn crash_all_the_time(prefork: &Prefork, over: &AtomicBool) -> u32 {
         let worker = prefork.worker("app", slot);
         if let (SlotState::Ready, Some(pid)) = (worker.state, worker.pid) {
             processes::send(pid, Signal::SIGKILL);
-            killed += 1;
+            killed.fetch_add(1, Ordering::Relaxed);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    killed
 }
 
 /// The replies of `tell --output json`, in whichever JSON they are wrapped.

@@ -43,6 +43,11 @@ pub(crate) trait Source: AsFd {
     /// Lets nothing new come, while what has begun to come can end.
     fn refuse_handshakes(&self) {}
 
+    /// Somebody who has it as well has shut it down.
+    fn was_shut_down(&self, serving: &'static Serving) {
+        let _ = serving;
+    }
+
     /// Waits until it is closed once what waits is taken; others see to what comes later.
     fn ended(&self) -> impl Future<Output = ()> {
         std::future::pending()
@@ -198,7 +203,10 @@ impl<'a, S: Source> Intake<'a, S> {
                 true if !self.serving.has_room() => return Ok(()),
                 true => arrival.taken()?,
                 // It listens again, and this watch would never believe it.
-                false if arrival.is_of_a_closed_one() => return Ok(()),
+                false if arrival.is_of_a_closed_one() => {
+                    self.source.was_shut_down(self.serving);
+                    return Ok(());
+                }
                 false => arrival.gone(),
             }
         }

@@ -44,6 +44,13 @@ impl Handoffs {
         }
     }
 
+    /// Nothing comes through this passage any more.
+    pub(super) fn forget(&self, passage: &Passage) {
+        let is_it = |it: &Arc<Passage>| std::ptr::eq(&raw const **it, passage);
+        self.ways().passages.retain(|_, it| !is_it(it));
+        passage.end();
+    }
+
     /// Has the connections of these listeners go on.
     pub(crate) fn leave_by(&self, listeners: Vec<String>) {
         self.ways().out.extend(listeners.into_iter().map(Arc::from));

@@ -41,7 +41,7 @@ impl Passage {
         })
     }
 
-    /// Another one has taken its place.
+    /// Another one has taken its place, or nothing comes through it any more.
     pub(super) fn end(&self) {
         self.has_ended.send_replace(true);
     }
@@ -69,6 +69,13 @@ impl Source for Passage {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    fn was_shut_down(&self, serving: &'static Serving) {
+        // A listener may listen again; nothing comes through this any more.
+        if passage::is_closed(self.as_fd()) {
+            serving.handoffs.forget(self);
         }
     }
 

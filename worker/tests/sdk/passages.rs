@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, send, shutdown};
 use prefork_proto::message::{PassageOffer, ToWorker};
 use prefork_proto::passage::{self, Kept, Passed, Received};
 
@@ -145,6 +145,27 @@ fn what_is_no_connection_is_dropped_and_the_next_one_is_served() {
     drop(accepted);
     assert_eq!(client.get("/").status, 200);
     worker.connections(1);
+}
+
+#[test]
+fn a_passage_that_somebody_has_closed_costs_nothing_and_another_takes_its_place() {
+    let mut worker = Worker::ready();
+    let closed = with_passage(&mut worker);
+    shutdown(closed.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
+    assert_eq!(Client::connect(worker.address).get("/").status, 200);
+    let deadline = Instant::now() + DEADLINE;
+    while worker.holds(&closed) {
+        assert!(
+            Instant::now() < deadline,
+            "it keeps what nothing comes through"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let passage = with_passage(&mut worker);
+    let (mut client, accepted) = connection();
+    pass(&passage, Passed::default(), &accepted, b"");
+    drop(accepted);
+    assert_eq!(client.get("/").status, 200);
 }
 
 #[test]

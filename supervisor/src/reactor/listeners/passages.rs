@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use prefork_fleet::Worker;
@@ -58,6 +58,9 @@ impl Reactor {
 
     /// Whether a worker other than this one takes what goes through these sockets' passage.
     fn is_taken_over(&self, sockets: &Rc<Sockets>, but: Worker) -> bool {
+        if !sockets.has_open_passage() {
+            return false;
+        }
         self.attendants(sockets).any(|worker| {
             let grip = self.processes.get(&worker).filter(|_| worker != but);
             grip.is_some_and(|grip| grip.vitals.borrow().takes_over)
@@ -103,9 +106,17 @@ impl Sockets {
     fn passage(&self) -> io::Result<OwnedFd> {
         let mut passage = self.passage.borrow_mut();
         match &*passage {
-            Some(passage) => passage.try_clone(),
-            None => passage.insert(passage::create()?).try_clone(),
+            Some(passage) if passage::is_open(passage.as_fd()) => passage.try_clone(),
+            // One that a worker has closed stays with those that have it.
+            _ => passage.insert(passage::create()?).try_clone(),
         }
+    }
+
+    /// Whether something goes through the passage.
+    fn has_open_passage(&self) -> bool {
+        let passage = self.passage.borrow();
+        let passage = passage.as_ref();
+        passage.is_some_and(|passage| passage::is_open(passage.as_fd()))
     }
 }
 
