@@ -252,7 +252,6 @@ pub(crate) fn health(seq: u64, server: &Server, ballast: usize) -> ToSupervisor 
             ..HttpCounts::default()
         })),
         access_log_dropped: 0,
-        passed_on: 0,
-        not_passed_on: [0; 5],
+        handoffs: None,
     })
 }

@@ -27,11 +27,19 @@ pub struct Health {
     /// Lines of the access log that this incarnation could not write. Only grows.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub access_log_dropped: u64,
-    /// Connections that were handed on to other workers. Only grows.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// What has become of its connections since it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handoffs: Option<Box<Handoffs>>,
+}
+
+/// What has become of the connections of a worker that leaves. Every number only grows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Handoffs {
+    /// Those that were handed on to other workers.
     pub passed_on: u64,
-    /// Idle connections that a drain has closed, by why they could not be handed on, in the
-    /// order of [`Kept::ALL`]. Only grow.
+    /// Idle ones that it has closed, by why they could not be handed on, in the order of
+    /// [`Kept::ALL`].
     #[serde(default, skip_serializing_if = "are_zero")]
     pub not_passed_on: [u64; Kept::ALL.len()],
 }

@@ -13,7 +13,7 @@ mod to_worker;
 mod upstreams;
 mod welcome;
 
-pub use health::{DURATION_BOUNDS, Health, HttpCounts};
+pub use health::{DURATION_BOUNDS, Handoffs, Health, HttpCounts};
 pub use hello::{Hello, Rejoin, RejoinState};
 pub use offers::{
     AccessLogFormat, AccessLogOffer, ListenerOffer, OutputOffer, OutputStream, PassageOffer,

@@ -245,14 +245,13 @@ impl SlotMetrics {
                 &mut process.access_log_dropped,
                 health.access_log_dropped,
             );
-            advance(
-                &mut numbers.passed_on,
-                &mut process.passed_on,
-                health.passed_on,
-            );
-            for (index, reported) in health.not_passed_on.into_iter().enumerate() {
-                let total = &mut numbers.not_passed_on[index];
-                advance(total, &mut process.not_passed_on[index], reported);
+            if let Some(handoffs) = &health.handoffs {
+                let (total, seen) = (&mut numbers.passed_on, &mut process.passed_on);
+                advance(total, seen, handoffs.passed_on);
+                for (index, reported) in handoffs.not_passed_on.into_iter().enumerate() {
+                    let total = &mut numbers.not_passed_on[index];
+                    advance(total, &mut process.not_passed_on[index], reported);
+                }
             }
             numbers.counters_held += held;
             if let Some(counts) = &health.http {
@@ -320,13 +319,12 @@ impl SlotMetrics {
 
     fn on(&self, incarnation: u64, record: impl FnOnce(&mut Numbers, &mut Process)) {
         let mut numbers = self.numbers.borrow_mut();
-        let numbers = &mut *numbers;
-        if let Some(place) = numbers.live.get_mut(&incarnation) {
-            // Taken out, so that `record` can change the slot's numbers beside it.
-            let mut process = std::mem::take(place);
-            record(numbers, &mut process);
-            numbers.live.insert(incarnation, process);
+        // Taken out, so that `record` can change the slot's numbers beside one of them.
+        let mut live = std::mem::take(&mut numbers.live);
+        if let Some(process) = live.get_mut(&incarnation) {
+            record(&mut numbers, process);
         }
+        numbers.live = live;
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use prefork_proto::message::Handoffs as Counts;
 use prefork_proto::passage::{self, Kept};
 
 use crate::idle::Bare;
@@ -73,14 +74,12 @@ impl Handoffs {
         self.kept[why as usize].fetch_add(1, Relaxed);
     }
 
-    /// Connections that were handed on.
-    pub(crate) fn passed_on(&self) -> u64 {
-        self.passed_on.load(Relaxed)
-    }
-
-    /// Connections that could not be, by why, in the order of [`Kept::ALL`].
-    pub(crate) fn kept(&self) -> [u64; Kept::ALL.len()] {
-        Kept::ALL.map(|why| self.kept[why as usize].load(Relaxed))
+    /// What has become of those that were to go.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            passed_on: self.passed_on.load(Relaxed),
+            not_passed_on: Kept::ALL.map(|why| self.kept[why as usize].load(Relaxed)),
+        }
     }
 }
 

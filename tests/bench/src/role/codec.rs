@@ -14,8 +14,7 @@ fn report() -> ToSupervisor {
         loop_lag_us: 112,
         status: String::new(),
         access_log_dropped: 0,
-        passed_on: 0,
-        not_passed_on: [0; 5],
+        handoffs: None,
         http: Some(Box::new(HttpCounts {
             requests: [0, 1_234_567, 1234, 321, 7],
             accepted: 54_321,

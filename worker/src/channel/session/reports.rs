@@ -60,8 +60,8 @@ impl Session {
             // In a scoreboard the supervisor sees them anyway.
             http: tally.memory().is_none().then(|| Box::new(tally.totals())),
             access_log_dropped: self.serving.access_log.dropped(),
-            passed_on: self.serving.handoffs.passed_on(),
-            not_passed_on: self.serving.handoffs.kept(),
+            handoffs: (self.serving.drain.is_on())
+                .then(|| Box::new(self.serving.handoffs.counts())),
         }
     }
 }
