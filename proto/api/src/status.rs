@@ -36,6 +36,20 @@ pub struct Status {
     pub pools: Vec<PoolStatus>,
 }
 
+impl PoolStatus {
+    /// Requests that its workers have in flight.
+    pub fn in_flight(&self) -> u64 {
+        let each = self.workers.iter().map(|worker| worker.in_flight);
+        each.fold(0, u64::saturating_add)
+    }
+
+    /// Connections that wait to be accepted; none where the kernel says it of no listener.
+    pub fn queue(&self) -> Option<u64> {
+        let each = self.listeners.iter().filter_map(|it| it.backlog);
+        each.reduce(u64::saturating_add)
+    }
+}
+
 impl Status {
     /// How far the service is ready.
     pub fn readiness(&self) -> Readiness {

@@ -47,9 +47,6 @@ fn tiles(pool: &PoolStatus, history: &[TrafficPoint]) -> String {
     };
     let last = history.last();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
-    let in_flight: u64 = pool.workers.iter().map(|worker| worker.in_flight).sum();
-    let queues = pool.listeners.iter().filter_map(|it| it.backlog);
-    let queue = queues.reduce(u64::saturating_add);
     let mut tiles = String::from("<dl class=\"tiles\">\n");
     let mut tile = |class: &str, name: &str, value: String, line: String| {
         let _ = writeln!(
@@ -79,13 +76,13 @@ fn tiles(pool: &PoolStatus, history: &[TrafficPoint]) -> String {
     tile(
         "",
         "in flight",
-        in_flight.to_string(),
+        pool.in_flight().to_string(),
         line("in flight", &of(|point| Some(point.in_flight as f64))),
     );
     tile(
         "",
         "in the queue",
-        or_dash(queue.map(|it| it.to_string())),
+        or_dash(pool.queue().map(|it| it.to_string())),
         String::new(),
     );
     tiles.push_str("</dl>\n");

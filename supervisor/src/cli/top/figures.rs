@@ -132,20 +132,15 @@ impl Figures {
 }
 
 fn pool_figures(pool: &PoolStatus, rates: Rates) -> PoolFigures {
-    let workers = || pool.workers.iter();
-    let queues = pool.listeners.iter().filter_map(|it| it.backlog);
+    let resident = pool.workers.iter().filter_map(|it| it.resident_bytes);
     PoolFigures {
         name: pool.name.clone(),
         ready: pool.ready,
         desired: pool.desired,
         rates,
-        in_flight: workers()
-            .map(|it| it.in_flight)
-            .fold(0, u64::saturating_add),
-        queue: queues.reduce(u64::saturating_add),
-        resident_bytes: workers()
-            .filter_map(|it| it.resident_bytes)
-            .fold(0, u64::saturating_add),
+        in_flight: pool.in_flight(),
+        queue: pool.queue(),
+        resident_bytes: resident.fold(0, u64::saturating_add),
     }
 }
 
