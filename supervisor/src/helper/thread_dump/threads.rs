@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use prefork_api::{ThreadDump, ThreadStack};
 
 use super::attach::{self, Stack};
-use crate::kernel::procfs::{self, kin};
+use crate::kernel::procfs::{self, tree::descendants};
 use crate::sanitize::one_line;
 
 /// Threads that are looked at.
@@ -35,8 +35,9 @@ pub(super) fn look(pid: i32, start_ticks: u64) -> Seen {
         seen.dump.lacks.push("everything: it has ended".to_owned());
         return seen;
     }
-    for member in tree(pid) {
-        seen.process(member);
+    seen.process(pid);
+    for member in descendants(Pid::from_raw(pid), MOST_THREADS) {
+        seen.process(member.as_raw());
     }
     seen
 }
@@ -54,20 +55,6 @@ pub(super) fn owner(pid: i32) -> Option<(u32, u32)> {
         let directory = fs::metadata(format!("/proc/{pid}")).ok()?;
         Some((directory.uid(), directory.gid()))
     })
-}
-
-/// The process and its descendants, the nearest first.
-fn tree(root: i32) -> Vec<i32> {
-    let mut all = vec![root];
-    let mut at = 0;
-    while let Some(parent) = all.get(at).copied() {
-        at += 1;
-        all.extend(kin::children(parent).unwrap_or_default());
-        if all.len() > MOST_THREADS {
-            break;
-        }
-    }
-    all
 }
 
 impl Seen {

@@ -18,7 +18,7 @@ const MOST: usize = 4096;
 pub(crate) fn usage_of_all(root: Pid) -> io::Result<Usage> {
     let mut sum = usage(root)?;
     sum.cpu += stat(root)?.reaped_cpu;
-    for pid in descendants(root) {
+    for pid in descendants(root, MOST) {
         let (Ok(used), Ok(stat)) = (usage(pid), stat(pid)) else {
             continue;
         };
@@ -36,26 +36,26 @@ pub(crate) fn usage_of_all(root: Pid) -> io::Result<Usage> {
 ///
 /// As [`usage`], for the root alone.
 pub(crate) fn private_bytes(root: Pid) -> io::Result<u64> {
-    let below = descendants(root).into_iter();
+    let below = descendants(root, MOST).into_iter();
     let below: u64 = below
         .filter_map(|pid| Some(memory(pid).ok()?.private_bytes))
         .sum();
     Ok(memory(root)?.private_bytes + below)
 }
 
-fn descendants(root: Pid) -> Vec<Pid> {
-    let mut found = Vec::new();
-    let mut parents = vec![root];
-    while let Some(parent) = parents.pop() {
-        for child in kin::children(parent.as_raw()).unwrap_or_default() {
-            if found.len() == MOST {
-                return found;
-            }
-            let child = Pid::from_raw(child);
-            found.push(child);
-            parents.push(child);
-        }
+/// What a process and those that it has started have started, the nearest first, and so
+/// many at the most.
+pub(crate) fn descendants(root: Pid, most: usize) -> Vec<Pid> {
+    let children = |parent: Pid| kin::children(parent.as_raw()).unwrap_or_default();
+    let mut found: Vec<Pid> = children(root).into_iter().map(Pid::from_raw).collect();
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied()
+        && found.len() < most
+    {
+        at += 1;
+        found.extend(children(parent).into_iter().map(Pid::from_raw));
     }
+    found.truncate(most);
     found
 }
 
@@ -74,14 +74,14 @@ mod tests {
             .unwrap();
         let root = Pid::from_raw(shell.id() as i32);
         let deadline = Instant::now() + Duration::from_secs(30);
-        while descendants(root).len() < 2 {
+        while descendants(root, MOST).len() < 2 {
             assert!(Instant::now() < deadline, "the shell has no children");
             std::thread::yield_now();
         }
         let (alone, all) = (usage(root).unwrap(), usage_of_all(root).unwrap());
         assert!(all.resident_bytes > alone.resident_bytes, "{all:?}");
         assert!(private_bytes(root).unwrap() >= memory(root).unwrap().private_bytes);
-        for pid in descendants(root).into_iter().chain([root]) {
+        for pid in descendants(root, MOST).into_iter().chain([root]) {
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
         shell.wait().unwrap();
