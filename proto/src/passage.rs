@@ -253,10 +253,6 @@ mod tests {
 
     use super::*;
 
-    fn kind(error: &io::Error) -> io::ErrorKind {
-        error.kind()
-    }
-
     #[test]
     fn a_connection_goes_through_with_its_client_and_what_was_read() {
         let passage = create().unwrap();
@@ -285,7 +281,7 @@ mod tests {
             assert_eq!(&answer, b"here");
         }
         let nothing = receive(passage.as_fd()).unwrap_err();
-        assert_eq!(kind(&nothing), io::ErrorKind::WouldBlock);
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
@@ -301,7 +297,7 @@ mod tests {
             }
             assert!(sent < 1000, "there is no bound");
         };
-        assert_eq!(kind(&full), io::ErrorKind::WouldBlock);
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         for _ in 0..sent {
             receive(passage.as_fd()).unwrap();
         }
@@ -321,7 +317,7 @@ mod tests {
         send(passage.as_fd(), &Passed::default(), far.as_fd(), b"").unwrap();
         for _ in 0..5 {
             let error = receive(passage.as_fd()).unwrap_err();
-            assert_eq!(kind(&error), io::ErrorKind::InvalidData);
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         }
         receive(passage.as_fd()).unwrap();
         let long = vec![0; MOST_READ + 1];

@@ -96,7 +96,7 @@ where
     let mut connection = begin(stream, service, requests.limits());
     loop {
         let terms = serving.drain.terms();
-        let leaves = terms.is_some() && requests.way_out().is_some();
+        let leaves = terms.is_some() && requests.goes_on();
         let look = terms.map_or(watch.next, |terms| {
             watch.next.min(next_look(requests, terms))
         });

@@ -130,21 +130,13 @@ async fn first_bytes(stream: &mut Stream, requests: &Requests, agreed: Option<Ag
         let filled = tokio::select! {
             biased;
             filled = stream.fill(&mut read) => filled,
-            first = rests(requests, accepted), if silent => {
-                if stream.has_input() {
-                    // It is there, and the next turn of the loop brings it.
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-                return first;
-            }
-            () = time_ends(serving, accepted, silent) => {
+            first = time_ends(requests, accepted, silent) => {
                 if silent && (stream.has_input() || stream.is_within_record()) {
                     // It is there, and the next turn of the loop brings it.
                     tokio::task::yield_now().await;
                     continue;
                 }
-                return First::Late;
+                return first;
             }
         };
         if !matches!(filled, Ok(1..)) {
@@ -166,39 +158,26 @@ async fn first_bytes(stream: &mut Stream, requests: &Requests, agreed: Option<Ag
     }
 }
 
-/// Waits until a client that is silent need not have what would serve it.
-async fn rests(requests: &Requests, accepted: Instant) -> First {
-    let serving = requests.serving();
-    if requests.peer.tls().is_some() {
-        return std::future::pending().await;
-    }
-    tokio::select! {
-        biased;
-        _ = serving.drain.begun() => match requests.way_out() {
-            Some(_) => First::Leaves,
-            None => std::future::pending().await,
-        },
-        () = serving.timer.sleep_until(accepted + RESTLESS) => {
-            First::Idle(accepted + requests.limits().idle_timeout)
-        }
-    }
-}
-
-/// Waits until the client's time for its first bytes is over, as a drain has
-/// it for a client that is silent. A drain may also accept what waited.
-async fn time_ends(serving: &Serving, accepted: Instant, silent: bool) {
-    let limits = &serving.rules().limits;
+/// Waits until a client need not have what would serve it, or its time for its first bytes
+/// is over, as a drain has it for one that is silent: it may also accept what waited.
+async fn time_ends(requests: &Requests, accepted: Instant, silent: bool) -> First {
+    let (limits, serving) = (requests.limits(), requests.serving());
+    let (timer, drain) = (serving.timer, &serving.drain);
     if !silent {
-        return serving
-            .timer
-            .sleep_until(accepted + limits.header_timeout)
-            .await;
+        timer.sleep_until(accepted + limits.header_timeout).await;
+        return First::Late;
     }
+    let may_rest = requests.peer.tls().is_none() && !drain.is_on();
+    let end = accepted + limits.idle_timeout;
     tokio::select! {
-        () = serving.timer.sleep_until(accepted + limits.idle_timeout) => {}
-        terms = serving.drain.begun() => {
-            let end = terms.since.max(accepted) + terms.idle_grace;
-            serving.timer.sleep_until(end).await;
+        () = timer.sleep_until(end) => First::Late,
+        () = timer.sleep_until(accepted + RESTLESS), if may_rest => First::Idle(end),
+        terms = drain.begun() => {
+            if requests.goes_on() {
+                return First::Leaves;
+            }
+            timer.sleep_until(terms.since.max(accepted) + terms.idle_grace).await;
+            First::Late
         }
     }
 }

@@ -113,21 +113,26 @@ impl Lot {
         self.add(Parked { bare, until, kept }, serving);
     }
 
-    /// Hands a connection on. One that can't go has its grace here, and so has one for
-    /// which there is no room yet.
-    pub(crate) fn let_go(&self, bare: Bare, serving: &'static Serving) {
-        let until = serving.timer.now() + bare.rules.limits.idle_timeout;
+    /// Hands a connection on, or has it rest until its time is over: for good where it
+    /// can't go, else until there is room for it. Whether there was.
+    pub(crate) fn let_go(&self, bare: Bare, until: Instant, serving: &'static Serving) -> bool {
         match serving.handoffs.hand_on(bare) {
-            Handed::On => {}
-            Handed::NotYet(bare) => {
-                let fd = bare.as_fd().as_raw_fd();
-                self.park(bare, until, serving);
-                self.places().leaving.push_back(fd);
-                self.sooner.notify_one();
-            }
+            Handed::On => true,
             Handed::Kept(bare, why) => {
                 let kept = Some(why);
                 self.add(Parked { bare, until, kept }, serving);
+                true
+            }
+            Handed::NotYet(bare) => {
+                let fd = bare.as_fd().as_raw_fd();
+                self.park(bare, until, serving);
+                let mut places = self.places();
+                places.leaving.push_back(fd);
+                let again = serving.timer.now() + AGAIN;
+                if places.again.replace(again).is_none() {
+                    self.sooner.notify_one();
+                }
+                false
             }
         }
     }
@@ -274,29 +279,19 @@ impl Lot {
 
     /// Hands some of them on; whether there are more that can go at once.
     fn hand_on(&self, serving: &'static Serving) -> bool {
-        self.places().again = None;
         for _ in 0..BATCH {
-            let Some(fd) = self.places().leaving.pop_front() else {
+            let mut places = self.places();
+            let Some(fd) = places.leaving.pop_front() else {
+                places.again = None;
                 return false;
             };
+            drop(places);
             // One that has woken up goes when it has been answered.
             let Some(parked) = self.take(fd) else {
                 continue;
             };
-            let until = parked.until;
-            match serving.handoffs.hand_on(parked.bare) {
-                Handed::On => {}
-                Handed::NotYet(bare) => {
-                    self.park(bare, until, serving);
-                    let mut places = self.places();
-                    places.leaving.push_front(fd);
-                    places.again = Some(serving.timer.now() + AGAIN);
-                    return false;
-                }
-                Handed::Kept(bare, why) => {
-                    let kept = Some(why);
-                    self.add(Parked { bare, until, kept }, serving);
-                }
+            if !self.let_go(parked.bare, parked.until, serving) {
+                return false;
             }
         }
         true

@@ -47,7 +47,8 @@ pub(crate) fn rest(stream: Stream, until: Instant, requests: &Requests) {
 pub(crate) fn leave(stream: Stream, requests: &Requests) {
     let serving = requests.serving();
     if let Some(bare) = stream.strip(requests.peer.origin()) {
-        serving.lot.let_go(bare, serving);
+        let until = serving.timer.now() + requests.limits().idle_timeout;
+        serving.lot.let_go(bare, until, serving);
     }
 }
 

@@ -12,7 +12,6 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::connection::peer::Peer;
-use crate::idle::passage::Passage;
 use crate::limits::Limits;
 use crate::process::{Rules, Serving};
 use crate::request::deadlines::Unanswered;
@@ -177,13 +176,10 @@ impl Requests {
         self.in_flight.get() > 0 || self.traffic.write_blocked()
     }
 
-    /// The way on for this connection in a drain, if it is to go to another worker.
-    pub(crate) fn way_out(&self) -> Option<Arc<Passage>> {
+    /// Whether this connection is to go on to another worker.
+    pub(crate) fn goes_on(&self) -> bool {
         let handoffs = &self.serving.handoffs;
-        match self.peer.tls() {
-            None => handoffs.way_out(self.peer.listener()),
-            Some(_) => None,
-        }
+        self.peer.tls().is_none() && handoffs.way_out(self.peer.listener()).is_some()
     }
 
     /// Whether what comes next on the connection, or waits to be looked at, is a head for
@@ -209,11 +205,11 @@ impl Requests {
 
     /// Why this idle connection is not handed on in a drain, where its listener's are.
     pub(crate) fn kept(&self) -> Kept {
-        match (self.peer.tls(), self.way_out()) {
-            (Some(_), _) => Kept::Tls,
-            _ if self.uploads().is_some() => Kept::Http2,
-            (None, None) => Kept::NoReceiver,
-            (None, Some(_)) => Kept::Body,
+        match self.peer.tls() {
+            Some(_) => Kept::Tls,
+            None if self.uploads().is_some() => Kept::Http2,
+            None if self.goes_on() => Kept::Body,
+            None => Kept::NoReceiver,
         }
     }
 

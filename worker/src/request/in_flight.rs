@@ -252,7 +252,7 @@ impl InFlight {
     /// Whether its connection goes on to another worker in a drain, once it is answered.
     pub(crate) fn is_handed_on(&self) -> bool {
         let has_come = !self.has_body || self.end <= self.requests.received();
-        has_come && self.requests.way_out().is_some()
+        has_come && self.requests.goes_on()
     }
 }
 

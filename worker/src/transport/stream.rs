@@ -117,7 +117,7 @@ impl Stream {
         Self {
             origin: Some(origin),
             handshake: tls,
-            ..Self::over(Transport::Plain(wire), serving, traffic)
+            ..Self::over(Transport::Plain(wire), serving, serving.rules(), traffic)
         }
     }
 
@@ -149,9 +149,8 @@ impl Stream {
                 address: passed.client,
                 listener,
             }),
-            rules,
             prefix: read,
-            ..Self::over(Transport::Plain(wire), serving, traffic)
+            ..Self::over(Transport::Plain(wire), serving, rules, traffic)
         })
     }
 
@@ -192,14 +191,19 @@ impl Stream {
         self.traffic.has_spoken_http1()
     }
 
-    fn over(transport: Transport, serving: &'static Serving, traffic: Arc<Traffic>) -> Self {
+    fn over(
+        transport: Transport,
+        serving: &'static Serving,
+        rules: &'static Rules,
+        traffic: Arc<Traffic>,
+    ) -> Self {
         Self {
             transport,
             origin: None,
             is_proxied: false,
             handshake: None,
             serving,
-            rules: serving.rules(),
+            rules,
             traffic,
             prefix: Bytes::new(),
             frames: None,
@@ -256,12 +260,17 @@ impl Stream {
         serving: &'static Serving,
         traffic: Arc<Traffic>,
     ) -> Self {
-        Self::over(Transport::Tls(Box::new(stream)), serving, traffic)
+        Self::over(
+            Transport::Tls(Box::new(stream)),
+            serving,
+            serving.rules(),
+            traffic,
+        )
     }
 
     /// A connection without the handshake that it should have had, to be closed.
     pub(crate) fn unsecured(wire: Wire, serving: &'static Serving, traffic: Arc<Traffic>) -> Self {
-        Self::over(Transport::Plain(wire), serving, traffic)
+        Self::over(Transport::Plain(wire), serving, serving.rules(), traffic)
     }
 
     /// What the stream tells of itself.
