@@ -249,7 +249,11 @@ pub(crate) struct ConfigFile {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     #[command(flatten)]
-    pub(crate) file: ConfigFile,
+    pub(crate) run: Run,
+    /// Show every setting in force, and where it comes from: the default, a line of the file,
+    /// a flag or the environment.
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Start one throwaway worker of each pool on a private address, ask it for `/`, stop it.
     ///
     /// No running supervisor is needed or disturbed. Without --timeout each worker has its

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::render;
 use super::terminal::Terminal;
 use crate::boot_check::{self, BootError, Check};
-use crate::config::{self, Config, Options};
+use crate::config::{self, Config};
 use crate::listener;
 
 /// Checks the configuration and, where it is wanted, its workers.
@@ -22,18 +22,20 @@ pub(super) fn run(
     timeout: Option<Duration>,
     terminal: Terminal,
 ) -> Result<(), Error> {
-    let config = config::load(&Options {
-        config: wanted.file.config,
-        runtime_dir,
-        ..Options::default()
-    })?;
+    let (config, in_force) = config::load_with_origins(&wanted.run.into_options(runtime_dir))?;
     let mut warnings = config::warnings(&config, SystemTime::now());
     let root = nix::unistd::Uid::effective().is_root();
     warnings.extend(config::root_workers(&config, root));
     warnings.extend(listener::addresses_taken(&config));
     let mut document = config::checked_json(&config);
     document["warnings"] = json!(warnings);
-    let shown = config::render_checked(&config);
+    let shown = match wanted.all {
+        true => render::in_force(&config.source, &in_force, terminal.color),
+        false => config::render_checked(&config),
+    };
+    if wanted.all {
+        document["in_force"] = json!(in_force);
+    }
     let pools = chosen(config.clone(), wanted.pool.as_ref())?;
     if !terminal.is_json() {
         terminal.data(format!("{}\n", shown.trim_end()))?;

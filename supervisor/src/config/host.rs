@@ -98,19 +98,38 @@ pub fn runtime_dir(explicit: Option<&Path>) -> PathBuf {
 }
 
 fn usual_runtime_dir(uid: Uid, variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    let variable = |name| variable(name).filter(|value| !value.is_empty());
-    // systemd separates several directories by colons.
-    let given = variable("RUNTIME_DIRECTORY");
-    if let Some(first) = given.and_then(|paths| env::split_paths(&paths).next()) {
-        return absolute(&first);
-    }
-    if uid.is_root() {
-        return PathBuf::from("/run/prefork");
-    }
-    match variable("XDG_RUNTIME_DIR") {
-        Some(path) => absolute(&Path::new(&path).join("prefork")),
+    let name = variable_of_runtime_dir_for(uid, &variable);
+    let given = name.and_then(|name| Some((name, variable(name)?)));
+    match given {
+        Some((XDG_RUNTIME_DIR, path)) => absolute(&Path::new(&path).join("prefork")),
+        // systemd separates several directories by colons.
+        Some((_, paths)) => {
+            let first = env::split_paths(&paths).next();
+            absolute(&first.unwrap_or_default())
+        }
+        None if uid.is_root() => PathBuf::from("/run/prefork"),
         None => PathBuf::from(format!("/tmp/prefork-{uid}")),
     }
+}
+
+const RUNTIME_DIRECTORY: &str = "RUNTIME_DIRECTORY";
+const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+
+/// The variable of the environment that says where the usual runtime directory is.
+pub(super) fn variable_of_runtime_dir(
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<&'static str> {
+    variable_of_runtime_dir_for(Uid::effective(), variable)
+}
+
+fn variable_of_runtime_dir_for(
+    uid: Uid,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<&'static str> {
+    let is_given = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());
+    let mut names = [RUNTIME_DIRECTORY, XDG_RUNTIME_DIR].into_iter();
+    let name = names.find(is_given)?;
+    (name == RUNTIME_DIRECTORY || !uid.is_root()).then_some(name)
 }
 
 fn most_descriptors() -> u64 {

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::checked::Config;
 use super::error::{ConfigError, Fault, Problems};
 use super::host::{Host, runtime_dir};
+use super::in_force::{self, InForce};
 use super::{Options, command_line, file};
 use crate::kernel::regular_file;
 
@@ -28,7 +29,25 @@ const MOST_BYTES: u64 = 4 << 20;
 /// `Usage` for a command line that contradicts itself, `Unreadable` for a file
 /// that is there and cannot be read, `Invalid` for one that is wrong.
 pub fn load(options: &Options) -> Result<Config, ConfigError> {
+    load_text(options).map(|(config, _)| config)
+}
+
+/// The same, and every setting with where its value comes from.
+///
+/// # Errors
+///
+/// Those of [`load`].
+pub fn load_with_origins(options: &Options) -> Result<(Config, Vec<InForce>), ConfigError> {
+    let (config, text) = load_text(options)?;
+    let settings = in_force::settings(&config, &text, options, |name| std::env::var_os(name));
+    Ok((config, settings))
+}
+
+/// The configuration and the text that it was read from, which is empty where there is
+/// no file.
+fn load_text(options: &Options) -> Result<(Config, String), ConfigError> {
     let host = Host::current(options)?;
+    let without_a_file = || Ok((command_line::config(options, &host)?, String::new()));
     match (named(options), options.pool_flags().as_slice()) {
         (Some(path), []) => read(path, &host),
         (Some(path), flags) => Err(ConfigError::Usage(format!(
@@ -39,9 +58,9 @@ pub fn load(options: &Options) -> Result<Config, ConfigError> {
         ))),
         (None, []) => match usual(options) {
             Some(path) => read(&path, &host),
-            None => command_line::config(options, &host),
+            None => without_a_file(),
         },
-        (None, _) => command_line::config(options, &host),
+        (None, _) => without_a_file(),
     }
 }
 
@@ -102,14 +121,14 @@ fn absent(error: &io::Error) -> bool {
     )
 }
 
-fn read(path: &Path, host: &Host) -> Result<Config, ConfigError> {
+fn read(path: &Path, host: &Host) -> Result<(Config, String), ConfigError> {
     let bytes = regular_file::read(path, MOST_BYTES).map_err(|source| ConfigError::Unreadable {
         path: PathBuf::from(path),
         source: explained(path, source),
     })?;
     let name = path.strip_prefix(".").unwrap_or(path).display().to_string();
     match String::from_utf8(bytes) {
-        Ok(text) => file::parse(&text, &name, &host.beside(path)),
+        Ok(text) => Ok((file::parse(&text, &name, &host.beside(path))?, text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());
