@@ -37,6 +37,10 @@ pub const ACCESS_LOG: &str = "access_log";
 /// It forwards requests to other pools, and hears of them by `upstreams`.
 pub const FORWARD: &str = "forward";
 
+/// It counts what each worker behind it has answered, in the memory that comes with
+/// `upstream_counts`.
+pub const UPSTREAM_COUNTS: &str = "upstream_counts";
+
 /// It notes its requests in the memory that comes with `requests`.
 pub const REQUESTS: &str = "requests";
 

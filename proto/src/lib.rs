@@ -23,6 +23,8 @@
 //! - [`passage`] is the way of open connections from one worker to the next.
 //! - [`places`] is the memory in which all processes that forward to a pool count what
 //!   they have there.
+//! - [`upstream_counts`] is the memory in which such a process counts what each worker
+//!   there has answered.
 //! - [`tls`] has the certificates and keys of listeners that speak TLS.
 //! - [`listening`] has what may be done to a listener that several processes hold.
 //! - [`adapter`] has what a supervisor tells the adapter of a program that does not speak
@@ -65,6 +67,7 @@ pub mod places;
 pub mod request_table;
 pub mod scoreboard;
 pub mod tls;
+pub mod upstream_counts;
 
 mod inbox;
 mod line;

@@ -14,6 +14,7 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 
 use nix::errno::Errno;
@@ -175,7 +176,7 @@ impl Ledger {
 /// The side of a process that forwards: its own row, and a look at all.
 #[derive(Debug)]
 pub struct Row {
-    cells: SharedCells,
+    cells: SharedCells<AtomicU32>,
     row: usize,
 }
 

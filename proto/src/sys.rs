@@ -194,23 +194,41 @@ pub(crate) unsafe fn map_requests_for_good(
     }
 }
 
+/// What shared memory can be seen as by several processes at once.
+///
+/// # Safety
+/// Every bit pattern is one, it can be read while others write it, and nothing writes it
+/// without the access that it asks for.
+pub(crate) unsafe trait Cell {
+    /// How the memory is to be mapped.
+    const ACCESS: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+}
+
+// SAFETY: an atomic integer is of any pattern, and may be written.
+unsafe impl Cell for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Cell for AtomicU64 {}
+// SAFETY: an atomic integer that is only ever loaded.
+unsafe impl Cell for Seen {
+    const ACCESS: ProtFlags = ProtFlags::PROT_READ;
+}
+
 /// Counters shared with other processes, mapped until they are dropped.
 #[derive(Debug)]
-pub(crate) struct SharedCells {
-    at: NonNull<AtomicU32>,
+pub(crate) struct SharedCells<C: Cell> {
+    at: NonNull<C>,
     bytes: NonZeroUsize,
 }
 
-impl SharedCells {
+impl<C: Cell> SharedCells<C> {
     /// Maps as many bytes of memory.
     ///
     /// # Safety
     /// The memory is as large and can't shrink.
     pub(crate) unsafe fn map(memory: BorrowedFd<'_>, bytes: NonZeroUsize) -> Result<Self, Errno> {
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no
         // memory that exists. It is page-aligned, which is enough for any cells.
-        let at = unsafe { mmap(None, bytes, access, MapFlags::MAP_SHARED, memory, 0) }?;
+        let at = unsafe { mmap(None, bytes, C::ACCESS, MapFlags::MAP_SHARED, memory, 0) }?;
         Ok(Self {
             at: at.cast(),
             bytes,
@@ -218,18 +236,18 @@ impl SharedCells {
     }
 }
 
-impl Deref for SharedCells {
-    type Target = [AtomicU32];
+impl<C: Cell> Deref for SharedCells<C> {
+    type Target = [C];
 
-    fn deref(&self) -> &[AtomicU32] {
-        let cells = self.bytes.get() / mem::size_of::<AtomicU32>();
+    fn deref(&self) -> &[C] {
+        let cells = self.bytes.get() / mem::size_of::<C>();
         // SAFETY: mapped until drop, aligned, and large enough by the contract of
-        // `map`. Every bit pattern is a cell, and all access to it is atomic.
+        // `map`. The rest is the contract of `Cell`.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), cells) }
     }
 }
 
-impl Drop for SharedCells {
+impl<C: Cell> Drop for SharedCells<C> {
     fn drop(&mut self) {
         // SAFETY: mapped by `map` with this size; borrows of it have ended.
         let unmapped = unsafe { munmap(self.at.cast(), self.bytes.get()) };

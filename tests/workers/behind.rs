@@ -1,9 +1,9 @@
 //! A program that speaks HTTP/1.1 on a unix socket and nothing else, and that drops
 //! everything at SIGTERM: what has to be behind a front to be a worker.
 //!
-//! `behind PATH [MOST]` listens on the path. `/` names the process, `/slow/MILLISECONDS` takes
+//! `behind PATH [MOST [FAILING]]` listens on the path. `/` names the process, `/slow/MILLISECONDS` takes
 //! that long, `POST /digest` answers with the SHA-256 of the body. A request beyond
-//! `MOST` at a time is answered with 500.
+//! `MOST` at a time is answered with 500, and so are `FAILING` of a hundred of all.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +12,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+
+/// What it can take.
+struct Limits {
+    /// At a time.
+    most: usize,
+    /// Of a hundred.
+    failing: usize,
+    busy: AtomicUsize,
+    answered: AtomicUsize,
+}
+
+impl Limits {
+    /// Answers a request, with 500 where it is one too many or its turn to fail.
+    fn answer(&self, request: &Request) -> (&'static str, String) {
+        let is_one_too_many = self.busy.fetch_add(1, Ordering::SeqCst) >= self.most;
+        // Every seventh of a hundred, so that they are spread over the hundred.
+        let turn = self.answered.fetch_add(1, Ordering::SeqCst) * 7 % 100;
+        let answer = answer(request);
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+        match is_one_too_many || turn < self.failing {
+            true => ("500 Too Many", answer),
+            false => ("200 OK", answer),
+        }
+    }
+}
 
 /// A request, as far as it matters here.
 struct Request {
@@ -23,27 +48,26 @@ struct Request {
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().expect("the path of a socket");
-    let most = arguments.next().and_then(|most| most.parse().ok());
+    let mut number = || arguments.next().and_then(|number| number.parse().ok());
+    let limits = Arc::new(Limits {
+        most: number().unwrap_or(usize::MAX),
+        failing: number().unwrap_or(0),
+        busy: AtomicUsize::new(0),
+        answered: AtomicUsize::new(0),
+    });
     let listener = UnixListener::bind(path)?;
-    let busy = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
-        let (stream, busy) = (stream?, Arc::clone(&busy));
-        let most = most.unwrap_or(usize::MAX);
+        let (stream, limits) = (stream?, Arc::clone(&limits));
         // How a connection ends is its client's affair.
-        std::thread::spawn(move || drop(serve(stream, &busy, most)));
+        std::thread::spawn(move || drop(serve(stream, &limits)));
     }
     Ok(())
 }
 
-fn serve(stream: UnixStream, busy: &AtomicUsize, most: usize) -> io::Result<()> {
+fn serve(stream: UnixStream, limits: &Limits) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read(&mut stream)? {
-        let status = match busy.fetch_add(1, Ordering::SeqCst) < most {
-            true => "200 OK",
-            false => "500 Too Many",
-        };
-        let answer = answer(&request);
-        busy.fetch_sub(1, Ordering::SeqCst);
+        let (status, answer) = limits.answer(&request);
         let length = answer.len();
         let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
         stream.get_mut().write_all((head + &answer).as_bytes())?;

@@ -7,6 +7,7 @@ use prefork_proto::message::{Message, ToWorker};
 use prefork_proto::places::PlacesError;
 use prefork_proto::request_table::RequestTableError;
 use prefork_proto::scoreboard::ScoreboardError;
+use prefork_proto::upstream_counts::UpstreamCountsError;
 
 use crate::transport::tls::TlsError;
 
@@ -48,6 +49,9 @@ pub(crate) enum WorkerError {
 
     #[error(transparent)]
     Places(#[from] PlacesError),
+
+    #[error(transparent)]
+    UpstreamCounts(#[from] UpstreamCountsError),
 
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -50,6 +50,25 @@ pub const DURATION_BOUNDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
+/// [`DURATION_BOUNDS`] in microseconds, so that a request is sorted into its
+/// bucket without floating point.
+const BOUNDS_US: [u64; DURATION_BOUNDS.len()] = {
+    let mut bounds = [0; DURATION_BOUNDS.len()];
+    let mut index = 0;
+    while index < bounds.len() {
+        bounds[index] = (DURATION_BOUNDS[index] * 1_000_000.0) as u64;
+        index += 1;
+    }
+    bounds
+};
+
+/// The bucket of a request that took so many microseconds.
+#[inline]
+pub(crate) fn duration_bucket(micros: u64) -> usize {
+    let bound = BOUNDS_US.iter().position(|bound| micros <= *bound);
+    bound.unwrap_or(BOUNDS_US.len())
+}
+
 /// HTTP totals since the incarnation began. Every field only grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

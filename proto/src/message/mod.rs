@@ -13,11 +13,12 @@ mod to_worker;
 mod upstreams;
 mod welcome;
 
+pub(crate) use health::duration_bucket;
 pub use health::{DURATION_BOUNDS, Handoffs, Health, HttpCounts};
 pub use hello::{Hello, Rejoin, RejoinState};
 pub use offers::{
     AccessLogFormat, AccessLogOffer, ListenerOffer, OutputOffer, OutputStream, PassageOffer,
-    PlacesOffer, RequestsOffer, Rescue, ScoreboardOffer, TlsOffer,
+    PlacesOffer, RequestsOffer, Rescue, ScoreboardOffer, TlsOffer, UpstreamCountsOffer,
 };
 pub use reply::{Reply, ReplyError};
 pub use to_supervisor::ToSupervisor;

@@ -153,6 +153,21 @@ pub struct PlacesOffer {
     pub fds: u32,
 }
 
+/// The memory in which a process that forwards to a pool counts what each worker there has
+/// answered; see [`upstream_counts`](crate::upstream_counts).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct UpstreamCountsOffer {
+    /// The pool behind.
+    pub pool: String,
+    /// The layout's version.
+    pub abi: u32,
+    /// The layout's size in bytes.
+    pub bytes: u64,
+    /// Descriptors that arrive with this line: always 1.
+    pub fds: u32,
+}
+
 /// The way of a listener's open connections from one worker to the next; see
 /// [`passage`](crate::passage).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::{
     AccessLogOffer, ListenerOffer, Message, OutputOffer, PassageOffer, PlacesOffer, RequestsOffer,
-    Rescue, ScoreboardOffer, TlsOffer, Upstreams, Vacate, Welcome, kinds, place_of,
+    Rescue, ScoreboardOffer, TlsOffer, UpstreamCountsOffer, Upstreams, Vacate, Welcome, kinds,
+    place_of,
 };
 use crate::tls::TicketKey;
 
@@ -90,6 +91,10 @@ pub enum ToWorker {
     /// memory arrives with this line. Only to a worker with the capability `forward`:
     /// before the first `upstreams` of that pool, and later in place of what it has.
     Places(PlacesOffer),
+    /// Where to count what each worker of a pool behind it has answered; the memory arrives
+    /// with this line. Only to a worker with the capability `upstream_counts`: after the
+    /// `places` of that pool, and later in place of what it has.
+    UpstreamCounts(UpstreamCountsOffer),
     /// Every worker of a pool behind it, in place of what it knows of that pool; wants a
     /// `reply` when it is in force. Only to a worker with the capability `forward`:
     /// before `start`, and later at any time.
@@ -143,6 +148,7 @@ impl Message for ToWorker {
         Self::Output(_) => "output",
         Self::AccessLog(_) => "access_log",
         Self::Places(_) => "places",
+        Self::UpstreamCounts(_) => "upstream_counts",
         Self::Upstreams(_) => "upstreams",
         Self::Vacate(_) => "vacate",
         Self::Passage(_) => "passage",
@@ -159,6 +165,7 @@ impl Message for ToWorker {
         "output",
         "access_log",
         "places",
+        "upstream_counts",
         "passage",
     ];
 
@@ -172,6 +179,7 @@ impl Message for ToWorker {
             Self::Output(offer) => offer.fds,
             Self::AccessLog(offer) => offer.fds,
             Self::Places(offer) => offer.fds,
+            Self::UpstreamCounts(offer) => offer.fds,
             Self::Passage(offer) => offer.fds,
             _ => 0,
         }

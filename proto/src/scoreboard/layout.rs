@@ -37,7 +37,7 @@ pub(crate) struct Seen(AtomicU64);
 
 impl Seen {
     /// What it holds at this moment.
-    pub(super) fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }

@@ -10,21 +10,9 @@ use nix::sys::stat::fstat;
 
 use super::{ABI, BYTES, Cells, ScoreboardError, seals};
 use crate::error::{Call, SystemError};
-use crate::message::{DURATION_BOUNDS, HttpCounts, ScoreboardOffer};
+use crate::message::{HttpCounts, ScoreboardOffer, duration_bucket};
 use crate::sys;
 use crate::tls::HandshakeFailure;
-
-/// [`DURATION_BOUNDS`] in microseconds, so that a request is sorted into its
-/// bucket without floating point.
-const BOUNDS_US: [u64; DURATION_BOUNDS.len()] = {
-    let mut bounds = [0; DURATION_BOUNDS.len()];
-    let mut index = 0;
-    while index < bounds.len() {
-        bounds[index] = (DURATION_BOUNDS[index] * 1_000_000.0) as u64;
-        index += 1;
-    }
-    bounds
-};
 
 /// What a worker counts, in its scoreboard or, where it was given none, in
 /// memory of its own. One per process: its cells stay for as long as that.
@@ -104,11 +92,7 @@ impl Tally {
     pub fn answered_in(&self, status: u16, micros: u64) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         add(&self.cells.requests[class], 1);
-        let bucket = BOUNDS_US
-            .iter()
-            .position(|bound| micros <= *bound)
-            .unwrap_or(BOUNDS_US.len());
-        add(&self.cells.duration_buckets[bucket], 1);
+        add(&self.cells.duration_buckets[duration_bucket(micros)], 1);
         add(&self.cells.duration_sum_us, micros);
     }
 
@@ -183,6 +167,7 @@ fn add(cell: &AtomicU64, more: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::DURATION_BOUNDS;
 
     #[test]
     fn a_request_lands_in_the_first_bucket_whose_bound_it_does_not_exceed() {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::adapter::Adapter;
 use super::error::Fault;
 use super::section::{Section, expected, integer, string};
 use super::units;
@@ -23,11 +22,7 @@ const MOST_WORKERS: u64 = 10_000;
 const MOST_REQUESTS: u64 = 1_000_000_000;
 
 /// Reads the table, if there is one.
-pub(super) fn read(
-    pool: &mut Section<'_>,
-    workers: u32,
-    adapter: Option<&Adapter>,
-) -> Option<Canary> {
+pub(super) fn read(pool: &mut Section<'_>, workers: u32, is_counted: bool) -> Option<Canary> {
     // Where the number of processors decides, it may be one all the same.
     let is_given = matches!(
         pool.table.get("workers").map(|it| it.get_ref()),
@@ -35,12 +30,13 @@ pub(super) fn read(
     );
     let name = format!("`canary` of {}", pool.name);
     let mut section = pool.section("canary", name)?;
-    if adapter.is_some() {
+    if !is_counted {
         let fault = Fault::new(
-            "the requests of a program behind an adapter are counted by no worker of its own",
+            "nobody counts the requests of a program behind an adapter that takes its clients \
+             itself",
         );
-        let help =
-            "leave `canary` out, and have each new worker asked: check = { path = \"/healthz\" }";
+        let help = "give it {socket} or {port} instead of `listen`, and `forward` to it from a \
+                    pool of the bundled web server";
         section.fault(section.span.clone(), fault.help(help));
     }
     let usual = Canary::default();

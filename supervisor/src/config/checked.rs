@@ -189,6 +189,12 @@ impl Pool {
         self.program == Program::Bundled && forwards_to(&self.app, pool)
     }
 
+    /// Whether somebody counts what its workers answer: they themselves, or the fronts
+    /// before them.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.adapter.is_none() || self.is_behind()
+    }
+
     /// Whether its workers take requests from others that forward to them.
     pub(crate) fn is_behind(&self) -> bool {
         self.adapter.is_some() && self.listen.is_empty()

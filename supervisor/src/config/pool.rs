@@ -62,7 +62,11 @@ pub(super) fn read(name: &str, mut section: Section<'_>, host: &Host) -> Read {
     let pool = Pool {
         policy,
         check: check::read(&mut section, adapter.as_ref()),
-        canary: canary::read(&mut section, workers, adapter.as_ref()),
+        canary: canary::read(
+            &mut section,
+            workers,
+            adapter.is_none() || listen.is_empty(),
+        ),
         adapter,
         env,
         run_as: read_run_as(&mut section, host),

@@ -3,6 +3,7 @@
 
 use prefork_api::{CanaryStatus, GenerationCounts};
 use prefork_proto::message::{DURATION_BOUNDS, HttpCounts};
+use prefork_proto::upstream_counts::Answers;
 use tracing::{info, warn};
 
 use super::Reactor;
@@ -15,7 +16,8 @@ impl Reactor {
     pub(super) fn count_traffic(&mut self) {
         while let Some(pool) = self.counts.pop_front() {
             let members = self.processes.iter().filter(|(it, _)| it.pool == pool);
-            let tallies = members.filter_map(|(worker, grip)| Some((*worker, traffic(grip)?)));
+            let tallies =
+                members.filter_map(|(worker, grip)| Some((*worker, self.served(*worker, grip)?)));
             let tallies = tallies.collect();
             self.feed(counted(pool, tallies));
         }
@@ -24,7 +26,25 @@ impl Reactor {
     /// What a process that has ended has served up to its end, where that is compared.
     pub(super) fn last_traffic(&self, worker: Worker, grip: &Grip) -> Option<Event> {
         self.fleet.pool(worker.pool)?.canary()?;
-        Some(counted(worker.pool, vec![(worker, traffic(grip)?)]))
+        Some(counted(
+            worker.pool,
+            vec![(worker, self.served(worker, grip)?)],
+        ))
+    }
+
+    /// What a process has served: as its fronts count it, or by its scoreboard, or else by
+    /// its last report.
+    fn served(&self, worker: Worker, grip: &Grip) -> Option<Traffic> {
+        if grip.upstream.is_some() {
+            return self.answered(worker).map(traffic_behind);
+        }
+        let vitals = grip.vitals.borrow();
+        let counted = vitals.counted();
+        let http = match &counted {
+            Some(counted) => &counted.http,
+            None => vitals.health.as_ref()?.http.as_ref()?,
+        };
+        Some(traffic_of(http))
     }
 
     /// How a pool's canary stands, if one is being judged.
@@ -88,17 +108,6 @@ fn counted(pool: PoolId, tallies: Vec<(Worker, Traffic)>) -> Event {
     }
 }
 
-/// What a process has served, from its scoreboard or else by its last report.
-fn traffic(grip: &Grip) -> Option<Traffic> {
-    let vitals = grip.vitals.borrow();
-    let counted = vitals.counted();
-    let http = match &counted {
-        Some(counted) => &counted.http,
-        None => vitals.health.as_ref()?.http.as_ref()?,
-    };
-    Some(traffic_of(http))
-}
-
 fn traffic_of(http: &HttpCounts) -> Traffic {
     let [.., failed] = http.requests;
     Traffic {
@@ -106,6 +115,15 @@ fn traffic_of(http: &HttpCounts) -> Traffic {
         failed,
         panics: http.panics,
         durations: http.duration_buckets.to_vec(),
+    }
+}
+
+fn traffic_behind(answers: Answers) -> Traffic {
+    Traffic {
+        requests: answers.requests,
+        failed: answers.failed,
+        panics: 0,
+        durations: answers.durations.to_vec(),
     }
 }
 

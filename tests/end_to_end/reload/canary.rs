@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crate::harness::deadline::{PATIENCE, eventually};
-use crate::harness::{Mode, Pool, Prefork, http};
+use crate::harness::{Mode, Pool, Prefork, cli, http};
 
 /// Clients with a new connection for each request, so that every worker has its share.
 struct Clients {
@@ -114,6 +114,51 @@ fn a_good_build_passes_by_itself() {
     assert!(done.stderr.contains("canary: passed, "), "{done:?}");
     assert!(failed <= answered / 10, "{failed} of {answered}");
     assert_eq!(generations(&prefork), [Some(2), Some(2)]);
+}
+
+/// Programs of which so many of a hundred answers are 500, behind a front; a reload judges
+/// one of them.
+fn programs(failing: &str, canary: &str) -> [Pool; 2] {
+    let behind = cli::example("behind");
+    let behind = behind.to_str().expect("the path is text");
+    let front = Pool::bundled("web", 2).set("app", "{ forward = \"app\" }");
+    let program = Pool::command("app", &[behind, "{socket}", "1000", failing], 2)
+        .without_listeners()
+        .set("adapter", "{ concurrency = 1000 }")
+        .text("min_ready", "50ms")
+        .set("canary", format!("{{ {canary} }}"));
+    [front, program]
+}
+
+#[test]
+fn programs_behind_a_front_are_judged_by_what_it_has_heard_of_them() {
+    let terms = "duration = \"10m\", min_requests = 1, max_p99_ratio = 0";
+    let prefork = Prefork::start(&programs("0", terms));
+    let clients = Clients::start(prefork.address("web"));
+    prefork.configure(&programs("30", terms));
+    let refused = prefork.cli(&["reload"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.stderr.contains("canary: failed, ")
+            && refused.stderr.contains(" % 5xx against 0.0 %, "),
+        "{refused:?}"
+    );
+    assert_eq!(generations(&prefork), [Some(1), Some(1)]);
+
+    let terms = "duration = \"1s\", min_requests = 1, max_p99_ratio = 0";
+    prefork.configure(&programs("0", terms));
+    let done = prefork.cli(&["reload"]);
+    let (answered, failed) = clients.stop();
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(
+        done.stderr
+            .contains("canary: passed, 0.0 % 5xx against 0.0 %, "),
+        "{done:?}"
+    );
+    assert!(
+        (10..=answered * 3 / 10 + 1).contains(&failed),
+        "{failed} of {answered}"
+    );
 }
 
 #[test]

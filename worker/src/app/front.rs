@@ -5,13 +5,15 @@
 //! where each listens, how many requests it takes at a time, and who is on the way out.
 //! Where several fronts forward to the same pool, each counts what it has there in a
 //! [`Row`] that the others see, so that no process gets more than its share from all of
-//! them together. What is sent there, and how, is the front's own affair.
+//! them together. What was answered there it counts by a [`Counter`], so that the
+//! generations of such a pool can be compared. What is sent there, and how, is the front's own affair.
 
 use std::os::fd::OwnedFd;
 
 pub use prefork_proto::adapter::UpstreamAddress;
-pub use prefork_proto::message::{PlacesOffer, Upstream, Upstreams, Vacate};
+pub use prefork_proto::message::{PlacesOffer, Upstream, UpstreamCountsOffer, Upstreams, Vacate};
 pub use prefork_proto::places::{CELLS, PlacesError, Row};
+pub use prefork_proto::upstream_counts::{Counter, UpstreamCountsError};
 
 use crate::app::handlers::{Answer, LocalFuture};
 
@@ -26,6 +28,17 @@ pub trait Forwards {
     /// # Errors
     /// It can't be used; what was there before stays in use.
     fn count_in(&self, offer: &PlacesOffer, memory: OwnedFd) -> Result<(), PlacesError>;
+
+    /// Counts what each worker of a pool has answered in this memory from now on;
+    /// [`Counter::map`] makes the counter of it.
+    ///
+    /// # Errors
+    /// It can't be used; what was there before stays in use.
+    fn count_answers_in(
+        &self,
+        offer: &UpstreamCountsOffer,
+        memory: OwnedFd,
+    ) -> Result<(), UpstreamCountsError>;
 
     /// Sends nothing more to processes that are not in this table, or that leave. A
     /// table that is too long for one line comes in several, [`Upstreams::more`].

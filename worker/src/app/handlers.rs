@@ -6,8 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use prefork_proto::capability;
-use prefork_proto::message::{NEEDS_RESTART, PlacesOffer, Reply, ReplyError, Upstreams, Vacate};
+use prefork_proto::message::{
+    NEEDS_RESTART, PlacesOffer, Reply, ReplyError, UpstreamCountsOffer, Upstreams, Vacate,
+};
 use prefork_proto::places::PlacesError;
+use prefork_proto::upstream_counts::UpstreamCountsError;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -110,6 +113,7 @@ impl Application {
             (capability::TELL, self.on_tell.is_some()),
             (capability::RELOAD, self.on_reload.is_some()),
             (capability::FORWARD, self.forwards.is_some()),
+            (capability::UPSTREAM_COUNTS, self.forwards.is_some()),
         ];
         let handled = handlers
             .into_iter()
@@ -142,6 +146,18 @@ impl Application {
         match (&self.forwards, memory) {
             (Some(forwards), Some(memory)) => forwards.count_in(offer, memory),
             // A worker that did not say that it forwards is not told.
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what is answered to what it forwards in this memory from now on.
+    pub(crate) fn count_answers_in(
+        &self,
+        offer: &UpstreamCountsOffer,
+        memory: Option<OwnedFd>,
+    ) -> Result<(), UpstreamCountsError> {
+        match (&self.forwards, memory) {
+            (Some(forwards), Some(memory)) => forwards.count_answers_in(offer, memory),
             _ => Ok(()),
         }
     }

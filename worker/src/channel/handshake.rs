@@ -109,6 +109,9 @@ pub(crate) async fn handshake(
             }
             (ToWorker::AccessLog(offer), Some(file)) => take_log(link, access_log, &offer, file)?,
             (ToWorker::Places(offer), memory) => application.count_in(&offer, memory)?,
+            (ToWorker::UpstreamCounts(offer), memory) => {
+                application.count_answers_in(&offer, memory)?;
+            }
             (ToWorker::Upstreams(table), _) => learn(link, application, table)?,
             (message, _) => match aside(link, message, "`listener` or `start`")? {
                 Aside::GoOn => {}
@@ -158,6 +161,10 @@ pub(crate) async fn start_up<T>(
             }
             (ToWorker::Places(offer), memory) => {
                 application.count_in(&offer, memory)?;
+                continue;
+            }
+            (ToWorker::UpstreamCounts(offer), memory) => {
+                application.count_answers_in(&offer, memory)?;
                 continue;
             }
             (ToWorker::Upstreams(table), _) => {

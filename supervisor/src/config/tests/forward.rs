@@ -121,3 +121,20 @@ app = { forward = "one" }
         assert!(help.contains("it is the bundled web server"), "{help}");
     }
 }
+
+#[test]
+fn a_canary_is_for_programs_whose_answers_somebody_counts() {
+    let front = "forward = \"shop\"";
+    let canary = |pool: &str| format!("{}[pool.{pool}.canary]\n", file(front));
+    let config = valid(&canary("shop"));
+    let shop = config.pools.iter().find(|it| it.policy.name == "shop");
+    assert!(shop.is_some_and(|shop| shop.canary.is_some()));
+    let problems = problems(&canary("direct"));
+    let [problem] = problems.as_slice() else {
+        panic!("{problems:#?}");
+    };
+    let what = "nobody counts the requests of a program behind an adapter";
+    assert!(problem.message.contains(what), "{problem}");
+    let help = problem.help.as_deref().unwrap_or_default();
+    assert!(help.contains("`forward` to it"), "{problem}");
+}

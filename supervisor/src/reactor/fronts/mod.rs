@@ -6,6 +6,7 @@
 //! behind that is to drain is a `departure`: it is told only when every front that lives
 //! has answered that nothing of its own is in flight there.
 
+mod answers;
 mod departure;
 mod table;
 
@@ -14,11 +15,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use answers::Counted;
 use departure::Departures;
 use prefork_api::SlotState;
 use prefork_fleet::Worker;
 use prefork_proto::message::PlacesOffer;
 use prefork_proto::places::{self, Ledger, PlacesError};
+use prefork_proto::upstream_counts::Answers;
 use tracing::warn;
 
 use super::Reactor;
@@ -44,6 +47,8 @@ struct Behind {
     ledger: Option<Ledger>,
     /// The processes that forward to it, each with its row if it has one.
     fronts: BTreeMap<Worker, Option<u32>>,
+    /// What they have counted.
+    counted: Counted,
     /// What they were told last.
     told: Option<Rc<Table>>,
 }
@@ -74,6 +79,7 @@ impl Fronts {
     pub(super) fn ended(&mut self, worker: Worker) {
         self.departures.ended(worker);
         for (pool, behind) in &mut self.behind {
+            behind.counted.ended(worker);
             let row = behind.fronts.remove(&worker).flatten();
             if let (Some(row), Some(ledger)) = (row, &mut behind.ledger)
                 && let Err(error) = ledger.clear(row)
@@ -86,8 +92,14 @@ impl Fronts {
 }
 
 impl Behind {
-    /// Takes a process in that forwards to this pool; where it is to count.
-    fn admit(&mut self, pool: &Rc<str>, front: Worker) -> Option<Order> {
+    /// Takes a process in that forwards to this pool; where it is to count what.
+    fn admit(&mut self, pool: &Rc<str>, front: Worker) -> impl Iterator<Item = Order> + use<> {
+        let places = self.places(pool, front);
+        let counts = self.counted.admit(pool, front);
+        places.into_iter().chain(counts)
+    }
+
+    fn places(&mut self, pool: &Rc<str>, front: Worker) -> Option<Order> {
         let offered = self.seat(pool);
         let row = match &offered {
             Ok(offered) => offered.as_ref().map(|(offer, _)| offer.row),
@@ -159,10 +171,10 @@ impl Reactor {
         let fronts: Vec<Worker> = living.filter(is_unknown).filter(is_front).collect();
         for front in fronts {
             let behind = self.fronts.behind.entry(Rc::clone(pool)).or_default();
-            let places = behind.admit(pool, front);
+            let orders = behind.admit(pool, front);
             let told = behind.told.clone();
             if let Some(grip) = self.processes.get(&front) {
-                places.into_iter().for_each(|places| grip.order(places));
+                orders.for_each(|order| grip.order(order));
                 told.into_iter()
                     .for_each(|table| grip.order(Order::Upstreams(table)));
             }
@@ -171,12 +183,16 @@ impl Reactor {
 
     /// Tells a pool's fronts its table, if it has changed.
     fn tell_fronts(&mut self, pool: &Rc<str>) {
-        let table = self.table(pool);
+        let open = self.open(pool);
+        let table = self.table(pool, &open);
         let Some(behind) = self.fronts.behind.get_mut(pool) else {
             return;
         };
         if behind.told.as_deref() == Some(&table) {
             return;
+        }
+        for worker in open {
+            behind.counted.begin(worker);
         }
         let table = Rc::new(table);
         behind.told = Some(Rc::clone(&table));
@@ -187,9 +203,9 @@ impl Reactor {
         }
     }
 
-    fn table(&self, pool: &Rc<str>) -> Table {
+    fn table(&self, pool: &Rc<str>, open: &[Worker]) -> Table {
         let departures = &self.fronts.departures;
-        let open = self.open(pool).into_iter().map(|worker| (worker, false));
+        let open = open.iter().map(|worker| (*worker, false));
         let departing = departures.of(|worker| self.pool_name(worker) == *pool);
         let workers = open.chain(departing).filter_map(|(worker, leaving)| {
             let address = self.processes.get(&worker)?.upstream.as_ref()?.to_string();
@@ -225,6 +241,13 @@ impl Reactor {
             .or_else(newest)
             .and_then(|it| it.config.adapter.as_ref());
         adapter.map_or(0, |adapter| adapter.concurrency)
+    }
+
+    /// What a worker of a pool behind has answered; `None` where it is none, or nobody
+    /// counts that.
+    pub(super) fn answered(&self, worker: Worker) -> Option<Answers> {
+        let behind = self.fronts.behind.get(&*self.pool_name(worker))?;
+        behind.counted.of(worker)
     }
 
     /// The grips of a pool's fronts.

@@ -43,17 +43,22 @@ impl Table {
     }
 }
 
-/// A worker as it stands in a table. A slot has two places, so that a predecessor and
-/// its successor are counted apart.
-pub(super) fn entry(worker: Worker, address: String, leaving: bool) -> Upstream {
+/// Where a worker's requests are counted; `None` where there is no place left. A slot has
+/// two places, so that a predecessor and its successor are counted apart.
+pub(super) fn place(worker: Worker) -> Option<u32> {
     let place = u64::from(worker.slot) * 2 + worker.incarnation % 2;
     let place = u32::try_from(place).ok();
+    place.filter(|place| *place < CELLS)
+}
+
+/// A worker as it stands in a table.
+pub(super) fn entry(worker: Worker, address: String, leaving: bool) -> Upstream {
     Upstream {
         slot: worker.slot,
         incarnation: worker.incarnation,
         address,
         leaving,
-        place: place.filter(|place| *place < CELLS),
+        place: place(worker),
     }
 }
 

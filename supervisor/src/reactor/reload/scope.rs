@@ -78,9 +78,9 @@ impl Scope {
     }
 
     /// How the first new workers of a pool are judged, if they are. Those of a program
-    /// behind an adapter are counted by nobody.
+    /// that takes its clients itself are counted by nobody.
     pub(super) fn canary(&self, pool: &config::Pool) -> Option<Canary> {
-        let usual = || (self.judged && pool.adapter.is_none()).then(Canary::default);
+        let usual = || (self.judged && pool.is_counted()).then(Canary::default);
         pool.canary.clone().or_else(usual)
     }
 

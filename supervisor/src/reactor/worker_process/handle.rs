@@ -13,7 +13,7 @@ use prefork_proto::adapter::UpstreamAddress;
 use prefork_proto::channel::SupervisorEnd;
 use prefork_proto::message::{
     Health, Hello, ListenerOffer, OutputOffer, OutputStream, PassageOffer, PlacesOffer,
-    RequestsOffer, Vacate, Welcome,
+    RequestsOffer, UpstreamCountsOffer, Vacate, Welcome,
 };
 use prefork_proto::request_table::Table;
 use prefork_proto::scoreboard::{Board, Snapshot, Unsealed};
@@ -103,6 +103,9 @@ pub(crate) enum Order {
     /// Hand over the memory in which it counts what it has at a pool behind it, now or
     /// with what else it is told first.
     Places(PlacesOffer, OwnedFd),
+    /// Hand over the memory in which it counts what a pool behind it has answered, in the
+    /// same way.
+    UpstreamCounts(UpstreamCountsOffer, OwnedFd),
     /// Hand over what open connections of a listener go through from worker to worker.
     Passage(PassageOffer, OwnedFd),
     /// Tell it the table of a pool behind it, in the same way.

@@ -369,6 +369,7 @@ impl Process {
             Order::Call(call, answer) => self.call(call, answer),
             Order::Tickets(keys) => self.take_tickets(keys),
             Order::Places(offer, memory) => self.hand_places_over(offer, memory),
+            Order::UpstreamCounts(offer, memory) => self.hand_counts_over(offer, memory),
             // Not sent, its connections end with it.
             Order::Passage(offer, fd) => {
                 let _ = self.send_with(&ToWorker::Passage(offer), Some(fd));

@@ -65,6 +65,12 @@ impl Session {
                 }
                 return None;
             }
+            ToWorker::UpstreamCounts(offer) => {
+                if let Err(error) = self.application.count_answers_in(&offer, fd) {
+                    self.remark(&format!("answers are counted as before: {error}"));
+                }
+                return None;
+            }
             ToWorker::Upstreams(table) => {
                 let id = table.id;
                 self.application.learn(table);

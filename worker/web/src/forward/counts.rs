@@ -1,9 +1,10 @@
 //! How many requests this process has at each worker behind it, shown to the others
-//! that forward there.
+//! that forward there; and what was answered there, shown to the supervisor.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
-use prefork_worker::front::Row;
+use prefork_worker::front::{Counter, Row};
 
 /// What this process has in flight, by place.
 #[derive(Debug, Default)]
@@ -11,6 +12,8 @@ pub(super) struct Counts {
     own: RefCell<Vec<u32>>,
     /// Where the others see it; none as long as nobody has said where.
     row: RefCell<Option<Row>>,
+    /// Where answers are counted; none as long as nobody wants to know.
+    answers: RefCell<Option<Counter>>,
 }
 
 impl Counts {
@@ -22,6 +25,18 @@ impl Counts {
             }
         }
         *self.row.borrow_mut() = Some(row);
+    }
+
+    /// Counts answers there from now on.
+    pub(super) fn show_answers(&self, counter: Counter) {
+        *self.answers.borrow_mut() = Some(counter);
+    }
+
+    /// A request was answered at that place, or its answer lost, after so long.
+    pub(super) fn answered(&self, place: u32, failed: bool, took: Duration) {
+        if let Some(counter) = &*self.answers.borrow() {
+            counter.count(place, failed, took);
+        }
     }
 
     /// One more at that place; how many all have there now.

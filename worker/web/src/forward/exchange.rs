@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use tokio::task::spawn_local;
 
 use super::Patience;
@@ -129,6 +129,21 @@ impl Exchange {
         }
     }
 
+    /// The head of the answer is there.
+    pub(super) fn answers(&self, status: StatusCode) {
+        let failed = status.is_server_error();
+        self.place.answered(failed, self.measured.took());
+        // What follows may last for days.
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            self.place.settle();
+        }
+    }
+
+    /// There is no answer, or none that can be passed on.
+    pub(super) fn lacks_answer(&self) {
+        self.place.answered(true, self.measured.took());
+    }
+
     /// The worker has said everything.
     pub(super) fn end(self) {
         let Self {
@@ -152,6 +167,7 @@ impl Exchange {
 
     /// The worker did not say everything.
     pub(super) fn fail(self, why: Failure) {
+        self.place.broke_off();
         self.measured.fails(why);
     }
 }

@@ -1,7 +1,7 @@
 //! What is counted of requests that are forwarded, as the application's own metrics.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
@@ -137,10 +137,15 @@ impl Measured {
         self.series.metrics.connects.with_label_values(&pool).inc();
     }
 
+    /// Since it began.
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Its response is there as a whole.
     pub(super) fn ends(&self) {
         let pool = [&*self.series.pool];
-        let took = self.began.elapsed().as_secs_f64();
+        let took = self.took().as_secs_f64();
         let durations = self.series.metrics.durations.with_label_values(&pool);
         durations.observe(took);
     }

@@ -41,7 +41,10 @@ use failure::Failure;
 use head::{Client, Manner};
 use metrics::Series;
 use pool::Pool;
-use prefork_worker::front::{Forwards, PlacesError, PlacesOffer, Row, Upstreams, Vacate, Vacated};
+use prefork_worker::front::{
+    Counter, Forwards, PlacesError, PlacesOffer, Row, UpstreamCountsError, UpstreamCountsOffer,
+    Upstreams, Vacate, Vacated,
+};
 use prefork_worker::{Context, Peer, Timer};
 
 pub(crate) use body::Forwarded;
@@ -84,6 +87,16 @@ impl Pools {
 impl Forwards for Pools {
     fn count_in(&self, offer: &PlacesOffer, memory: OwnedFd) -> Result<(), PlacesError> {
         self.get(&offer.pool).share(Row::map(offer, memory)?);
+        Ok(())
+    }
+
+    fn count_answers_in(
+        &self,
+        offer: &UpstreamCountsOffer,
+        memory: OwnedFd,
+    ) -> Result<(), UpstreamCountsError> {
+        let counter = Counter::map(offer, memory)?;
+        self.get(&offer.pool).show_answers(counter);
         Ok(())
     }
 
@@ -310,7 +323,12 @@ impl Job<'_> {
                 self.body = request.into_body().into_inner();
                 Tried::Unsent { connected: true }
             }
-            Outcome::Failed(failed) => Tried::Failed(failed),
+            Outcome::Failed(failed) => {
+                if !self.progress.has_failed() {
+                    exchange.lacks_answer();
+                }
+                Tried::Failed(failed)
+            }
         }
     }
 
@@ -324,11 +342,13 @@ impl Job<'_> {
             false => None,
         };
         if !head::is_sound(status, response.headers()) || is_upgrade != upgrade.is_some() {
+            exchange.lacks_answer();
             return Tried::Failed(Failed {
                 why: Failure::BadResponse,
                 is_silent: false,
             });
         }
+        exchange.answers(status);
         // The client is spoken to in the front's own version (RFC 9112, 2.3), and a worker of
         // HTTP/1.0 doesn't end the client's connection with each answer.
         let version = std::mem::replace(response.version_mut(), Version::HTTP_11);

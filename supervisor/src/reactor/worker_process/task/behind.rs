@@ -2,7 +2,7 @@
 //! or at once.
 
 use prefork_proto::capability;
-use prefork_proto::message::PlacesOffer;
+use prefork_proto::message::{PlacesOffer, UpstreamCountsOffer};
 
 use crate::reactor::fronts::Table;
 use crate::reactor::worker_process::task::*;
@@ -11,6 +11,7 @@ use crate::reactor::worker_process::task::*;
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     places: Vec<(PlacesOffer, OwnedFd)>,
+    counts: Vec<(UpstreamCountsOffer, OwnedFd)>,
     tables: Vec<Rc<Table>>,
 }
 
@@ -30,6 +31,16 @@ impl Process {
         }
     }
 
+    /// Hands over the memory in which it counts what was answered.
+    pub(super) fn hand_counts_over(&mut self, offer: UpstreamCountsOffer, memory: OwnedFd) {
+        if self.welcome.is_some() {
+            self.behind.counts.push((offer, memory));
+        } else if self.can(capability::UPSTREAM_COUNTS) {
+            // Not sent, it counts as before.
+            let _ = self.send_with(&ToWorker::UpstreamCounts(offer), Some(memory));
+        }
+    }
+
     /// Tells it a table, in place of the one before.
     pub(super) fn tell_upstreams(&mut self, table: Rc<Table>) {
         if self.welcome.is_some() {
@@ -46,10 +57,15 @@ impl Process {
 
     /// Queues what is told before `start`.
     pub(super) fn queue_behind(&mut self) -> Result<(), String> {
-        let Behind { places, tables } = std::mem::take(&mut self.behind);
+        let Behind {
+            places,
+            counts,
+            tables,
+        } = std::mem::take(&mut self.behind);
         if !self.can(capability::FORWARD) {
             return Ok(());
         }
+        let counts_answers = self.can(capability::UPSTREAM_COUNTS);
         let Some(channel) = &mut self.channel else {
             return Ok(());
         };
@@ -57,6 +73,10 @@ impl Process {
         let text = |error: ChannelError| error.to_string();
         for (offer, memory) in places {
             let offer = ToWorker::Places(offer);
+            channel.queue_with_fd(&offer, memory).map_err(text)?;
+        }
+        for (offer, memory) in counts.into_iter().filter(|_| counts_answers) {
+            let offer = ToWorker::UpstreamCounts(offer);
             channel.queue_with_fd(&offer, memory).map_err(text)?;
         }
         for table in tables {

@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::counts::Counts;
 use super::failure::Failure;
 use prefork_worker::Timer;
-use prefork_worker::front::{CELLS, Row, Upstream, UpstreamAddress, Upstreams, Vacate};
+use prefork_worker::front::{CELLS, Counter, Row, Upstream, UpstreamAddress, Upstreams, Vacate};
 
 /// How often a request that waits looks whether another process has left a place: what
 /// this one leaves is seen at once.
@@ -97,6 +97,11 @@ impl Pool {
     /// Counts in this row from now on.
     pub(super) fn share(&self, row: Row) {
         self.counts.share(row);
+    }
+
+    /// Counts answers there from now on.
+    pub(super) fn show_answers(&self, counter: Counter) {
+        self.counts.show_answers(counter);
     }
 
     /// Takes a table, or a part of one.
@@ -197,8 +202,11 @@ impl Pool {
         for _ in 0..TRIES {
             let member = self.least(avoided)?;
             if self.reserve(&member) {
-                let pool = Rc::clone(self);
-                return Some(Place { pool, member });
+                return Some(Place {
+                    pool: Rc::clone(self),
+                    member,
+                    answer: Cell::new(None),
+                });
             }
         }
         None
@@ -297,10 +305,47 @@ impl Member {
 pub(super) struct Place {
     pub(super) pool: Rc<Pool>,
     pub(super) member: Rc<Member>,
+    /// What became of the request, until that is counted.
+    answer: Cell<Option<Answer>>,
+}
+
+/// What became of a request at a worker.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    /// It was answered with 5xx, or there is no whole answer.
+    failed: bool,
+    /// Until its head was there, or it was clear that there is none.
+    took: Duration,
+}
+
+impl Place {
+    /// The worker has answered after so long, or it is known that it won't.
+    pub(super) fn answered(&self, failed: bool, took: Duration) {
+        self.answer.set(Some(Answer { failed, took }));
+    }
+
+    /// What was an answer has broken off.
+    pub(super) fn broke_off(&self) {
+        let broken = |answer| Answer {
+            failed: true,
+            ..answer
+        };
+        self.answer.set(self.answer.take().map(broken));
+    }
+
+    /// Counts what became of the request, once.
+    pub(super) fn settle(&self) {
+        if let (Some(Answer { failed, took }), Some(place)) =
+            (self.answer.take(), self.member.place)
+        {
+            self.pool.counts.answered(place, failed, took);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.settle();
         let member = &self.member;
         if let Some(place) = member.place {
             self.pool.counts.remove(place);
