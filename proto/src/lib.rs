@@ -26,6 +26,7 @@
 //! - [`upstream_counts`] is the memory in which such a process counts what each worker
 //!   there has answered.
 //! - [`tls`] has the certificates and keys of listeners that speak TLS.
+//! - [`network`] has networks of the internet protocol: who may say for whom it speaks.
 //! - [`listening`] has what may be done to a listener that several processes hold.
 //! - [`adapter`] has what a supervisor tells the adapter of a program that does not speak
 //!   the protocol.
@@ -62,6 +63,7 @@ pub mod error;
 pub mod listening;
 pub mod message;
 pub mod metrics;
+pub mod network;
 pub mod passage;
 pub mod places;
 pub mod request_table;

@@ -2,8 +2,8 @@
 //! everything at SIGTERM: what has to be behind a front to be a worker.
 //!
 //! `behind PATH [MOST [FAILING]]` listens on the path. `/` names the process, `/slow/MILLISECONDS` takes
-//! that long, `POST /digest` answers with the SHA-256 of the body. A request beyond
-//! `MOST` at a time is answered with 500, and so are `FAILING` of a hundred of all.
+//! that long, `POST /digest` answers with the SHA-256 of the body, `/head` with the head that has
+//! come. A request beyond `MOST` at a time is answered with 500, and so are `FAILING` of a hundred of all.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -41,6 +41,7 @@ impl Limits {
 /// A request, as far as it matters here.
 struct Request {
     path: String,
+    head: String,
     body: Vec<u8>,
     is_last: bool,
 }
@@ -87,6 +88,7 @@ fn answer(request: &Request) -> String {
             let digest = Sha256::digest(&request.body);
             digest.iter().map(|byte| format!("{byte:02x}")).collect()
         }
+        "/head" => request.head.clone(),
         _ => format!("pid {}\n", std::process::id()),
     }
 }
@@ -99,9 +101,11 @@ fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Request>> {
     }
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
     let (mut length, mut is_last) = (0, false);
+    let mut head = line.clone();
     loop {
         line.clear();
         stream.read_line(&mut line)?;
+        head.push_str(&line);
         match line.trim_end().split_once(": ") {
             Some(("content-length", value)) => length = value.parse().unwrap_or(0),
             Some(("connection", value)) => is_last = value.contains("close"),
@@ -113,6 +117,7 @@ fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Request>> {
     stream.read_exact(&mut body)?;
     Ok(Some(Request {
         path,
+        head,
         body,
         is_last,
     }))

@@ -24,7 +24,7 @@ pub use reply::{Reply, ReplyError};
 pub use to_supervisor::ToSupervisor;
 pub use to_worker::ToWorker;
 pub use upstreams::{Upstream, Upstreams, Vacate};
-pub use welcome::{HttpLimits, RejoinOffer, Welcome};
+pub use welcome::{ClientHeader, HttpLimits, RejoinOffer, Welcome};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

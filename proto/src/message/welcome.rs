@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::is_false;
 #[cfg(doc)]
 use super::{Hello, PROTOCOL, Rejoin};
+use crate::network::Network;
 
 /// Who the worker is: the answer to [`Hello`] and to [`Rejoin`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,26 @@ pub struct HttpLimits {
     /// For the answer to one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http2_ping_timeout_ms: Option<u64>,
+    /// Whose word is taken on who a client is. Absent: nobody's on a request, anybody's
+    /// at the beginning of a connection whose listener has the PROXY protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Vec<String>>"))]
+    pub trusted_proxies: Option<Vec<Network>>,
+    /// By which header they say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_header: Option<ClientHeader>,
+}
+
+/// By which header of a request a proxy says who its client is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientHeader {
+    /// `X-Forwarded-For`, with `X-Forwarded-Proto` for whether it has come by TLS.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 impl HttpLimits {

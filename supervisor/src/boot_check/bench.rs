@@ -120,6 +120,8 @@ fn throwaway(mut pool: config::Pool, scratch: &Path) -> config::Pool {
     policy.workers = 1;
     policy.drain_timeout = policy.drain_timeout.min(FAREWELL);
     policy.kill_timeout = policy.kill_timeout.min(FAREWELL);
+    // It is asked from here, as by a proxy that is believed.
+    pool.http.trusted_proxies = None;
     for (index, listen) in pool.listen.iter_mut().enumerate() {
         listen.address = match listen.address {
             Address::Tcp(_) | Address::Systemd(_) => {

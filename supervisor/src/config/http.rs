@@ -4,9 +4,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use prefork_proto::message::HttpLimits;
+use prefork_proto::message::{ClientHeader, HttpLimits};
+use prefork_proto::network::Network;
+use toml::de::DeValue;
 
-use super::section::{Section, duration, integer, string, within};
+use super::error::Fault;
+use super::section::{Section, Setting, duration, integer, string, within};
 use super::units;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,6 +38,8 @@ pub(super) fn read(pool: &mut Section<'_>) -> HttpLimits {
     let Some(mut http) = pool.section("http", format!("`http` of {}", pool.name)) else {
         return HttpLimits::default();
     };
+    let trusted_proxies = proxies(&mut http);
+    let client_header = client_header(&mut http, trusted_proxies.is_some());
     let limits = HttpLimits {
         max_header_size: size(&mut http, "max_header_size", KIB..=MIB),
         max_headers: count(&mut http, "max_headers", 1..=10_000),
@@ -56,9 +61,48 @@ pub(super) fn read(pool: &mut Section<'_>) -> HttpLimits {
         http2_connection_window: size(&mut http, "http2_connection_window", WINDOW),
         http2_ping_interval_ms: time(&mut http, "http2_ping_interval", ANY_TIME),
         http2_ping_timeout_ms: time(&mut http, "http2_ping_timeout", SECOND..=DAY),
+        trusted_proxies,
+        client_header,
     };
     http.finish();
     limits
+}
+
+/// Whose word is taken on who a client is.
+fn proxies(http: &mut Section<'_>) -> Option<Vec<Network>> {
+    let what = "an array such as [\"10.0.0.0/8\"]";
+    let list = http.list("trusted_proxies", what, |element| {
+        network(element.get_ref())
+    })?;
+    Some(list.value.into_iter().map(|it| it.value).collect())
+}
+
+fn network(value: &DeValue<'_>) -> Result<Network, Fault> {
+    let text = string(value, "a network such as \"10.0.0.0/8\"")?;
+    text.parse().map_err(|why| {
+        let fault = Fault::new(format!("\"{}\" {why}", text.escape_debug()));
+        fault.help("write an address, a network as in \"10.0.0.0/8\", or \"unix\"")
+    })
+}
+
+/// By which header they say it.
+fn client_header(http: &mut Section<'_>, has_proxies: bool) -> Option<ClientHeader> {
+    const HEADERS: &str = "\"x-forwarded-for\" or \"forwarded\"";
+    let read = |value: &DeValue<'_>| match string(value, HEADERS)? {
+        "x-forwarded-for" => Ok(ClientHeader::XForwardedFor),
+        "forwarded" => Ok(ClientHeader::Forwarded),
+        other => Err(Fault::new(format!(
+            "expected {HEADERS}, found \"{}\"",
+            other.escape_debug()
+        ))),
+    };
+    let header: Setting<Option<ClientHeader>> = http.take("client_header", read);
+    if header.value.is_some() && !has_proxies {
+        let fault = Fault::new("`client_header` needs `trusted_proxies`");
+        let help = "say whose header is believed: trusted_proxies = [\"10.0.0.0/8\"]";
+        http.fault(header.span, fault.of_key("client_header").help(help));
+    }
+    header.value
 }
 
 fn size(http: &mut Section<'_>, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
@@ -110,7 +154,10 @@ pub(super) fn settings(limits: &HttpLimits) -> Vec<(&'static str, String)> {
         http2_connection_window,
         http2_ping_interval_ms,
         http2_ping_timeout_ms,
+        ref trusted_proxies,
+        client_header,
     } = *limits;
+    let proxies = trusted_proxies.as_ref().map(|it| show_proxies(it));
     vec![
         ("http.max_header_size", size(max_header_size)),
         ("http.max_headers", count(max_headers)),
@@ -135,5 +182,29 @@ pub(super) fn settings(limits: &HttpLimits) -> Vec<(&'static str, String)> {
         ),
         ("http.http2_ping_interval", time(http2_ping_interval_ms)),
         ("http.http2_ping_timeout", time(http2_ping_timeout_ms)),
+        (
+            "http.trusted_proxies",
+            proxies.unwrap_or_else(|| "default".to_owned()),
+        ),
+        ("http.client_header", show_header(client_header).to_owned()),
     ]
+}
+
+fn show_proxies(networks: &[Network]) -> String {
+    match networks {
+        [] => "none".to_owned(),
+        some => some
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
+
+fn show_header(header: Option<ClientHeader>) -> &'static str {
+    match header {
+        None => "default",
+        Some(ClientHeader::XForwardedFor) => "x-forwarded-for",
+        Some(ClientHeader::Forwarded) => "forwarded",
+    }
 }

@@ -9,3 +9,4 @@ mod long_work;
 mod proxy_protocol;
 pub(crate) mod serving;
 mod tls;
+mod trusted_proxies;

@@ -10,6 +10,8 @@ use rustls::{ProtocolVersion, ServerConnection};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::request::forwarded::Told;
+
 /// Who a request comes from: an extension of every request, but for those of a
 /// worker [without](crate::Worker::without_peer). A clone is the same.
 ///
@@ -26,10 +28,15 @@ use tower_service::Service;
 /// }
 /// ```
 ///
-/// It is whoever has made the connection: behind a proxy, that is the proxy.
+/// It is whoever has made the connection, or whoever that one speaks for, where it is one
+/// of the [proxies that are trusted](crate::Limits::trusted_proxies).
 #[derive(Debug, Clone)]
-pub struct Peer(Arc<Known>);
+pub struct Peer {
+    connection: Arc<Known>,
+    told: Option<Arc<Told>>,
+}
 
+/// What is known of a connection.
 #[derive(Debug)]
 struct Known {
     origin: Origin,
@@ -54,33 +61,55 @@ impl Default for Origin {
 
 impl Peer {
     pub(crate) fn new(origin: Origin, tls: Option<PeerTls>) -> Self {
-        Self(Arc::new(Known { origin, tls }))
+        Self {
+            connection: Arc::new(Known { origin, tls }),
+            told: None,
+        }
+    }
+
+    /// The client for whom the one at the other end of the connection speaks.
+    pub(crate) fn speaking_for(&self, told: Told) -> Self {
+        Self {
+            connection: Arc::clone(&self.connection),
+            told: Some(Arc::new(told)),
+        }
     }
 
     /// Where its connection has come from.
     pub(crate) fn origin(&self) -> Origin {
-        self.0.origin.clone()
+        self.connection.origin.clone()
     }
 
     /// The client's address and port; `None` for a client of a unix socket. One
-    /// that has come over IPv4 to a socket for both has its IPv4 address.
+    /// that has come over IPv4 to a socket for both has its IPv4 address. Where a proxy
+    /// speaks for the client, the port is 0 unless it has said that as well.
     pub fn address(&self) -> Option<SocketAddr> {
-        let address = self.0.origin.address?;
-        let is_mapped = address.ip().to_canonical() != address.ip();
-        Some(match is_mapped {
-            true => SocketAddr::new(address.ip().to_canonical(), address.port()),
-            false => address,
-        })
+        match &self.told {
+            Some(told) => Some(canonical(told.address)),
+            None => self.connected(),
+        }
+    }
+
+    /// The address of whoever has made the connection, which may be a proxy; `None` for
+    /// one that has come by a unix socket.
+    pub fn connected(&self) -> Option<SocketAddr> {
+        self.connection.origin.address.map(canonical)
+    }
+
+    /// Whether the client has come by TLS, here or to the proxy that speaks for it.
+    pub fn is_secure(&self) -> bool {
+        let told = self.told.as_ref().and_then(|told| told.is_secure);
+        told.unwrap_or_else(|| self.tls().is_some())
     }
 
     /// The name of the listener that it has come to, as in the configuration.
     pub fn listener(&self) -> &str {
-        &self.0.origin.listener
+        &self.connection.origin.listener
     }
 
-    /// What was agreed on under TLS; `None` without TLS.
+    /// What was agreed on under TLS on the connection; `None` without TLS.
     pub fn tls(&self) -> Option<&PeerTls> {
-        self.0.tls.as_ref()
+        self.connection.tls.as_ref()
     }
 
     /// Gives every request one more extension, made of who it comes from, where
@@ -107,6 +136,13 @@ impl Peer {
         T: Clone + Send + Sync + 'static,
     {
         PeerLayer { make }
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
     }
 }
 

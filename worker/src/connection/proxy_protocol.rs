@@ -6,6 +6,7 @@
 //! reaches such a listener by itself is turned away at its first wrong byte.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::connection::peer::Origin;
 use crate::connection::timeouts::beginning_ends;
 use crate::output::rate_limit::Sparing;
 use crate::process::Serving;
+use crate::request::forwarded;
 use crate::transport::stream::Stream;
 
 /// The longest header that is read. Version 2 allows 64 KiB, for extensions that
@@ -44,6 +46,10 @@ pub(crate) async fn read(
     serving: &'static Serving,
     origin: &Origin,
 ) -> Option<Option<SocketAddr>> {
+    if forwarded::is_trusted(&stream.rules().limits, origin.address) == Some(false) {
+        complain(origin, &"it comes from none of `trusted_proxies`");
+        return None;
+    }
     let mut buffer = vec![0; LONGEST];
     let mut client = None;
     let has_begun = Cell::new(false);
@@ -76,7 +82,7 @@ pub(crate) async fn read(
 }
 
 /// Says who was turned away, and where: it may be a proxy that sends no header.
-fn complain(origin: &Origin, why: &io::Error) {
+fn complain(origin: &Origin, why: &dyn fmt::Display) {
     static TURNED_AWAY: Sparing = Sparing::of(1, COMPLAINTS);
     let from = origin
         .address

@@ -5,7 +5,8 @@ pub(crate) mod min_rate;
 
 use std::time::Duration;
 
-use prefork_proto::message::HttpLimits;
+use prefork_proto::message::{ClientHeader, HttpLimits};
+use prefork_proto::network::Network;
 
 use crate::limits::min_rate::Least;
 
@@ -83,6 +84,12 @@ pub struct Limits {
     pub http2_ping_interval: Option<Duration>,
     /// For the answer to a ping; 20 s. Then the connection is closed.
     pub http2_ping_timeout: Duration,
+    /// Proxies whose word is taken on who a client is ([`Peer`](crate::Peer)), and on
+    /// what its request goes by (`X-Request-Id`). `None`: nobody's on the client, anybody's on the id. On
+    /// a listener of the PROXY protocol, others than these are turned away.
+    pub trusted_proxies: Option<Vec<Network>>,
+    /// By which header they say who the client is; `X-Forwarded-For`.
+    pub client_header: ClientHeader,
 }
 
 impl Default for Limits {
@@ -108,6 +115,8 @@ impl Default for Limits {
             http2_connection_window: 1 << 20,
             http2_ping_interval: None,
             http2_ping_timeout: Duration::from_secs(20),
+            trusted_proxies: None,
+            client_header: ClientHeader::default(),
         }
     }
 }
@@ -143,6 +152,8 @@ impl Limits {
             http2_connection_window,
             http2_ping_interval_ms,
             http2_ping_timeout_ms,
+            ref trusted_proxies,
+            client_header,
         } = *operator;
         Self {
             max_header_size: max_header_size.map_or(self.max_header_size, size),
@@ -166,6 +177,10 @@ impl Limits {
                 .map_or(self.http2_connection_window, narrow),
             http2_ping_interval: http2_ping_interval_ms.map_or(self.http2_ping_interval, some_time),
             http2_ping_timeout: http2_ping_timeout_ms.map_or(self.http2_ping_timeout, time),
+            trusted_proxies: trusted_proxies
+                .clone()
+                .or_else(|| self.trusted_proxies.clone()),
+            client_header: client_header.unwrap_or(self.client_header),
         }
     }
 

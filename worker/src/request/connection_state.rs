@@ -6,15 +6,18 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hyper::header::HeaderMap;
 use prefork_proto::passage::{Kept, MOST_READ};
 use prefork_proto::request_table::{Client, Writer};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::access_log::X_REQUEST_ID;
 use crate::connection::peer::Peer;
 use crate::limits::Limits;
 use crate::process::{Rules, Serving};
 use crate::request::deadlines::Unanswered;
+use crate::request::forwarded;
 use crate::response::read_ahead::Deliveries;
 use crate::sys;
 use crate::transport::http2::bodies::Uploads;
@@ -31,6 +34,8 @@ pub(crate) struct Requests {
     pub(crate) peer: Peer,
     /// The same as the request table has it.
     pub(crate) client: Client,
+    /// Whether they may say for whom they come; `None` where nothing is said of proxies.
+    is_trusted: Option<bool>,
     /// The bodies of the requests, where each has its stream.
     uploads: OnceCell<Arc<Uploads>>,
     pub(crate) in_flight: Cell<u32>,
@@ -65,6 +70,7 @@ impl Requests {
                 Some(_) => Client::of(peer.address()),
                 None => Client::default(),
             },
+            is_trusted: forwarded::is_trusted(&stream.rules().limits, peer.connected()),
             peer,
             uploads: OnceCell::new(),
             in_flight: Cell::new(0),
@@ -93,6 +99,26 @@ impl Requests {
 
     pub(crate) fn rules(&self) -> &'static Rules {
         self.rules
+    }
+
+    /// Who a request comes from, where that is another than whoever has made the
+    /// connection.
+    #[inline]
+    pub(crate) fn told(&self, headers: &HeaderMap) -> Option<Peer> {
+        if !self.is_trusted? {
+            return None;
+        }
+        let told = forwarded::client(self.limits(), headers)?;
+        Some(self.peer.speaking_for(told))
+    }
+
+    /// Removes what a client may not say where only proxies are believed: what its request
+    /// goes by.
+    #[inline]
+    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
+        if self.is_trusted == Some(false) {
+            headers.remove(X_REQUEST_ID);
+        }
     }
 
     /// What this connection's client is held to.

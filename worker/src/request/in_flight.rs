@@ -8,9 +8,10 @@ use hyper::header::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Uri, Version};
 use prefork_proto::request_table::RequestStage;
-use prefork_proto::request_table::{self, Arrived, Place, Writer};
+use prefork_proto::request_table::{self, Arrived, Client, Place, Writer};
 
 use crate::access_log::Entry;
+use crate::connection::peer::Peer;
 use crate::limits::concurrency::Turn;
 use crate::request::connection_state::Requests;
 use crate::request::deadlines::BodyEnd;
@@ -29,6 +30,8 @@ const UNKNOWN: u64 = u64::MAX;
 /// request and with the response, so it is kept small.
 pub(crate) struct InFlight {
     pub(crate) requests: Rc<Requests>,
+    /// Who it comes from, where its connection does not say that.
+    told: Option<Peer>,
     /// Where in the connection's input it ends, or [`UNKNOWN`].
     end: u64,
     /// What is logged of it; none where nothing is.
@@ -81,6 +84,7 @@ impl Asks {
 impl InFlight {
     pub(crate) fn begin(
         requests: Rc<Requests>,
+        told: Option<Peer>,
         request: &Request<Incoming>,
         head: &Head,
         began: Moment,
@@ -89,7 +93,7 @@ impl InFlight {
         requests.serving().tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
         let is_watched = requests.table().is_some();
-        let place = note(&requests, request, began);
+        let place = note(&requests, told.as_ref(), request, began);
         let is_http2 = request.version() == Version::HTTP_2;
         let mut end = UNKNOWN;
         if head.body.is_some() || !is_http2 {
@@ -102,6 +106,7 @@ impl InFlight {
         }
         Self {
             requests,
+            told,
             end,
             entry: None,
             place,
@@ -115,6 +120,12 @@ impl InFlight {
             offers: false,
             is_watched,
         }
+    }
+
+    /// Who it comes from.
+    #[inline]
+    pub(crate) fn peer(&self) -> &Peer {
+        self.told.as_ref().unwrap_or(&self.requests.peer)
     }
 
     /// Shows what is being done about it.
@@ -157,7 +168,7 @@ impl InFlight {
             table.end(place);
         }
         if let Some(entry) = &self.entry {
-            let client = requests.peer.address().map(|address| address.ip());
+            let client = self.peer().address().map(|address| address.ip());
             requests.serving().access_log.end(entry, client);
         }
     }
@@ -258,15 +269,24 @@ impl InFlight {
 
 /// Notes a request in the table that the supervisor reads, if there is one.
 #[inline]
-fn note(requests: &Requests, request: &Request<Incoming>, began: Moment) -> Option<Place> {
-    note_in(requests.table()?, requests, request, began)
+fn note(
+    requests: &Requests,
+    told: Option<&Peer>,
+    request: &Request<Incoming>,
+    began: Moment,
+) -> Option<Place> {
+    let table = requests.table()?;
+    match told {
+        None => note_in(table, &requests.client, request, began),
+        Some(peer) => note_in(table, &Client::of(peer.address()), request, began),
+    }
 }
 
 /// Apart from the rest, so that a worker without a table has nothing of it on its way.
 #[inline(never)]
 fn note_in(
     table: &Writer,
-    requests: &Requests,
+    client: &Client,
     request: &Request<Incoming>,
     began: Moment,
 ) -> Option<Place> {
@@ -274,7 +294,7 @@ fn note_in(
         began_nanos: began.nanos(),
         method: method(request.method()),
         target: target(request.uri(), table.has_query()),
-        client: &requests.client,
+        client,
     })
 }
 

@@ -5,6 +5,7 @@
 mod authority;
 pub(crate) mod connection_state;
 pub(crate) mod deadlines;
+pub(crate) mod forwarded;
 pub(crate) mod head;
 pub(crate) mod in_flight;
 pub(crate) mod service;

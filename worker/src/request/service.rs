@@ -59,16 +59,18 @@ where
             None => Ok(None),
         };
         let head = Head::of(&request);
-        let mut in_flight = InFlight::begin(Rc::clone(requests), &request, &head, began);
+        let told = requests.told(request.headers());
+        let mut in_flight = InFlight::begin(Rc::clone(requests), told, &request, &head, began);
         in_flight.upload = upload.unwrap_or(None);
         in_flight.expects_continue = in_flight.upload.is_some() && expects_continue(&request);
+        requests.strip(request.headers_mut());
         in_flight.log(serving.access_log.begin(&request, began));
         let screened = upload.and_then(|_| screen(&mut request, &head, &rules.limits));
         if let Some(entry) = &in_flight.entry {
             entry.mark(request.headers_mut());
         }
         if serving.tells_peer {
-            request.extensions_mut().insert(requests.peer.clone());
+            request.extensions_mut().insert(in_flight.peer().clone());
         }
         let work = match screened {
             Err(status) => Work::refused(status),

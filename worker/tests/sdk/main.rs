@@ -21,6 +21,7 @@ mod malformed;
 mod orphan;
 mod passages;
 mod printing;
+mod proxies;
 mod proxy_protocol;
 mod queues;
 mod request_table;

@@ -101,7 +101,7 @@ fn a_smaller_pool_drains_workers() {
 }
 
 /// One line of a pool for each key, none with its default.
-const SETTINGS: [&str; 53] = [
+const SETTINGS: [&str; 55] = [
     "program = [\"/bin/sh\"]",
     "env = { A = \"1\" }",
     "user = \"root\"",
@@ -150,6 +150,8 @@ const SETTINGS: [&str; 53] = [
     "http.http2_connection_window = \"7MiB\"",
     "http.http2_ping_interval = \"7s\"",
     "http.http2_ping_timeout = \"7s\"",
+    "http.trusted_proxies = [\"10.0.0.0/8\"]",
+    "http.trusted_proxies = []",
     "access_log = { path = \"stdout\", format = \"json\" }",
     "check = { path = \"/healthz\", status = 204 }",
     "app = { a = 1 }",

@@ -4,6 +4,7 @@ mod differences;
 mod execution;
 mod forward;
 mod messages;
+mod proxies;
 mod sources;
 mod tls;
 mod values;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use prefork_proto::message::HttpLimits;
+use prefork_proto::network::Network;
 use serde_json::json;
 
 use super::*;
@@ -30,6 +31,10 @@ fn the_page_on_the_configuration_is_a_configuration() {
     assert_eq!(shown.idle_grace, plain.idle_grace);
     assert_eq!(shown.listen[0], plain.listen[0]);
     assert_eq!(shown.http, the_librarys());
+}
+
+fn networks(texts: &[&str]) -> Vec<Network> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 /// What the library has where nothing is said, written out.
@@ -58,6 +63,9 @@ fn the_librarys() -> HttpLimits {
         http2_connection_window: Some(limits.http2_connection_window.into()),
         http2_ping_interval_ms: time(limits.http2_ping_interval.unwrap_or_default()),
         http2_ping_timeout_ms: time(limits.http2_ping_timeout),
+        // There are none where nothing is said.
+        trusted_proxies: Some(networks(&["10.0.0.0/8", "2001:db8::/32", "unix"])),
+        client_header: Some(limits.client_header),
     }
 }
 

@@ -213,7 +213,7 @@ impl Front {
         let peer = head.extensions.get::<Peer>();
         Client {
             address: peer.and_then(Peer::address).map(|address| address.ip()),
-            is_secure: peer.is_some_and(|peer| peer.tls().is_some()),
+            is_secure: peer.is_some_and(Peer::is_secure),
             id: self.context.request_id(&head.headers),
         }
     }
