@@ -13,6 +13,7 @@ mod limits;
 mod listeners;
 mod metrics;
 mod output;
+mod pages;
 mod programs;
 mod recovery;
 mod reload;

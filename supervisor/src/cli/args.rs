@@ -585,54 +585,6 @@ mod tests {
     }
 
     #[test]
-    fn every_command_of_the_pages_is_one() {
-        let mut commands = 0;
-        for page in [
-            include_str!("../../../docs/concepts.md"),
-            include_str!("../../../docs/coming-from.md"),
-            include_str!("../../../docs/troubleshooting.md"),
-            include_str!("../../../docs/sizing.md"),
-            include_str!("../../../docs/faq.md"),
-        ] {
-            // In backticks, and by themselves in a block.
-            let inline = page.split('`').filter(|text| !text.contains('\n'));
-            let blocks = page.lines().filter(|line| !line.contains('`'));
-            for line in inline.chain(blocks).filter(|it| it.starts_with("prefork ")) {
-                let is_prose = ["prefork keeps", "prefork does not have"];
-                if !is_prose.iter().any(|prose| line.starts_with(prose)) {
-                    parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-                    commands += 1;
-                }
-            }
-        }
-        assert!(commands > 50, "{commands} commands");
-    }
-
-    #[test]
-    fn the_readme_in_chinese_has_the_same_parts_and_the_same_commands() {
-        fn outline(page: &str) -> Vec<&str> {
-            let mut is_code = false;
-            let mut outline = Vec::new();
-            for line in page.lines() {
-                is_code ^= line.starts_with("```");
-                // A heading counts by its depth, a row of a table by being one.
-                if is_code {
-                    outline.push(line);
-                } else if line.starts_with('#') {
-                    outline.push(line.split(' ').next().expect("it begins with #"));
-                } else if line.starts_with('|') {
-                    outline.push("|");
-                }
-            }
-            outline
-        }
-        let english = outline(include_str!("../../../README.md"));
-        let chinese = outline(include_str!("../../../README.zh-CN.md"));
-        assert!(english.len() > 100, "{english:?}");
-        assert_eq!(english, chinese);
-    }
-
-    #[test]
     fn global_flags_go_before_and_after_the_command() {
         for line in [
             "prefork --timeout 500ms --output json status",

@@ -120,12 +120,10 @@ impl Pump {
         }
     }
 
-    /// Sends those that the client doesn't have. Whether it is still there.
+    /// Sends these, of which the client has none. Whether it is still there. A number that is to come yet keeps
+    /// nothing back: whoever names one wants what happens from now on.
     async fn send_all(&mut self, events: Vec<Event>) -> bool {
         for event in events {
-            if event.seq < self.next {
-                continue;
-            }
             self.next = event.seq + 1;
             if self.out.send(json_line(&event)).await.is_err() {
                 return false;

@@ -266,6 +266,33 @@ fn followers_get_what_was_and_what_comes_even_when_they_lag() {
 }
 
 #[test]
+fn whoever_begins_after_all_that_was_gets_what_comes() {
+    on_one_thread(async {
+        let fake = Fake::start();
+        let mut client = UnixStream::connect(fake.socket()).await.unwrap();
+        let asked = format!(
+            "GET /v1/events?since={}&follow=1 HTTP/1.0\r\n\r\n",
+            u64::MAX
+        );
+        client.write_all(asked.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        let mut buffer = [0; 4096];
+        let mut changed = false;
+        while !seen.contains("event 4") {
+            let length = client.read(&mut buffer).await.unwrap();
+            assert_ne!(length, 0, "closed after {seen}");
+            seen.push_str(str::from_utf8(&buffer[..length]).unwrap());
+            // The subscription is older than the answer's head.
+            if seen.contains("\r\n\r\n") && !changed {
+                changed = true;
+                fake.change(|_| {});
+            }
+        }
+        assert!(!seen.contains("event 3"), "{seen}");
+    });
+}
+
+#[test]
 fn two_hundred_connections_at_once_are_all_served() {
     on_one_thread(async {
         let fake = Fake::start();

@@ -8,6 +8,7 @@ pub(crate) mod load;
 mod log;
 pub(crate) mod pool;
 pub(crate) mod processes;
+pub(crate) mod shell;
 mod start;
 pub(crate) mod tls;
 

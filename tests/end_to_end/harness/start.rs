@@ -35,7 +35,7 @@ pub(crate) fn directory() -> TempDir {
 }
 
 /// A value for [`MARKER`] that no other test has.
-fn new_marker() -> String {
+pub(super) fn new_marker() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{}-{number}", std::process::id())
