@@ -26,6 +26,9 @@ pub struct Status {
     /// Whether the supervisor is on its way out.
     #[serde(default)]
     pub stopping: bool,
+    /// Where it is, but serves as before (`stop_delay`): seconds until it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drains_in_seconds: Option<f64>,
     /// How often another program has taken the supervisor's place in the same
     /// process.
     #[serde(default)]

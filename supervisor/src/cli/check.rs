@@ -27,6 +27,8 @@ pub(super) fn run(
     let root = nix::unistd::Uid::effective().is_root();
     warnings.extend(config::root_workers(&config, root));
     warnings.extend(listener::addresses_taken(&config));
+    let grace = std::env::var(config::GRACE_PERIOD).ok();
+    warnings.extend(config::outlasts_grace_period(&config, grace.as_deref()));
     let mut document = config::checked_json(&config);
     document["warnings"] = json!(warnings);
     let shown = match wanted.all {

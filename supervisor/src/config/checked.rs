@@ -98,6 +98,10 @@ pub struct Supervisor {
     /// How long workers without a supervisor go on serving.
     #[serde(default = "super::defaults::orphan_timeout")]
     pub orphan_timeout: Duration,
+    /// How long `/readyz` says no and everything is served, between the order to stop
+    /// and the drain.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub stop_delay: Duration,
     /// Whether one pool that does not come up at the start ends the supervisor.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict_boot: bool,

@@ -26,6 +26,7 @@ pub(super) fn supervisor(runtime_dir: PathBuf) -> Supervisor {
         log_format: None,
         log_level: None,
         orphan_timeout: orphan_timeout(),
+        stop_delay: Duration::ZERO,
         strict_boot: false,
     }
 }

@@ -121,7 +121,7 @@ fn of_supervisor(old: &Supervisor, new: &Supervisor) -> Vec<Change> {
 }
 
 /// Every key of `[supervisor]`, as it would be written.
-pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 10] {
+pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String); 11] {
     // Taken apart in full, so that a new key does not go unnoticed.
     let Supervisor {
         runtime_dir,
@@ -133,6 +133,7 @@ pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String
         log_format,
         log_level,
         orphan_timeout,
+        stop_delay,
         strict_boot,
     } = supervisor;
     let show = |path: &PathBuf| path.display().to_string();
@@ -150,6 +151,7 @@ pub(super) fn supervisor_keys(supervisor: &Supervisor) -> [(&'static str, String
         ),
         (LOG_LEVEL, log_level.clone().unwrap_or("unset".to_owned())),
         ("orphan_timeout", units::show_duration(*orphan_timeout)),
+        ("stop_delay", units::show_duration(*stop_delay)),
         ("strict_boot", strict_boot.to_string()),
     ]
 }

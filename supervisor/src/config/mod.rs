@@ -23,6 +23,7 @@ mod execution;
 mod file;
 mod forward;
 mod given;
+mod grace;
 mod host;
 mod http;
 mod in_force;
@@ -61,6 +62,7 @@ pub(crate) use execution::own_cpus;
 pub use execution::{Affinity, Capabilities, Execution, Limit};
 pub use file::parse;
 pub(crate) use given::own_program;
+pub use grace::{GRACE_PERIOD, outlasts_grace_period};
 pub use host::{Host, runtime_dir};
 pub use in_force::{InForce, Origin};
 pub(crate) use listen::overlap;
@@ -71,7 +73,7 @@ pub use selection::select;
 pub use steps::Steps;
 pub use summary::{checked_json, render_checked};
 pub use tls::warnings;
-pub(crate) use units::{parse_duration, show_permissions};
+pub(crate) use units::{parse_duration, show_duration, show_permissions};
 
 use std::path::PathBuf;
 

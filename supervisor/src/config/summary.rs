@@ -37,6 +37,9 @@ pub fn render_checked(config: &Config) -> String {
         let timeout = units::show_duration(supervisor.orphan_timeout);
         row("orphan_timeout", &timeout);
     }
+    if !supervisor.stop_delay.is_zero() {
+        row("stop_delay", &units::show_duration(supervisor.stop_delay));
+    }
     if supervisor.strict_boot {
         row("strict_boot", "true");
     }
@@ -111,6 +114,7 @@ pub fn checked_json(config: &Config) -> Value {
         "log_format": supervisor.log_format,
         "log_level": supervisor.log_level,
         "orphan_timeout": units::show_duration(supervisor.orphan_timeout),
+        "stop_delay": units::show_duration(supervisor.stop_delay),
         "strict_boot": supervisor.strict_boot,
         "metrics": {
             "detail": config.metrics.as_str(),

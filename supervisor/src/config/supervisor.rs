@@ -19,6 +19,9 @@ use crate::log::{Format, LEVELS};
 /// The longest that workers may go on without a supervisor: one week.
 const LONGEST_ORPHAN: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The longest between the order to stop and the drain: one hour.
+const LONGEST_STOP_DELAY: Duration = Duration::from_secs(3600);
+
 /// Reads the section; without one everything is as by default. The command
 /// line's flags go before the file.
 pub(super) fn read(
@@ -71,6 +74,13 @@ pub(super) fn read(
                 "orphan_timeout",
                 supervisor.orphan_timeout,
                 Duration::ZERO..=LONGEST_ORPHAN,
+            )
+            .value;
+        supervisor.stop_delay = section
+            .duration(
+                "stop_delay",
+                supervisor.stop_delay,
+                Duration::ZERO..=LONGEST_STOP_DELAY,
             )
             .value;
         supervisor.strict_boot = section

@@ -184,7 +184,7 @@ pub(super) fn permissions(text: &str) -> Result<u32, Fault> {
 }
 
 /// The shortest way to write a duration.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match show(millis, &TIME) {
         text if millis == 0 => text.replace("0d", "0s"),

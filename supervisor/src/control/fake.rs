@@ -142,6 +142,7 @@ pub(crate) fn status(desired: u32, ready: u32) -> Status {
         ready: ready == desired,
         readiness: None,
         stopping: false,
+        drains_in_seconds: None,
         upgrades: 0,
         last_reload: None,
         pools: vec![PoolStatus {

@@ -13,7 +13,7 @@
 //! - `fronts` tells those who forward of the pools behind them.
 //! - `actions` carries out what the fleet decides; `requests` answers the control socket;
 //!   `clock` is the fleet's; `signals` are reduced to what they ask for, which
-//!   `signal_actions` does.
+//!   `signal_actions` does; `stop` has the time between the order to stop and the drain.
 
 mod actions;
 mod canary;
@@ -28,6 +28,7 @@ mod reload;
 mod requests;
 mod signal_actions;
 mod signals;
+mod stop;
 mod worker_process;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -72,6 +73,7 @@ use prefork_fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, T
 use reload::transaction::{Reading, Reloads};
 
 pub use signals::Signals;
+use stop::StopOrder;
 use worker_process::descendants::Trees;
 use worker_process::handle::{Grip, Ties};
 
@@ -157,8 +159,7 @@ pub struct Reactor {
     /// Whether a reload that was in progress is being undone.
     undoing: bool,
     ties: Ties,
-    /// When the first order to stop came.
-    told_to_stop: Option<Instant>,
+    stop: StopOrder,
     outcome: Option<Outcome>,
     ended: bool,
     /// Processes that another supervisor started: what they start is not ours by
@@ -327,7 +328,7 @@ impl Reactor {
                 rest: setup.rest,
                 looks: worker_process::task::looks(),
             },
-            told_to_stop: None,
+            stop: StopOrder::default(),
             outcome: None,
             ended: false,
             adopted: Vec::new(),
@@ -360,6 +361,7 @@ impl Reactor {
         self.keep_listeners();
         self.warn_of_certificates();
         self.warn_of_root();
+        self.warn_of_grace_period();
         let actions = if self.recovered {
             self.fleet.resume(self.now())
         } else {
@@ -393,6 +395,7 @@ impl Reactor {
                 () = at(deadline) => self.deadline_came(deadline, &mut events).await,
                 () = at(self.state_due()) => self.write_state(),
                 () = at(self.fronts.due()) => self.fronts.touch(),
+                () = at(self.stop.due()) => self.drain_all(false, None),
                 // A successor goes first.
                 () = at(self.trees.due()), if self.spawns.is_empty() => self.end_trees(),
                 () = std::future::ready(()), if !self.spawns.is_empty() => {
@@ -573,7 +576,7 @@ impl Reactor {
         self.jobs.insert(job, begun);
         let stop = matches!(command, Command::Stop { .. });
         if stop {
-            self.told_to_stop.get_or_insert_with(Instant::now);
+            self.stop.drains();
             self.seal_everything();
         }
         self.feed(Event::Command { job, command });

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use prefork_api::{ApiError, ErrorCode, JobLine, JobResult, TellBody, TellOutcome, TellReply};
+use prefork_fleet::Command;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -51,6 +52,10 @@ impl Reactor {
             Request::Log { pool, slot, reply } => {
                 let _ = reply.send(self.log_of(pool.as_deref(), slot));
             }
+            Request::Command {
+                command: Command::Stop { now },
+                lines,
+            } => self.order_stop(now, Some(lines)),
             Request::Command { command, lines } => self.command(command, vec![lines]),
             Request::Reload {
                 pools,

@@ -1,18 +1,13 @@
 //! What signals ask for is done here, and said in the log: first of all what one
 //! more would do.
 
-use std::time::Duration;
-
 use prefork_fleet::Command;
 use tracing::{info, warn};
 
 use crate::reactor::Reactor;
 use crate::reactor::reload::scope::Scope;
 use crate::reactor::signals::{Asked, Heard};
-
-/// Within this time of the first order to stop another one means the same: a
-/// terminal, a wrapper and a service manager all pass it on.
-const ONE_ORDER: Duration = Duration::from_millis(500);
+use crate::reactor::stop::Step;
 
 impl Reactor {
     pub(super) fn heed(&mut self, heard: Heard) {
@@ -42,15 +37,19 @@ impl Reactor {
             1 => "1 request".to_owned(),
             number => format!("{number} requests"),
         };
-        match self.told_to_stop {
-            None => info!("asked to stop by {heard}: draining {in_flight}; again ends them"),
-            Some(at) if at.elapsed() < ONE_ORDER => {
-                info!("asked to stop by {heard} as well: that is the same order");
-                return;
-            }
-            Some(_) => warn!("asked to stop again by {heard}: ending {in_flight}"),
+        if self.stop.is_one_order() {
+            info!("asked to stop by {heard} as well: that is the same order");
+            return;
         }
-        self.command(Command::Stop { now: false }, vec![]);
+        match self.next_step(false) {
+            Step::Announce(delay) => info!(
+                "asked to stop by {heard}: serving for {delay:?} more as not ready, then \
+                 draining; again drains at once"
+            ),
+            Step::Drain => info!("asked to stop by {heard}: draining {in_flight}; again ends them"),
+            Step::End => warn!("asked to stop again by {heard}: ending {in_flight}"),
+        }
+        self.order_stop(false, None);
     }
 
     /// Requests in flight in all workers, as far as they tell.

@@ -13,3 +13,4 @@ pub(crate) mod process_trees;
 mod readiness;
 mod starved;
 mod stop;
+mod stop_delay;

@@ -75,11 +75,20 @@ fn headline(status: &Status, color: bool) -> String {
         status.pid,
         seconds(status.uptime_seconds),
         status.generation,
-        style.paint(readiness::word(status), color),
+        style.paint(&state_words(status), color),
     )
 }
 
-fn readiness_style(readiness: Readiness) -> Style {
+/// How the service is, and how long it is served before it drains.
+fn state_words(status: &Status) -> String {
+    let word = readiness::word(status);
+    match status.drains_in_seconds {
+        Some(left) => format!("{word}, drains in {}", seconds(left)),
+        None => word.to_owned(),
+    }
+}
+
+pub(super) fn readiness_style(readiness: Readiness) -> Style {
     match readiness {
         Readiness::Ready => Style::Good,
         Readiness::Degraded => Style::Busy,
@@ -103,7 +112,7 @@ fn mode(listener: &ListenerStatus) -> Cell {
 
 /// How many workers are ready of how many, and what else there is to know of that:
 /// how many it would be by the file, how many are paused, how many it takes.
-fn strength(pool: &PoolStatus) -> String {
+pub(super) fn strength(pool: &PoolStatus) -> String {
     let ready = format!("{}/{}", pool.ready, pool.desired);
     let by_file = pool.configured.filter(|it| *it != pool.desired);
     let needed = pool.needed.filter(|it| *it > 1 && pool.ready < *it);
@@ -317,6 +326,7 @@ mod tests {
             ready: false,
             readiness: Some(Readiness::Degraded),
             stopping: false,
+            drains_in_seconds: None,
             upgrades: 0,
             last_reload: Some(LastReload {
                 ok: true,

@@ -199,6 +199,7 @@ fn every_key_of_the_supervisor_asks_for_a_restart() {
         ),
         ("log_format = \"json\"", "unset → json"),
         ("orphan_timeout = \"5s\"", "30s → 5s"),
+        ("stop_delay = \"5s\"", "0s → 5s"),
         ("strict_boot = true", "false → true"),
     ] {
         let new = format!("[supervisor]\n{line}\n{}", web(""));

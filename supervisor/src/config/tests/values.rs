@@ -21,6 +21,7 @@ fn the_page_on_the_configuration_is_a_configuration() {
     // What the page calls a default is one.
     let supervisor = valid("[pool.web]\nlisten = [\"0.0.0.0:8080\"]").supervisor;
     assert_eq!(config.supervisor.orphan_timeout, supervisor.orphan_timeout);
+    assert_eq!(config.supervisor.stop_delay, supervisor.stop_delay);
     let shown = &config.pools[0];
     let plain = valid("[pool.web]\nlisten = [\"0.0.0.0:8080\"]").pools[0].clone();
     let mut defaults = plain.policy;
@@ -126,6 +127,7 @@ fn every_key_reaches_its_value() {
         log = "/var/log/prefork.log"
         log_format = "json"
         orphan_timeout = "90s"
+        stop_delay = "5s"
         strict_boot = true
 
         [metrics]
@@ -177,6 +179,7 @@ fn every_key_reaches_its_value() {
             log_format: Some(LogFormat::Json),
             log_level: None,
             orphan_timeout: 90 * SECOND,
+            stop_delay: 5 * SECOND,
             strict_boot: true,
         }
     );

@@ -129,7 +129,8 @@ impl Reactor {
 
     /// What is going on that an upgrade would cut off.
     fn in_progress(&self) -> Option<String> {
-        if self.fleet.stopping() {
+        // The next program would know of no delay before the drain.
+        if self.is_told_to_stop() {
             return Some("a stop".to_owned());
         }
         if !self.fleet.booted() {

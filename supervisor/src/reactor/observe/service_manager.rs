@@ -15,7 +15,7 @@ use crate::systemd::notify::Standing;
 impl Reactor {
     /// Tells the service manager at once what must not wait for the next pulse.
     pub(in crate::reactor) fn notify_changes(&mut self) {
-        let (booted, stopping) = (self.fleet.booted(), self.fleet.stopping());
+        let (booted, stopping) = (self.fleet.booted(), self.is_told_to_stop());
         if self.notifier.is_due(booted, stopping) {
             self.notify();
         }
@@ -84,7 +84,7 @@ impl Reactor {
             .count();
         Standing {
             booted: self.fleet.booted(),
-            stopping: self.fleet.stopping(),
+            stopping: self.is_told_to_stop(),
             readiness: self.fleet.readiness(),
             ready: self.fleet.pools().map(|pool| pool.ready()).sum(),
             desired: self.fleet.pools().map(|pool| pool.desired()).sum(),

@@ -61,7 +61,11 @@ impl Reactor {
             generation: self.fleet.generation(),
             ready: self.fleet.is_ready(),
             readiness: Some(self.fleet.readiness()),
-            stopping: self.fleet.stopping(),
+            stopping: self.is_told_to_stop(),
+            drains_in_seconds: self.stop.due().map(|due| {
+                let left = due.saturating_duration_since(Instant::now());
+                left.as_secs_f64()
+            }),
             upgrades: self.metrics.supervisor().upgrades(),
             last_reload: self.reloads.last.clone(),
             pools: pools.iter().map(|pool| self.pool_status(pool)).collect(),

@@ -282,6 +282,7 @@ mod tests {
                     log_format: None,
                     log_level: None,
                     orphan_timeout: Duration::from_secs(30),
+                    stop_delay: Duration::ZERO,
                     strict_boot: false,
                 },
                 metrics: Detail::Slot,
