@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 use serde_json::Value;
 
 use super::address::{PoolName, Target, Whom, WorkerAddress};
+use super::fleet::AdminUrl;
 use super::terminal::Format;
 use crate::config::{Options, parse_duration};
 
@@ -331,6 +332,11 @@ pub(crate) struct Status {
     /// 7 where it is not ready.
     #[arg(long)]
     pub(crate) exit_code: bool,
+    /// Ask the supervisor at this admin address, as in http://10.0.0.7:9919, and not the one
+    /// here. May be repeated: all are shown in one table, as are all addresses of a name. Exits
+    /// with 1 where one does not answer, and by --exit-code with 7.
+    #[arg(long, value_name = "URL", conflicts_with = "pool")]
+    pub(crate) url: Vec<AdminUrl>,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod check;
 pub(crate) mod client;
 mod completion;
 mod error;
+mod fleet;
 mod job;
 mod local;
 mod orders;
@@ -132,13 +133,16 @@ impl Operator {
     }
 
     /// Asks: the exit code.
-    fn ask(&self, question: Question) -> Result<u8, Error> {
+    fn ask(self, question: Question) -> Result<u8, Error> {
         let query = Query {
             client: &self.client,
             terminal: self.terminal,
             timeout: self.timeout.unwrap_or(QUESTION_TIMEOUT),
         };
-        self.runtime.block_on(query.answer(question))
+        let answered = self.runtime.block_on(query.answer(question));
+        // The lookup of a name that nobody answers is a thread that nobody waits for.
+        self.runtime.shutdown_background();
+        answered
     }
 
     /// Gives an order and waits until it is carried out.

@@ -12,6 +12,7 @@ use super::address::{PoolName, Target, WorkerAddress};
 use super::args::{Events, Logs, Question, Since, Status as StatusFlags, Top};
 use super::client::{Client, Deadline, Lines, read};
 use super::error::{self, Error};
+use super::fleet;
 use super::render;
 use super::terminal::Terminal;
 use super::top;
@@ -34,6 +35,9 @@ impl Query<'_> {
     /// Asks and shows the answer: the exit code.
     pub(super) async fn answer(&self, question: Question) -> Result<u8, Error> {
         match question {
+            Question::Status(wanted) if !wanted.url.is_empty() => {
+                return self.while_read(self.fleet(&wanted)).await;
+            }
             Question::Status(wanted) if wanted.watch => {
                 return self.while_read(self.watch(wanted.pool.as_ref())).await;
             }
@@ -92,14 +96,35 @@ impl Query<'_> {
         loop {
             tick.tick().await;
             let (document, status) = self.status_of(pool).await?;
-            self.show(&document, || {
-                let table = self.draw(&status);
-                if self.terminal.screen {
-                    format!("{CLEAR}{table}")
-                } else {
-                    format!("{table}\n")
+            self.show(&document, || self.anew(&self.draw(&status)))?;
+        }
+    }
+
+    /// `prefork status --url`: the exit code.
+    async fn fleet(&self, wanted: &StatusFlags) -> Result<u8, Error> {
+        let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            tick.tick().await;
+            let instances = fleet::ask(&wanted.url, self.timeout).await;
+            let document = format!("{}\n", fleet::as_json(&instances));
+            self.show(document.as_bytes(), || {
+                let table = render::fleet(&instances, self.terminal.color);
+                match wanted.watch {
+                    true => self.anew(&table),
+                    false => table,
                 }
             })?;
+            if !wanted.watch {
+                return Ok(fleet::exit_code(&instances, wanted.exit_code));
+            }
+        }
+    }
+
+    /// A picture in the place of the last one, where there is a screen.
+    fn anew(&self, table: &str) -> String {
+        match self.terminal.screen {
+            true => format!("{CLEAR}{table}"),
+            false => format!("{table}\n"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The control socket, the command line and the signals.
 
 mod exit_codes;
+mod fleet;
 mod operations;
 mod operators_view;
 mod page;
