@@ -73,9 +73,11 @@ impl Fleet {
     }
 
     /// Follows the first batch of a pool. Once it has come up, and has been judged where
-    /// it is a canary, the slots that the new size adds start.
+    /// it is a canary, the slots that the new size adds start, as soon as no pool's canary
+    /// is being judged.
     pub(crate) fn prove(&mut self, now: Time, pool: PoolId) {
         let surging = self.pool_mut(pool).tally.surging;
+        let is_open = !self.has_canaries();
         let Some(part) = &mut self.pool_mut(pool).part else {
             return;
         };
@@ -84,7 +86,7 @@ impl Fleet {
         }
         if part.batch == Batch::Trial && surging == 0 && part.canary.is_some() {
             self.hear(now, pool);
-        } else if part.batch == Batch::Trial && surging == 0 {
+        } else if part.batch == Batch::Trial && surging == 0 && is_open {
             part.batch = Batch::Proven;
             let workers = part.workers();
             let desired = self.pool_mut(pool).desired;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::Fleet;
 use crate::interface::{Action, JobId, PoolId, Refusal, Report, Time, Worker};
 use crate::state::canary::{Candidate, Hearing, NoVerdict, Verdict};
-use crate::state::rollout::{Part, Stage};
+use crate::state::rollout::{Batch, Part, Stage};
 use crate::state::slot::SlotId;
 use crate::state::trial::{Finding, INTERVAL, Traffic, Trial};
 
@@ -33,10 +33,20 @@ impl Fleet {
         parts.any(|part| part.canary.is_some())
     }
 
-    /// Begins to judge a canary that has come up, unless that has been done.
+    /// Begins to judge a canary that has come up, unless that has been done. Those of its
+    /// workers that were killed before they were of the new generation are no part of it,
+    /// and where none is left, others take their turn.
     pub(crate) fn hear(&mut self, now: Time, pool: PoolId) {
+        let new = self.count_new(pool);
         let candidate = self.candidate_mut(pool);
         let Some(candidate) = candidate.filter(|it| it.hearing.is_none()) else {
+            return;
+        };
+        candidate.workers = candidate.workers.min(new.max(1));
+        if new == 0 && !self.pools[pool].queue.is_empty() {
+            return self.begin_again(now, pool);
+        }
+        let Some(candidate) = self.candidate_mut(pool) else {
             return;
         };
         let duration = candidate.terms.duration;
@@ -55,6 +65,22 @@ impl Fleet {
         let message = format!("canary: {workers} of {of} workers are judged for {duration:?}");
         self.tell_rollout(pool, message);
         self.touch(SlotId { pool, index: 0 });
+    }
+
+    /// Has a first batch take its turn once more.
+    fn begin_again(&mut self, now: Time, pool: PoolId) {
+        if let Some(part) = &mut self.pool_mut(pool).part {
+            part.batch = Batch::First;
+        }
+        self.admit(now, pool);
+    }
+
+    /// How many slots of a pool have a worker of the new generation.
+    fn count_new(&self, pool: PoolId) -> u32 {
+        let slots = self.pools[pool].slots.iter();
+        let processes = slots.filter_map(|slot| slot.current());
+        let new = processes.filter(|process| process.generation > self.generation);
+        u32::try_from(new.count()).unwrap_or(u32::MAX)
     }
 
     fn candidate_mut(&mut self, pool: PoolId) -> Option<&mut Candidate> {
@@ -159,7 +185,6 @@ impl Fleet {
         let message = format!("canary: {verdict}, {compared}");
         self.report_verdict(pool, verdict, &message);
         self.tell_rollout(pool, message);
-        self.prove(now, pool);
         if self.has_canaries() {
             return;
         }

@@ -12,7 +12,7 @@ use prefork_fleet::{
 use crate::Happened;
 use crate::pools::{PoolFacts, SlotFacts};
 use crate::process::Process;
-use crate::reload::{Ended, Reload};
+use crate::reload::{Ended, Planned, Reload};
 
 /// How long a killed process is waited for.
 pub(crate) const REAPING_PATIENCE: Duration = Duration::from_secs(10);
@@ -98,8 +98,8 @@ impl Facts {
 
     pub(crate) fn max_surge(&self, pool: PoolId) -> u32 {
         let pool = &self.pools[pool.0 as usize];
-        let planned = pool.planned.as_ref().map(|planned| &planned.policy);
-        planned.unwrap_or(&pool.policy).max_surge
+        let planned = pool.planned.as_ref().map(Planned::max_surge);
+        planned.unwrap_or(pool.policy.max_surge)
     }
 
     /// Whether the slot is one that a reload in progress adds.
@@ -471,6 +471,8 @@ impl Facts {
                 );
             }
             Report::Draining { worker, cause } => self.may_drain(*worker, *cause),
+            Report::CanaryBegun { pool, workers } => self.canary_begins(*pool, *workers),
+            Report::CanaryEnded { pool, verdict, .. } => self.canary_ends(*pool, *verdict),
             Report::Scaled { pool, from, to } => {
                 let grows = self.reload.is_some();
                 let pool = &mut self.pools[pool.0 as usize];

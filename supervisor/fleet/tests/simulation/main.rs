@@ -74,6 +74,8 @@ struct Happened {
     rolled_back: u64,
     cut_short: u64,
     schedules_with_reloads: u64,
+    canaries: u64,
+    canaries_undone: u64,
     of_one_seed: bool,
 }
 
@@ -95,6 +97,8 @@ impl Happened {
         self.rolled_back += other.rolled_back;
         self.cut_short += other.cut_short;
         self.schedules_with_reloads += u64::from(other.reloads > 0);
+        self.canaries += other.canaries;
+        self.canaries_undone += other.canaries_undone;
     }
 
     /// Fails if the schedules did not exercise what they are to exercise.
@@ -137,6 +141,11 @@ fn reloads_are_put_in_force_or_rolled_back() {
     assert!(happened.committed > 5_000, "{happened:?}");
     assert!(happened.rolled_back > 5_000, "{happened:?}");
     assert!(happened.cut_short > 100, "{happened:?}");
+    let passed = happened.canaries - happened.canaries_undone;
+    assert!(
+        passed > 500 && happened.canaries_undone > 500,
+        "{happened:?}"
+    );
 }
 
 #[test]

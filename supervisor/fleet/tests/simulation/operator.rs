@@ -1,6 +1,8 @@
 //! An operator who commands at random, with typing errors.
 
-use prefork_fleet::{Command, Fate, Plan, PlannedPool, Policy};
+use std::time::Duration;
+
+use prefork_fleet::{Canary, Command, Fate, NoVerdict, Plan, PlannedPool, Policy};
 
 use crate::plan::policy;
 use crate::world::World;
@@ -9,6 +11,12 @@ use crate::world::World;
 pub(crate) fn think(world: &mut World) -> Command {
     if world.rng.f64() < world.reloads {
         return Command::Reload(edit(world));
+    }
+    if world.fleet.has_canaries() && world.rng.bool() {
+        return match world.rng.bool() {
+            true => Command::Promote,
+            false => Command::Abort,
+        };
     }
     let pools = world.fleet.pools().len();
     let chosen = world.rng.usize(0..pools);
@@ -22,7 +30,7 @@ pub(crate) fn think(world: &mut World) -> Command {
     };
     // One in so many slots does not exist.
     let slot = rng.u32(0..desired + 1);
-    match rng.u8(0..17) {
+    match rng.u8(0..18) {
         0..=2 => Command::Scale {
             pool,
             workers: rng.u32(0..=initial * 2),
@@ -32,6 +40,10 @@ pub(crate) fn think(world: &mut World) -> Command {
             by: rng.i32(-2..=2),
         },
         16 => Command::ScaleAsConfigured { pool },
+        17 => match rng.bool() {
+            true => Command::Promote,
+            false => Command::Abort,
+        },
         4..=5 => Command::Restart { pool, slot: None },
         6..=7 => Command::Restart {
             pool,
@@ -84,7 +96,20 @@ fn planned(rng: &mut fastrand::Rng, mut pool: Policy) -> PlannedPool {
             1 if !others => Fate::Kept,
             _ => Fate::Replaced,
         },
-        canary: None,
+        canary: (rng.u8(0..4) == 0).then(|| canary(rng)),
+    }
+}
+
+fn canary(rng: &mut fastrand::Rng) -> Canary {
+    Canary {
+        workers: rng.u32(1..=3),
+        duration: Duration::from_secs(rng.u64(1..=5)),
+        min_requests: rng.u64(1..=100),
+        max_p99_ratio: if rng.bool() { 2.0 } else { 0.0 },
+        on_no_verdict: match rng.bool() {
+            true => NoVerdict::Proceed,
+            false => NoVerdict::Undo,
+        },
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Faults {
     pub(crate) ignore_ask: f64,
     pub(crate) unkillable: f64,
     pub(crate) late_event: f64,
+    /// For one process in its life: it fails every other request.
+    pub(crate) failing: f64,
 }
 
 impl Plan {
@@ -127,6 +129,7 @@ impl Faults {
             ignore_ask: level(),
             unkillable: level() / 2.0,
             late_event: level(),
+            failing: level(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefork_fleet::{Death, Signal, Time};
+use prefork_fleet::{Death, Signal, Time, Traffic};
 
 use crate::plan::{Faults, seconds};
 
@@ -19,6 +19,8 @@ pub(crate) struct Process {
     pub(crate) dismissed: bool,
     pub(crate) killed_at: Option<Time>,
     pub(crate) requests: u64,
+    /// What it has served, where somebody compares that.
+    served: Traffic,
     /// The generation whose settings it has, whatever the fleet believes.
     pub(crate) settings: u64,
     pub(crate) temper: Temper,
@@ -32,6 +34,8 @@ pub(crate) struct Temper {
     pub(crate) ignores_drain: bool,
     pub(crate) ignores_stop: bool,
     pub(crate) ignores_ask: bool,
+    /// The share of its requests that fail.
+    pub(crate) failing: f64,
     /// From SIGKILL to the reaping.
     pub(crate) dying: Duration,
 }
@@ -65,8 +69,26 @@ impl Process {
             dismissed: false,
             killed_at: None,
             requests: 0,
+            served: Traffic::default(),
             temper,
         }
+    }
+}
+
+impl Process {
+    /// Serves some more; all that it has served.
+    pub(crate) fn serve(&mut self, rng: &mut fastrand::Rng) -> Traffic {
+        let served = &mut self.served;
+        let requests = rng.u64(0..60);
+        let failed = (0..requests).filter(|_| rng.f64() < self.temper.failing);
+        served.requests += requests;
+        served.failed += failed.count() as u64;
+        served.panics += u64::from(rng.u8(0..100) == 0);
+        served.durations.resize(3, 0);
+        for _ in 0..requests {
+            served.durations[usize::from(rng.u8(0..200) == 0)] += 1;
+        }
+        served.clone()
     }
 }
 
@@ -86,6 +108,11 @@ impl Temper {
             ignores_drain: rng.f64() < faults.ignore_drain,
             ignores_stop: rng.f64() < faults.ignore_stop,
             ignores_ask: rng.f64() < faults.ignore_ask,
+            failing: if rng.f64() < faults.failing {
+                0.5
+            } else {
+                0.01
+            },
             dying: if rng.f64() < faults.unkillable {
                 seconds(rng, 1.0, 120.0)
             } else {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use prefork_api::SlotState;
 use prefork_fleet::{
-    Ask, AskError, Fate, Fleet, JobId, Plan, Policy, PoolView, ProcessView, Time, Worker,
+    Ask, AskError, Canary, Fate, Fleet, JobId, NoVerdict, Plan, PlannedPool, Policy, PoolId,
+    PoolView, ProcessView, Time, Verdict, Worker,
 };
 
 use crate::facts::{Facts, REAPING_PATIENCE};
@@ -27,6 +28,8 @@ pub(crate) struct Reload {
     pub(crate) told: Option<bool>,
     /// Its processes.
     newcomers: BTreeSet<Worker>,
+    /// The pools whose canary is being judged.
+    judged: BTreeSet<PoolId>,
     /// Its processes that have not been asked to serve yet.
     pub(crate) on_probation: BTreeSet<Worker>,
     /// Whether pools go that it does not name: then it has ended.
@@ -44,6 +47,18 @@ pub(crate) struct Planned {
     tried: u32,
     /// How many of them have passed.
     passed: u32,
+    /// How its first workers are judged, until there is a verdict.
+    canary: Option<Canary>,
+    /// How many workers it has at most.
+    first_batch: u32,
+}
+
+impl Planned {
+    /// How many successors there may be at a time: a canary starts as a whole, and some of
+    /// it may be there still when an operator has it pass.
+    pub(crate) fn max_surge(&self) -> u32 {
+        self.policy.max_surge.max(self.first_batch)
+    }
 }
 
 /// A reload that has just ended.
@@ -82,12 +97,13 @@ impl Facts {
             is_lost: false,
             told: None,
             newcomers: BTreeSet::new(),
+            judged: BTreeSet::new(),
             on_probation: BTreeSet::new(),
             dissolves: false,
         });
         for pool in &plan.pools {
             let kept = pool.fate == Fate::Kept && !self.is_restarted(&pool.policy.name);
-            self.plan(&pool.policy, kept);
+            self.plan(pool, kept);
         }
         self.restarting.clear();
     }
@@ -106,7 +122,8 @@ impl Facts {
         restarts.any(|(job, it)| it == pool && self.open_jobs.contains(job))
     }
 
-    fn plan(&mut self, policy: &Policy, kept: bool) {
+    fn plan(&mut self, pool: &PlannedPool, kept: bool) {
+        let policy = &pool.policy;
         let mut pools = self.pools.iter_mut();
         let known = pools.find(|pool| pool.is_named(&policy.name));
         let before = known.as_ref().map(|pool| pool.desired);
@@ -116,6 +133,8 @@ impl Facts {
             kept,
             tried: 0,
             passed: 0,
+            canary: pool.canary.clone(),
+            first_batch: pool.canary.as_ref().map_or(0, |canary| canary.workers),
         };
         if let Some(pool) = known {
             pool.planned = Some(planned);
@@ -179,6 +198,11 @@ impl Facts {
         assert!(!reload.failed, "{worker:?} of a failed generation starts");
         let in_its_slot = |it: &Worker| (it.pool, it.slot) == (worker.pool, worker.slot);
         let follows_its_own = reload.newcomers.iter().any(in_its_slot);
+        assert!(
+            reload.judged.is_empty() || follows_its_own,
+            "{worker:?} starts before the verdict on {:?}",
+            reload.judged
+        );
         reload.newcomers.insert(worker);
         let pool = &mut self.pools[worker.pool.0 as usize];
         let planned = pool.planned.as_mut().expect("a pool of the plan");
@@ -194,9 +218,40 @@ impl Facts {
             );
             reload.on_probation.insert(worker);
             planned.tried += 1;
-            assert!(planned.tried <= planned.policy.max_surge, "{worker:?}");
+            assert!(planned.tried <= planned.max_surge(), "{worker:?}");
         } else if planned.tried > 0 && !follows_its_own {
             assert_eq!(planned.passed, planned.tried, "{worker:?} came too early");
+        }
+    }
+
+    /// The first workers of a pool are judged, no more of them than was asked for.
+    pub(crate) fn canary_begins(&mut self, pool: PoolId, workers: u32) {
+        let reload = self.reload.as_mut().expect("a reload that has not ended");
+        assert!(!reload.failed && reload.judged.insert(pool));
+        let planned = self.pools[pool.0 as usize].planned.as_ref();
+        let terms = planned.and_then(|it| it.canary.as_ref());
+        let most = terms.expect("a canary was asked for").workers;
+        assert!((1..=most).contains(&workers), "{workers} of {most}");
+        let newcomers = reload.newcomers.iter().filter(|it| it.pool == pool);
+        assert!(newcomers.count() >= workers as usize);
+    }
+
+    /// There is a verdict: once, and it says what becomes of the reload.
+    pub(crate) fn canary_ends(&mut self, pool: PoolId, verdict: Verdict) {
+        let reload = self.reload.as_mut().expect("a reload that has not ended");
+        reload.judged.remove(&pool);
+        let planned = self.pools[pool.0 as usize].planned.as_mut();
+        let terms = planned.and_then(|it| it.canary.take());
+        let terms = terms.expect("there is one verdict on a canary");
+        let undone = match verdict {
+            Verdict::Passed | Verdict::Promoted => false,
+            Verdict::None => terms.on_no_verdict == NoVerdict::Undo,
+            Verdict::Failed | Verdict::Aborted => true,
+        };
+        self.happened.canaries += 1;
+        self.happened.canaries_undone += u64::from(undone);
+        if undone {
+            self.fail_reload();
         }
     }
 
@@ -273,6 +328,7 @@ impl Facts {
             return;
         }
         assert!(!reload.failed && generation == reload.generation);
+        assert!(reload.judged.is_empty(), "there is no verdict yet");
         let reload = self.reload.take().expect("it was there");
         self.untold.insert(reload.job, now);
         self.generation = generation;

@@ -4,11 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use prefork_fleet::{Action, Ask, AskError, Command, Death, Event, Fleet, JobId, Time, Worker};
+use prefork_fleet::{
+    Action, Ask, AskError, Command, Death, Event, Fleet, JobId, PoolId, Time, Traffic, Worker,
+};
 
 use crate::facts::Facts;
 use crate::plan::{Faults, Plan, seconds};
 use crate::process::{Boot, Fate, Process, Temper, exit, signal};
+
+/// The upper bounds of the duration buckets, in seconds.
+const BOUNDS: [f64; 2] = [0.01, 0.1];
 
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
@@ -25,6 +30,7 @@ enum Happening {
     Drained(Worker),
     Answer(Worker, Ask, Result<(), AskError>),
     Looked(Worker, Duration),
+    Counted(PoolId),
     Death(Worker, Death),
     /// An event of a worker that may be gone by then.
     Late(Event),
@@ -218,8 +224,36 @@ impl World {
                 let waited = self.waited(worker, first);
                 self.later(Duration::ZERO, Happening::Looked(worker, waited));
             }
+            Action::Count { pool } => self.soon(0.1, Happening::Counted(pool)),
             _ => {}
         }
+    }
+
+    /// What a pool's processes have served by now, or one of them that is about to go.
+    fn count(&mut self, pool: PoolId, last: Option<Worker>) {
+        let asked = |worker: &Worker| last.is_none_or(|last| last == *worker);
+        let members = self.processes.iter_mut().filter(|(it, _)| it.pool == pool);
+        let members = members.filter(|(worker, process)| asked(worker) && process.born);
+        let mut tallies = Vec::new();
+        for (worker, process) in members {
+            tallies.push((*worker, process.serve(&mut self.rng)));
+        }
+        // What a worker says of itself may be nonsense.
+        if !self.calm && self.rng.u8(0..50) == 0 {
+            let chosen = self.rng.usize(0..tallies.len().max(1));
+            if let Some((_, tally)) = tallies.get_mut(chosen) {
+                *tally = Traffic {
+                    failed: self.rng.u64(..),
+                    panics: self.rng.u64(..),
+                    ..tally.clone()
+                };
+            }
+        }
+        self.step(Event::Counted {
+            pool,
+            bounds: &BOUNDS,
+            tallies,
+        });
     }
 
     /// A process that is told to leave. (That it may be told is checked by
@@ -280,6 +314,7 @@ impl World {
                 ask,
                 result,
             }),
+            Happening::Counted(pool) => self.count(pool, None),
             Happening::Looked(worker, waited) => self.step(Event::Looked { worker, waited }),
             Happening::Death(worker, death) => self.die(worker, death),
             Happening::Late(event) => self.step(event),
@@ -389,6 +424,10 @@ impl World {
         if self.rng.bool() {
             let reason = "enough".to_owned();
             self.step(Event::Bye { worker, reason });
+        }
+        let pool = self.fleet.pool(worker.pool);
+        if pool.is_some_and(|pool| pool.canary().is_some()) {
+            self.count(worker.pool, Some(worker));
         }
         self.step(Event::Exited {
             worker,
