@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use prefork_fleet::Fate;
+use prefork_fleet::{Canary, Fate};
 
 use super::checked::{Detail, Listen};
 use super::requests::Requests;
 use super::steps::Steps;
-use super::{tls, units};
+use super::{canary, tls, units};
 
 /// The one key of `[supervisor]` that a reload takes.
 pub(super) const LOG_LEVEL: &str = "log_level";
@@ -15,7 +15,7 @@ pub(super) const LOG_LEVEL: &str = "log_level";
 /// One thing that differs between the configuration in force and another. Its
 /// `Display` is a sentence for people; values of `env` and `app` are left out
 /// of it, since they may be secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A key of `[supervisor]`. A reload cannot take it, unless it is `log_level`.
     Supervisor {
@@ -117,6 +117,8 @@ pub enum Change {
         fate: Fate,
         /// Why they are replaced, where the other changes do not say it.
         why: Option<String>,
+        /// How the first that are replaced are judged, if they are.
+        canary: Option<Canary>,
         /// Slots that the pool gains.
         started: u32,
         /// Slots that the pool loses.
@@ -206,6 +208,7 @@ impl fmt::Display for Change {
                 kept,
                 fate,
                 why,
+                canary,
                 started,
                 drained,
             } => {
@@ -226,8 +229,11 @@ impl fmt::Display for Change {
                     .map(|(count, fate)| format!("{} would {fate}", workers_in_words(*count)))
                     .collect();
                 write!(f, "pool {pool}: {}", parts.join(", "))?;
-                match why {
-                    Some(why) => write!(f, ": {why}"),
+                if let Some(why) = why {
+                    write!(f, ": {why}")?;
+                }
+                match canary {
+                    Some(canary) => write!(f, "; canary: {}", canary::show(canary)),
                     None => Ok(()),
                 }
             }

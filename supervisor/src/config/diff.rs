@@ -272,6 +272,7 @@ fn workers(old: Option<&Pool>, new: Option<&Pool>) -> Change {
         kept: before.min(after),
         fate: old.zip(new).map_or(Fate::Replaced, fate),
         why: None,
+        canary: None,
         started: after.saturating_sub(before),
         drained: before.saturating_sub(after),
     }

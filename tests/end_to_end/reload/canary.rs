@@ -134,6 +134,12 @@ fn programs(failing: &str, canary: &str) -> [Pool; 2] {
 fn programs_behind_a_front_are_judged_by_what_it_has_heard_of_them() {
     let terms = "duration = \"10m\", min_requests = 1, max_p99_ratio = 0";
     let prefork = Prefork::start(&programs("0", terms));
+    let rehearsed = prefork.done(&["reload", "--dry-run", "--force"]);
+    assert!(
+        rehearsed
+            .contains("pool app: 2 workers would be replaced: by --force; canary: 1 for 10m, "),
+        "{rehearsed}"
+    );
     let clients = Clients::start(prefork.address("web"));
     prefork.configure(&programs("30", terms));
     let refused = prefork.cli(&["reload"]);

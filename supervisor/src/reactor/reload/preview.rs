@@ -56,7 +56,26 @@ impl Reactor {
 
     /// What a reload would change, with what lies on the disk.
     pub(in crate::reactor) fn changes_to(&self, config: Config, scope: &Scope) -> Vec<Change> {
-        self.changes_where(config, |pool, to| self.why_replaced(pool, to, scope))
+        let canaries: Vec<_> = config
+            .pools
+            .iter()
+            .map(|pool| (pool.policy.name.clone(), scope.canary(pool)))
+            .collect();
+        let mut changes = self.changes_where(config, |pool, to| self.why_replaced(pool, to, scope));
+        for change in &mut changes {
+            if let Change::Workers {
+                pool,
+                kept: 1..,
+                fate: Fate::InPlace | Fate::Replaced,
+                canary,
+                ..
+            } = change
+            {
+                let named = canaries.iter().find(|(name, _)| name == pool);
+                *canary = named.and_then(|(_, terms)| terms.clone());
+            }
+        }
+        changes
     }
 
     /// What would change, where the workers of these pools would be replaced besides.
