@@ -45,7 +45,7 @@ pub(crate) struct Boot {
     /// Its resident memory after the probe, in bytes.
     pub(crate) resident_bytes: Option<u64>,
     /// The HTTP status of its answer to the probe; `None` where the pool has no
-    /// listener to ask it on.
+    /// listener to ask it on, or is a front.
     pub(crate) status: Option<u16>,
 }
 

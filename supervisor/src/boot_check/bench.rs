@@ -29,6 +29,27 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Requests that may wait for the reactor.
 const REQUESTS: usize = 16;
 
+/// What a worker is asked over HTTP for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    /// An error of its own fails it.
+    Judges,
+    /// It has a check of its own and passed it, so the answer is only shown.
+    Shows,
+    /// It is a front. What it is asked goes to workers that are not here, and it would wait for them.
+    Missing,
+}
+
+impl Probe {
+    fn of(pool: &config::Pool) -> Self {
+        match (pool.is_front(), &pool.check) {
+            (true, _) => Self::Missing,
+            (false, Some(_)) => Self::Shows,
+            (false, None) => Self::Judges,
+        }
+    }
+}
+
 /// Where pools are tried out.
 pub(super) struct Bench<'a> {
     /// What the pools are part of.
@@ -45,9 +66,7 @@ impl Bench<'_> {
         &self,
         pool: config::Pool,
     ) -> Result<Result<Boot, BootError>, SetUpError> {
-        // Who has a check of its own has passed it, and what a front forwards goes to
-        // workers that are not here.
-        let is_judged = pool.check.is_none() && !pool.is_front();
+        let asked = Probe::of(&pool);
         let (nofile, _) = getrlimit(Resource::RLIMIT_NOFILE)
             .map_err(|errno| set_up("look up RLIMIT_NOFILE")(errno.into()))?;
         let reserve = Reserve::new(DEFAULT_SIZE).map_err(set_up("keep spare descriptors"))?;
@@ -81,7 +100,7 @@ impl Bench<'_> {
         let examined = tokio::select! {
             biased;
             outcome = &mut running => return Ok(Err(early_end(outcome))),
-            examined = self.bound(examine(&handle, &mut watch, is_judged)) => examined,
+            examined = self.bound(examine(&handle, &mut watch, asked)) => examined,
         };
         // Once it has failed there is nothing that it should finish.
         stop(&handle, examined.is_err()).await;
@@ -151,15 +170,14 @@ fn early_end(outcome: Outcome) -> BootError {
     }
 }
 
-/// Waits until the worker is ready, and asks it something. Where it `is_judged` by
-/// that, an error of its own is one.
-async fn examine(handle: &Handle, watch: &mut Watch, is_judged: bool) -> Result<Boot, BootError> {
+/// Waits until the worker is ready, and asks it something.
+async fn examine(handle: &Handle, watch: &mut Watch, asked: Probe) -> Result<Boot, BootError> {
     watch.begin(handle).await?;
     let started = watch.until("starting").await?;
     let ready = watch.until("ready").await?;
     let before = ask::status(handle).await.map_err(blind)?;
     let listener = before.pools.first().and_then(|pool| pool.listeners.first());
-    let status = match listener {
+    let status = match listener.filter(|_| asked != Probe::Missing) {
         None => None,
         Some(listener) => {
             let spoken = Spoken {
@@ -167,7 +185,7 @@ async fn examine(handle: &Handle, watch: &mut Watch, is_judged: bool) -> Result<
                 proxy_protocol: listener.proxy_protocol,
             };
             let status = answer(&listener.address, spoken, watch).await?;
-            if is_judged && status >= 500 {
+            if asked == Probe::Judges && status >= 500 {
                 return Err(BootError::Fails { status });
             }
             Some(status)

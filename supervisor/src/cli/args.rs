@@ -27,7 +27,7 @@ Exit codes:
   77  permission denied
   78  invalid configuration";
 
-/// Supervises prefork HTTP workers, and controls a supervisor that runs.
+/// Runs a supervisor of HTTP workers, and controls one that is running.
 #[derive(Debug, Parser)]
 #[command(name = "prefork", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct CommandLine {
@@ -51,7 +51,7 @@ pub(crate) struct Global {
     /// Tables for people, which is the default, or the API's JSON for programs.
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
-    /// Tell every step of a job also on a terminal, where one line moves otherwise.
+    /// Print each step of a job. Without it a terminal shows one line of progress.
     #[arg(long, global = true)]
     pub(crate) verbose: bool,
 }
@@ -60,7 +60,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run the supervisor in the foreground.
     Run(Run),
-    /// Check a configuration, and show what it comes to.
+    /// Check a configuration, and show the settings that result from it.
     Check(Check),
     #[command(flatten)]
     Question(Question),
@@ -97,26 +97,26 @@ pub(crate) enum Question {
     },
     /// Show the requests that are being served, the oldest first.
     Requests {
-        /// Only this pool's, or this worker's as POOL/SLOT.
+        /// Only those of this pool, or of this worker as POOL/SLOT.
         target: Option<Target>,
         /// Only those that are older: 500ms, 2s.
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         older_than: Option<Duration>,
     },
-    /// Show the workers at work on a terminal: rates, latencies, requests and events.
+    /// Show rates, latencies, requests and events live on a terminal.
     Top(Top),
     /// Show the channels between supervisor and workers.
     Channels,
-    /// Show what happened: a line for each event on a terminal or with `--output table`,
-    /// otherwise JSON lines.
+    /// Show what happened. An event is a line of text on a terminal or with `--output table`,
+    /// and a line of JSON otherwise.
     Events(Events),
-    /// Show the last of the log: what the supervisor and its workers said.
+    /// Show the end of the log, with what the workers wrote.
     ///
-    /// The supervisor keeps the last megabyte in memory. An upgrade or a restart begins anew.
+    /// The supervisor keeps the last megabyte in memory. After an upgrade or a restart it is empty.
     Logs(Logs),
-    /// Ask whether the service is well: exit 0 for yes, 1 for no. Made for probes.
+    /// Check whether the service is healthy. Exit 0 means yes, 1 means no. Made for probes.
     ///
-    /// Without a flag the question is --ready.
+    /// Without a flag it checks --ready.
     Health {
         /// Whether the supervisor answers.
         #[arg(long, conflicts_with = "ready")]
@@ -137,15 +137,15 @@ pub(crate) enum Order {
     /// New workers take the place of the old ones step by step, each ready before its
     /// predecessor drains. If one fails, the old ones are put back.
     Reload(Reload),
-    /// Let the reload whose canary is being judged go on. Return when it is in force.
+    /// Accept the canary, and let its reload go on. Return when the reload is done.
     Promote,
-    /// Undo the reload whose canary is being judged. Return when it is undone.
+    /// Reject the canary, and undo its reload. Return when that is done.
     Abort,
-    /// Put the generation before the one in force in force again, whatever lies on the disk.
+    /// Go back to the generation before the one in force. Files on the disk do not matter.
     ///
-    /// Its program, settings and directories are as they were; certificates stay those in
-    /// force. It is done as a reload is. The last three generations are kept, until the
-    /// supervisor ends.
+    /// Program, settings and directories are as they were then. Certificates stay as they are
+    /// now. Workers are replaced as a reload replaces them. The last three generations are kept
+    /// until the supervisor ends.
     Rollback(Rollback),
     /// Replace the workers of a pool, or one worker. Each successor is ready before the old one drains.
     Restart {
@@ -205,7 +205,7 @@ pub(crate) enum Order {
     },
     /// Stop the supervisor and its workers. Return when they are gone.
     Stop {
-        /// Kill what is in flight instead of draining it.
+        /// Do not wait for requests that are being served. They are lost.
         #[arg(long)]
         now: bool,
     },
@@ -216,12 +216,12 @@ pub(crate) enum Order {
         /// The least important level that is logged.
         level: Level,
     },
-    /// Wait until a condition holds: exit 0 then, 5 if the time is over first.
+    /// Wait until a condition is true. Exit 0 means that it is, 5 that the time was over first.
     ///
-    /// If no supervisor runs yet, wait for one as well: exit 3 if none came in time.
+    /// If no supervisor is running yet, wait for one to start. Exit 3 means that none did in time.
     Wait {
-        /// ready (no worker is missing but those that are paused), drained (nothing drains
-        /// or stops), or generation=N.
+        /// ready (every worker is ready, except those that are paused), drained (no worker is
+        /// draining or stopping), or generation=N.
         #[arg(long = "for", value_name = "CONDITION")]
         condition: Condition,
     },
@@ -279,7 +279,7 @@ pub(crate) struct Run {
     /// The directory that the bundled web server serves.
     #[arg(long, value_name = "DIR", conflicts_with = "program")]
     root: Option<PathBuf>,
-    /// Where /metrics and its neighbours are served; "" for nowhere.
+    /// The address of /metrics and the status page. "" turns it off.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
     /// The workers' program and its arguments, instead of the bundled web server.
@@ -289,10 +289,10 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Reload {
-    /// Take only these pools from the configuration; everything else stays as it is.
+    /// Reload only these pools. Everything else stays as it is.
     #[arg(value_name = "POOL")]
     pub(crate) pools: Vec<PoolName>,
-    /// Replace the workers also of a pool of which nothing has changed.
+    /// Replace all workers, also of pools in which nothing has changed.
     #[arg(long)]
     pub(crate) force: bool,
     /// Judge the first new workers before the others follow, also in a pool without
@@ -309,7 +309,7 @@ pub(crate) struct Reload {
 
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
-    /// The generation that is put in force again; by default the one before that in force.
+    /// The generation to go back to. By default the one before the one in force.
     #[arg(long, value_name = "GENERATION")]
     pub(crate) to: Option<u64>,
     /// Return when the rollback has begun.

@@ -167,18 +167,27 @@ fn refuse_what_it_cannot_have(section: &Section<'_>, listen: &[Setting<Listen>])
         let help = "leave `listen` out and put the pool behind a front, which speaks TLS for it";
         section.fault(listen.span.clone(), fault.help(help));
     }
-    for (key, why) in [
-        ("app", "would never see these settings"),
-        ("access_log", "writes no access log for prefork"),
+    for (key, why, help) in [
+        (
+            "app",
+            "would never see these settings",
+            "give them as arguments, or in `env`",
+        ),
+        (
+            "access_log",
+            "writes no access log for prefork",
+            "the front in front of it writes one",
+        ),
+        (
+            "max_requests",
+            "does not say how many it has answered",
+            "recycle it by `max_rss` or `max_age`",
+        ),
     ] {
         if section.has(key) {
             let fault = Fault::new(format!(
                 "`{key}` does not go with `adapter`: the program {why}"
             ));
-            let help = match key {
-                "app" => "give them as arguments, or in `env`",
-                _ => "the front in front of it writes one",
-            };
             section.fault(section.span.clone(), fault.help(help));
         }
     }

@@ -168,7 +168,8 @@ fn is_so(ended: &Ended, shown: Option<&str>) -> bool {
     ended.code == 0 && shown.is_none_or(|shown| is_shown(shown, &ended.output))
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether a program is on PATH; says so where it is not.
+pub(super) fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     if !found {

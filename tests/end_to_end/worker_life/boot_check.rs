@@ -89,6 +89,22 @@ fn a_worker_that_comes_up_is_measured() {
 }
 
 #[test]
+fn a_front_is_not_asked_for_what_is_not_there() {
+    let program = cli::example("plain_http");
+    let config = Config::new(&format!(
+        "[pool.web]\nlisten = [\"192.0.2.1:80\"]\napp = {{ forward = \"shop\" }}\n\
+         [pool.shop]\nprogram = [{program:?}, \"--uds\", \"{{socket}}\"]\n[pool.shop.adapter]\n"
+    ));
+    let output = config.check(&["--output", "json"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    for (boot, pool) in boots(&output).iter().zip(["web", "shop"]) {
+        assert_eq!(boot["pool"], pool);
+        assert_eq!(boot["ok"], true, "{boot}");
+        assert!(boot["status"].is_null(), "{boot}");
+    }
+}
+
+#[test]
 fn a_running_supervisor_is_not_disturbed() {
     let address = free_address();
     let pool = Pool::bundled("web", 2).set("listen", format!("[\"{address}\"]"));

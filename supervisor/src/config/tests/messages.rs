@@ -903,6 +903,11 @@ fn what_an_adapter_is_told_wrong_is_said_where_it_stands() {
             "`app` does not go with `adapter`",
         ),
         (
+            "{socket}",
+            "max_requests = 1000\n[pool.shop.adapter]",
+            "recycle it by `max_rss` or `max_age`",
+        ),
+        (
             "{fd}",
             "listen = [\"0.0.0.0:80\"]\n[pool.shop.adapter]\nhealth = \"http:/\"",
             "prefork.toml:5:10: `health`: a pool with `listen` cannot be asked over HTTP",
