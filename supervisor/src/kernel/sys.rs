@@ -117,6 +117,10 @@ fn become_worker(birth: &Birth<'_>, image: &Image<'_>) -> ! {
         nix::Error::ENOEXEC => {
             "; it is no program for this machine, or a script that does not begin with `#!`"
         }
+        nix::Error::ETXTBSY => {
+            "; somebody has it open for writing: put a new program beside the old one and \
+             rename it over that, as install(1) and mv(1) do, and never write into the file"
+        }
         _ => "",
     };
     let message = format!(
