@@ -57,6 +57,12 @@ pub enum FamilyType {
 }
 
 /// What becomes of a gauge's values in several workers.
+///
+/// ```
+/// use prefork_proto::metrics::Rule;
+///
+/// assert_eq!(Rule::default(), Rule::Sum);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

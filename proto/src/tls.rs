@@ -107,6 +107,13 @@ pub struct TlsListener {
 }
 
 /// A version of TLS.
+///
+/// ```
+/// use prefork_proto::tls::TlsVersion;
+///
+/// assert!(TlsVersion::V1_2 < TlsVersion::V1_3);
+/// assert_eq!(TlsVersion::V1_3.as_str(), "1.3");
+/// ```
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -12,6 +12,19 @@ use prefork_proto::upstream_counts::UpstreamCountsError;
 use crate::transport::tls::TlsError;
 
 /// Why an application could not start: any error, or a text.
+///
+/// ```
+/// use prefork_worker::StartError;
+///
+/// fn port(text: &str) -> Result<u16, StartError> {
+///     match text.parse()? {
+///         0 => Err("0 is no port".into()),
+///         port => Ok(port),
+///     }
+/// }
+/// assert_eq!(port("0").unwrap_err().to_string(), "0 is no port");
+/// assert!(port("http").is_err());
+/// ```
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What ends a worker with exit code 1.

@@ -52,6 +52,47 @@
 //! be `Send`. Work that blocks goes through [`Context::blocking`], work beside answering
 //! through [`Context::spawn`].
 //!
+//! # Work that needs the processor
+//!
+//! A request that computes for a quarter of a second holds up all others of its worker for
+//! as long, its heartbeat included. Three things help, and they go together:
+//!
+//! - [`Context::blocking`] computes on a thread of its own, and the worker goes on serving.
+//!   More threads than processors make nothing quicker: a semaphore bounds them.
+//! - More `workers` in the pool. Each is a process with a thread of its own, so that other
+//!   workers answer meanwhile; a busy worker is passed over when a connection comes.
+//! - [`Limits::max_concurrency`] has requests wait for their turn rather than make each other
+//!   slow, and sends connections to workers that have time.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use std::sync::Arc;
+//!
+//! use axum::{Router, routing::get};
+//! use prefork_worker::{Context, Worker};
+//! use tokio::sync::Semaphore;
+//!
+//! async fn answer(context: Context, turns: Arc<Semaphore>) -> String {
+//!     let turn = turns.acquire_owned().await;
+//!     let sum = context.blocking(move || {
+//!         let _turn = turn;
+//!         (1..=100_000_000_u64).sum::<u64>()
+//!     });
+//!     sum.await.map_or_else(|error| error.to_string(), |sum| sum.to_string())
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     // Where the pool has a worker for each processor, each computes one thing at a time.
+//!     let turns = Arc::new(Semaphore::new(1));
+//!     Worker::new("sums", "1.0.0").run_tower(|context| async move {
+//!         Ok(Router::new().route("/", get(move || answer(context.clone(), turns.clone()))))
+//!     })
+//! }
+//! ```
+//!
+//! The example `compute` is a whole program. Where what computes is in small pieces, a
+//! `tokio::task::yield_now().await` between them lets others have their turn.
+//!
 //! - [`Context`] is who the worker is: its pool, its slot, its settings.
 //! - [`Limits`] are what clients are held to, as far as the operator says nothing else.
 //! - [`Peer`] is who a request comes from, an extension of every request.
@@ -95,3 +136,8 @@ pub use process::background::BlockingError;
 pub use response::read_ahead::part_size;
 pub use runtime::timer::{Sleep, Timer};
 pub use worker::Worker;
+
+/// The examples of the README are compiled like those of this page.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

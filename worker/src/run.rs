@@ -28,6 +28,7 @@ use crate::error::{StartError, WorkerError};
 use crate::limits::Limits;
 use crate::output::{Keeper, say};
 use crate::process::Serving;
+use crate::runtime::task;
 use crate::sys;
 use crate::transport::tls::Tls;
 use crate::worker::Worker;
@@ -220,19 +221,31 @@ fn accept_from(
     serving: &'static Serving,
     serve: &Serve,
 ) -> Vec<Weak<Listener>> {
-    tokio::task::spawn_local(serving.lot.attend(serving, Rc::clone(serve)));
+    task::spawn(serving.lot.attend(serving, Rc::clone(serve)));
     let begin = |listener| {
         let listener = Rc::new(listener);
         let held = Rc::downgrade(&listener);
         let accepting = accept(listener, Rc::clone(gate), serving, Rc::clone(serve));
-        tokio::task::spawn_local(accepting);
+        task::spawn(accepting);
         held
     };
     listeners.into_iter().map(begin).collect()
 }
 
 async fn run(session: Session) -> ExitCode {
-    match session.run().await {
+    // A front's connections to the pools behind it are tasks that end with it.
+    let is_front = session.application.forwards.is_some();
+    // What the start-up has begun lasts as long as the process does.
+    let lasting = task::unknown();
+    let leave = session.run().await;
+    let lost = task::unknown().saturating_sub(lasting);
+    if lost > 0 && !is_front {
+        say(format_args!(
+            "leaving with unfinished tasks of the application: {lost}. \
+             A drain waits for those of `Context::spawn`, and not for those of `tokio::spawn`"
+        ));
+    }
+    match leave {
         Leave::Drained | Leave::Cut(_) => ExitCode::SUCCESS,
         Leave::Broken(_) => ExitCode::FAILURE,
     }

@@ -22,6 +22,7 @@ use crate::error::{StartError, WorkerError};
 use crate::limits::Limits;
 use crate::output::say;
 use crate::run::Start;
+use crate::runtime::task;
 
 /// A worker to be: the application's name and handlers.
 ///
@@ -131,6 +132,12 @@ impl Worker {
 
     /// What becomes of the values that this gauge has in several workers. The
     /// rule of a gauge for which this is not called is [`Rule::Sum`].
+    ///
+    /// ```
+    /// use prefork_worker::{Rule, Worker};
+    ///
+    /// let worker = Worker::new("shop", "1.0.0").gauge_rule("largest_order_euros", Rule::Max);
+    /// ```
     pub fn gauge_rule(mut self, name: impl Into<String>, rule: Rule) -> Self {
         self.metrics.rules.insert(name.into(), rule);
         self
@@ -214,7 +221,7 @@ impl Worker {
                 let service = Rc::new(start(context).await?);
                 let serve: Serve = Rc::new(move |stream| {
                     let service = Rc::clone(&service);
-                    tokio::task::spawn_local(connection::serve(stream, serving, service));
+                    task::spawn(connection::serve(stream, serving, service));
                 });
                 Ok(serve)
             })

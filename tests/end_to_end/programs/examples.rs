@@ -112,6 +112,15 @@ fn the_axum_example_serves_alone() {
     serves_alone("axum");
 }
 
+#[test]
+fn the_compute_example_computes_as_far_as_it_is_willing_to() {
+    let (_alone, address) = start_alone("compute");
+    eventually("it serves", PATIENCE, || http::get(address, "/").is_ok());
+    let asked = |path| http::get(address, path).expect("it serves");
+    assert_eq!(asked("/primes/1000").body, "168\n");
+    assert_eq!(asked("/primes/50000001").status, 400);
+}
+
 /// The example under a supervisor that was started as its page says, but for
 /// where it listens.
 fn supervised(name: &str, workers: &str) -> Prefork {

@@ -14,6 +14,25 @@ use crate::runtime::timer::Timer;
 
 /// Who this worker is and what it was given: its pool, slot and settings.
 /// A clone is cheap and the same; it may go to other threads.
+///
+/// ```no_run
+/// # use std::convert::Infallible;
+/// # use hyper::{Request, Response, body::Incoming, service::service_fn};
+/// #[derive(serde::Deserialize)]
+/// struct Settings {
+///     greeting: String,
+/// }
+///
+/// prefork_worker::Worker::new("shop", "1.0.0").run(|context| async move {
+///     let settings: Settings = context.app()?;
+///     context.set_status("warm");
+///     let greeting = format!("{} from {}/{}\n", settings.greeting, context.pool(), context.slot());
+///     Ok(service_fn(move |_: Request<Incoming>| {
+///         let answer = Response::new(greeting.clone());
+///         async { Ok::<_, Infallible>(answer) }
+///     }))
+/// });
+/// ```
 #[derive(Debug, Clone)]
 pub struct Context(Arc<Inner>);
 
@@ -170,6 +189,19 @@ impl Context {
     /// deadline, so a task that would last for ever watches [`Self::draining`].
     /// A panic in it is counted (`background_panics_total`) and ends it alone.
     ///
+    /// `tokio::spawn` works as well, and nobody waits for its tasks: those that have not
+    /// ended when the worker leaves are lost. Since a library's connections are such tasks, too,
+    /// the worker does not wait for what it can't tell from work; it says once how many there
+    /// were more than when it began to serve.
+    ///
+    /// ```no_run
+    /// # async fn write_the_receipt() {}
+    /// # fn answer(context: &prefork_worker::Context) {
+    /// // A worker that leaves finishes it first.
+    /// context.spawn(async { write_the_receipt().await });
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// On another thread than the worker's own.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -180,6 +212,17 @@ impl Context {
     /// 64; a call beyond that waits for its turn. The worker goes on serving
     /// meanwhile. What has begun runs to its end, also where its result is not
     /// waited for any more, and the drain waits for it up to its deadline.
+    ///
+    /// What needs the processor for long goes here, too; see the
+    /// [crate's page](crate#work-that-needs-the-processor).
+    ///
+    /// ```no_run
+    /// # fn expensive(bytes: &[u8]) -> u64 { 0 }
+    /// # async fn answer(context: &prefork_worker::Context, bytes: Vec<u8>)
+    /// # -> Result<u64, prefork_worker::BlockingError> {
+    /// context.blocking(move || expensive(&bytes)).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The call panicked, or the worker ended before its turn came.

@@ -16,8 +16,23 @@ use tokio::sync::Mutex;
 
 use crate::app::context::Context;
 use crate::app::front::Forwards;
+use crate::runtime::task;
 
 /// A command for the application: `prefork tell web COMMAND ARGS`.
+///
+/// ```
+/// use prefork_worker::{Refused, Tell, Worker};
+/// use serde_json::{Value, json};
+///
+/// async fn obey(tell: Tell) -> Result<Value, Refused> {
+///     match tell.command.as_str() {
+///         "slot" => Ok(json!({ "slot": tell.context.slot(), "asked": tell.args })),
+///         unknown => Err(Refused::unknown_command(unknown)),
+///     }
+/// }
+///
+/// let worker = Worker::new("shop", "1.0.0").on_tell(obey);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Tell {
@@ -30,6 +45,22 @@ pub struct Tell {
 }
 
 /// New settings to take in place, without a new process.
+///
+/// ```
+/// use prefork_worker::{Refused, Reload, Worker};
+///
+/// async fn take(reload: Reload) -> Result<(), Refused> {
+///     match reload.app["greeting"].as_str() {
+///         Some(greeting) => {
+///             reload.context.set_status(format!("says {greeting}"));
+///             Ok(())
+///         }
+///         None => Err(Refused::new("invalid", "`greeting` is no text")),
+///     }
+/// }
+///
+/// let worker = Worker::new("shop", "1.0.0").on_reload(take);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Reload {
@@ -40,6 +71,16 @@ pub struct Reload {
 }
 
 /// The worker is on its way out.
+///
+/// ```
+/// use prefork_worker::{Drain, Worker};
+///
+/// async fn say_goodbye(drain: Drain) {
+///     println!("worker {} leaves within {:?}", drain.context.slot(), drain.within);
+/// }
+///
+/// let worker = Worker::new("shop", "1.0.0").on_drain(say_goodbye);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Drain {
@@ -50,6 +91,14 @@ pub struct Drain {
 }
 
 /// Why the application does not do what it is asked.
+///
+/// ```
+/// use prefork_worker::Refused;
+///
+/// let refused = Refused::new("not_found", "there is no order 12");
+/// assert_eq!(refused.to_string(), "there is no order 12");
+/// assert_eq!(Refused::unknown_command("fly").code, "unknown_command");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refused {
@@ -213,7 +262,7 @@ fn refuse(refused: Refused) -> LocalFuture<Answer> {
 /// Runs what a request asked for and makes its reply; a handler that panics
 /// is answered for, too.
 pub(crate) async fn answer(id: u64, work: LocalFuture<Answer>) -> Reply {
-    match tokio::task::spawn_local(work).await {
+    match task::spawn(work).await {
         Ok(Ok(data)) => Reply::done(id, data),
         Ok(Err(refused)) => Reply::failed(id, refused.code, refused.message),
         Err(_) => Reply::failed(id, "panicked", "the command's handler panicked"),

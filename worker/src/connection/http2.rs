@@ -21,6 +21,7 @@ use crate::StartError;
 use crate::connection::timeouts::{Late, Next, Protocol, Watch, look_or_drain};
 use crate::request::connection_state::Requests;
 use crate::request::service::Counted;
+use crate::runtime::task;
 use crate::runtime::timer::{Sleep, Timer};
 use crate::transport::http2::bodies::Uploads;
 use crate::transport::stream::Stream;
@@ -153,7 +154,7 @@ struct Tasks(Rc<Requests>);
 impl<F: Future + 'static> Executor<F> for Tasks {
     fn execute(&self, future: F) {
         let task = Rc::new(OnceCell::new());
-        let running = tokio::task::spawn_local(Task {
+        let running = task::spawn(Task {
             future,
             requests: Rc::clone(&self.0),
             task: Rc::clone(&task),

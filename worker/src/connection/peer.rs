@@ -147,6 +147,18 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// What was agreed on with a client under TLS.
+///
+/// ```
+/// use prefork_worker::{Peer, PeerTls, TlsVersion};
+///
+/// /// Whether the client has proved who it is, and by the newer version.
+/// fn is_known(peer: &Peer) -> bool {
+///     let known = |tls: &PeerTls| {
+///         tls.client_certificate.is_some() && tls.version == TlsVersion::V1_3
+///     };
+///     peer.tls().is_some_and(known)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerTls {
@@ -179,6 +191,21 @@ impl PeerTls {
 }
 
 /// Gives requests an extension; see [`Peer::layer`].
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use prefork_worker::{Peer, PeerLayer};
+///
+/// #[derive(Clone)]
+/// struct Listener(String);
+///
+/// fn name(peer: &Peer) -> Option<Listener> {
+///     Some(Listener(peer.listener().to_owned()))
+/// }
+///
+/// let layer: PeerLayer<_> = Peer::layer(name);
+/// let router: Router = Router::new().route("/", get(async || "hello")).layer(layer);
+/// ```
 #[derive(Debug, Clone)]
 pub struct PeerLayer<F> {
     make: F,
@@ -196,6 +223,15 @@ impl<S, F: Clone> Layer<S> for PeerLayer<F> {
 }
 
 /// A service whose requests have one more extension; see [`Peer::layer`].
+///
+/// ```
+/// use prefork_worker::{Peer, PeerLayer, WithPeer};
+/// use tower_layer::Layer;
+///
+/// fn around<S, F: Clone>(layer: &PeerLayer<F>, service: S) -> WithPeer<S, F> {
+///     layer.layer(service)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct WithPeer<S, F> {
     inner: S,

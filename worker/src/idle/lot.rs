@@ -20,6 +20,7 @@ use crate::idle::handoff::Handed;
 use crate::output::say;
 use crate::process::Serving;
 use crate::process::drain::Terms;
+use crate::runtime::task;
 use crate::sys;
 use crate::transport::stream::Stream;
 
@@ -309,6 +310,6 @@ fn rouse(bare: Bare, serving: &'static Serving, serve: &Serve) {
 /// Closes a connection that its client believes to be open.
 fn close(bare: Bare, serving: &'static Serving) {
     if let Ok(stream) = Stream::taken_up(bare, serving) {
-        tokio::task::spawn_local(stream.close());
+        task::spawn(stream.close());
     }
 }

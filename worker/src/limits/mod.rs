@@ -15,6 +15,16 @@ use crate::limits::min_rate::Least;
 ///
 /// A deadline is looked at now and then, so it passes with up to half as much
 /// again as it says.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let worker = prefork_worker::Worker::new("shop", "1.0.0").limits(|limits| {
+///     limits.max_body_size = Some(1 << 20);
+///     limits.request_timeout = Some(Duration::from_secs(5));
+///     limits.max_concurrency = Some(64);
+/// });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

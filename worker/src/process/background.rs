@@ -8,10 +8,24 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use prometheus::IntCounter;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::runtime::task;
+
 /// Blocking calls that run at a time, each on a thread of its own.
 const BLOCKING: usize = 64;
 
 /// Why a blocking call has no result.
+///
+/// ```no_run
+/// use prefork_worker::{BlockingError, Context};
+///
+/// async fn sum(context: &Context, numbers: Vec<u64>) -> String {
+///     match context.blocking(move || numbers.iter().sum::<u64>()).await {
+///         Ok(sum) => sum.to_string(),
+///         Err(BlockingError::Panicked) => "the sum is too large".to_owned(),
+///         Err(BlockingError::Ended) => "the worker leaves".to_owned(),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BlockingError {
     /// It panicked; what it said is on stderr.
@@ -62,8 +76,8 @@ impl Background {
     /// Begins a task on this thread.
     pub(crate) fn spawn(&'static self, task: impl Future<Output = ()> + 'static) {
         let place = self.begin();
-        let task = tokio::task::spawn_local(task);
-        tokio::task::spawn_local(async move {
+        let task = task::spawn(task);
+        task::spawn(async move {
             if task.await.is_err_and(|error| error.is_panic()) {
                 place.background.count_panic();
             }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::limits::min_rate::{Least, Pace};
 use crate::process::Serving;
 use crate::request::connection_state::Requests;
+use crate::runtime::task;
 use crate::sys;
 
 /// How far a response may run ahead at first, in any case, and at the most; in bytes.
@@ -56,6 +57,16 @@ thread_local! {
 /// It is for a body that makes its parts as they are asked for, and means something
 /// inside its `poll_frame`: a client that takes little is given little, so that what it
 /// has not taken does not lie in memory.
+///
+/// ```
+/// use bytes::Bytes;
+///
+/// fn next_part(rest: &mut Bytes) -> Bytes {
+///     rest.split_to(rest.len().min(prefork_worker::part_size()))
+/// }
+/// # let mut rest = Bytes::from_static(b"text");
+/// # assert_eq!(next_part(&mut rest), "text");
+/// ```
 pub fn part_size() -> usize {
     PART.get()
 }
@@ -185,7 +196,7 @@ impl Delivery {
         requests.held.set(requests.held.get() + bytes);
         let serving = requests.serving();
         if serving.stock.add(bytes) >= PEAK && !serving.stock.gives_back.swap(true, Relaxed) {
-            tokio::task::spawn_local(give_back(serving));
+            task::spawn(give_back(serving));
         }
     }
 

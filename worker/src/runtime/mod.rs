@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod exclusive_epoll;
 pub(crate) mod moment;
 pub(crate) mod own_waker;
+pub(crate) mod task;
 #[cfg(test)]
 pub(crate) mod test_waker;
 pub(crate) mod timer;

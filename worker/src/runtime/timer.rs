@@ -21,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::runtime::clock::{Clock, PULSE};
+use crate::runtime::task;
 use crate::sys;
 
 /// The worker's timer: waits for a time, by a clock that stands still while the process
@@ -78,7 +79,7 @@ impl Timer {
             }),
         }));
         let ends = sys::watch_readable(timer.descriptor.as_fd())?;
-        tokio::task::spawn_local(timer.run(ends));
+        task::spawn(timer.run(ends));
         Ok(timer)
     }
 
@@ -162,6 +163,16 @@ impl Timer {
 }
 
 /// A wait for a time of a [`Timer`]; over when dropped.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use prefork_worker::{Sleep, Timer};
+///
+/// fn a_second(timer: &Timer) -> Sleep<'_> {
+///     timer.sleep_until(timer.now() + Duration::from_secs(1))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Sleep<'a> {
     timer: &'a Timer,

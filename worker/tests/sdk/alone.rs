@@ -43,6 +43,37 @@ fn it_binds_its_own_address_and_drains_at_sigterm() {
 }
 
 #[test]
+fn tasks_that_no_drain_waits_for_are_said_once_with_their_number() {
+    let left = |requests: &[&str]| {
+        let mut child = Command::new(example("probe"))
+            .env_remove("PREFORK_CHANNEL_FD")
+            .env("PREFORK_LISTEN", "127.0.0.1:0")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let mut process = Process(child);
+        let mut lines = BufReader::new(stderr).lines().map(Result::unwrap);
+        let first = lines.next().unwrap();
+        let (_, address) = first.split_once("listening on ").unwrap();
+        for path in requests {
+            let answer = Client::connect(address.parse().unwrap()).get(path);
+            assert_eq!(answer.status, 200);
+        }
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.exit().code(), Some(0));
+        lines.collect::<Vec<_>>()
+    };
+    let said = left(&["/spawn", "/", "/spawn"]);
+    let [line] = said.as_slice() else {
+        panic!("one line, not {said:?}");
+    };
+    assert!(line.contains("tasks of the application: 2"), "{line}");
+    assert!(line.contains("`Context::spawn`"), "{line}");
+    assert_eq!(left(&["/"]), Vec::<String>::new());
+}
+
+#[test]
 fn an_argument_goes_before_the_environment() {
     let (mut process, address) = alone(&["--listen", "127.0.0.1:0"], "192.0.2.1:1");
     assert_eq!(Client::connect(address).get("/").status, 200);

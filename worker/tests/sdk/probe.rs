@@ -110,6 +110,11 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, Problem> {
             });
             Ok(text("early\n"))
         }
+        // Leaves work behind that nobody waits for.
+        "/spawn" => {
+            tokio::spawn(std::future::pending::<()>());
+            Ok(text("spawned\n"))
+        }
         // Reads on whatever becomes of the request.
         "/detached" => {
             println!("reads");

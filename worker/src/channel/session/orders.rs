@@ -16,6 +16,7 @@ use crate::access_log;
 use crate::app::handlers::{self, LocalFuture, Refused, Reload, Tell};
 use crate::error::WorkerError;
 use crate::idle::passage::Passage;
+use crate::runtime::task;
 
 use super::{Course, Leave, Session};
 
@@ -177,7 +178,7 @@ impl Session {
         let passage = Arc::new(Passage::new(offer, fd)?);
         self.serving.handoffs.adopt(&passage);
         let (gate, serve) = (Rc::clone(&self.gate), Rc::clone(&self.serve));
-        tokio::task::spawn_local(accept::accept(passage, gate, self.serving, serve));
+        task::spawn(accept::accept(passage, gate, self.serving, serve));
         Ok(())
     }
 
@@ -225,7 +226,7 @@ impl Session {
 /// Runs a handler beside the loop; its reply comes back into it.
 fn begin(id: u64, work: LocalFuture<handlers::Answer>, course: &Course) {
     let replies = course.replies.clone();
-    tokio::task::spawn_local(async move {
+    task::spawn(async move {
         // Fails only where the worker has left meanwhile.
         let _ = replies.send(handlers::answer(id, work).await);
     });
