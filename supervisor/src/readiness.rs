@@ -1,6 +1,7 @@
-//! The words of readiness: one sentence for every probe, command and page.
+//! The words of readiness: one sentence for every probe, command and page, and one order
+//! of workers.
 
-use prefork_api::{PoolStatus, Readiness, Status};
+use prefork_api::{PoolStatus, Readiness, SlotState, Status};
 
 /// How the service is, in one word or two.
 pub(crate) fn word(status: &Status) -> &'static str {
@@ -37,6 +38,18 @@ pub(crate) fn readiness_of(pool: &PoolStatus) -> Readiness {
         false => Readiness::Ready,
     };
     pool.readiness.unwrap_or(whole)
+}
+
+/// Where a worker stands in a list that has those in trouble first.
+pub(crate) fn rank(state: SlotState) -> u8 {
+    match state {
+        SlotState::Backoff => 0,
+        SlotState::Starting => 1,
+        SlotState::Stopping | SlotState::Draining => 2,
+        SlotState::Paused => 3,
+        SlotState::Ready => 4,
+        SlotState::Empty => 5,
+    }
 }
 
 /// What a pool lacks: nothing where it lacks nothing.

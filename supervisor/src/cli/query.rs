@@ -24,6 +24,11 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Moves the cursor home and clears the screen (ECMA-48, CUP and ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
+/// A line that is too long ends at the screen's edge, and does not go on in the next one
+/// (DEC private mode 7); and back again.
+const UNWRAPPED: &str = "\x1b[?7l";
+const WRAPPED: &str = "\x1b[?7h";
+
 /// Questions to a supervisor, each with the same time for an answer.
 pub(super) struct Query<'a> {
     pub(super) client: &'a Client,
@@ -60,7 +65,9 @@ impl Query<'_> {
     /// `prefork status`: the exit code.
     async fn status(&self, wanted: StatusFlags) -> Result<u8, Error> {
         let (document, status) = self.status_of(wanted.pool.as_ref()).await?;
-        self.show(&document, || self.draw(&status))?;
+        self.show(&document, || {
+            render::status(&status, now(), self.terminal.color)
+        })?;
         Ok(match wanted.exit_code {
             true => error::readiness(&status),
             false => 0,
@@ -93,10 +100,15 @@ impl Query<'_> {
     /// `prefork status --watch`: until the supervisor or the reader goes.
     async fn watch(&self, pool: Option<&PoolName>) -> Result<u8, Error> {
         let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        let mut before: Option<Status> = None;
         loop {
             tick.tick().await;
             let (document, status) = self.status_of(pool).await?;
-            self.show(&document, || self.anew(&self.draw(&status)))?;
+            self.show(&document, || {
+                let color = self.terminal.color;
+                self.anew(&render::watch(before.as_ref(), &status, now(), color))
+            })?;
+            before = Some(status);
         }
     }
 
@@ -123,7 +135,7 @@ impl Query<'_> {
     /// A picture in the place of the last one, where there is a screen.
     fn anew(&self, table: &str) -> String {
         match self.terminal.screen {
-            true => format!("{CLEAR}{table}"),
+            true => format!("{CLEAR}{UNWRAPPED}{table}{WRAPPED}"),
             false => format!("{table}\n"),
         }
     }
@@ -246,10 +258,6 @@ impl Query<'_> {
         } else {
             self.within(lines.next()).await
         }
-    }
-
-    fn draw(&self, status: &Status) -> String {
-        render::status(status, now(), self.terminal.color)
     }
 
     /// Shows a document: as it came, or as people like it.

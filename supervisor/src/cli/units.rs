@@ -50,6 +50,25 @@ pub(crate) fn utc(at: f64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
+/// A number per second: `0`, `4.2`, `8123`, `812k`.
+pub(crate) fn rate(rate: f64) -> String {
+    match rate {
+        0.0 => "0".to_owned(),
+        few if few < 9.95 => format!("{few:.1}"),
+        many if many < 100_000.0 => format!("{many:.0}"),
+        many => format!("{:.0}k", many / 1000.0),
+    }
+}
+
+/// A quantile of durations; beyond the last bucket it is only known that it is. Nothing
+/// where nothing was served.
+pub(crate) fn quantile(quantile: Option<f64>, is_served: bool) -> Option<String> {
+    match quantile {
+        Some(quantile) => Some(seconds(quantile)),
+        None => is_served.then(|| ">10s".to_owned()),
+    }
+}
+
 /// A size in bytes: `512 B`, `4.1 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     if bytes < 1024 {
@@ -95,6 +114,13 @@ mod tests {
         ];
         for (value, text) in cases {
             assert_eq!(seconds(value), text, "{value}");
+        }
+    }
+
+    #[test]
+    fn rates_are_short() {
+        for (number, shown) in [(0.0, "0"), (4.24, "4.2"), (9.96, "10"), (812_345.0, "812k")] {
+            assert_eq!(rate(number), shown);
         }
     }
 

@@ -11,7 +11,8 @@ use super::html::{escape, words};
 use super::sparkline::sparkline;
 use super::{SENTENCE, ago};
 use crate::cli::canary_words;
-use crate::cli::units::{bytes, seconds};
+use crate::cli::units::{bytes, quantile, rate, seconds};
+use crate::readiness;
 
 /// How many workers of a pool have a row.
 const MOST_WORKERS: usize = 100;
@@ -70,7 +71,7 @@ fn tiles(pool: &PoolStatus, history: &[TrafficPoint]) -> String {
     tile(
         "",
         "p99",
-        or_dash(last.and_then(p99)),
+        or_dash(last.and_then(p99).map(|it| escape(&it))),
         line("p99", &of(|point| point.p99_seconds)),
     );
     tile(
@@ -89,12 +90,8 @@ fn tiles(pool: &PoolStatus, history: &[TrafficPoint]) -> String {
     tiles
 }
 
-/// The 99th percentile; beyond the last bucket it is only known that it is.
 fn p99(point: &TrafficPoint) -> Option<String> {
-    match point.p99_seconds {
-        Some(p99) => Some(seconds(p99)),
-        None => (point.requests > 0).then(|| "&gt; 10s".to_owned()),
-    }
+    quantile(point.p99_seconds, point.requests > 0)
 }
 
 /// The picture of a number's last ten minutes; nothing before there are two points.
@@ -102,14 +99,6 @@ fn line(name: &str, values: &[Option<f64>]) -> String {
     match values.len() {
         0 | 1 => String::new(),
         _ => sparkline(&format!("{name}, the last ten minutes"), values),
-    }
-}
-
-fn rate(rate: f64) -> String {
-    match rate {
-        0.0 => "0".to_owned(),
-        few if few < 10.0 => format!("{few:.1}"),
-        many => format!("{many:.0}"),
     }
 }
 
@@ -136,7 +125,7 @@ fn listener_line(listener: &ListenerStatus, now: f64) -> String {
 /// A row for each worker, those that are not well first.
 fn workers(pool: &PoolStatus, now: f64) -> String {
     let mut workers: Vec<&WorkerStatus> = pool.workers.iter().collect();
-    workers.sort_by_key(|worker| rank(worker.state));
+    workers.sort_by_key(|worker| readiness::rank(worker.state));
     let mut table = String::from(
         "<div class=\"table\"><table>\n<tr><th>slot<th>state<th>pid<th class=\"wide\">generation\
          <th>uptime<th class=\"wide\">restarts<th>crashes<th>in flight\
@@ -155,18 +144,6 @@ fn workers(pool: &PoolStatus, now: f64) -> String {
         );
     }
     table
-}
-
-/// The worst first.
-fn rank(state: SlotState) -> u8 {
-    match state {
-        SlotState::Backoff => 0,
-        SlotState::Starting => 1,
-        SlotState::Stopping | SlotState::Draining => 2,
-        SlotState::Paused => 3,
-        SlotState::Ready => 4,
-        SlotState::Empty => 5,
-    }
 }
 
 fn row(worker: &WorkerStatus, now: f64) -> String {

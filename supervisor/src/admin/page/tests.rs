@@ -125,7 +125,7 @@ fn a_pool_has_its_numbers_of_now_and_of_ten_minutes() {
     let page = render(&overview, NOW);
     at(&page, "<dt>requests/s<dd>200<svg");
     at(&page, "<div class=\"bad\"><dt>5xx/s<dd>2.0<svg");
-    at(&page, "<dt>p99<dd>&gt; 10s<svg");
+    at(&page, "<dt>p99<dd>&gt;10s<svg");
     at(&page, "aria-label=\"p99, the last ten minutes\"");
 }
 

@@ -13,6 +13,7 @@ mod replies;
 mod requests;
 mod status;
 mod thread_dump;
+mod watch;
 
 pub(super) use boots::boots;
 pub(super) use changes::changes;
@@ -26,6 +27,7 @@ pub(super) use replies::replies;
 pub(super) use requests::requests;
 pub(super) use status::status;
 pub(crate) use status::{canary_words, own_words};
+pub(super) use watch::watch;
 
 use nix::sys::signal::Signal;
 use prefork_api::{Exit, SlotState};

@@ -15,6 +15,15 @@ const MOST_WORDS: usize = 80;
 
 /// The supervisor, its listeners, a row per slot.
 pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
+    let mut out = head(status, now, color);
+    out.push_str(&pools(&status.pools).render(color));
+    out.push('\n');
+    out.push_str(&workers(&status.pools).render(color));
+    out
+}
+
+/// How it is as a whole, and what is to be said of its pools.
+pub(super) fn head(status: &Status, now: f64, color: bool) -> String {
     let mut out = headline(status, color);
     if let Some(reload) = &status.last_reload {
         let outcome = match &reload.error {
@@ -43,9 +52,6 @@ pub(in crate::cli) fn status(status: &Status, now: f64, color: bool) -> String {
         }
     }
     out.push('\n');
-    out.push_str(&pools(&status.pools).render(color));
-    out.push('\n');
-    out.push_str(&workers(&status.pools).render(color));
     out
 }
 
@@ -129,7 +135,7 @@ pub(super) fn strength(pool: &PoolStatus) -> String {
 }
 
 /// A row per listener; a pool without any has one row.
-fn pools(pools: &[PoolStatus]) -> Table<5> {
+pub(super) fn pools(pools: &[PoolStatus]) -> Table<5> {
     let mut table = Table::new([
         ("POOL", Align::Left),
         ("READY", Align::Right),
@@ -204,7 +210,7 @@ fn workers(pools: &[PoolStatus]) -> Table<12> {
 }
 
 /// What else there is to know of a worker, on one line.
-fn note(worker: &WorkerStatus) -> String {
+pub(super) fn note(worker: &WorkerStatus) -> String {
     let mut notes = Vec::new();
     if let Some(wait) = worker.backoff_seconds {
         notes.push(format!("next start in {}", seconds(wait)));
@@ -249,7 +255,7 @@ pub(crate) fn own_words(exit: &Exit) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use prefork_api::{DrainingStatus, ExitReason, LastReload, ListenerStatus, SCHEMA, SlotState};
 
     use super::*;
@@ -316,7 +322,7 @@ mod tests {
         }
     }
 
-    fn document() -> Status {
+    pub(in super::super) fn document() -> Status {
         Status {
             schema: SCHEMA,
             version: "0.1.0".to_owned(),

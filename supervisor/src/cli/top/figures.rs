@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use prefork_api::{
-    Event, LastReload, PoolStatus, SlotState, Traffic, WorkerRequest, WorkerStatus, WorkerTraffic,
-    quantile,
+    Event, LastReload, PoolStatus, Traffic, WorkerRequest, WorkerStatus, WorkerTraffic, quantile,
 };
 use serde::Serialize;
 
@@ -75,13 +74,7 @@ impl WorkerFigures {
 
     /// The worst first.
     pub(super) fn rank(&self) -> u8 {
-        match self.status.state {
-            SlotState::Backoff => 0,
-            SlotState::Starting | SlotState::Draining | SlotState::Stopping => 1,
-            SlotState::Paused => 2,
-            SlotState::Ready => 3,
-            SlotState::Empty => 4,
-        }
+        readiness::rank(self.status.state)
     }
 }
 

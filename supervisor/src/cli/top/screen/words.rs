@@ -3,7 +3,7 @@
 use prefork_api::{SlotState, WorkerStatus};
 
 use super::super::figures::Rates;
-use crate::cli::units::seconds;
+use crate::cli::units::{self, seconds};
 use crate::cli::{exit_words, own_words};
 use crate::sanitize::{cut, one_line};
 
@@ -15,25 +15,15 @@ pub(super) fn harmless(text: &str) -> String {
     one_line(&cut(text, MOST)).into_owned()
 }
 
-/// `0`, `4.2`, `8123`, `812k`.
+/// A rate; `-` where nothing is counted.
 pub(super) fn rate(rate: Option<f64>) -> String {
-    match rate {
-        None => "-".to_owned(),
-        Some(0.0) => "0".to_owned(),
-        Some(few) if few < 9.95 => format!("{few:.1}"),
-        Some(many) if many < 100_000.0 => format!("{many:.0}"),
-        Some(many) => format!("{:.0}k", many / 1000.0),
-    }
+    rate.map_or_else(|| "-".to_owned(), units::rate)
 }
 
-/// A quantile; beyond the last bucket it is only known that it is.
+/// A quantile; `-` where nothing was served.
 pub(super) fn latency(quantile: Option<f64>, rates: &Rates) -> String {
     let served = rates.requests_per_second.is_some_and(|rate| rate > 0.0);
-    match quantile {
-        Some(quantile) => seconds(quantile),
-        None if served => ">10s".to_owned(),
-        None => "-".to_owned(),
-    }
+    units::quantile(quantile, served).unwrap_or_else(|| "-".to_owned())
 }
 
 /// `512K`, `4.1M`, `123M`, `1.2G`.
@@ -87,9 +77,7 @@ mod tests {
 
     #[test]
     fn numbers_fit_their_columns() {
-        for (number, shown) in [(0.0, "0"), (4.24, "4.2"), (9.96, "10"), (812_345.0, "812k")] {
-            assert_eq!(rate(Some(number)), shown);
-        }
+        assert_eq!([rate(None), rate(Some(4.24))], ["-", "4.2"]);
         let sizes = [
             (0, "0K"),
             (524_288, "512K"),
