@@ -27,6 +27,7 @@ use crate::kernel::sys;
 use crate::systemd::{activation, fdstore};
 
 pub(crate) use access::Access;
+pub(crate) use holder::unix_listeners;
 pub(crate) use taken::warnings as addresses_taken;
 
 /// Why a listener could not be bound.

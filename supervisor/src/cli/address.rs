@@ -27,9 +27,7 @@ pub(crate) enum Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
     /// No slot was named where one is needed.
-    #[error(
-        "name one worker as POOL/SLOT, for instance `{0}/0`, or say `--all {0}` for every worker of {0}"
-    )]
+    #[error("name one worker as POOL/SLOT, for instance `{0}/0`")]
     NoSlot(String),
     /// A worker was named where every one of a pool is meant.
     #[error("`--all` is for every worker of a pool: name the pool, `{pool}`, not `{pool}/{slot}`")]
@@ -97,13 +95,15 @@ impl fmt::Display for PoolName {
     }
 }
 
-/// One worker, or with `--all` every one of a pool.
+/// One worker, or every one of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Whom {
     /// This one.
     One(WorkerAddress),
-    /// Every slot of the pool.
+    /// Every slot of the pool, by `--all`.
     All(PoolName),
+    /// A pool was named and nothing else: every slot of it may be meant.
+    Unsure(PoolName),
 }
 
 impl Whom {
@@ -112,11 +112,20 @@ impl Whom {
         match (target, all) {
             (Target::Worker(worker), false) => Ok(Self::One(worker)),
             (Target::Pool(pool), true) => Ok(Self::All(pool)),
-            (Target::Pool(pool), false) => Err(AddressError::NoSlot(pool.0)),
+            (Target::Pool(pool), false) => Ok(Self::Unsure(pool)),
             (Target::Worker(worker), true) => Err(AddressError::NotAPool {
                 pool: worker.pool.0,
                 slot: worker.slot,
             }),
+        }
+    }
+}
+
+impl From<Whom> for Target {
+    fn from(whom: Whom) -> Self {
+        match whom {
+            Whom::One(worker) => Self::Worker(worker),
+            Whom::All(pool) | Whom::Unsure(pool) => Self::Pool(pool),
         }
     }
 }
@@ -148,6 +157,16 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_alone_may_be_meant_as_a_whole() {
+        let of = |text: &str, all| Whom::of(text.parse().unwrap(), all);
+        let web: PoolName = "web".parse().unwrap();
+        assert_eq!(of("web", false), Ok(Whom::Unsure(web.clone())));
+        assert_eq!(of("web", true), Ok(Whom::All(web)));
+        assert!(matches!(of("web/0", false), Ok(Whom::One(_))));
+        assert!(of("web/0", true).is_err());
+    }
 
     #[test]
     fn pools_and_workers_become_paths() {

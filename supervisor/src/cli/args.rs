@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::address::{PoolName, Target, Whom, WorkerAddress};
 use super::fleet::AdminUrl;
+use super::scaffold::CrateName;
 use super::terminal::Format;
 use crate::config::{Options, parse_duration};
 
@@ -66,6 +67,9 @@ pub(crate) enum Command {
     Question(Question),
     #[command(flatten)]
     Order(Order),
+    /// Begin a program that is supervised.
+    #[command(subcommand)]
+    New(New),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -82,6 +86,24 @@ pub(crate) enum Command {
         /// Write a page per command to this directory.
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
+    },
+}
+
+/// What can be begun.
+#[derive(Debug, Subcommand)]
+pub(crate) enum New {
+    /// Write a crate that is a worker, with a test and what it is deployed by.
+    ///
+    /// It is the folder NAME: a program of axum, a test, prefork.toml, and a unit for systemd
+    /// and a Containerfile in `deploy`.
+    Worker {
+        /// The crate's name, which is that of its pool, too.
+        name: CrateName,
+        /// The sources of the crate prefork-worker: the folder `worker` of prefork's.
+        ///
+        /// By default those that this program was built in.
+        #[arg(long, value_name = "DIR")]
+        sdk: Option<PathBuf>,
     },
 }
 
@@ -148,9 +170,11 @@ pub(crate) enum Order {
     /// until the supervisor ends.
     Rollback(Rollback),
     /// Replace the workers of a pool, or one worker. Each successor is ready before the old one drains.
+    ///
+    /// A pool needs no `--all` here: nothing is lost by a restart.
     Restart {
-        /// The pool, or the worker as POOL/SLOT.
-        target: Target,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Change the number of workers of a pool.
     Scale {
@@ -236,6 +260,10 @@ pub(crate) enum Candidates {
     Workers,
     /// Both.
     Targets,
+    /// What `tell` has told.
+    Commands,
+    /// The runtime directories of those that run.
+    Supervisors,
 }
 
 #[derive(Debug, Args)]
@@ -401,10 +429,10 @@ impl FromStr for Since {
 /// Whom an order of one worker concerns, as it is written.
 #[derive(Debug, Args)]
 struct WhomAsWritten {
-    /// The worker, as POOL/SLOT; with --all the pool.
-    #[arg(value_name = "WORKER")]
+    /// The worker, as POOL/SLOT, or a pool for every worker of it.
+    #[arg(value_name = "WORKER|POOL")]
     target: Target,
-    /// Every worker of the pool, one after the other.
+    /// Every worker of the pool, without a question. Needed where there is no terminal.
     #[arg(long)]
     all: bool,
 }
@@ -606,7 +634,6 @@ mod tests {
     fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
         let cases = [
             ("prefork describe web/x", "`web/0`"),
-            ("prefork kill web", "`web/0`"),
             ("prefork scale web many", "+2"),
             ("prefork scale web --2", "--2"),
             ("prefork scale web +", "+2"),
@@ -620,7 +647,6 @@ mod tests {
             ("prefork tell web flush {x", "not JSON"),
             ("prefork reload --no-wait --dry-run", "cannot be used with"),
             ("prefork log-level loud", "debug"),
-            ("prefork kill web", "`--all web`"),
             ("prefork status web --exit-code", "cannot be used with"),
             ("prefork kill --all web/0", "name the pool, `web`"),
             ("prefork events --since soon", "sequence number"),

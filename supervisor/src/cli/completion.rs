@@ -1,17 +1,22 @@
 //! `prefork completions`, and what a shell asks while an operator types: the pools and
 //! workers that there are now.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap_complete::Shell;
-use prefork_api::Status;
+use prefork_api::{Event, Status};
 
 use super::args::Candidates;
 use super::client::{Client, Deadline, read};
 use super::error::Error;
 use super::local::command;
 use super::terminal::Terminal;
+use crate::listener;
+
+/// What a runtime directory has, whoever else calls a socket as we do.
+const STATE_FILE: &str = "state.json";
 
 /// Who types waits no longer for a supervisor that does not answer. One that does, on a
 /// machine with much to do, takes longer than a moment.
@@ -26,7 +31,7 @@ const KINDS: &str = r#"            describe | pause | resume | drain | kill) kin
 /// Where they go.
 const KINDS_HERE: &str = "@KINDS@";
 
-/// Fits the names of pools and workers into what clap makes for bash.
+/// Fits the names of pools, workers and the like into what clap makes for bash.
 const BASH: &str = r#"
 # The pools and workers that there are, asked of the supervisor.
 _prefork_with_names() {
@@ -43,14 +48,19 @@ _prefork_with_names() {
     word="${COMP_WORDS[COMP_CWORD]}"
     case "${COMP_WORDS[COMP_CWORD - 1]}" in
         --pool) kind=pools ;;
+        --runtime-dir) kind=supervisors directory=() ;;
         --*) [[ "${COMP_WORDS[COMP_CWORD - 1]}" != --all ]] && return ;;
         describe | pause | resume | drain | kill | logs | reload | requests | restart | tell | scale | status) ;;
-        *) return ;;
+        *)
+            ((COMP_CWORD >= 2)) && [[ "${COMP_WORDS[COMP_CWORD - 2]}" == tell ]] || return
+            kind=commands
+            ;;
     esac
     [[ -z "$kind" || "$word" == -* ]] && return
     local names
     names="$("${COMP_WORDS[0]}" "${directory[@]}" __complete "$kind" 2> /dev/null)"
     COMPREPLY=($(compgen -W "$names" -- "$word"))
+    [[ "$kind" == supervisors ]] && COMPREPLY+=($(compgen -d -- "$word"))
 }
 complete -F _prefork_with_names -o nosort -o bashdefault -o default prefork 2> /dev/null ||
     complete -F _prefork_with_names -o bashdefault -o default prefork
@@ -70,8 +80,13 @@ _prefork() {
     done
     case "${words[CURRENT - 1]}" in
         --pool) kind=pools ;;
+        --runtime-dir) kind=supervisors directory=() ;;
         --all | describe | pause | resume | drain | kill | logs | reload | requests | restart | tell | scale | status) ;;
-        *) kind="" ;;
+        -*) kind="" ;;
+        *)
+            kind=""
+            ((CURRENT > 2)) && [[ "${words[CURRENT - 2]}" == tell ]] && kind=commands
+            ;;
     esac
     if [[ -z "$kind" || "${words[CURRENT]}" == -* ]]; then
         _prefork_words "$@"
@@ -79,6 +94,9 @@ _prefork() {
     fi
     names=(${(f)"$("${words[1]}" "${directory[@]}" __complete "$kind" 2> /dev/null)"})
     compadd -a names
+    if [[ "$kind" == supervisors ]]; then
+        _prefork_words "$@"
+    fi
 }
 "#;
 
@@ -91,7 +109,10 @@ const FISH: &str = r#"
 # The pools and workers that there are, asked of the supervisor.
 complete -c prefork -n "__fish_seen_subcommand_from describe pause resume drain kill; and not __fish_contains_opt all" -f -a "(prefork __complete workers 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from pause resume drain kill; and __fish_contains_opt all" -f -a "(prefork __complete pools 2> /dev/null)"
-complete -c prefork -n "__fish_seen_subcommand_from logs requests restart tell" -f -a "(prefork __complete targets 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from logs requests restart" -f -a "(prefork __complete targets 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from tell; and string match -q tell -- (commandline -opc)[-1]" -f -a "(prefork __complete targets 2> /dev/null)"
+complete -c prefork -n "__fish_seen_subcommand_from tell; and string match -q tell -- (commandline -opc)[-2]" -f -a "(prefork __complete commands 2> /dev/null)"
+complete -c prefork -l runtime-dir -x -a "(prefork __complete supervisors 2> /dev/null; __fish_complete_directories)"
 complete -c prefork -n "__fish_seen_subcommand_from reload scale status" -f -a "(prefork __complete pools 2> /dev/null)"
 complete -c prefork -n "__fish_seen_subcommand_from events" -l pool -x -a "(prefork __complete pools 2> /dev/null)"
 "#;
@@ -119,24 +140,68 @@ fn around(script: &str) -> String {
 
 /// Prints the names that there are, a line for each; none where no supervisor answers.
 pub(super) fn candidates(kind: Candidates, runtime_dir: Option<PathBuf>, terminal: Terminal) {
-    let runtime_dir = crate::config::runtime_dir(runtime_dir.as_deref());
-    let client = Client::new(&runtime_dir);
+    let names = match kind {
+        Candidates::Supervisors => lines(supervisors()),
+        _ => asked(kind, runtime_dir).unwrap_or_default(),
+    };
+    // A shell that has gone wants nothing.
+    let _ = terminal.data(names);
+}
+
+/// What the supervisor knows, where it answers in time.
+fn asked(kind: Candidates, runtime_dir: Option<PathBuf>) -> Option<String> {
+    let client = Client::new(&crate::config::runtime_dir(runtime_dir.as_deref()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    let Ok(runtime) = runtime else {
-        return;
-    };
+        .build()
+        .ok()?;
     let asked = runtime.block_on(async {
-        let patience = Deadline::after(PATIENCE);
-        patience.bound(client.document("/v1/status")).await
+        let asking = async {
+            match kind {
+                Candidates::Commands => Ok(lines(commands(&client).await?)),
+                _ => read(&client.document("/v1/status").await?).map(|it| names(kind, &it)),
+            }
+        };
+        Deadline::after(PATIENCE).bound(asking).await
     });
-    if let Some(Ok(document)) = asked
-        && let Ok(status) = read::<Status>(&document)
-    {
-        // A shell that has gone wants nothing.
-        let _ = terminal.data(names(kind, &status));
+    asked?.ok()
+}
+
+/// The runtime directories of supervisors that run on this machine: whose control sockets
+/// are listened on.
+fn supervisors() -> BTreeSet<String> {
+    let sockets = listener::unix_listeners().into_iter();
+    let controls = sockets.filter(|path| path.ends_with("control.sock"));
+    let directories = controls.filter_map(|path| Some(path.parent()?.to_owned()));
+    let ours = directories.filter(|path| path.join(STATE_FILE).exists());
+    ours.filter_map(|path| path.to_str().map(str::to_owned))
+        .collect()
+}
+
+/// The application's commands that workers were told, as far as it is remembered.
+async fn commands(client: &Client) -> Result<BTreeSet<String>, Error> {
+    let mut events = client.follow("/v1/events?since=0&follow=0").await?;
+    let mut commands = BTreeSet::new();
+    while let Some(line) = events.next().await? {
+        let event: Event = read(&line)?;
+        if event.kind == "command" {
+            commands.extend(told(&event.message).map(str::to_owned));
+        }
     }
+    Ok(commands)
+}
+
+/// The command of a line of the audit such as `tell web flush, asked for by …`. What a
+/// shell would read as more than a word is none.
+fn told(audit: &str) -> Option<&str> {
+    let (what, _) = audit.strip_prefix("tell ")?.split_once(", asked for by")?;
+    let (_, command) = what.split_once(' ')?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    (!command.is_empty() && command.chars().all(fits)).then_some(command)
+}
+
+fn lines(names: BTreeSet<String>) -> String {
+    names.into_iter().map(|name| name + "\n").collect()
 }
 
 fn names(kind: Candidates, status: &Status) -> String {
@@ -152,4 +217,26 @@ fn names(kind: Candidates, status: &Status) -> String {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_known_by_the_audit_of_it() {
+        let by = ", asked for by uid 0 pid 1: allowed";
+        assert_eq!(
+            told(&format!("tell web/0 cache.flush{by}")),
+            Some("cache.flush")
+        );
+        for other in [
+            "restart web",
+            "tell web",
+            "tell web two words",
+            "tell web $(id)",
+        ] {
+            assert_eq!(told(&format!("{other}{by}")), None, "{other}");
+        }
+    }
 }

@@ -78,6 +78,15 @@ pub(crate) enum Error {
     /// Some of the workers that were told did not do it.
     #[error("{message}")]
     Told { message: String, timed_out: bool },
+    /// A whole pool may have been meant, and nobody is there to be asked.
+    #[error(
+        "`{verb} {pool}` names a pool: say `{verb} --all {pool}` for every worker of it, \
+         or name one worker as POOL/SLOT, for instance `{pool}/0`"
+    )]
+    NotSure { pool: String, verb: &'static str },
+    /// Whoever was asked did not say yes.
+    #[error("nothing was done")]
+    Declined,
     /// There is nothing to draw on.
     #[error(
         "`prefork top` draws on a terminal, and here is none: \
@@ -90,6 +99,15 @@ pub(crate) enum Error {
     /// A file could not be written.
     #[error("cannot write to {}: {error}", path.display())]
     File { path: PathBuf, error: io::Error },
+    /// There is something else where the SDK should be.
+    #[error("{} is not the sources of the crate prefork-worker", path.display())]
+    NotTheSdk { path: PathBuf },
+    /// A crate has to say where the SDK is.
+    #[error(
+        "the crate prefork-worker is in no registry: say where its sources are, \
+         the folder `worker` of prefork's, with --sdk DIR"
+    )]
+    NoSdk,
     /// The supervisor could not run, or its first generation did not come up.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -132,8 +150,11 @@ impl Error {
             } => ErrorCode::TimedOut.exit_code(),
             // `prefork metrics | head -1` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::NoScreen => ErrorCode::Usage.exit_code(),
+            Self::NoScreen | Self::NotSure { .. } | Self::NotTheSdk { .. } | Self::NoSdk => {
+                ErrorCode::Usage.exit_code()
+            }
             Self::Unreachable { .. }
+            | Self::Declined
             | Self::Lost(_)
             | Self::Malformed(_)
             | Self::Unhealthy(_)

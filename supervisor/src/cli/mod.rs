@@ -1,7 +1,7 @@
 //! The command line: one binary, `prefork`, for the supervisor and its operators.
 //!
 //! `args` turns the raw arguments into checked values; each command is a
-//! function of `local` or `check` (needs no supervisor), `query` (looks) or `job`,
+//! function of `local`, `check` or `scaffold` (needs no supervisor), `query` (looks) or `job`,
 //! `reload`, `upgrade`, `stop` and `wait` (has something done). They reach the supervisor by `client`, show
 //! what they have by `render` and `top`, and fail with an `error` that knows its exit code.
 
@@ -19,6 +19,7 @@ mod progress;
 mod query;
 mod reload;
 mod render;
+mod scaffold;
 mod stop;
 mod table;
 mod terminal;
@@ -35,7 +36,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use args::{Command, CommandLine, Order, Question};
+use args::{Command, CommandLine, New, Order, Question};
 use clap::FromArgMatches;
 use client::{Client, Deadline};
 use error::Error;
@@ -71,6 +72,9 @@ pub fn main() -> ExitCode {
         Command::Run(run) => local::run(run, global.runtime_dir).map(|()| 0),
         Command::Check(wanted) => {
             check::run(wanted, global.runtime_dir, global.timeout, terminal).map(|()| 0)
+        }
+        Command::New(New::Worker { name, sdk }) => {
+            scaffold::worker(&name, sdk, terminal).map(|()| 0)
         }
         Command::Completions { shell } => completion::script(shell, terminal).map(|()| 0),
         Command::Candidates { kind } => {

@@ -3,7 +3,7 @@
 use prefork_api::{ApiError, ErrorCode, LogLevelBody, ReloadBody, RollbackBody, ScaleBody, Status};
 use serde_json::{Value, json};
 
-use super::address::{PoolName, Whom, WorkerAddress};
+use super::address::{PoolName, Target, Whom, WorkerAddress};
 use super::args::{self, Order, Workers};
 use super::client::{Client, Deadline, read};
 use super::error::Error;
@@ -65,7 +65,10 @@ pub(super) async fn carry_out(
         Order::ReopenLogs => ("/v1/reopen-logs".to_owned(), no_body()),
         Order::Promote => ("/v1/promote".to_owned(), no_body()),
         Order::Abort => ("/v1/abort".to_owned(), no_body()),
-        Order::Restart { target } => (format!("{}/restart", target.path()), no_body()),
+        Order::Restart { whom } => {
+            let target = Target::from(whom);
+            (format!("{}/restart", target.path()), no_body())
+        }
         Order::Pause { whom } => return each(client, whom, "pause", terminal, deadline).await,
         Order::Resume { whom } => return each(client, whom, "resume", terminal, deadline).await,
         Order::Drain { whom } => return each(client, whom, "drain", terminal, deadline).await,
@@ -79,16 +82,26 @@ pub(super) async fn carry_out(
 async fn each(
     client: &Client,
     whom: Whom,
-    verb: &str,
+    verb: &'static str,
     terminal: Terminal,
     deadline: Deadline,
 ) -> Result<(), Error> {
-    let workers = match whom {
-        Whom::One(worker) => vec![worker],
-        Whom::All(pool) => {
-            let after = deadline.given;
-            let slots = deadline.bound(slots(client, &pool)).await;
-            slots.unwrap_or(Err(Error::NoAnswer { after }))?
+    let (workers, deadline) = match whom {
+        Whom::One(worker) => (vec![worker], deadline),
+        Whom::All(pool) => (slots(client, &pool, deadline).await?, deadline),
+        Whom::Unsure(pool) if terminal.can_ask => {
+            let slots = slots(client, &pool, deadline).await?;
+            let many = slots.len();
+            let workers = if many == 1 { "worker" } else { "workers" };
+            if !terminal.ask(&format!("{verb} all {many} {workers} of {pool}?"))? {
+                return Err(Error::Declined);
+            }
+            // Whoever thought it over has the whole time for it.
+            (slots, Deadline::after(deadline.given))
+        }
+        Whom::Unsure(pool) => {
+            let pool = pool.to_string();
+            return Err(Error::NotSure { pool, verb });
         }
     };
     let mut first_failure = Ok(());
@@ -105,8 +118,15 @@ async fn each(
 }
 
 /// Every worker that a pool should have.
-async fn slots(client: &Client, pool: &PoolName) -> Result<Vec<WorkerAddress>, Error> {
-    let status: Status = read(&client.document("/v1/status").await?)?;
+async fn slots(
+    client: &Client,
+    pool: &PoolName,
+    deadline: Deadline,
+) -> Result<Vec<WorkerAddress>, Error> {
+    let after = deadline.given;
+    let document = deadline.bound(client.document("/v1/status")).await;
+    let document = document.unwrap_or(Err(Error::NoAnswer { after }))?;
+    let status: Status = read(&document)?;
     let found = status.pools.iter().find(|it| it.name == pool.to_string());
     let Some(found) = found else {
         let known: Vec<&str> = status.pools.iter().map(|it| it.name.as_str()).collect();

@@ -26,6 +26,8 @@ pub(crate) struct Terminal {
     pub(crate) screen: bool,
     /// Whether what goes on is told on one line of stderr that moves.
     pub(crate) moving: bool,
+    /// Whether somebody is there who can answer a question.
+    pub(crate) can_ask: bool,
 }
 
 impl Terminal {
@@ -39,6 +41,7 @@ impl Terminal {
             color: screen && !set("NO_COLOR"),
             screen,
             moving: io::stderr().is_terminal() && !dumb && !verbose,
+            can_ask: io::stdin().is_terminal() && io::stderr().is_terminal(),
         }
     }
 
@@ -71,6 +74,17 @@ impl Terminal {
             Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             done => done,
         }
+    }
+
+    /// Asks a question: whether the answer is yes. No answer is a no.
+    pub(crate) fn ask(self, question: &str) -> Result<bool, Error> {
+        let mut stderr = io::stderr().lock();
+        write!(stderr, "{} [y/N] ", harmless(question))?;
+        stderr.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        let answer = answer.trim().to_ascii_lowercase();
+        Ok(matches!(answer.as_str(), "y" | "yes"))
     }
 
     /// Tells people something on the way.

@@ -19,6 +19,7 @@ const TERMINAL: Terminal = Terminal {
     color: false,
     screen: false,
     moving: false,
+    can_ask: false,
 };
 
 fn on_one_thread(test: impl Future<Output = ()>) {

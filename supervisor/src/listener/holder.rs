@@ -4,12 +4,16 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Address;
 
 /// The state of a socket that listens, as `/proc/net/tcp` writes it.
 const LISTENS: &str = "0A";
+
+/// The flag of a unix socket that listens, as `/proc/net/unix` writes it (the kernel's
+/// `__SO_ACCEPTCON`).
+const ACCEPTS: u32 = 1 << 16;
 
 /// What is to be said to whoever asked for it.
 pub(super) fn advice(address: &Address) -> String {
@@ -88,17 +92,41 @@ fn ip_address(digits: &str) -> Option<IpAddr> {
 
 /// The sockets that were bound to this path.
 pub(super) fn at_path(path: &Path) -> Vec<u64> {
+    let named = unix_sockets().into_iter().filter(|it| it.path == path);
+    named.map(|it| it.inode).collect()
+}
+
+/// The paths at which some process of this machine listens.
+pub(crate) fn unix_listeners() -> Vec<PathBuf> {
+    let listening = unix_sockets().into_iter().filter(|it| it.listens);
+    listening.map(|it| it.path).collect()
+}
+
+/// A socket that was bound to a path.
+struct UnixSocket {
+    path: PathBuf,
+    inode: u64,
+    listens: bool,
+}
+
+fn unix_sockets() -> Vec<UnixSocket> {
     let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let rows = text.lines().skip(1).filter_map(|row| {
-        // Num, RefCount, Protocol, Flags, Type, St, Inode, and what is left is the path.
-        let (mut inode, mut rest) = ("", row);
-        for _ in 0..7 {
-            (inode, rest) = rest.trim_start().split_once(' ')?;
-        }
-        let inode = inode.parse().ok()?;
-        (Path::new(rest) == path).then_some(inode)
-    });
-    rows.collect()
+    text.lines().skip(1).filter_map(unix_socket).collect()
+}
+
+/// A row of `/proc/net/unix`: Num, RefCount, Protocol, Flags, Type, St, Inode, and what is
+/// left is the path.
+fn unix_socket(row: &str) -> Option<UnixSocket> {
+    let (mut fields, mut rest) = ([""; 7], row);
+    for field in &mut fields {
+        (*field, rest) = rest.trim_start().split_once(' ')?;
+    }
+    let flags = u32::from_str_radix(fields[3], 16).ok()?;
+    Some(UnixSocket {
+        path: PathBuf::from(rest),
+        inode: fields[6].parse().ok()?,
+        listens: flags & ACCEPTS != 0,
+    })
 }
 
 /// A process that has one of these sockets open, if this user may know. Where this one
@@ -174,6 +202,7 @@ mod tests {
         let path = dir.path().join("a socket");
         let _held = UnixListener::bind(&path).unwrap();
         assert_eq!(process_with(&at_path(&path)), Some(us));
+        assert!(unix_listeners().contains(&path));
         assert!(at_path(&dir.path().join("another")).is_empty());
         let free = SocketAddr::from(([127, 0, 0, 1], 1));
         assert_eq!(process_with(&at_port(free)), None);

@@ -1,7 +1,7 @@
 //! What an operator is told: who asked, what failed, what was meant, what happened when.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -129,7 +129,7 @@ fn an_order_for_one_worker_can_be_for_the_whole_pool_if_that_is_meant() {
     let kill = prefork.cli(&["kill", "web"]);
     assert_eq!(kill.code, 2, "{kill:?}");
     assert!(
-        kill.stderr.contains("`web/0`") && kill.stderr.contains("`--all web`"),
+        kill.stderr.contains("`web/0`") && kill.stderr.contains("`kill --all web`"),
         "{kill:?}"
     );
     assert_eq!(prefork.ready_pids("web"), old);
@@ -235,6 +235,45 @@ fn events_on_a_terminal_are_for_people() {
     assert!(line.contains("web/0") && !line.contains('{'), "{line}");
 }
 
+#[test]
+fn who_names_a_pool_on_a_terminal_is_asked_whether_all_of_it_is_meant() {
+    let prefork = Prefork::start(&[Pool::bundled("web", 2)]);
+    let old = prefork.ready_pids("web");
+    // The answer waits in the terminal until somebody reads it.
+    let kill_web = |answer: &str, stderr: &str| {
+        let (ours, theirs) = terminal();
+        let mut keyboard = File::from(OwnedFd::from(ours));
+        keyboard.write_all(answer.as_bytes()).expect("it is there");
+        let script = format!("\"$@\" {stderr}; echo $? > code");
+        let mut child = prefork.cli_in_terminal(&theirs, &script, &["kill", "web"]);
+        child.wait().expect("it is our child");
+        drop(theirs);
+        let mut shown = Vec::new();
+        // EIO is a terminal's way to say that nobody has it open.
+        let _ = keyboard.read_to_end(&mut shown);
+        let code = fs::read_to_string(prefork.dir().join("code")).expect("it has ended");
+        (
+            code.trim().to_owned(),
+            String::from_utf8_lossy(&shown).into_owned(),
+        )
+    };
+    let (code, shown) = kill_web("n\n", "");
+    assert_eq!(code, "1", "{shown}");
+    assert!(
+        shown.contains("kill all 2 workers of web? [y/N] "),
+        "{shown}"
+    );
+    assert!(shown.contains("nothing was done"), "{shown}");
+    // Nobody sees a question that goes to a file.
+    assert_eq!(kill_web("y\n", "2> said").0, "2");
+    assert_eq!(prefork.ready_pids("web"), old);
+    let (code, shown) = kill_web("y\n", "");
+    assert_eq!(code, "0", "{shown}");
+    for (slot, pid) in (0..).zip(old) {
+        prefork.replaced("web", slot, pid);
+    }
+}
+
 /// What a shell's function offers after these words, as it prints it.
 fn offered(shell: &str, script: &str, prefork: &Prefork) -> Option<Vec<String>> {
     let exists = Command::new(shell).arg("-c").arg("exit 0").status();
@@ -256,6 +295,17 @@ fn offered(shell: &str, script: &str, prefork: &Prefork) -> Option<Vec<String>> 
     Some(said.stdout.lines().map(str::to_owned).collect())
 }
 
+/// Has it know a command; the bundled web server has none, and refuses it.
+fn tell_flush(prefork: &Prefork) {
+    assert_eq!(prefork.cli(&["tell", "web", "flush"]).code, 1);
+}
+
+/// Whether its runtime directory is one of these.
+fn is_among(directories: &str, prefork: &Prefork) -> bool {
+    let own = prefork.runtime_dir();
+    directories.split(' ').any(|it| Path::new(it) == own)
+}
+
 #[test]
 fn zsh_completes_the_same() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("api", 1)]);
@@ -271,10 +321,13 @@ fn zsh_completes_the_same() {
         after prefork kill --all ""
         after prefork scale ""
         after prefork events --pool ""
+        after prefork tell web ""
+        after prefork --runtime-dir ""
         after prefork kill --
         after prefork sta
     "#;
-    let Some(lines) = offered("zsh", script, &prefork) else {
+    tell_flush(&prefork);
+    let Some(mut lines) = offered("zsh", script, &prefork) else {
         return;
     };
     let expected = [
@@ -283,9 +336,14 @@ fn zsh_completes_the_same() {
         "web api",
         "web api",
         "web api",
+        "flush",
+        "clap",
         "clap",
         "clap",
     ];
+    // Those of other tests run, too.
+    let directories = lines.remove(6);
+    assert!(is_among(&directories, &prefork), "{directories}");
     assert_eq!(lines, expected);
 }
 
@@ -294,19 +352,23 @@ fn fish_completes_the_same() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("api", 1)]);
     let script = r#"
         prefork completions fish | source
-        for line in "kill " "restart w" "kill --all " "scale a" "events --pool "
+        for line in "kill " "restart w" "kill --all " "scale a" "events --pool " "tell web " "--runtime-dir "
             string join " " -- (complete -C "prefork $line" | string split -f1 \t)
         end
     "#;
-    let Some(lines) = offered("fish", script, &prefork) else {
+    tell_flush(&prefork);
+    let Some(mut lines) = offered("fish", script, &prefork) else {
         return;
     };
+    let directories = lines.pop().expect("a line");
+    assert!(is_among(&directories, &prefork), "{directories}");
     let expected = [
         "api/0 web/0 web/1",
         "web web/0 web/1",
         "api web",
         "api",
         "api web",
+        "flush",
     ];
     assert_eq!(lines, expected);
 }
@@ -327,28 +389,37 @@ fn a_shell_completes_the_pools_and_workers_that_there_are() {
         complete_words prefork kill --all ""
         complete_words prefork scale a
         complete_words prefork events --pool ""
+        complete_words prefork tell web ""
         complete_words prefork kill --
         complete_words prefork sta
+        complete_words prefork --runtime-dir ""
+        complete_words prefork run --config pref
     "#;
+    tell_flush(&prefork);
+    std::fs::write(prefork.dir().join("prefix.toml"), "").expect("it is ours");
     let mut bash = Command::new("bash");
     bash.args(["-c", script])
         .arg(binary())
         .env("BINARY", binary())
+        .current_dir(prefork.dir())
         .env("PREFORK_RUNTIME_DIR", prefork.runtime_dir());
     let said = finish(&mut bash, SOON);
     let lines: Vec<&str> = said.stdout.lines().collect();
-    assert_eq!(lines.len(), 7, "{said:?}");
+    assert_eq!(lines.len(), 10, "{said:?}");
     assert_eq!(
-        &lines[..5],
+        &lines[..6],
         [
             "web/0 web/1 api/0",
             "web web/0 web/1",
             "web api",
             "api",
-            "web api"
+            "web api",
+            "flush"
         ],
         "{said:?}"
     );
-    assert!(lines[5].contains("--all"), "{said:?}");
-    assert_eq!(lines[6], "status");
+    assert!(lines[6].contains("--all"), "{said:?}");
+    assert_eq!(lines[7], "status");
+    assert!(is_among(lines[8], &prefork), "{said:?}");
+    assert!(lines[9].contains("prefix.toml"), "{said:?}");
 }

@@ -2,4 +2,5 @@
 
 mod adapter;
 mod examples;
+mod scaffold;
 mod table;
