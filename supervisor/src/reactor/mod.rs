@@ -68,7 +68,7 @@ use handover::upgrade::{Ears, Upgrades, Verdict};
 use observe::events::Journal;
 use observe::oom::OutOfMemory;
 use observe::starvation::Look;
-use observe::traffic::History;
+use observe::traffic::RecentTraffic;
 use prefork_fleet::{Action, BootFailure, Command, Event, Fleet, JobId, PoolId, Time, Worker};
 use reload::transaction::{Reading, Reloads};
 
@@ -144,7 +144,7 @@ pub struct Reactor {
     looked_up: Option<Instant>,
     journal: Journal,
     /// What the pools have served lately.
-    history: History,
+    history: RecentTraffic,
     oom: OutOfMemory,
     trees: Trees,
     fronts: Fronts,
@@ -313,7 +313,7 @@ impl Reactor {
             listener_problems: BTreeMap::new(),
             looked_up: None,
             journal: Journal::new(),
-            history: History::default(),
+            history: RecentTraffic::default(),
             oom: OutOfMemory::default(),
             trees: Trees::new(),
             fronts: Fronts::default(),

@@ -13,6 +13,7 @@ mod sparkline;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use hyper::header::HeaderValue;
 use prefork_api::{Event, LastReload, Readiness, Status, WorkerRequest};
 use ring::digest::{SHA256, digest};
@@ -175,20 +176,7 @@ fn time_of_day(at: f64) -> String {
 
 /// What names a style or a script in the policy: its SHA-256 in base64 (RFC 4648).
 fn hash(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digest = digest(&SHA256, text.as_bytes());
-    let mut encoded = String::new();
-    for group in digest.as_ref().chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for letter in 0..4 {
-            encoded.push(match letter <= group.len() {
-                true => char::from(LETTERS[(bits >> (18 - 6 * letter)) as usize & 63]),
-                false => '=',
-            });
-        }
-    }
-    encoded
+    BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes()))
 }
 
 #[cfg(test)]

@@ -201,12 +201,12 @@ fn are_alike((program, places): &Pinned, (other, others): &Pinned) -> bool {
 
 /// The generations before the one in force.
 #[derive(Debug, Default)]
-pub(crate) struct History {
+pub(crate) struct PastGenerations {
     /// The oldest first.
     kept: Vec<Past>,
 }
 
-impl History {
+impl PastGenerations {
     /// Keeps a generation that another has followed, and forgets the one that has come
     /// back by that. One that was no other than its successor is nothing to go back to.
     pub(crate) fn follow(&mut self, mut before: Past, now: &Past, back_to: Option<u64>) {

@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use crate::kernel::sys::claim;
 use crate::reactor::generation::directories::Places;
-use crate::reactor::generation::history::{Executables, History};
+use crate::reactor::generation::history::{Executables, PastGenerations};
 use crate::reactor::generation::program::PinnedProgram;
 use crate::reactor::generation::revision::{Edition, PoolError};
 use crate::reactor::handover::listener_stock::Stock;
@@ -51,7 +51,7 @@ impl Reactor {
             .keep
             .as_ref()
             .map(|keep| (&keep.vault, &*handover.secrets));
-        let history = History::go_on(handover.kept, setup.nofile, &mut executables, keys);
+        let history = PastGenerations::go_on(handover.kept, setup.nofile, &mut executables, keys);
         let (mut reactor, inbox) = Self::go_on_from(setup, state, editions);
         reactor.reloads.history = history;
         reactor.began = Time(handover.began);

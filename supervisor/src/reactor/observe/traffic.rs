@@ -26,7 +26,7 @@ const LAST_EVENTS: usize = 20;
 /// What the pools have served lately. It has a bound for each pool, however many workers
 /// there are.
 #[derive(Debug, Default)]
-pub(in crate::reactor) struct History {
+pub(in crate::reactor) struct RecentTraffic {
     /// When the last points were taken.
     taken: Option<Instant>,
     pools: BTreeMap<String, Course>,
@@ -47,7 +47,7 @@ struct Count {
     in_flight: u64,
 }
 
-impl History {
+impl RecentTraffic {
     /// Whether it is time for the next points. The pulse that looks comes a bit early or
     /// late.
     fn is_due(&self, now: Instant) -> bool {
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_point_has_what_was_served_since_the_one_before() {
-        let mut history = History::default();
+        let mut history = RecentTraffic::default();
         let start = Instant::now();
         history.note(start, 100.0, vec![count("web", 1000, 10)]);
         assert_eq!(history.of("web"), [], "totals of before are of no interval");
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn it_is_due_by_the_pulse_that_is_nearest() {
-        let mut history = History::default();
+        let mut history = RecentTraffic::default();
         let start = Instant::now();
         assert!(history.is_due(start));
         history.note(start, 0.0, vec![]);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn it_keeps_ten_minutes_and_no_pool_that_is_gone() {
-        let mut history = History::default();
+        let mut history = RecentTraffic::default();
         let start = Instant::now();
         for step in 0..=200_u64 {
             let counts = vec![count("web", step, 0), count("old", step, 0)];
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_comes_back_with_fewer_has_served_nothing_meanwhile() {
-        let mut history = History::default();
+        let mut history = RecentTraffic::default();
         let start = Instant::now();
         history.note(start, 0.0, vec![count("web", 1000, 0)]);
         history.note(after(start, 5), 5.0, vec![count("web", 3, 0)]);

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
 use crate::helper::read_config::{self, ReadError};
-use crate::reactor::generation::history::{History, Past};
+use crate::reactor::generation::history::{Past, PastGenerations};
 use crate::reactor::generation::revision::Edition;
 use crate::reactor::listeners::sockets::{Granted, Sockets};
 use crate::reactor::observe::events::About;
@@ -46,7 +46,7 @@ pub(in crate::reactor) struct Reloads {
     /// Whether the last one did not come into force, so that there is nothing to undo.
     pub(in crate::reactor) undone: bool,
     /// What was in force before.
-    pub(in crate::reactor) history: History,
+    pub(in crate::reactor) history: PastGenerations,
     /// The highest generation number ever tried.
     pub(in crate::reactor) tried: u64,
 }
