@@ -1,7 +1,9 @@
 //! `prefork check --boot`: a worker is tried out, and nobody else notices.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -60,6 +62,24 @@ fn boots(output: &cli::Output) -> Vec<Value> {
 fn free_address() -> SocketAddr {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     free.local_addr().expect("it is bound")
+}
+
+#[test]
+fn a_program_that_somebody_writes_to_is_said_with_what_to_do() {
+    let pool = "[pool.web]\nlisten = [\"127.0.0.1:1\"]\nprogram = [\"./shop\"]\n";
+    let config = Config::new(pool);
+    let program = config.dir.path().join("shop");
+    cli::install(Path::new("/bin/true"), &program);
+    let written = File::options().append(true).open(&program);
+    let _written = written.expect("it is ours");
+    if Command::new(&program).status().is_ok() {
+        eprintln!("SKIPPED: this kernel starts what is open for writing");
+        return;
+    }
+    let output = config.check(&[]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("Text file busy"), "{output:?}");
+    assert!(output.stderr.contains("rename it over"), "{output:?}");
 }
 
 #[test]
