@@ -97,14 +97,13 @@ mod tests {
 
     #[test]
     fn the_table_fits_80_columns_and_has_rates() {
-        let before = document();
         let mut now = document();
         now.uptime_seconds += 2.0;
         let web = &mut now.pools[0].workers[0];
         web.requests = web.requests.map(|requests| requests + 24_690);
         web.pid = Some(4_194_303);
         web.slot = 1_999;
-        let mut earlier = before.clone();
+        let mut earlier = document();
         earlier.pools[0].workers[0].slot = 1_999;
         let shown = watch(Some(&earlier), &now, 1130.0, false);
         assert_eq!(
