@@ -202,6 +202,12 @@ impl Requests {
         self.in_flight.get() > 0 || self.traffic.write_blocked()
     }
 
+    /// Whether the kernel may send files by itself here: nothing is to be made of their bytes.
+    #[inline]
+    pub(crate) fn sends_files(&self) -> bool {
+        self.uploads.get().is_none() && self.peer.tls().is_none()
+    }
+
     /// Whether this connection is to go on to another worker.
     pub(crate) fn goes_on(&self) -> bool {
         let handoffs = &self.serving.handoffs;

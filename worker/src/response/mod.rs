@@ -3,6 +3,7 @@
 
 pub(crate) mod body;
 mod content;
+pub(crate) mod file_part;
 pub(crate) mod read_ahead;
 
 use std::convert::Infallible;

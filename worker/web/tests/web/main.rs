@@ -9,5 +9,6 @@ mod forward;
 mod held;
 mod packed;
 mod semantics;
+mod sent;
 mod site;
 mod validators;
