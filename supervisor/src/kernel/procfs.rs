@@ -8,8 +8,9 @@ pub(crate) mod tree;
 
 use std::fs;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// What a process uses.
@@ -170,9 +171,6 @@ pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
     let number = |index: usize| field(index)?.parse::<u64>().ok();
     let ticks = number(14)?.saturating_add(number(15)?);
     let reaped_ticks = number(16)?.saturating_add(number(17)?);
-    let time = |ticks: u64| {
-        Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64)
-    };
     Some(Stat {
         state: field(3)?.chars().next()?,
         is_exiting: number(9)? & PF_EXITING != 0,
@@ -184,6 +182,21 @@ pub(crate) fn parse_stat(text: &str) -> Option<Stat> {
         // The last field; kernels before 3.5 have none.
         exit_status: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),
     })
+}
+
+/// How long so many clock ticks are.
+fn time(ticks: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / system(SysconfVar::CLK_TCK, 100) as f64)
+}
+
+/// When a process was started that was so many clock ticks after the boot.
+pub(crate) fn started_at(start_ticks: u64) -> SystemTime {
+    let now = SystemTime::now();
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    let age = since_boot
+        .unwrap_or_default()
+        .saturating_sub(time(start_ticks));
+    now.checked_sub(age).unwrap_or(now)
 }
 
 /// A constant of this system, by sysconf(3).

@@ -27,6 +27,7 @@ mod tests;
 pub use listener::ListenerMetrics;
 pub(crate) use openmetrics::openmetrics;
 pub use pool::PoolMetrics;
+pub(crate) use saved::Known;
 pub use saved::SavedMetrics;
 pub use slot::SlotMetrics;
 pub use supervisor::SupervisorMetrics;

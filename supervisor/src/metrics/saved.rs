@@ -3,11 +3,12 @@
 //! reads what one with fewer wrote; what is 0 is left out.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prefork_proto::message::HttpCounts;
 use prefork_proto::passage::Kept;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::Metrics;
 use super::application;
@@ -162,6 +163,38 @@ impl Metrics {
         }
     }
 
+    /// What [`save`](Self::save) gives as JSON, without ever having all of it beside
+    /// the text.
+    ///
+    /// # Errors
+    /// None that numbers and names could have.
+    pub(crate) fn to_json(&self) -> serde_json::Result<Box<RawValue>> {
+        let pools = self.pools.iter();
+        let application = self.pools.keys().map(|name| self.application.save(name));
+        to_raw_value(&Saving {
+            supervisor: self.supervisor.save(),
+            pools: pools.map(|(name, it)| (&**name, it.save())).collect(),
+            slots: self,
+            application: self.pools.keys().map(|it| &**it).zip(application).collect(),
+        })
+    }
+
+    /// Has the processes be these, by pool and slot: they are written down later than
+    /// the counters may have been. What others had counted stays counted.
+    pub(crate) fn agree_on(&mut self, processes: &BTreeMap<(String, u32), Vec<Known>>) {
+        for (pool, slots) in &self.slots {
+            for (number, slot) in slots {
+                let known = processes.get(&(pool.clone(), *number));
+                slot.forget_others(known.map_or(&[], Vec::as_slice));
+            }
+        }
+        for ((pool, number), known) in processes {
+            let slot = self.slot(pool, *number);
+            let unknown = known.iter().filter(|it| !slot.lives(it.incarnation));
+            unknown.for_each(|it| slot.started(it.incarnation, it.pid, it.generation, it.at));
+        }
+    }
+
     /// Goes on from what was written down; to be called before anything is
     /// counted.
     pub fn restore(&mut self, saved: &SavedMetrics) {
@@ -206,11 +239,46 @@ pub(super) fn in_order(names: &[&str], saved: &BTreeMap<String, u64>) -> Vec<u64
     numbers
 }
 
+/// A process that is written down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) incarnation: u64,
+    pub(crate) pid: i32,
+    pub(crate) generation: u64,
+    /// When it was started.
+    pub(crate) at: SystemTime,
+}
+
 impl SlotMetrics {
     /// Nothing lives any more: everything is base.
     fn bury_all(&self) {
-        let live: Vec<u64> = self.numbers().live_incarnations();
+        self.forget_others(&[]);
+    }
+
+    /// Nothing lives but these: of all others everything is base.
+    fn forget_others(&self, known: &[Known]) {
+        let live = self.numbers().live_incarnations();
         live.into_iter()
+            .filter(|live| known.iter().all(|it| it.incarnation != *live))
             .for_each(|incarnation| self.forget(incarnation));
     }
+
+    fn lives(&self, incarnation: u64) -> bool {
+        self.numbers().live_incarnations().contains(&incarnation)
+    }
+}
+
+/// [`SavedMetrics`] as it is written.
+#[derive(Serialize)]
+struct Saving<'a> {
+    supervisor: SavedSupervisor,
+    pools: BTreeMap<&'a str, SavedPool>,
+    #[serde(serialize_with = "one_by_one")]
+    slots: &'a Metrics,
+    application: BTreeMap<&'a str, application::SavedPool>,
+}
+
+fn one_by_one<S: Serializer>(metrics: &Metrics, serializer: S) -> Result<S::Ok, S::Error> {
+    let slots = metrics.slots.values().flat_map(BTreeMap::values);
+    serializer.collect_seq(slots.map(|slot| slot.save()))
 }

@@ -186,7 +186,7 @@ impl Reactor {
         // Before anything is heard of it, so that nobody is served by a worker that
         // the next supervisor does not know. It becomes its program meanwhile.
         if is_there && self.spawns.is_empty() && self.processes.len() <= FEW {
-            self.write_state();
+            self.write_before_order();
         }
     }
 

@@ -64,6 +64,7 @@ pub(crate) use generation::program::pin_if_elf;
 pub use generation::program::{ADAPTER_ARGUMENT, BUNDLED_ARGUMENT, ProgramError};
 pub use generation::revision::{Edition, PoolError};
 use generation::revisions::Editions;
+use handover::persist::Counted;
 use handover::upgrade::{Ears, Upgrades, Verdict};
 use observe::events::Journal;
 use observe::oom::OutOfMemory;
@@ -194,6 +195,8 @@ pub(crate) struct Keep {
     pub(crate) door: Rc<Door>,
     /// Where the state is written; none while that happens.
     pub(crate) file: Option<StateFile>,
+    /// The counters that it was last written with.
+    pub(crate) counted: Option<Counted>,
     /// Where certificates and ticket keys are kept.
     pub(crate) vault: Vault,
     /// What names this boot.
@@ -590,7 +593,7 @@ impl Reactor {
         // should we be killed now, the next supervisor must know the successor.
         let leaves = |action: &Action| matches!(action, Action::Drain { .. } | Action::Stop { .. });
         if actions.iter().any(leaves) {
-            self.write_state();
+            self.write_before_order();
         }
         for action in actions {
             self.act(action);

@@ -140,6 +140,7 @@ fn keep(
     Ok(Keep {
         door: Rc::clone(door),
         file: Some(StateFile::new(runtime_dir.path())),
+        counted: None,
         vault: Vault::new(runtime_dir.path()),
         boot_id: state::boot_id().map_err(io("read the boot's id"))?,
         pid,

@@ -4,7 +4,7 @@ use prefork_proto::metrics;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::metrics::SavedMetrics;
+use crate::metrics::{Known, SavedMetrics};
 
 /// Metrics in which everything has been counted, of one slot with a process
 /// that has gone and one that lives.
@@ -275,4 +275,35 @@ fn what_an_earlier_program_wrote_knows_nothing_of_applications() {
     let worker = after.slot("shop", 0);
     worker.application(2, &orders(2, "card", 2, AWKWARD[1]));
     assert_eq!(of_the_shop(&after)[CARD], 2.0);
+}
+
+#[test]
+fn what_is_written_is_what_is_saved() {
+    let metrics = counted();
+    let written: Value = serde_json::from_str(metrics.to_json().unwrap().get()).unwrap();
+    assert_eq!(written, serde_json::to_value(metrics.save()).unwrap());
+}
+
+/// The processes may be written down later than the counters.
+#[test]
+fn counters_that_are_older_than_the_processes_agree_with_them() {
+    let mut after = handed_over(&counted());
+    let known = Known {
+        incarnation: 3,
+        pid: 4713,
+        generation: 1,
+        at: at(5),
+    };
+    // Number 2 has gone, and number 3 was started.
+    after.agree_on(&BTreeMap::from([(("web".to_owned(), 0), vec![known])]));
+    assert_eq!(of_slot(&after, "worker_up", ""), 1.0);
+    let slot = after.slot("web", 0);
+    assert_eq!(slot.requests(), Some(15));
+    slot.health(3, &served(4), at(6));
+    assert_eq!(slot.requests(), Some(19));
+    let starts = of_slot(&after, "worker_starts_total", "");
+    // Who is known already is not begun again.
+    after.agree_on(&BTreeMap::from([(("web".to_owned(), 0), vec![known])]));
+    assert_eq!(of_slot(&after, "worker_starts_total", ""), starts);
+    assert_eq!(after.slot("web", 0).requests(), Some(19));
 }

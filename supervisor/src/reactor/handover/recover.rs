@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use prefork_fleet::{Death, Event, Fleet, Policy, PoolId, Snapshot, Survivor, Worker};
 use prefork_proto::message::{Hello, RejoinState};
@@ -13,6 +13,8 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::handle::Member;
+use crate::kernel::procfs;
+use crate::metrics::Known;
 use crate::reactor::generation::certificates;
 use crate::reactor::generation::directories::Places;
 use crate::reactor::generation::program::PinnedProgram;
@@ -66,6 +68,7 @@ impl Reactor {
             let why = "the supervisor was killed before it was in force";
             reactor.note_reload(false, generation, why);
         }
+        reactor.agree_on_processes(&living, &gone);
         reactor.end_trees_of(departed);
         reactor.adopt_all(living, gone, begun);
         Ok((reactor, inbox))
@@ -131,6 +134,28 @@ impl Reactor {
         reactor.metrics.restore(&document.metrics);
         reactor.undoing = undoing;
         (reactor, inbox)
+    }
+
+    /// Has those be counted who are written down: the counters may have been older.
+    fn agree_on_processes(&mut self, living: &[Living], gone: &[Survivor]) {
+        let living = living.iter().map(|it| {
+            let at = procfs::started_at(it.start_ticks);
+            (it.survivor, Some(it.pid), at)
+        });
+        let gone = gone.iter().map(|it| (*it, it.pid, SystemTime::now()));
+        let mut known: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (survivor, pid, at) in living.chain(gone) {
+            let Some(pid) = pid else { continue };
+            let worker = survivor.worker;
+            let slot = (self.pool_name(worker).to_string(), worker.slot);
+            known.entry(slot).or_default().push(Known {
+                incarnation: worker.incarnation,
+                pid,
+                generation: survivor.generation,
+                at,
+            });
+        }
+        self.metrics.agree_on(&known);
     }
 
     /// Tells the fleet what has become of its processes.

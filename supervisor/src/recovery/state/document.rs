@@ -15,9 +15,10 @@ use crate::upgrade::FileIdentity;
 /// The version that this program writes and reads.
 pub(crate) const VERSION: u32 = 1;
 
-/// The whole state; the fleet is borrowed to be written and owned when read.
+/// The whole state; the fleet is borrowed to be written and owned when read, and the
+/// counters may be what was written of them before.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Document<F> {
+pub(crate) struct Document<F, M = SavedMetrics> {
     /// [`VERSION`].
     pub(crate) version: u32,
     /// The kernel's `boot_id`: process ids and clocks mean nothing after another boot.
@@ -46,8 +47,8 @@ pub(crate) struct Document<F> {
     pub(crate) processes: Vec<SavedProcess>,
     /// The fleet.
     pub(crate) fleet: F,
-    /// Every counter.
-    pub(crate) metrics: SavedMetrics,
+    /// Every counter. They may be a moment older than all the rest.
+    pub(crate) metrics: M,
 }
 
 /// One generation of one pool.
