@@ -21,7 +21,7 @@ use mio::{Events, Poll};
 
 use crate::process;
 use client::{Ask, Client, Next};
-pub(crate) use outcome::Outcome;
+pub(crate) use outcome::{Outcome, SLICE};
 
 /// What every server under test answers, where it serves no files.
 pub(crate) const BODY: &str = "hello, world\n";

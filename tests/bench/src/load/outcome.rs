@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+/// Answers are counted by such pieces of time.
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
+
 /// What came of the clients' requests.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -16,6 +19,8 @@ pub(crate) struct Outcome {
     pub(crate) latency: Histogram<u64>,
     /// The longest time in which nobody was answered.
     pub(crate) longest_gap: Duration,
+    /// Answers in each [`SLICE`] of the time, the last of them not to its end.
+    pub(crate) slices: Vec<u64>,
     /// How long the clients asked.
     pub(crate) elapsed: Duration,
     /// Processor time that the clients took.
@@ -34,6 +39,7 @@ impl Outcome {
             broken: BTreeMap::new(),
             latency: latency.expect("the bounds are in order"),
             longest_gap: Duration::ZERO,
+            slices: Vec::new(),
             elapsed: Duration::ZERO,
             client_cpu: cpu,
             begun: now,
@@ -50,6 +56,16 @@ impl Outcome {
             .saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
         self.longest_gap = self.longest_gap.max(now.duration_since(self.last_answer));
         self.last_answer = now;
+        let slice = self.slice(now);
+        if self.slices.len() <= slice {
+            self.slices.resize(slice + 1, 0);
+        }
+        self.slices[slice] += 1;
+    }
+
+    fn slice(&self, at: Instant) -> usize {
+        let since = at.duration_since(self.begun).as_nanos() / SLICE.as_nanos();
+        usize::try_from(since).unwrap_or(usize::MAX - 1)
     }
 
     /// A request came to nothing.
@@ -58,6 +74,9 @@ impl Outcome {
     }
 
     pub(super) fn end(&mut self, cpu: Duration) {
+        let last = self.slice(Instant::now());
+        // Those without an answer are slices, too.
+        self.slices.resize(last + 1, 0);
         self.elapsed = self.begun.elapsed();
         self.longest_gap = self.longest_gap.max(self.last_answer.elapsed());
         self.client_cpu = cpu.saturating_sub(self.client_cpu);

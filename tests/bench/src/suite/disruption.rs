@@ -28,7 +28,7 @@ const MARGIN: Duration = Duration::from_millis(300);
 
 /// What is done to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deed {
+pub(super) enum Deed {
     Reload,
     KillWorker,
     KillMaster,
@@ -152,7 +152,8 @@ fn suffer(
     }))
 }
 
-fn is_available(bench: &Bench, server: &Server, deed: Deed) -> Result<bool> {
+/// Whether this server can do it.
+pub(super) fn is_available(bench: &Bench, server: &Server, deed: Deed) -> Result<bool> {
     let orders = server.orders();
     let order = match deed {
         Deed::Reload => orders.reload,
@@ -168,7 +169,7 @@ fn is_available(bench: &Bench, server: &Server, deed: Deed) -> Result<bool> {
 }
 
 /// Does it once, and says what there is to say of the server then.
-fn commit(server: &mut Server, deed: Deed) -> Result<String> {
+pub(super) fn commit(server: &mut Server, deed: Deed) -> Result<String> {
     let orders: Orders = server.orders();
     let before = server.workers();
     match deed {

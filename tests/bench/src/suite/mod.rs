@@ -1,5 +1,6 @@
 //! The suites, one file each.
 
+mod capacity;
 mod channel;
 mod disruption;
 mod instructions;
@@ -28,7 +29,7 @@ pub(crate) struct Suite {
 }
 
 /// All of them, in the order in which `all` runs them.
-pub(crate) const ALL: [Suite; 8] = [
+pub(crate) const ALL: [Suite; 9] = [
     Suite {
         name: "throughput",
         about: "requests per second, latency and CPU time per request",
@@ -38,6 +39,11 @@ pub(crate) const ALL: [Suite; 8] = [
         name: "disruption",
         about: "requests broken by reload, kills, upgrade and scaling",
         run: disruption::run,
+    },
+    Suite {
+        name: "capacity",
+        about: "answers in the worst 100 ms of a reload, an upgrade and a kill, against before",
+        run: capacity::run,
     },
     Suite {
         name: "respawn",

@@ -92,6 +92,9 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
             if setting.is_the_targets() {
                 report.targets.push(against_nginx(&servers, &series));
             }
+            if setting.connections == TARGET.connections && !keep_alive {
+                report.targets.push(one_request_each(&servers, &series));
+            }
             let title = setting.to_string();
             report.tables.push(table(&servers, &series, title));
         }
@@ -215,6 +218,15 @@ fn processor_time(all: &[Series]) -> Target {
         what: "CPU per request of a worker against a bare hyper loop",
         bound: Bound::AtMost(1.05),
         measured: Spread::of_ratios(&all[1].cpu_us, &all[0].cpu_us),
+    }
+}
+
+fn one_request_each(servers: &[Server], all: &[Series]) -> Target {
+    let index = servers.iter().position(|server| server.name() == "nginx");
+    Target {
+        what: "CPU of a connection with one request against nginx",
+        bound: Bound::AtMost(1.1),
+        measured: index.and_then(|nginx| Spread::of_ratios(&all[1].cpu_us, &all[nginx].cpu_us)),
     }
 }
 

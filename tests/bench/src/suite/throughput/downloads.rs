@@ -4,18 +4,29 @@ use anyhow::Result;
 
 use super::{Setting, table};
 use crate::bench::Bench;
+use crate::figures::Spread;
 use crate::files;
 use crate::load::Page;
 use crate::peer::nginx;
 use crate::prefork::FILES;
-use crate::report::Report;
+use crate::report::{Bound, Report, Target};
 use crate::server::Server;
 
-/// What is downloaded, and over how many connections.
-fn downloads() -> [(&'static str, Page, usize); 2] {
+/// What is downloaded, what that is as a target, and over how many connections.
+fn downloads() -> [(&'static str, &'static str, Page, usize); 2] {
     [
-        ("a file of 1 KiB", files::SMALL, 32),
-        ("a file of 10 MiB", files::large(), 4),
+        (
+            "a file of 1 KiB",
+            "CPU for a file of 1 KiB against nginx",
+            files::SMALL,
+            32,
+        ),
+        (
+            "a file of 10 MiB",
+            "CPU for a file of 10 MiB against nginx",
+            files::large(),
+            4,
+        ),
     ]
 }
 
@@ -27,13 +38,21 @@ pub(super) fn measure(bench: &Bench, workers: usize, report: &mut Report) -> Res
         servers.push(Server::start(&nginx::FILES, &bench.prefork, workers, "")?);
     }
     servers.push(Server::start(&FILES, &bench.prefork, workers, "")?);
-    for (what, page, connections) in downloads() {
+    let is_compared = servers.len() > 1;
+    for (what, target, page, connections) in downloads() {
         let setting = Setting {
             connections,
             keep_alive: true,
             page,
         };
         let series = super::measure(bench, &servers, setting)?;
+        report.targets.push(Target {
+            what: target,
+            bound: Bound::AtMost(1.0),
+            measured: is_compared
+                .then(|| Spread::of_ratios(&series[1].cpu_us, &series[0].cpu_us))
+                .flatten(),
+        });
         let title = format!("{what}, {setting}");
         report.tables.push(table(&servers, &series, title));
     }
