@@ -28,6 +28,9 @@ pub const OUTPUT: &str = "output";
 /// Its listeners speak TLS by what comes with `tls` and `tickets`.
 pub const TLS: &str = "tls";
 
+/// It asks clients for their certificates where what comes with `tls` says so.
+pub const CLIENT_CERTIFICATES: &str = "client_certificates";
+
 /// It reads the PROXY protocol on listeners that say so.
 pub const PROXY_PROTOCOL: &str = "proxy_protocol";
 

@@ -104,6 +104,21 @@ pub struct TlsListener {
     /// The oldest version that is spoken.
     #[serde(default)]
     pub min_version: TlsVersion,
+    /// Which certificates clients prove with who they are. Absent: they are asked for none.
+    /// Only to a worker with the capability `client_certificates`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientTrust>,
+}
+
+/// Whose certificates clients prove with who they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ClientTrust {
+    /// The certificates of those who may have issued theirs, in PEM.
+    pub authorities: String,
+    /// Whether a client without one is turned away. One whose certificate does not hold
+    /// is in any case.
+    pub required: bool,
 }
 
 /// A version of TLS.
@@ -273,6 +288,7 @@ mod tests {
                 name: "0.0.0.0:8443".to_owned(),
                 certificates: vec![0],
                 min_version: TlsVersion::V1_3,
+                clients: None,
             }],
         }
     }

@@ -40,6 +40,10 @@ pub struct TlsStatus {
     pub min_version: String,
     /// Its certificates, the first for clients that name no server.
     pub certificates: Vec<CertificateStatus>,
+    /// Whether clients have to prove who they are: `required` or `optional`; absent where
+    /// they are not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<String>,
 }
 
 /// A certificate.

@@ -20,7 +20,7 @@ use super::execution::Execution;
 use super::forward::forwards_to;
 use super::requests::Requests;
 use super::steps::Steps;
-use crate::tls::Certificate;
+use crate::tls::{Certificate, ClientAuthorities};
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -285,6 +285,16 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
+    /// Whose certificates clients prove with who they are, where they are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Box<ClientAuthorities>>,
+}
+
+impl Tls {
+    /// Whether clients are asked for certificates.
+    pub(crate) fn asks_clients(&self) -> bool {
+        self.clients.is_some()
+    }
 }
 
 /// How a listener's connections come to the workers of its pool.

@@ -78,7 +78,10 @@ pub struct InPlace {
 pub fn taken_in_place(old: &Pool, new: &Pool) -> Option<InPlace> {
     let mut listen = old.listen.clone();
     for (ours, theirs) in listen.iter_mut().zip(&new.listen) {
-        if ours.tls.is_some() && theirs.tls.is_some() {
+        // A worker that is first asked to ask clients for certificates may not be able to.
+        if let (Some(old), Some(new)) = (&ours.tls, &theirs.tls)
+            && (old.asks_clients() || !new.asks_clients())
+        {
             ours.tls.clone_from(&theirs.tls);
         }
     }

@@ -148,6 +148,12 @@ fn tls_json(tls: &Tls) -> Value {
     json!({
         "min_version": tls.min_version.as_str(),
         "certificates": certificates.collect::<Vec<_>>(),
+        "clients": tls.clients.as_ref().map(|clients| json!({
+            "ca": clients.file.to_string_lossy(),
+            "auth": clients.asked(),
+            "authorities": clients.count,
+            "fingerprint": clients.fingerprint(),
+        })),
     })
 }
 

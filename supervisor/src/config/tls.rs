@@ -11,7 +11,7 @@ use super::error::{Fault, Span};
 use super::host::Host;
 use super::section::{Section, Setting, expected, string};
 use super::units;
-use crate::tls::{self, Certificate};
+use crate::tls::{self, Certificate, ClientAuthorities};
 
 const FILE: &str = "a file such as \"/etc/ssl/www.pem\"";
 
@@ -32,12 +32,14 @@ pub(super) fn read(mut section: Section<'_>, host: &Host) -> Option<Tls> {
     } else {
         read_list(&mut section, host)
     };
+    let clients = read_clients(&mut section, host);
     check_names(&section, &certificates);
     section.finish();
     let certificates: Vec<_> = certificates.into_iter().map(|it| it.value).collect();
     (!certificates.is_empty()).then_some(Tls {
         certificates,
         min_version: min_version.value,
+        clients,
     })
 }
 
@@ -104,6 +106,39 @@ fn read_pair(section: &mut Section<'_>, host: &Host) -> Option<Setting<Certifica
             section.fault(span, fault);
             None
         }
+    }
+}
+
+/// Whose certificates clients prove with who they are.
+fn read_clients(section: &mut Section<'_>, host: &Host) -> Option<Box<ClientAuthorities>> {
+    let file = section.take("client_ca", |value| {
+        Ok(host.resolve(string(value, FILE)?.as_ref()))
+    });
+    let required = section.take_or("client_auth", true, is_required);
+    if section.has("client_auth") && !section.has("client_ca") {
+        let fault = Fault::new("`client_auth` needs `client_ca`").of_key("client_auth");
+        let help = "say who has issued the certificates: client_ca = \"clients.pem\"";
+        section.fault(required.span.clone(), fault.help(help));
+    }
+    match tls::read_authorities(&file.value?, required.value) {
+        Ok(clients) => Some(Box::new(clients)),
+        Err(error) => {
+            let fault = Fault::new(error.problem).help(error.help);
+            section.fault(file.span, fault.of_key("client_ca"));
+            None
+        }
+    }
+}
+
+fn is_required(value: &DeValue<'_>) -> Result<bool, Fault> {
+    const WORDS: &str = "\"required\" or \"optional\"";
+    match string(value, WORDS)? {
+        "required" => Ok(true),
+        "optional" => Ok(false),
+        other => Err(Fault::new(format!(
+            "expected {WORDS}, found \"{}\"",
+            other.escape_debug()
+        ))),
     }
 }
 
@@ -207,5 +242,17 @@ pub(super) fn show(tls: Option<&Tls>) -> String {
         format!("{names} until {day} (sha256 {fingerprint}…)")
     });
     let certificates: Vec<_> = certificates.collect();
-    format!("{}+ {}", tls.min_version.as_str(), certificates.join("; "))
+    let clients = tls.clients.as_ref().map(|clients| {
+        let fingerprint = clients.fingerprint();
+        let fingerprint = fingerprint.get(..16).unwrap_or_default().to_owned();
+        let (asked, count) = (clients.asked(), clients.count);
+        let file = clients.file.display();
+        format!("; certificates of clients {asked}, by {count} in {file} (sha256 {fingerprint}…)")
+    });
+    format!(
+        "{}+ {}{}",
+        tls.min_version.as_str(),
+        certificates.join("; "),
+        clients.unwrap_or_default()
+    )
 }

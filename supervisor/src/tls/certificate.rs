@@ -204,7 +204,7 @@ fn text(path: &Path, of_key: bool) -> Result<String, ReadError> {
 /// What stands before and between the parts of a PEM file is for people (RFC 7468, 2),
 /// in whatever encoding they wrote it: only the parts themselves are ASCII. None for
 /// what is no text and has no part.
-fn pem_text(bytes: &[u8]) -> Option<String> {
+pub(super) fn pem_text(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     if matches!(text, Cow::Owned(_)) && !text.contains("-----BEGIN ") {
         return None;

@@ -4,9 +4,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use prefork_proto::tls::{self, SealedSettings, TlsListener, TlsSettings};
+use prefork_proto::tls::{self, ClientTrust, SealedSettings, TlsListener, TlsSettings};
 
-use crate::config::Listen;
+use crate::config::{Listen, Tls};
 use crate::tls::Certificate;
 
 /// The certificates of a generation.
@@ -15,6 +15,8 @@ pub(crate) struct Material {
     sealed: SealedSettings,
     /// The first of the listeners that speak TLS, for people.
     listener: String,
+    /// The first that asks clients for their certificates, for people.
+    asking: Option<String>,
     /// A certificate of which nobody has the key any more, for people.
     missing: Option<String>,
 }
@@ -26,6 +28,8 @@ pub(crate) struct Copy {
     pub(crate) bytes: u64,
     /// A listener that it is for, for people.
     pub(crate) listener: String,
+    /// One that asks clients for their certificates, for people.
+    pub(crate) asking: Option<String>,
 }
 
 impl Material {
@@ -42,6 +46,7 @@ impl Material {
         Ok(Some(Self {
             sealed: SealedSettings::new(&settings(listen))?,
             listener: first.name.clone(),
+            asking: listen.iter().find(|it| asks(it)).map(|it| it.name.clone()),
             missing: all.find(|it| it.pem.is_none()).map(Certificate::title),
         }))
     }
@@ -57,10 +62,15 @@ impl Material {
         }
         Ok(Copy {
             listener: self.listener.clone(),
+            asking: self.asking.clone(),
             memory: self.sealed.duplicate()?,
             bytes: self.sealed.bytes(),
         })
     }
+}
+
+fn asks(listen: &Listen) -> bool {
+    listen.tls.as_ref().is_some_and(Tls::asks_clients)
 }
 
 /// What the memory says, each certificate once.
@@ -90,6 +100,10 @@ fn settings(listen: &[Listen]) -> TlsSettings {
             name: listen.name.clone(),
             certificates,
             min_version: tls.min_version,
+            clients: tls.clients.as_ref().map(|clients| ClientTrust {
+                authorities: clients.pem.clone(),
+                required: clients.required,
+            }),
         });
     }
     settings

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     SupportedProtocolVersion,
@@ -72,6 +73,52 @@ impl From<rcgen::CertifiedKey<rcgen::KeyPair>> for Issued {
     }
 }
 
+/// One that issues certificates to clients.
+pub(crate) struct Authority {
+    pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    /// A new one of this name.
+    pub(crate) fn new(name: &str) -> Self {
+        let mut parameters = named(name);
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("there are keys");
+        let own = parameters.self_signed(&key).expect("it signs itself");
+        Self {
+            pem: own.pem(),
+            issuer: rcgen::Issuer::new(parameters, key),
+        }
+    }
+
+    /// Puts its own certificate into `NAME.pem` of a directory.
+    pub(crate) fn install(&self, dir: &Path, name: &str) {
+        let path = dir.join(format!("{name}.pem"));
+        std::fs::write(path, &self.pem).expect("the directory is writable");
+    }
+
+    /// A client's certificate, good to the end of this year.
+    pub(crate) fn issue(&self, name: &str, until: i32) -> Issued {
+        let mut parameters = named(name);
+        parameters.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(until, 12, 31);
+        let signing_key = rcgen::KeyPair::generate().expect("there are keys");
+        let cert = parameters.signed_by(&signing_key, &self.issuer);
+        let cert = cert.expect("it is signed");
+        Issued::from(rcgen::CertifiedKey { cert, signing_key })
+    }
+}
+
+/// Parameters of a certificate for this name and no server.
+fn named(name: &str) -> rcgen::CertificateParams {
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("no name is bad");
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    let common = rcgen::DnType::CommonName;
+    parameters.distinguished_name.push(common, name);
+    parameters
+}
+
 /// What clients speak TLS with; they remember sessions.
 #[derive(Clone)]
 pub(crate) struct Trust(Arc<ClientConfig>);
@@ -98,6 +145,21 @@ impl Trust {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.into()];
+        config.resumption = Resumption::in_memory_sessions(32);
+        Self(Arc::new(config))
+    }
+
+    /// Clients that trust this and prove by that certificate who they are.
+    pub(crate) fn proving(server: &Issued, client: &Issued) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(server.der.clone()).expect("it is a certificate");
+        let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).expect("it is a key");
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(rustls::ALL_VERSIONS)
+            .expect("the versions are known")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![client.der.clone()], key)
+            .expect("they belong together");
         config.resumption = Resumption::in_memory_sessions(32);
         Self(Arc::new(config))
     }

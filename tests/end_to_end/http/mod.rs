@@ -1,6 +1,7 @@
 //! HTTP: what clients get, and the limits that they are held to.
 
 mod access_log;
+mod client_certificates;
 mod crowds;
 mod fronts;
 mod limits;

@@ -40,6 +40,7 @@ pub fn settings(issued: &[&Issued], min_version: TlsVersion) -> TlsSettings {
             name: "main".to_owned(),
             certificates: (0..issued.len().try_into().unwrap()).collect(),
             min_version,
+            clients: None,
         }],
     }
 }

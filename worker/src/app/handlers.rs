@@ -176,6 +176,7 @@ impl Application {
                 capability::REJOIN,
                 capability::OUTPUT,
                 capability::TLS,
+                capability::CLIENT_CERTIFICATES,
                 capability::ACCESS_LOG,
                 capability::PROXY_PROTOCOL,
                 capability::REQUESTS,

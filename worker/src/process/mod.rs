@@ -21,6 +21,7 @@ use crate::limits::concurrency::Admission;
 use crate::response::read_ahead::Stock;
 use crate::runtime::exclusive_epoll::Epolls;
 use crate::runtime::timer::Timer;
+use crate::transport::tls::Refusals;
 use background::Background;
 use drain::Drain;
 
@@ -29,6 +30,8 @@ use drain::Drain;
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(crate) tally: Tally,
+    /// Handshakes that failed by the certificate of a client.
+    pub(crate) refusals: Refusals,
     /// Where the requests that are being served are noted, if they are.
     pub(crate) request_table: Option<Writer>,
     pub(crate) drain: Drain,
@@ -86,6 +89,7 @@ impl Serving {
     ) -> io::Result<&'static Self> {
         Ok(Box::leak(Box::new(Self {
             tally,
+            refusals: Refusals::default(),
             request_table,
             drain: Drain::default(),
             timer: Timer::start()?,

@@ -239,7 +239,24 @@ fn each_mistake_is_told_at_its_place_with_what_would_be_right() {
         (
             "{ cert = \"a.pem\", key = \"a.key\", minimum = 3 }",
             "2:72: unknown key `minimum` in `tls` of a listener (valid keys: min_version, \
-             certificates, cert, key)"
+             client_auth, client_ca, certificates, cert, key)"
+                .to_owned(),
+        ),
+        (
+            "{ cert = \"a.pem\", key = \"a.key\", client_ca = \"a.key\" }",
+            "2:84: `client_ca`: a.key holds no certificate (a PEM file with the certificates of \
+             those who issue the clients')"
+                .to_owned(),
+        ),
+        (
+            "{ cert = \"a.pem\", key = \"a.key\", client_auth = \"optional\" }",
+            "2:86: `client_auth`: `client_auth` needs `client_ca` (say who has issued the \
+             certificates: client_ca = \"clients.pem\")"
+                .to_owned(),
+        ),
+        (
+            "{ cert = \"a.pem\", key = \"a.key\", client_ca = \"b.pem\", client_auth = true }",
+            "2:107: `client_auth`: expected \"required\" or \"optional\", found boolean true"
                 .to_owned(),
         ),
         (

@@ -319,5 +319,6 @@ fn tls_status(tls: &Tls) -> TlsStatus {
     TlsStatus {
         min_version: tls.min_version.as_str().to_owned(),
         certificates: certificates.collect(),
+        clients: tls.clients.as_ref().map(|it| it.asked().to_owned()),
     }
 }

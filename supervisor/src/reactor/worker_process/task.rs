@@ -429,6 +429,11 @@ impl Process {
             return;
         }
         let id = self.conversation.call(answer);
+        if let Call::Certificates(certificates) = &call
+            && let Some(why) = self.cannot_ask(Some(certificates))
+        {
+            return self.conversation.give_up(id, CallError::Unreachable(why));
+        }
         let (message, fd) = match call {
             Call::AccessLog => match self.log_offer(id) {
                 Ok((message, fd)) => (message, Some(fd)),

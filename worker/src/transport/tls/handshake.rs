@@ -30,6 +30,9 @@ pub(crate) async fn handshake(
             Err((error, wire)) => {
                 if traffic.has_begun() {
                     serving.tally.handshake_failed(reason(&error));
+                    if let Some(cause) = cause(&error) {
+                        serving.refusals.count(cause);
+                    }
                 }
                 // What TLS has to say of it is on its way to the client.
                 let wire = Stream::unsecured(wire, serving, Arc::clone(&traffic));
@@ -46,10 +49,14 @@ pub(crate) async fn handshake(
     }
 }
 
+/// What TLS says of a failure; none where its connection has failed.
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|cause| cause.downcast_ref())
+}
+
 /// Why a handshake failed, from what TLS or its connection says of it.
 fn reason(error: &io::Error) -> HandshakeFailure {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    match cause {
+    match cause(error) {
         Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::Rejected,
         Some(rustls::Error::PeerIncompatible(_)) => HandshakeFailure::Incompatible,
         Some(_) => HandshakeFailure::Protocol,

@@ -3,6 +3,7 @@
 //! supervisor, and may be replaced at any time; a connection keeps what it began
 //! with.
 
+mod clients;
 mod handshake;
 mod names;
 mod tickets;
@@ -22,6 +23,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 
+pub(crate) use clients::Refusals;
 pub(crate) use handshake::handshake;
 use names::Names;
 use tickets::Tickets;
@@ -49,6 +51,9 @@ pub(crate) enum TlsError {
         listener: String,
         problem: rustls::Error,
     },
+
+    #[error("the authorities of the clients of {listener} cannot be used: {problem}")]
+    Authorities { listener: String, problem: String },
 
     #[error("a ticket key is not {0}")]
     TicketKey(&'static str),
@@ -130,11 +135,7 @@ fn prepare(settings: &TlsSettings, tickets: &Arc<Tickets>) -> Result<Prepared, T
             };
             names.add(&of.names, key);
         }
-        let config = server_config(listener, names, &provider, tickets);
-        let config = config.map_err(|problem| TlsError::Listener {
-            listener: listener.name.clone(),
-            problem,
-        })?;
+        let config = server_config(listener, names, &provider, tickets)?;
         prepared.push((listener.name.clone(), Arc::new(config)));
     }
     Ok(prepared)
@@ -161,18 +162,27 @@ fn server_config(
     names: Names,
     provider: &Arc<CryptoProvider>,
     tickets: &Arc<Tickets>,
-) -> Result<ServerConfig, rustls::Error> {
+) -> Result<ServerConfig, TlsError> {
     let versions = match listener.min_version {
         TlsVersion::V1_2 => rustls::ALL_VERSIONS,
         TlsVersion::V1_3 => &[&rustls::version::TLS13],
     };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
+        .with_protocol_versions(versions)
+        .map_err(|problem| TlsError::Listener {
+            listener: listener.name.clone(),
+            problem,
+        })?
+        .with_client_cert_verifier(clients::verifier(listener, provider)?)
         .with_cert_resolver(Arc::new(names));
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // A session is in its ticket, where every worker finds it, or nowhere.
-    config.ticketer = Arc::clone(tickets) as Arc<_>;
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    match listener.clients {
+        None => config.ticketer = Arc::clone(tickets) as Arc<_>,
+        // One that is taken up again skips what a certificate is looked at for: whether it
+        // has expired since, and whether its issuer is still believed.
+        Some(_) => config.send_tls13_tickets = 0,
+    }
     Ok(config)
 }

@@ -214,6 +214,9 @@ impl Front {
         Client {
             address: peer.and_then(Peer::address).map(|address| address.ip()),
             is_secure: peer.is_some_and(Peer::is_secure),
+            certificate: peer
+                .and_then(Peer::tls)
+                .and_then(|tls| tls.client_certificate.clone()),
             id: self.context.request_id(&head.headers),
         }
     }

@@ -247,6 +247,9 @@ impl Process {
                 capability::TLS,
             ));
         }
+        if let Some(rule) = self.cannot_ask(self.certificates.as_ref()) {
+            return Some(rule);
+        }
         let mut offers = self.listeners.iter().map(|(offer, _)| offer);
         let proxied =
             offers.find(|offer| offer.proxy_protocol && !self.can(capability::PROXY_PROTOCOL))?;
@@ -255,6 +258,18 @@ impl Process {
             proxied.name,
             capability::PROXY_PROTOCOL,
         ))
+    }
+
+    /// Why it can't serve with these certificates, if that is so: it would let every client
+    /// in.
+    pub(super) fn cannot_ask(&self, certificates: Option<&tls::Copy>) -> Option<String> {
+        let asking = certificates?.asking.as_ref()?;
+        (!self.can(capability::CLIENT_CERTIFICATES)).then(|| {
+            format!(
+                "listener {asking} asks clients for their certificates, which it does not: its hello lacks the capability `{}`",
+                capability::CLIENT_CERTIFICATES,
+            )
+        })
     }
 
     pub(super) fn queue_welcome(

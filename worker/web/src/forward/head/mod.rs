@@ -2,6 +2,8 @@
 //! section 7): what is for one connection ends here, what says who the client is is set
 //! anew, and a body's length is said by whoever sends it on.
 
+mod certificate;
+
 use std::net::IpAddr;
 
 use hyper::header::{
@@ -21,10 +23,23 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 
 /// What clients say in vain: programs believe it, so that only the front may say it.
 /// `Proxy` is in it because it becomes `HTTP_PROXY` in a CGI-like environment.
-const SAID_HERE: [&str; 4] = ["forwarded", "x-real-ip", "x-request-id", "proxy"];
+const SAID_HERE: [&str; 6] = [
+    "forwarded",
+    "x-real-ip",
+    "x-request-id",
+    "proxy",
+    "client-cert",
+    "client-cert-chain",
+];
 
-/// The beginning of the names of others of that kind.
-const SAID_HERE_BEGIN: &str = "x-forwarded-";
+/// The beginnings of the names of others of that kind. The last two are what other servers
+/// say of a client's certificate.
+const SAID_HERE_BEGIN: [&str; 4] = [
+    "x-forwarded-",
+    "x-client-cert-",
+    "x-ssl-client-",
+    "ssl-client-",
+];
 
 /// Who a request comes from.
 #[derive(Debug)]
@@ -32,6 +47,8 @@ pub(super) struct Client {
     /// None for one of a unix socket.
     pub(super) address: Option<IpAddr>,
     pub(super) is_secure: bool,
+    /// With which it has proved who it is, in DER.
+    pub(super) certificate: Option<Vec<u8>>,
     /// What the request is known by.
     pub(super) id: HeaderValue,
 }
@@ -156,7 +173,7 @@ fn is_said_here(name: &str) -> bool {
         let mut pairs = name.bytes().zip(known.bytes());
         name.len() >= known.len() && pairs.all(|(one, other)| same(one, other))
     };
-    begins(SAID_HERE_BEGIN)
+    SAID_HERE_BEGIN.into_iter().any(begins)
         || SAID_HERE
             .into_iter()
             .any(|known| name.len() == known.len() && begins(known))
@@ -190,6 +207,9 @@ fn say_who(headers: &mut HeaderMap, head: &request::Parts, client: &Client) {
     if let Some(host) = host {
         headers.insert(X_FORWARDED_HOST, host.clone());
         headers.insert(HOST, host);
+    }
+    if let Some(der) = &client.certificate {
+        certificate::say(headers, der);
     }
     headers.insert(X_REQUEST_ID, client.id.clone());
 }

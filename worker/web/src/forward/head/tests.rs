@@ -4,6 +4,7 @@ fn client() -> Client {
     Client {
         address: Some([192, 0, 2, 1].into()),
         is_secure: true,
+        certificate: None,
         id: HeaderValue::from_static("0123"),
     }
 }
@@ -55,6 +56,13 @@ fn who_the_client_is_is_said_anew_whatever_it_says_itself() {
         "x-forwarded_for",
         "x_real_ip",
         "x_request_id",
+        "client-cert",
+        "client_cert",
+        "client-cert-chain",
+        "x-client-cert-subject",
+        "x_client_cert_sha256",
+        "x-ssl-client-verify",
+        "ssl-client-subject-dn",
     ] {
         let headers = forwarded(&[(name, "spoofed")], PLAIN);
         assert!(!headers.contains_key(name), "{name}");
