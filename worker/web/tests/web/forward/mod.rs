@@ -2,6 +2,7 @@
 
 mod bodies;
 mod deaths;
+mod hostile;
 mod program;
 mod turns;
 
