@@ -68,18 +68,17 @@ fn who_does_not_answer_has_a_row_and_makes_the_exit_code() {
     // Nobody listens on tcpmux any more.
     let gone = "http://127.0.0.1:1";
 
-    let flags = ["--timeout", "2s"];
-    let shown = status(&[&lives, &silent, gone], &flags);
+    let shown = status(&[&lives, gone], &[]);
     assert_eq!(shown.code, 1, "{}", shown.stderr);
-    assert!(shown.stdout.contains("no answer within 2.0s"));
     assert!(shown.stdout.contains("Connection refused"));
-    assert!(
-        shown.stdout.contains("1 ready, 2 unknown"),
-        "{}",
-        shown.stdout
-    );
-
+    let sum = "1 ready, 1 unknown";
+    assert!(shown.stdout.contains(sum), "{}", shown.stdout);
     assert_eq!(status(&[&lives, gone], &["--exit-code"]).code, 7);
+
+    // Alone: whoever lives may take longer than that on a busy machine.
+    let shown = status(&[&silent], &["--timeout", "1s"]);
+    assert_eq!(shown.code, 1, "{}", shown.stderr);
+    assert!(shown.stdout.contains("no answer within 1"));
     let secure = status(&["https://127.0.0.1:9919"], &[]);
     assert_eq!(secure.code, 2);
     assert!(secure.stderr.contains("TLS is not spoken here"));
