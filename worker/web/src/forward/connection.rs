@@ -30,6 +30,11 @@ const MAX_HEAD: usize = 64 << 10;
 /// The most headers of a response.
 const MAX_HEADERS: usize = 256;
 
+/// The most that is read before the head of a response is there: interim responses, the
+/// head itself, and what has come of the body with it. A program that sends interim
+/// responses without end would keep everybody waiting for as long as they are parsed.
+const MOST_BEFORE_HEAD: u64 = 1 << 20;
+
 /// The socket of a connection.
 #[derive(Debug)]
 enum Socket {
@@ -85,6 +90,14 @@ struct Wire {
     fd: AtomicI32,
     /// Bytes that the worker has sent.
     received: AtomicU64,
+    /// How many they may become, while the head of a response is awaited.
+    most: AtomicU64,
+}
+
+impl Wire {
+    fn has_too_much(&self) -> bool {
+        self.received.load(Relaxed) > self.most.load(Relaxed)
+    }
 }
 
 impl Connection {
@@ -97,6 +110,7 @@ impl Connection {
         let wire = Arc::new(Wire {
             fd: AtomicI32::new(socket.as_raw_fd()),
             received: AtomicU64::new(0),
+            most: AtomicU64::new(u64::MAX),
         });
         let watched = Watched {
             socket,
@@ -123,6 +137,22 @@ impl Connection {
     /// Bytes that the worker has sent on it so far.
     pub(super) fn received(&self) -> u64 {
         self.wire.received.load(Relaxed)
+    }
+
+    /// The head of a response is awaited.
+    pub(super) fn await_head(&self) {
+        let most = self.received().saturating_add(MOST_BEFORE_HEAD);
+        self.wire.most.store(most, Relaxed);
+    }
+
+    /// The head is there: the body may be of any length.
+    pub(super) fn await_body(&self) {
+        self.wire.most.store(u64::MAX, Relaxed);
+    }
+
+    /// Whether more has come than may come before the head of a response.
+    pub(super) fn has_too_much(&self) -> bool {
+        self.wire.has_too_much()
     }
 
     /// It is idle from now on.
@@ -167,6 +197,10 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.wire.has_too_much() {
+            let why = "too much before the head of a response";
+            return Poll::Ready(Err(io::Error::other(why)));
+        }
         let before = buffer.filled().len();
         let read = match &mut self.socket {
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),

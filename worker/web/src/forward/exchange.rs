@@ -84,15 +84,19 @@ impl Exchange {
     /// Sends the request and waits for the head of the answer.
     pub(super) async fn send(&mut self, request: Request<Upload>) -> Outcome {
         let before = self.connection.received();
+        self.connection.await_head();
         match self.connection.sender.try_send_request(request).await {
-            Ok(response) => Outcome::Answered(response),
+            Ok(response) => {
+                self.connection.await_body();
+                Outcome::Answered(response)
+            }
             Err(mut error) => {
                 let is_silent = self.connection.received() == before;
                 match error.take_message() {
                     Some(request) => Outcome::Unsent(request),
                     None => {
                         let is_parse = error.error().is_parse() || error.error().is_parse_status();
-                        let why = match is_parse {
+                        let why = match is_parse || self.connection.has_too_much() {
                             true => Failure::BadResponse,
                             false => Failure::Closed,
                         };

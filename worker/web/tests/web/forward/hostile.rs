@@ -60,3 +60,16 @@ fn interim_responses_are_not_the_answer_and_do_not_reach_the_client() {
     program.send(HELLO);
     assert_eq!(client.response().text(), "hello");
 }
+
+#[test]
+fn interim_responses_without_end_are_a_bad_response() {
+    let (front, programs) = before(json!({}), 0, 1);
+    let mut client = get(&front);
+    let mut program = programs[0].accept();
+    program.until("\r\n\r\n");
+    // More than is read: whoever sends it learns that the front has closed.
+    let endless = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(200_000);
+    let sending = program.sends_beside(endless);
+    assert_eq!(client.response().status, 502);
+    sending.join().expect("the front closes the connection");
+}
