@@ -105,7 +105,7 @@ fn a_build_that_fails_its_share_of_requests_is_undone_by_itself() {
 
 #[test]
 fn a_good_build_passes_by_itself() {
-    let terms = "duration = \"1s\", min_requests = 1, max_p99_ratio = 0";
+    let terms = "duration = \"3s\", min_requests = 1, max_p99_ratio = 0";
     let prefork = Prefork::start(&[pool("5", terms)]);
     let clients = Clients::start(prefork.address("app"));
     let done = prefork.cli(&["reload", "--force"]);
@@ -151,7 +151,7 @@ fn programs_behind_a_front_are_judged_by_what_it_has_heard_of_them() {
     );
     assert_eq!(generations(&prefork), [Some(1), Some(1)]);
 
-    let terms = "duration = \"1s\", min_requests = 1, max_p99_ratio = 0";
+    let terms = "duration = \"3s\", min_requests = 1, max_p99_ratio = 0";
     prefork.configure(&programs("0", terms));
     let done = prefork.cli(&["reload"]);
     let (answered, failed) = clients.stop();
