@@ -133,7 +133,6 @@ pub use prefork_proto::metrics::Rule;
 pub use prefork_proto::network::{Network, NetworkError};
 pub use prefork_proto::tls::TlsVersion;
 pub use process::background::BlockingError;
-pub use response::file_part::file_part;
 pub use response::read_ahead::part_size;
 pub use runtime::timer::{Sleep, Timer};
 pub use worker::Worker;

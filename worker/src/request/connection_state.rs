@@ -102,23 +102,25 @@ impl Requests {
     }
 
     /// Who a request comes from, where that is another than whoever has made the
-    /// connection.
+    /// connection. Removes what a client may not say where only proxies are believed: what
+    /// its request goes by.
     #[inline]
-    pub(crate) fn told(&self, headers: &HeaderMap) -> Option<Peer> {
-        if !self.is_trusted? {
+    pub(crate) fn told(&self, headers: &mut HeaderMap) -> Option<Box<Peer>> {
+        match self.is_trusted {
+            None => None,
+            Some(is_trusted) => self.told_by_proxy(is_trusted, headers),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn told_by_proxy(&self, is_trusted: bool, headers: &mut HeaderMap) -> Option<Box<Peer>> {
+        if !is_trusted {
+            headers.remove(X_REQUEST_ID);
             return None;
         }
         let told = forwarded::client(self.limits(), headers)?;
-        Some(self.peer.speaking_for(told))
-    }
-
-    /// Removes what a client may not say where only proxies are believed: what its request
-    /// goes by.
-    #[inline]
-    pub(crate) fn strip(&self, headers: &mut HeaderMap) {
-        if self.is_trusted == Some(false) {
-            headers.remove(X_REQUEST_ID);
-        }
+        Some(Box::new(self.peer.speaking_for(told)))
     }
 
     /// What this connection's client is held to.
@@ -200,12 +202,6 @@ impl Requests {
     /// Whether a request is being answered or its answer is still being sent.
     pub(crate) fn busy(&self) -> bool {
         self.in_flight.get() > 0 || self.traffic.write_blocked()
-    }
-
-    /// Whether the kernel may send files by itself here: nothing is to be made of their bytes.
-    #[inline]
-    pub(crate) fn sends_files(&self) -> bool {
-        self.uploads.get().is_none() && self.peer.tls().is_none()
     }
 
     /// Whether this connection is to go on to another worker.

@@ -31,7 +31,7 @@ const UNKNOWN: u64 = u64::MAX;
 pub(crate) struct InFlight {
     pub(crate) requests: Rc<Requests>,
     /// Who it comes from, where its connection does not say that.
-    told: Option<Peer>,
+    told: Option<Box<Peer>>,
     /// Where in the connection's input it ends, or [`UNKNOWN`].
     end: u64,
     /// What is logged of it; none where nothing is.
@@ -84,7 +84,7 @@ impl Asks {
 impl InFlight {
     pub(crate) fn begin(
         requests: Rc<Requests>,
-        told: Option<Peer>,
+        told: Option<Box<Peer>>,
         request: &Request<Incoming>,
         head: &Head,
         began: Moment,
@@ -93,7 +93,7 @@ impl InFlight {
         requests.serving().tally.request_began();
         requests.in_flight.set(requests.in_flight.get() + 1);
         let is_watched = requests.table().is_some();
-        let place = note(&requests, told.as_ref(), request, began);
+        let place = note(&requests, told.as_deref(), request, began);
         let is_http2 = request.version() == Version::HTTP_2;
         let mut end = UNKNOWN;
         if head.body.is_some() || !is_http2 {
@@ -125,7 +125,7 @@ impl InFlight {
     /// Who it comes from.
     #[inline]
     pub(crate) fn peer(&self) -> &Peer {
-        self.told.as_ref().unwrap_or(&self.requests.peer)
+        self.told.as_deref().unwrap_or(&self.requests.peer)
     }
 
     /// Shows what is being done about it.

@@ -59,11 +59,10 @@ where
             None => Ok(None),
         };
         let head = Head::of(&request);
-        let told = requests.told(request.headers());
+        let told = requests.told(request.headers_mut());
         let mut in_flight = InFlight::begin(Rc::clone(requests), told, &request, &head, began);
         in_flight.upload = upload.unwrap_or(None);
         in_flight.expects_continue = in_flight.upload.is_some() && expects_continue(&request);
-        requests.strip(request.headers_mut());
         in_flight.log(serving.access_log.begin(&request, began));
         let screened = upload.and_then(|_| screen(&mut request, &head, &rules.limits));
         if let Some(entry) = &in_flight.entry {

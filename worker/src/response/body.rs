@@ -11,7 +11,6 @@ use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::request::in_flight::InFlight;
-use crate::response::file_part::{self, FileRange};
 use crate::response::panicked;
 use crate::response::read_ahead::{self, Delivery, Part};
 
@@ -72,10 +71,8 @@ impl<B: Body> Body for Outgoing<B> {
             return Poll::Pending;
         }
         let this = self.as_mut().project();
-        let sends_files = this.in_flight.requests.sends_files();
         let frame = match this.body.as_pin_mut() {
             Some(body) => {
-                file_part::ask(sends_files);
                 let frame = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
                 frame.unwrap_or_else(|panic| {
                     // The response has begun: it can only break off.
@@ -96,10 +93,7 @@ impl<B: Body> Body for Outgoing<B> {
         }
         this.in_flight.offer(matches!(frame, Poll::Ready(Some(_))));
         match frame {
-            Poll::Ready(Some(Ok(frame))) => match file_part::announced(sends_files) {
-                Some(range) => Poll::Ready(Some(Ok(self.give_file(frame, range)))),
-                None => self.give(frame, cx),
-            },
+            Poll::Ready(Some(Ok(frame))) => self.give(frame, cx),
             Poll::Ready(None) if self.body.is_some() && self.keeps_its_end() => {
                 self.as_mut().project().body.set(None);
                 self.poll_frame(cx)
@@ -124,23 +118,6 @@ impl<B: Body> Body for Outgoing<B> {
 }
 
 impl<B: Body> Outgoing<B> {
-    /// Gives out what stands in for a file's range, which the stream has to know of first.
-    #[cold]
-    fn give_file(
-        self: Pin<&mut Self>,
-        frame: Frame<B::Data>,
-        range: FileRange,
-    ) -> Frame<Part<B::Data>> {
-        let requests = &self.project().in_flight.requests;
-        let is_its = |data| range.has_stand_in(data);
-        if !frame.data_ref().is_some_and(is_its) {
-            panicked(requests.serving());
-            panic!("a body has to give out what stands in for its file as it is");
-        }
-        requests.traffic.announce(range);
-        frame.map_data(Part::of_file)
-    }
-
     /// Gives a frame of the application's out, or keeps it back if it is the end.
     #[inline(always)]
     fn give(

@@ -3,7 +3,6 @@
 
 pub(crate) mod body;
 mod content;
-pub(crate) mod file_part;
 pub(crate) mod read_ahead;
 
 use std::convert::Infallible;

@@ -287,12 +287,6 @@ impl<D: Buf> Part<D> {
         Self { data, taken }
     }
 
-    /// One that stands in for a file's: it holds no memory, and its connection knows
-    /// what was sent of it.
-    pub(crate) fn of_file(data: D) -> Self {
-        Self { data, taken: None }
-    }
-
     #[inline]
     fn count(&self, bytes: usize) {
         match self.taken.as_deref() {

@@ -4,7 +4,7 @@
 mod program;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -106,54 +106,6 @@ pub(crate) fn waits_to_be_read(socket: RawFd) -> u64 {
         0 => u64::try_from(waits).unwrap_or(0),
         _ => 0,
     }
-}
-
-/// Sends so many bytes of a file from there, as far as the socket takes them; 0 at the
-/// file's end.
-///
-/// # Errors
-/// As sendfile(2) says: EAGAIN where the socket takes nothing, EINVAL where the file
-/// can't be sent so.
-pub(crate) fn send_file(
-    socket: RawFd,
-    file: BorrowedFd<'_>,
-    at: u64,
-    length: usize,
-) -> io::Result<usize> {
-    let mut at = libc::off64_t::try_from(at).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes one offset, to which this is a pointer; `file` is open as
-    // long as it is borrowed, and on what is no open socket it fails.
-    let sent = unsafe { libc::sendfile64(socket, file.as_raw_fd(), &raw mut at, length) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-}
-
-/// Reads a file from there, however long that takes; 0 at its end.
-///
-/// # Errors
-/// As pread(2) says.
-pub(crate) fn read_at(file: BorrowedFd<'_>, into: &mut [u8], at: u64) -> io::Result<usize> {
-    let at = libc::off64_t::try_from(at).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes at most so many bytes to where `into` points, and `file`
-    // is open as long as it is borrowed.
-    let read = unsafe { libc::pread64(file.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), at) };
-    usize::try_from(read).map_err(|_| io::Error::last_os_error())
-}
-
-/// Whether the kernel has the byte at this place of a file in memory, or the file ends
-/// before it; not where the file system can't tell (preadv2(2), RWF_NOWAIT).
-pub(crate) fn is_in_memory(file: BorrowedFd<'_>, at: u64) -> bool {
-    let Ok(at) = libc::off64_t::try_from(at) else {
-        return false;
-    };
-    let mut byte = 0_u8;
-    let part = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
-    };
-    // SAFETY: the kernel writes at most one byte to where `part` points, and `file` is
-    // open as long as it is borrowed.
-    let read = unsafe { libc::preadv64v2(file.as_raw_fd(), &part, 1, at, libc::RWF_NOWAIT) };
-    read >= 0
 }
 
 /// Has a socket drop what its peer has not taken when it is closed, and reset its

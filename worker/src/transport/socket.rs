@@ -2,22 +2,18 @@
 //! client that speaks TLS has come with what it says.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use nix::sys::socket::{MsgFlags, recv, sendmsg};
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::process::{Entry, Serving};
-use crate::sys;
 use crate::transport::traffic::Traffic;
-
-/// What is copied at a time of a file that the kernel can't send by itself.
-const COPIED: usize = 16 << 10;
 
 /// The socket's kind.
 #[derive(Debug)]
@@ -66,31 +62,6 @@ impl Socket {
             Self::Unix(socket) => socket.ready(Interest::READABLE).await?,
         };
         Ok(ready.is_read_closed())
-    }
-
-    /// Tries what has to wait for room in the socket.
-    fn poll_try_write<R>(
-        &self,
-        cx: &mut Context<'_>,
-        mut attempt: impl FnMut() -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
-        loop {
-            let tried = match self {
-                Self::Tcp(socket) => {
-                    ready!(socket.poll_write_ready(cx))?;
-                    socket.try_io(Interest::WRITABLE, &mut attempt)
-                }
-                Self::Unix(socket) => {
-                    ready!(socket.poll_write_ready(cx))?;
-                    socket.try_io(Interest::WRITABLE, &mut attempt)
-                }
-            };
-            match tried {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                tried => return Poll::Ready(tried),
-            }
-        }
     }
 
     /// Tries what would have to wait for more to read.
@@ -188,59 +159,6 @@ impl Wire {
         match taken == length {
             true => Ok(()),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    /// Writes what more follows at once, which the kernel may wait for.
-    pub(super) fn poll_write_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let fd = self.as_raw_fd();
-        let more = MsgFlags::from_bits_retain(libc::MSG_MORE);
-        let flags = more | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let result = self
-            .socket
-            .poll_try_write(cx, || Ok(sendmsg::<()>(fd, bytes, &[], flags, None)?));
-        self.wrote(&result);
-        result
-    }
-
-    /// Sends so many bytes of a file from there; 0 at the file's end.
-    pub(super) fn poll_send_file(
-        &mut self,
-        cx: &mut Context<'_>,
-        file: BorrowedFd<'_>,
-        at: u64,
-        length: usize,
-    ) -> Poll<io::Result<usize>> {
-        let fd = self.as_raw_fd();
-        let result = self
-            .socket
-            .poll_try_write(cx, || sys::send_file(fd, file, at, length));
-        if let Poll::Ready(Err(error)) = &result
-            && error.raw_os_error() == Some(libc::EINVAL)
-        {
-            return self.poll_copy(cx, file, at, length);
-        }
-        self.wrote(&result);
-        result
-    }
-
-    /// Does the same for a file that the kernel can't send by itself.
-    fn poll_copy(
-        &mut self,
-        cx: &mut Context<'_>,
-        file: BorrowedFd<'_>,
-        at: u64,
-        length: usize,
-    ) -> Poll<io::Result<usize>> {
-        let mut bytes = [0; COPIED];
-        let want = length.min(COPIED);
-        match sys::read_at(file, &mut bytes[..want], at)? {
-            0 => Poll::Ready(Ok(0)),
-            read => Pin::new(self).poll_write(cx, &bytes[..read]),
         }
     }
 

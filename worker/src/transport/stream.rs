@@ -22,7 +22,6 @@ use tokio_rustls::server::TlsStream;
 use crate::connection::peer::{Origin, PeerTls};
 use crate::idle::Bare;
 use crate::process::{Rules, Serving};
-use crate::response::file_part;
 use crate::transport::http2::bodies::Uploads;
 use crate::transport::http2::frames::Frames;
 use crate::transport::http2::interim::Interim;
@@ -450,41 +449,6 @@ impl Stream {
         result
     }
 
-    /// Writes what hyper has, up to where a stand-in begins; of that the file's bytes.
-    #[inline(always)]
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match bytes.iter().position(|part| file_part::stands_in(part)) {
-            None => self.transport.poll_write_vectored(cx, bytes),
-            Some(0) => self.poll_send_file(cx, &bytes[0]),
-            Some(at) => match &mut self.transport {
-                Transport::Plain(wire) => wire.poll_write_more(cx, &bytes[..at]),
-                Transport::Tls(_) => Poll::Ready(Err(file_part::misplaced())),
-            },
-        }
-    }
-
-    /// Sends more of the file for which these bytes stand in.
-    fn poll_send_file(&mut self, cx: &mut Context<'_>, stand_in: &[u8]) -> Poll<io::Result<usize>> {
-        let Transport::Plain(wire) = &mut self.transport else {
-            return Poll::Ready(Err(file_part::misplaced()));
-        };
-        let mut files = self.traffic.files();
-        let Some(range) = files.front_mut() else {
-            return Poll::Ready(Err(file_part::misplaced()));
-        };
-        let sent = ready!(range.poll_send(cx, stand_in, |cx, file, at, left| {
-            wire.poll_send_file(cx, file, at, left)
-        }))?;
-        if range.is_sent() {
-            files.pop_front();
-        }
-        Poll::Ready(Ok(sent))
-    }
-
     /// To be called before `offered` bytes are written, which begin with
     /// `first`. Where no answer of the application's is among them, they are
     /// hyper's answer to what was no request, of which nothing else tells. It is
@@ -568,7 +532,7 @@ impl AsyncWrite for Stream {
         }
         let offered = bytes.len() as u64;
         this.offer(bytes, offered);
-        let result = this.poll_send(cx, &[io::IoSlice::new(bytes)]);
+        let result = this.transport.poll_write(cx, bytes);
         this.wrote(offered, &result);
         result
     }
@@ -584,7 +548,7 @@ impl AsyncWrite for Stream {
         }
         let offered = bytes.iter().map(|part| part.len() as u64).sum();
         this.offer(bytes.first().map_or(&[], |first| first), offered);
-        let result = this.poll_send(cx, bytes);
+        let result = this.transport.poll_write_vectored(cx, bytes);
         this.wrote(offered, &result);
         result
     }

@@ -1,11 +1,8 @@
 //! What a connection's stream, its requests and its driver know of its bytes.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-use crate::response::file_part::FileRange;
 
 /// The length of `HTTP/1.1 100 Continue` and an empty line, which hyper sends
 /// by itself, too, and which is no answer.
@@ -51,8 +48,6 @@ pub(crate) struct Traffic {
     finishing: AtomicBool,
     /// Who the client is, where a proxy has said it.
     client: OnceLock<IpAddr>,
-    /// Ranges of files that stand-ins were given out for, in that order.
-    files: Mutex<VecDeque<FileRange>>,
 }
 
 impl Traffic {
@@ -75,19 +70,7 @@ impl Traffic {
             upgraded: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
             client: OnceLock::new(),
-            files: Mutex::default(),
         }
-    }
-
-    /// What stands in for this range is given out.
-    pub(crate) fn announce(&self, range: FileRange) {
-        self.files().push_back(range);
-    }
-
-    /// The ranges of files that are still to be sent.
-    pub(super) fn files(&self) -> MutexGuard<'_, VecDeque<FileRange>> {
-        // The one thread that takes it changes a range as a whole.
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A proxy has said who the client is.

@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::content::Source;
 use crate::sys;
-use prefork_worker::{file_part, part_size};
+use prefork_worker::part_size;
 
 /// The files that are being sent, by when each was opened or its last part read. Beyond
 /// a number, the one that has stood for longest gives up its descriptor: clients
@@ -30,21 +28,6 @@ pub(super) struct OpenFiles {
     /// Who opens a file again holds one until the file counts: a thousand clients
     /// that go on at once must not open a thousand files on the way there.
     turns: Arc<Semaphore>,
-    /// Each file that the kernel is to send has another hold of it.
-    lent: Arc<()>,
-}
-
-/// A file that the kernel is to send. It is open as long as its client has not taken the
-/// part, whoever gives up its descriptor meanwhile.
-struct Lent {
-    file: Arc<File>,
-    _counted: Arc<()>,
-}
-
-impl AsFd for Lent {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +38,6 @@ struct Open {
 
 /// As many are open in any case.
 const AT_LEAST: u64 = 16;
-
-/// What is left of a file is lent to the kernel where it is so much: to copy less costs
-/// no more than to ask for it.
-const LENT_FROM: u64 = 32 << 10;
 
 /// Files that are opened again at a time.
 const OPENED_AGAIN: usize = 8;
@@ -74,20 +53,6 @@ impl OpenFiles {
             most: usize::try_from(most).unwrap_or(usize::MAX),
             open: RefCell::default(),
             turns: Arc::new(Semaphore::new(OPENED_AGAIN)),
-            lent: Arc::default(),
-        })
-    }
-
-    /// Those that are lent.
-    fn lent(&self) -> usize {
-        Arc::strong_count(&self.lent) - 1
-    }
-
-    /// Lends a file, where others are left that can be closed.
-    fn lend(&self, file: Arc<File>) -> Option<Lent> {
-        (self.lent() < self.most / 2).then(|| Lent {
-            file,
-            _counted: Arc::clone(&self.lent),
         })
     }
 
@@ -113,7 +78,7 @@ impl OpenFiles {
         let known = place.and_then(|place| open.files.remove(&place));
         let source = known.unwrap_or_else(|| Arc::clone(source));
         open.files.insert(now, source);
-        if open.files.len() > self.most - self.lent()
+        if open.files.len() > self.most
             && let Some((_, longest)) = open.files.pop_first()
         {
             longest.close();
@@ -135,8 +100,6 @@ pub(crate) struct Sending {
     reading: Option<Reading>,
     files: Rc<OpenFiles>,
     place: Option<u64>,
-    /// A part of it was in memory, and the kernel could tell.
-    can_be_lent: bool,
 }
 
 impl Sending {
@@ -151,25 +114,7 @@ impl Sending {
             reading: None,
             files,
             place,
-            can_be_lent: false,
         }
-    }
-
-    /// What stands in for the next part, where the kernel can send it by itself.
-    fn lend(&mut self) -> Option<Bytes> {
-        if self.left < LENT_FROM || self.reading.is_some() {
-            return None;
-        }
-        // Whether the kernel can tell what it has in memory is the same for all of the file.
-        let file = match self.can_be_lent {
-            true => self.source.open_file()?,
-            false => self.source.cached_at(self.at)?,
-        };
-        self.can_be_lent = true;
-        let lent = self.files.lend(file)?;
-        let part = file_part(Arc::new(lent), self.at, self.left)?;
-        self.went_on(part.len());
-        Some(part)
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
@@ -237,9 +182,6 @@ impl Body for Sending {
         let this = self.get_mut();
         if this.left == 0 {
             return Poll::Ready(None);
-        }
-        if let Some(part) = this.lend() {
-            return Poll::Ready(Some(Ok(Frame::data(part))));
         }
         let read = ready!(this.poll_read(cx))?;
         if read.is_empty() {

@@ -144,17 +144,6 @@ impl Source {
         sys::read_cached(file.as_ref()?, at, want).ok()
     }
 
-    /// The file, if it is open.
-    pub(super) fn open_file(&self) -> Option<Arc<File>> {
-        self.file().clone()
-    }
-
-    /// The file, if it is open and what is at this place of it is in memory.
-    pub(super) fn cached_at(&self, at: u64) -> Option<Arc<File>> {
-        self.read_cached(at, 1).filter(|read| !read.is_empty())?;
-        self.open_file()
-    }
-
     /// Reads at most so many bytes, however long that takes.
     ///
     /// # Errors

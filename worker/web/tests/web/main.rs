@@ -9,6 +9,5 @@ mod forward;
 mod held;
 mod packed;
 mod semantics;
-mod sent;
 mod site;
 mod validators;
