@@ -76,5 +76,6 @@ mod line;
 mod outbox;
 #[cfg(test)]
 mod schema;
+mod sealed;
 mod sys;
 mod system_error;

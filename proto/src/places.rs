@@ -12,21 +12,17 @@
 //! there has requests sent elsewhere, or to nobody, and nothing else: neither side takes
 //! an address, an index or a length from the memory.
 
-use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
 use nix::sys::uio::pwrite;
-use nix::unistd::ftruncate;
 
 use crate::error::{Call, SystemError};
 use crate::message::PlacesOffer;
+use crate::sealed::{self, Flaw, Sealed};
 use crate::sys::SharedCells;
+use crate::system_error::refused;
 
 /// The layout's version, the `abi` of `places`.
 pub const ABI: u32 = 1;
@@ -45,11 +41,6 @@ const CELL: u32 = size_of::<u32>() as u32;
 
 /// The layout's size in bytes.
 pub const BYTES: u64 = ((HEADER + ROWS * CELLS) * CELL) as u64;
-
-/// From birth: the memory keeps its size, and nobody adds another seal.
-const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_SEAL);
 
 /// Why there is no such memory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +77,15 @@ pub enum PlacesError {
     },
 }
 
+impl From<Flaw> for PlacesError {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::System(error) => error.into(),
+            Flaw::Seals(found) => Self::Seals { found },
+        }
+    }
+}
+
 /// What a process that forwards to this pool and has this row is told with the memory.
 pub fn offer(pool: &str, row: u32) -> PlacesOffer {
     PlacesOffer {
@@ -111,11 +111,7 @@ impl Ledger {
     /// # Errors
     /// [`PlacesError::System`] with what the kernel lacks.
     pub fn create() -> Result<Self, PlacesError> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let memory = memfd_create(c"prefork-places", flags).map_err(refused(Call::MemfdCreate))?;
-        let length = i64::try_from(BYTES).expect("it is a megabyte");
-        ftruncate(&memory, length).map_err(refused(Call::Ftruncate))?;
-        fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALS)).map_err(refused(Call::AddSeals))?;
+        let memory = sealed::create(c"prefork-places", BYTES)?;
         Ok(Self {
             memory,
             taken: Vec::new(),
@@ -127,11 +123,7 @@ impl Ledger {
     /// # Errors
     /// There is none left.
     pub fn duplicate(&self) -> Result<OwnedFd, PlacesError> {
-        let duplicate = self.memory.try_clone().map_err(|error| {
-            let errno = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
-            SystemError::new(Call::Dup, errno)
-        });
-        Ok(duplicate?)
+        Ok(sealed::duplicate(&self.memory)?)
     }
 
     /// Gives out a row; `None` where every row is somebody's.
@@ -186,11 +178,8 @@ impl Row {
     /// # Errors
     /// It is not what [`Ledger::create`] made, or the kernel refuses something.
     pub fn map(offer: &PlacesOffer, memory: OwnedFd) -> Result<Self, PlacesError> {
-        let bits = fcntl(&memory, FcntlArg::F_GET_SEALS).map_err(refused(Call::GetSeals))?;
-        if !SealFlag::from_bits_retain(bits).contains(SEALS) {
-            return Err(PlacesError::Seals { found: bits });
-        }
-        let bytes = fstat(&memory).map_err(refused(Call::Fstat))?.st_size;
+        let sealed = Sealed::look(&memory)?;
+        let bytes = sealed.bytes;
         if offer.abi != ABI || u64::try_from(bytes) != Ok(BYTES) {
             let abi = offer.abi;
             return Err(PlacesError::Layout { abi, bytes });
@@ -198,13 +187,8 @@ impl Row {
         if offer.row >= ROWS {
             return Err(PlacesError::Row { row: offer.row });
         }
-        const LENGTH: NonZeroUsize = NonZeroUsize::new(BYTES as usize).expect("it has cells");
-        // SAFETY: its seals keep it from shrinking, and it is of this length.
-        #[expect(unsafe_code, reason = "what it takes has just been checked")]
-        let cells = unsafe { SharedCells::map(memory.as_fd(), LENGTH) };
-        let cells = cells.map_err(refused(Call::Mmap))?;
         Ok(Self {
-            cells,
+            cells: sealed.map()?,
             row: offer.row as usize,
         })
     }
@@ -234,12 +218,12 @@ fn index(row: usize, place: u32) -> usize {
     }
 }
 
-fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
-    move |errno| SystemError::new(call, errno)
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::unistd::ftruncate;
+
     use super::*;
 
     fn row_of(ledger: &mut Ledger) -> (u32, Row) {

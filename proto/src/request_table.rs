@@ -18,8 +18,7 @@ mod layout;
 mod reader;
 mod writer;
 
-use nix::errno::Errno;
-use nix::fcntl::SealFlag;
+use std::os::fd::OwnedFd;
 
 pub(crate) use layout::{Header, Record};
 /// What is being done about a request, by the word that the control API has for it.
@@ -29,18 +28,14 @@ pub use layout::{ID, METHOD, TARGET};
 pub use reader::{Entry, Snapshot, Table};
 pub use writer::{Arrived, Client, Method, Place, Writer};
 
-use crate::error::{Call, SystemError};
+use crate::error::SystemError;
+use crate::sealed::{Flaw, Sealed};
 
 /// The layout's version, the `abi` of `requests`.
 pub const ABI: u32 = 1;
 
 /// The most entries that a table has.
 pub const MOST_ENTRIES: u32 = 1024;
-
-/// From birth: the memory keeps its size, and nobody adds another seal.
-const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_SEAL);
 
 /// Why there is no request table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,22 +72,24 @@ pub fn bytes(entries: u32) -> u64 {
     (size_of::<Header>() + entries as usize * size_of::<Record>()) as u64
 }
 
-/// How many entries memory of this size has, with these seals.
-fn entries(seals: SealFlag, size: i64) -> Result<u32, RequestTableError> {
-    if !seals.contains(SEALS) {
-        let found = seals.bits();
-        return Err(RequestTableError::Seals { found });
+impl From<Flaw> for RequestTableError {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::System(error) => error.into(),
+            Flaw::Seals(found) => Self::Seals { found },
+        }
     }
+}
+
+/// How many entries memory has that came from elsewhere.
+fn entries(memory: &OwnedFd) -> Result<u32, RequestTableError> {
+    let size = Sealed::look(memory)?.bytes;
     let of_entries = size.checked_sub(size_of::<Header>() as i64);
     let found = of_entries.map_or(0, |it| it / size_of::<Record>() as i64);
     match u32::try_from(found) {
         Ok(found @ 1..=MOST_ENTRIES) if u64::try_from(size) == Ok(bytes(found)) => Ok(found),
         _ => Err(RequestTableError::Size { bytes: size }),
     }
-}
-
-fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
-    move |errno| SystemError::new(call, errno)
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod board;
 mod layout;
 mod tally;
 
-pub(crate) use board::seals;
 pub use board::{Board, Unsealed, create};
 pub(crate) use layout::{Cells, Seen};
 pub use tally::Tally;

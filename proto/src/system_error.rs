@@ -274,6 +274,11 @@ fn general_advice(errno: Errno) -> &'static str {
     }
 }
 
+/// What a refused call becomes.
+pub(crate) fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
+    move |errno| SystemError::new(call, errno)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

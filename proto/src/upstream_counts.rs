@@ -13,21 +13,15 @@
 //! What a hostile front writes there is believed as far as its own requests go, of which it
 //! could lie anyway: neither side takes an address, an index or a length from the memory.
 
-use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
-use nix::unistd::ftruncate;
-
-use crate::error::{Call, SystemError};
+use crate::error::SystemError;
 use crate::message::{DURATION_BOUNDS, UpstreamCountsOffer, duration_bucket};
 use crate::places::CELLS;
 use crate::scoreboard::Seen;
+use crate::sealed::{self, Flaw, Sealed};
 use crate::sys::SharedCells;
 
 /// The layout's version, the `abi` of `upstream_counts`.
@@ -38,13 +32,6 @@ const WORDS: usize = 2 + DURATION_BOUNDS.len() + 1;
 
 /// The layout's size in bytes.
 pub const BYTES: u64 = (CELLS as usize * WORDS * size_of::<u64>()) as u64;
-
-const LENGTH: NonZeroUsize = NonZeroUsize::new(BYTES as usize).expect("it has places");
-
-/// From birth: the memory keeps its size, and nobody adds another seal.
-const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_SEAL);
 
 /// Why there is no such memory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +59,15 @@ pub enum UpstreamCountsError {
         /// The memory's size in bytes.
         bytes: i64,
     },
+}
+
+impl From<Flaw> for UpstreamCountsError {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::System(error) => error.into(),
+            Flaw::Seals(found) => Self::Seals { found },
+        }
+    }
 }
 
 /// What has been counted of one place.
@@ -129,16 +125,9 @@ impl Reader {
     /// # Errors
     /// [`UpstreamCountsError::System`] with what the kernel lacks.
     pub fn create() -> Result<(Self, OwnedFd), UpstreamCountsError> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let name = c"prefork-upstream-counts";
-        let memory = memfd_create(name, flags).map_err(refused(Call::MemfdCreate))?;
-        let length = i64::try_from(BYTES).expect("it is less than a megabyte");
-        ftruncate(&memory, length).map_err(refused(Call::Ftruncate))?;
-        fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALS)).map_err(refused(Call::AddSeals))?;
-        // SAFETY: it is of this length, and its seals keep it from shrinking.
-        #[expect(unsafe_code, reason = "what it takes has just been made so")]
-        let cells = unsafe { SharedCells::map(memory.as_fd(), LENGTH) };
-        Ok((Self(cells.map_err(refused(Call::Mmap))?), memory))
+        let memory = sealed::create(c"prefork-upstream-counts", BYTES)?;
+        let cells = Sealed::look(&memory)?.map()?;
+        Ok((Self(cells), memory))
     }
 
     /// What its process has counted of a place; nothing where there is no such place.
@@ -165,19 +154,13 @@ impl Counter {
     /// # Errors
     /// It is not what [`Reader::create`] made, or the kernel refuses something.
     pub fn map(offer: &UpstreamCountsOffer, memory: OwnedFd) -> Result<Self, UpstreamCountsError> {
-        let found = fcntl(&memory, FcntlArg::F_GET_SEALS).map_err(refused(Call::GetSeals))?;
-        if !SealFlag::from_bits_retain(found).contains(SEALS) {
-            return Err(UpstreamCountsError::Seals { found });
-        }
-        let bytes = fstat(&memory).map_err(refused(Call::Fstat))?.st_size;
+        let sealed = Sealed::look(&memory)?;
+        let bytes = sealed.bytes;
         if offer.abi != ABI || u64::try_from(bytes) != Ok(BYTES) {
             let abi = offer.abi;
             return Err(UpstreamCountsError::Layout { abi, bytes });
         }
-        // SAFETY: its seals keep it from shrinking, and it is of this length.
-        #[expect(unsafe_code, reason = "what it takes has just been checked")]
-        let cells = unsafe { SharedCells::map(memory.as_fd(), LENGTH) };
-        Ok(Self(cells.map_err(refused(Call::Mmap))?))
+        Ok(Self(sealed.map()?))
     }
 
     /// Counts a request that the worker of that place had for so long. To be called by one
@@ -206,12 +189,12 @@ fn words(place: u32) -> std::ops::Range<usize> {
     begin..begin + WORDS
 }
 
-fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
-    move |errno| SystemError::new(call, errno)
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::unistd::ftruncate;
+
     use super::*;
 
     fn pair() -> (Reader, Counter) {

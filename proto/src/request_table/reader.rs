@@ -4,17 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
 use nix::sys::uio::pread;
-use nix::unistd::ftruncate;
 
 use super::layout::{ID, IPV4, IPV6, METHOD, QUEUED, RESPONDING, TARGET, WORKING, at};
-use super::{ABI, Header, Record, RequestTableError, SEALS, bytes, entries, refused};
+use super::{ABI, Header, Record, RequestTableError, bytes, entries};
 use crate::error::{Call, SystemError};
 use crate::message::RequestsOffer;
-use crate::scoreboard::seals;
+use crate::sealed;
 use prefork_api::RequestStage;
 
 /// How often a table is read anew whose entries change meanwhile. What is begun and ended
@@ -68,18 +64,7 @@ impl Table {
     /// # Errors
     /// [`RequestTableError::System`] with what the kernel lacks.
     pub fn create(entries: u32) -> Result<Self, RequestTableError> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let name = c"prefork-requests";
-        let no_exec = flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-        let memory = match memfd_create(name, no_exec) {
-            // Linux before 6.3 does not know that memory can be made without a right to run it.
-            Err(Errno::EINVAL) => memfd_create(name, flags),
-            other => other,
-        };
-        let memory = memory.map_err(refused(Call::MemfdCreate))?;
-        let size = i64::try_from(bytes(entries)).expect("it is less than a megabyte");
-        ftruncate(&memory, size).map_err(refused(Call::Ftruncate))?;
-        fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALS)).map_err(refused(Call::AddSeals))?;
+        let memory = sealed::create(c"prefork-requests", bytes(entries))?;
         Self::adopt(memory)
     }
 
@@ -90,9 +75,7 @@ impl Table {
     /// It is not what [`create`](Self::create) made, or the kernel refuses something, for
     /// instance because the descriptor is of something else.
     pub fn adopt(memory: OwnedFd) -> Result<Self, RequestTableError> {
-        let seals = seals(&memory)?;
-        let size = fstat(&memory).map_err(refused(Call::Fstat))?.st_size;
-        let entries = entries(seals, size)?;
+        let entries = entries(&memory)?;
         let bytes = usize::try_from(bytes(entries)).expect("it is less than a megabyte");
         Ok(Self { memory, bytes })
     }
@@ -102,11 +85,7 @@ impl Table {
     /// # Errors
     /// There is none left.
     pub fn duplicate(&self) -> Result<OwnedFd, RequestTableError> {
-        let duplicate = self.memory.try_clone().map_err(|error| {
-            let errno = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
-            SystemError::new(Call::Dup, errno)
-        });
-        Ok(duplicate?)
+        Ok(sealed::duplicate(&self.memory)?)
     }
 
     /// What the worker is told with it, and whether it is to note queries.

@@ -277,7 +277,7 @@ fn loose(size: u64) -> OwnedFd {
 
 fn loose_sealed(size: u64) -> OwnedFd {
     let memory = loose(size);
-    let seals = nix::fcntl::FcntlArg::F_ADD_SEALS(SEALS);
+    let seals = nix::fcntl::FcntlArg::F_ADD_SEALS(crate::sealed::SEALS);
     nix::fcntl::fcntl(&memory, seals).unwrap();
     memory
 }

@@ -8,16 +8,14 @@ use std::sync::atomic::{
     fence,
 };
 
-use nix::sys::stat::fstat;
-
 use super::layout::{
     FREE, Header, IPV4, IPV6, METHOD, QUEUED, RESPONDING, Record, TARGET, WORKING,
 };
-use super::{ABI, RequestTableError, bytes, entries, refused};
+use super::{ABI, RequestTableError, bytes, entries};
 use crate::error::Call;
 use crate::message::RequestsOffer;
-use crate::scoreboard::seals;
 use crate::sys;
+use crate::system_error::refused;
 use prefork_api::RequestStage;
 
 /// The end of the list of free entries.
@@ -125,8 +123,7 @@ impl Writer {
         if offer.abi != ABI {
             return Err(RequestTableError::Abi { found: offer.abi });
         }
-        let size = fstat(&memory).map_err(refused(Call::Fstat))?.st_size;
-        let entries = entries(seals(&memory)?, size)?;
+        let entries = entries(&memory)?;
         // SAFETY: its seals keep it from shrinking, and it has room for as many entries.
         #[expect(unsafe_code, reason = "what it takes has just been checked")]
         let mapped = unsafe { sys::map_requests_for_good(memory.as_fd(), entries as usize) };

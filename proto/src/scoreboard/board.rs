@@ -2,16 +2,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 use super::{BYTES, ScoreboardError, Snapshot};
 use crate::error::{Call, SystemError};
 use crate::message::HttpCounts;
+use crate::sealed::{self, seals};
 use crate::sys::ReadOnly;
+use crate::system_error::refused;
 
 /// The size as the system calls want it.
 const LENGTH: i64 = BYTES as i64;
@@ -29,27 +29,12 @@ const ONCE_MAPPED: SealFlag = SealFlag::F_SEAL_FUTURE_WRITE.union(SealFlag::F_SE
 /// # Errors
 /// [`ScoreboardError::System`] with what the kernel lacks.
 pub fn create() -> Result<(Unsealed, OwnedFd), ScoreboardError> {
-    let memory = memory()?;
+    let memory = sealed::unsealed(c"prefork-scoreboard")?;
     ftruncate(&memory, LENGTH).map_err(refused(Call::Ftruncate))?;
     reserve(&memory)?;
     add_seals(&memory, AT_BIRTH)?;
-    let theirs = memory.try_clone().map_err(|error| {
-        let errno = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
-        SystemError::new(Call::Dup, errno)
-    })?;
+    let theirs = sealed::duplicate(&memory)?;
     Ok((Unsealed(memory), theirs))
-}
-
-fn memory() -> Result<OwnedFd, ScoreboardError> {
-    let name = c"prefork-scoreboard";
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let no_exec = flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    let memory = match memfd_create(name, no_exec) {
-        // Linux before 6.3 does not know that memory can be made without a right to run it.
-        Err(Errno::EINVAL) => memfd_create(name, flags),
-        other => other,
-    };
-    Ok(memory.map_err(refused(Call::MemfdCreate))?)
 }
 
 /// Puts memory under the whole size, so that reading it can't fail for want of
@@ -63,10 +48,6 @@ fn add_seals(memory: &OwnedFd, seals: SealFlag) -> Result<(), SystemError> {
         Ok(_) => Ok(()),
         Err(errno) => Err(SystemError::new(Call::AddSeals, errno)),
     }
-}
-
-fn refused(call: Call) -> impl Fn(Errno) -> SystemError {
-    move |errno| SystemError::new(call, errno)
 }
 
 /// A scoreboard that its worker may still map. It is not read before it is
@@ -164,13 +145,5 @@ impl Board {
 impl AsFd for Board {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
-    }
-}
-
-/// The seals of a memory file; what is none has no seals to ask for.
-pub(crate) fn seals(memory: &OwnedFd) -> Result<SealFlag, SystemError> {
-    match fcntl(memory, FcntlArg::F_GET_SEALS) {
-        Ok(bits) => Ok(SealFlag::from_bits_retain(bits)),
-        Err(errno) => Err(SystemError::new(Call::GetSeals, errno)),
     }
 }

@@ -4,14 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::SealFlag;
 use nix::sys::stat::fstat;
 
-use super::{ABI, BYTES, Cells, ScoreboardError, seals};
-use crate::error::{Call, SystemError};
+use super::{ABI, BYTES, Cells, ScoreboardError};
+use crate::error::Call;
 use crate::message::{HttpCounts, ScoreboardOffer, duration_bucket};
+use crate::sealed::seals;
 use crate::sys;
+use crate::system_error::refused;
 use crate::tls::HandshakeFailure;
 
 /// What a worker counts, in its scoreboard or, where it was given none, in
@@ -60,7 +61,6 @@ impl Tally {
                 missing: SealFlag::F_SEAL_SHRINK.bits(),
             });
         }
-        let refused = |call| move |errno: Errno| SystemError::new(call, errno);
         let size = fstat(&memory).map_err(refused(Call::Fstat))?.st_size;
         // A later layout of this version has more cells behind these.
         if size < BYTES as i64 {
