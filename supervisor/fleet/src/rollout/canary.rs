@@ -123,9 +123,18 @@ impl Fleet {
         if self.pools.get(pool).is_none() {
             return;
         }
-        let Some(hearing) = self.hearing_mut(pool) else {
+        let Some(candidate) = self.candidate_mut(pool) else {
             return;
         };
+        let duration = candidate.terms.duration;
+        let Some(hearing) = &mut candidate.hearing else {
+            return;
+        };
+        if !hearing.trial.has_begun() {
+            // It lasts as long as it is to from the moment that is counted from.
+            hearing.ends = now.after(duration);
+            hearing.look = now.after(INTERVAL);
+        }
         hearing.trial.count(bounds, tallies);
         let finding = hearing.trial.finding();
         let is_over = hearing.ends <= now;

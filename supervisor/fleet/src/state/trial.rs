@@ -95,6 +95,11 @@ impl Trial {
         }
     }
 
+    /// Whether there has been a first look.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Takes what the pool's processes have counted by now: of each whether it is of the
     /// new generation. The first look is where the count begins.
     pub(crate) fn count(
