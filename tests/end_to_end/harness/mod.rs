@@ -203,6 +203,18 @@ impl Prefork {
         })
     }
 
+    /// Waits until a ready worker of one listener has what it hands connections on by,
+    /// which comes a moment later.
+    pub(crate) fn has_its_passage(&self, worker: i32) {
+        let supervisors = processes::descriptors(self.pid());
+        eventually("it has its passage", PATIENCE, || {
+            let held = processes::descriptors(worker).into_iter();
+            let sockets = held.filter(|fd| fd.target.starts_with("socket:"));
+            let shared = sockets.filter(|fd| supervisors.iter().any(|its| its.target == fd.target));
+            shared.count() == 2
+        });
+    }
+
     /// The process ids of a pool whose workers are all ready, by slot.
     #[track_caller]
     pub(crate) fn ready_pids(&self, pool: &str) -> Vec<i32> {

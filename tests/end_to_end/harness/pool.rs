@@ -74,6 +74,16 @@ impl Pool {
             .text("min_ready", "50ms")
     }
 
+    /// A pool of `tests/workers/behind.rs`, whose programs are behind a front, with
+    /// arguments, see there.
+    pub(crate) fn behind(name: &'static str, args: &[&str], workers: u32) -> Self {
+        let behind = cli::example("behind");
+        let behind = behind.to_str().expect("the path is text");
+        Self::command(name, &[&[behind, "{socket}"], args].concat(), workers)
+            .without_listeners()
+            .set("adapter", "{}")
+    }
+
     /// A pool of any program.
     pub(crate) fn command(name: &'static str, program: &[&str], workers: u32) -> Self {
         let program = program.iter().map(|word| (*word).to_owned()).collect();

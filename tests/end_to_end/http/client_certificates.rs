@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::{Answer, Connection};
 use crate::harness::tls::{Authority, Issued, Trust};
-use crate::harness::{Pool, Prefork, cli};
+use crate::harness::{Pool, Prefork};
 
 /// A front that asks clients for certificates so, before a program that says which head
 /// it has got.
@@ -18,12 +18,7 @@ fn front(clients: &str) -> [Pool; 2] {
     let front = Pool::bundled("web", 1)
         .set("app", "{ forward = \"shop\", queue_timeout = \"20s\" }")
         .set("listen", listen);
-    let behind = cli::example("behind");
-    let behind = behind.to_str().expect("the path is text");
-    let program = Pool::command("shop", &[behind, "{socket}"], 1)
-        .without_listeners()
-        .set("adapter", "{}");
-    [front, program]
+    [front, Pool::behind("shop", &[], 1)]
 }
 
 /// What a client is answered that says something about its certificate itself; none where

@@ -10,7 +10,7 @@ use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::{Connection, get};
 use crate::harness::load::mixed::Mixed;
 use crate::harness::load::{Failure, Kind, Load};
-use crate::harness::{Pool, Prefork, cli, processes};
+use crate::harness::{Pool, Prefork, processes};
 
 /// A front of two processes, before programs each of which gets so many requests at
 /// a time (0 for any number), and says 500 to one more. A program drops everything when it
@@ -19,13 +19,9 @@ fn pools(programs: u32, concurrency: u32) -> [Pool; 2] {
     let front = Pool::bundled("web", 2)
         .set("app", "{ forward = \"shop\", queue_timeout = \"20s\" }")
         .text("idle_grace", "5s");
-    let behind = cli::example("behind");
-    let behind = behind.to_str().expect("the path is text");
     let most = concurrency.to_string();
-    let mut command = vec![behind, "{socket}"];
-    command.extend((concurrency > 0).then_some(most.as_str()));
-    let program = Pool::command("shop", &command, programs)
-        .without_listeners()
+    let most = (concurrency > 0).then_some(most.as_str());
+    let program = Pool::behind("shop", most.as_slice(), programs)
         .set("adapter", format!("{{ concurrency = {concurrency} }}"))
         .text("min_ready", "50ms");
     [front, program]

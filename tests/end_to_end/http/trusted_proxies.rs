@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use crate::harness::deadline::{PATIENCE, eventually};
 use crate::harness::http::Connection;
-use crate::harness::{Pool, Prefork, cli};
+use crate::harness::{Pool, Prefork};
 
 /// A front with these settings of HTTP, before a program that says which head it has got.
 fn front(http: &str) -> [Pool; 2] {
@@ -14,12 +14,7 @@ fn front(http: &str) -> [Pool; 2] {
         .set("app", "{ forward = \"shop\", queue_timeout = \"20s\" }")
         .set("http", http)
         .set("access_log", "{ path = \"access.log\", format = \"json\" }");
-    let behind = cli::example("behind");
-    let behind = behind.to_str().expect("the path is text");
-    let program = Pool::command("shop", &[behind, "{socket}"], 1)
-        .without_listeners()
-        .set("adapter", "{}");
-    [front, program]
+    [front, Pool::behind("shop", &[], 1)]
 }
 
 /// The head that the program has got of a request with these headers.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use prefork_api::SlotState;
 
-use crate::harness::deadline::{PATIENCE, eventually};
+use crate::harness::deadline::eventually;
 use crate::harness::processes::{self, Descriptor};
 use crate::harness::{Pool, Prefork};
 
@@ -76,24 +76,13 @@ fn holds_only_its_own(prefork: &Prefork, pid: i32) {
     assert!(beyond.len() <= 19, "{held:#?}");
 }
 
-/// Waits until a worker has, beside its listener, what it hands connections on by.
-fn has_its_passage(prefork: &Prefork, pid: i32) {
-    let supervisors = processes::descriptors(prefork.pid());
-    eventually("it has its passage", PATIENCE, || {
-        let held = processes::descriptors(pid).into_iter();
-        let sockets = held.filter(|fd| fd.target.starts_with("socket:"));
-        let shared = sockets.filter(|fd| supervisors.iter().any(|its| its.target == fd.target));
-        shared.count() == 2
-    });
-}
-
 #[test]
 fn a_worker_holds_nothing_of_the_supervisors_also_after_50_restarts() {
     let prefork = Prefork::start(&[Pool::bundled("web", 2), Pool::bundled("other", 1)]);
     holds_only_its_own(&prefork, prefork.ready_pid("web", 0));
     holds_only_its_own(&prefork, prefork.ready_pid("web", 1));
     let count = |pid| {
-        has_its_passage(&prefork, pid);
+        prefork.has_its_passage(pid);
         processes::descriptors(pid).len()
     };
     let first = count(prefork.ready_pid("web", 0));

@@ -66,6 +66,7 @@ fn twenty_upgrades_under_load_break_no_request_and_keep_every_process_and_counte
     let prefork = Prefork::start(&[Pool::service("web", 3), Pool::bundled("idle", 1)]);
     let (pid, workers) = (prefork.pid(), prefork.ready_pids("web"));
     let idle = prefork.ready_pid("idle", 0);
+    prefork.has_its_passage(idle);
     let held = descriptors(idle);
     let admin = prefork.admin();
     let load = Load::start(prefork.address("web"), 32);

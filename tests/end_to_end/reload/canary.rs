@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crate::harness::deadline::{PATIENCE, eventually};
-use crate::harness::{Mode, Pool, Prefork, cli, http};
+use crate::harness::{Mode, Pool, Prefork, http};
 
 /// Clients with a new connection for each request, so that every worker has its share.
 struct Clients {
@@ -119,12 +119,8 @@ fn a_good_build_passes_by_itself() {
 /// Programs of which so many of a hundred answers are 500, behind a front; a reload judges
 /// one of them.
 fn programs(failing: &str, canary: &str) -> [Pool; 2] {
-    let behind = cli::example("behind");
-    let behind = behind.to_str().expect("the path is text");
     let front = Pool::bundled("web", 2).set("app", "{ forward = \"app\" }");
-    let program = Pool::command("app", &[behind, "{socket}", "1000", failing], 2)
-        .without_listeners()
-        .set("adapter", "{ concurrency = 1000 }")
+    let program = Pool::behind("app", &["1000", failing], 2)
         .text("min_ready", "50ms")
         .set("canary", format!("{{ {canary} }}"));
     [front, program]
