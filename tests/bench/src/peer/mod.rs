@@ -46,6 +46,21 @@ impl Peer {
         let said = String::from_utf8_lossy(&said);
         Some(said.lines().next().unwrap_or_default().trim().to_owned())
     }
+
+    fn is_missing(&self) -> String {
+        format!("{}: not installed", self.blueprint.name)
+    }
+}
+
+/// prefork, so served, and every peer that is installed; and a sentence for each other.
+pub(crate) fn beside(
+    prefork: &'static Blueprint,
+) -> (impl Iterator<Item = &'static Blueprint>, Vec<String>) {
+    let (installed, missing): (Vec<&Peer>, Vec<&Peer>) =
+        ALL.into_iter().partition(|peer| peer.installed().is_some());
+    let peers = installed.into_iter().map(|peer| &peer.blueprint);
+    let missing = missing.iter().map(|peer| peer.is_missing());
+    ([prefork].into_iter().chain(peers), missing.collect())
 }
 
 /// Every peer that is installed and serves, and a sentence for each other.
@@ -54,7 +69,7 @@ pub(crate) fn start_all(prefork: &Path, workers: usize) -> (Vec<Server>, Vec<Str
     let mut missing = Vec::new();
     for peer in ALL {
         if peer.installed().is_none() {
-            missing.push(format!("{}: not installed", peer.blueprint.name));
+            missing.push(peer.is_missing());
             continue;
         }
         match Server::start(&peer.blueprint, prefork, workers, "") {

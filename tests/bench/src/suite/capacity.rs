@@ -44,16 +44,12 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
             "kept",
         ],
     );
-    for peer in peer::ALL.iter().filter(|peer| peer.installed().is_none()) {
-        report.note(format!("{}: not installed", peer.blueprint.name));
-    }
-    let peers = peer::ALL.iter();
-    let peers = peers.filter(|peer| peer.installed().is_some());
-    let peers = peers.map(|peer| &peer.blueprint);
-    for blueprint in [&PREFORK].into_iter().chain(peers) {
+    let (servers, missing) = peer::beside(&PREFORK);
+    missing.into_iter().for_each(|it| report.note(it));
+    for blueprint in servers {
         for deed in DEEDS {
-            bench.doing(format!("{}: {deed:?}", blueprint.name));
             let name = format!("{}: {deed:?}", blueprint.name);
+            bench.doing(name.clone());
             match rounds(bench, blueprint, deed) {
                 Ok(None) => report.note(format!("{name}: not offered")),
                 Ok(Some(rounds)) => {

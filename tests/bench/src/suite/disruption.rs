@@ -68,11 +68,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
             "afterwards",
         ],
     );
-    let peers = peer::ALL.iter();
-    let peers = peers.filter(|peer| peer.installed().is_some());
-    let servers = [&PREFORK]
-        .into_iter()
-        .chain(peers.map(|peer| &peer.blueprint));
+    let (servers, missing) = peer::beside(&PREFORK);
     for blueprint in servers {
         for deed in DEEDS {
             bench.doing(format!("{}: {deed:?}", blueprint.name));
@@ -80,9 +76,7 @@ pub(super) fn run(bench: &Bench) -> Result<Report> {
         }
     }
     report.tables.push(table);
-    for peer in peer::ALL.iter().filter(|peer| peer.installed().is_none()) {
-        report.note(format!("{}: not installed", peer.blueprint.name));
-    }
+    missing.into_iter().for_each(|it| report.note(it));
     report.note(
         "What a killed worker had already accepted is lost with it in every server; the rest is not.",
     );
