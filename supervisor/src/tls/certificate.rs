@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -15,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::hex;
 use crate::kernel::regular_file;
 
 /// No certificate or key is longer; what is was not meant for one.
@@ -157,7 +157,7 @@ pub(super) fn check(cert: &Path, key: &Path, pem: Pem) -> Result<Certificate, Re
         cert: cert.to_owned(),
         key: key.to_owned(),
         id: id(&pem),
-        fingerprint: hex(digest(&SHA256, &leaf).as_ref()),
+        fingerprint: HEXLOWER.encode(digest(&SHA256, &leaf).as_ref()),
         names: names(&parsed).map_err(damaged)?,
         kind,
         not_before: validity.not_before.timestamp(),
@@ -169,7 +169,7 @@ pub(super) fn check(cert: &Path, key: &Path, pem: Pem) -> Result<Certificate, Re
 /// What names this content.
 pub(super) fn id(pem: &Pem) -> String {
     let both = [pem.chain.as_bytes(), &[0], pem.key.as_bytes()].concat();
-    hex(digest(&SHA256, &both).as_ref())
+    HEXLOWER.encode(digest(&SHA256, &both).as_ref())
 }
 
 fn text(path: &Path, of_key: bool) -> Result<String, ReadError> {

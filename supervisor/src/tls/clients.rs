@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -11,7 +12,6 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{ReadError, pem_text};
-use super::hex;
 use crate::kernel::regular_file;
 
 /// What a file may have, in bytes: some forty certificates. It is no secret, and is kept
@@ -43,7 +43,7 @@ impl ClientAuthorities {
 
     /// The SHA-256 of what the file held, in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        hex(digest(&SHA256, self.pem.as_bytes()).as_ref())
+        HEXLOWER.encode(digest(&SHA256, self.pem.as_bytes()).as_ref())
     }
 }
 

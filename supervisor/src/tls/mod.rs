@@ -24,8 +24,3 @@ pub(crate) use clients::read as read_authorities;
 pub(crate) use sealed_bundle::{Copy, Material};
 pub(crate) use secret_store::{Secret, Vault};
 pub(crate) use tickets::{SavedTickets, Tickets};
-
-/// Bytes in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -3,12 +3,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use data_encoding::HEXLOWER;
 use prefork_proto::tls::TicketKey;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
-
-use super::hex;
 
 /// How long a key makes tickets. It is told as long before, and read with as
 /// long after.
@@ -60,8 +59,8 @@ impl Key {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
         let secret = hmac::sign(&secret, format!("tickets of pool {pool}").as_bytes());
         TicketKey {
-            name: hex(&self.name),
-            secret: hex(secret.as_ref()),
+            name: HEXLOWER.encode(&self.name),
+            secret: HEXLOWER.encode(secret.as_ref()),
         }
     }
 }

@@ -13,7 +13,7 @@ mod sparkline;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
+use data_encoding::BASE64;
 use hyper::header::HeaderValue;
 use prefork_api::{Event, LastReload, Readiness, Status, WorkerRequest};
 use ring::digest::{SHA256, digest};
@@ -176,7 +176,7 @@ fn time_of_day(at: f64) -> String {
 
 /// What names a style or a script in the policy: its SHA-256 in base64 (RFC 4648).
 fn hash(text: &str) -> String {
-    BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes()))
+    BASE64.encode(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 #[cfg(test)]
